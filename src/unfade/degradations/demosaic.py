@@ -1,0 +1,47 @@
+"""Demosaicing: from a GRBG mosaic to a colour picture of the same size.
+
+Every function takes (h, w) float32 in [0, 1] and returns (h, w, 3) RGB float32 in [0, 1]. In the mosaic (0, 0) is
+green, (0, 1) red, (1, 0) blue and (1, 1) green, and so on in steps of two; odd sizes end in half a tile.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+GRBG = ((0, 0, 1), (0, 1, 0), (1, 0, 2), (1, 1, 1))  # (row, column, channel) of Gr, R, B, Gb
+
+_GREEN = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], dtype=np.float32) / 4
+_RED_BLUE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32) / 4
+_BORDER = 2  # an even border, mirrored around the edge pixel, goes on with the same pattern
+_LEVELS = 2**14 - 1  # OpenCV's edge-aware demosaicing takes integers; 14 bits are beyond any phone's
+
+
+def edge_aware(mosaic: Array) -> Array:
+    """OpenCV's edge-aware demosaicing: green along the smaller of the two gradients, then the others.
+
+    OpenCV repeats the second row and column as the first; a mirrored border avoids that and changes nothing inside.
+    """
+    levels = (mosaic * np.float32(_LEVELS)).astype(np.uint16)
+    framed = cv2.copyMakeBorder(levels, _BORDER, _BORDER, _BORDER, _BORDER, cv2.BORDER_REFLECT_101)
+    rgb = cv2.demosaicing(framed, cv2.COLOR_BayerGB2RGB_EA)  # named after the second row's second and third pixel
+    inside = np.asarray(rgb, dtype=np.float32)[_BORDER:-_BORDER, _BORDER:-_BORDER]
+    return inside / np.float32(_LEVELS)
+
+
+def bilinear(mosaic: Array) -> Array:
+    """Each missing colour is the mean of its nearest neighbours; blurred edges, coloured fringes."""
+    rgb = np.zeros((*mosaic.shape, 3), dtype=np.float32)
+    for row, column, channel in GRBG:
+        rgb[row::2, column::2, channel] = mosaic[row::2, column::2]
+    planes = [
+        cv2.filter2D(np.ascontiguousarray(rgb[..., channel]), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+        for channel, kernel in enumerate((_RED_BLUE, _GREEN, _RED_BLUE))
+    ]
+    return np.stack(planes, axis=2, dtype=np.float32)
+
+
+DEMOSAIC: dict[str, Callable[[Array], Array]] = {"edge-aware": edge_aware, "bilinear": bilinear}

@@ -1,0 +1,148 @@
+"""A camera's sensor as numbers: its levels, its noise at every ISO, the light it has seen, its colours.
+
+Another camera is another `Sensor` of the same numbers; its colour filter is taken to be GRBG.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unfade.errors import BadInput
+
+Four = tuple[float, float, float, float]  # one number per place of the colour filter: Gr, R, B, Gb
+Pair = tuple[float, float]
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """The numbers of one camera, JSON-able: `Sensor(**json)` is `Sensor`. DN are its raw levels.
+
+    Raises BadInput where the noise tables do not have one row per ISO, the ISOs do not rise, or no light is let in.
+    """
+
+    name: str
+    black: float  # DN of no light
+    white: float  # DN of saturation
+    isos: tuple[float, ...]  # calibrated ISOs, rising
+    shot: tuple[Four, ...]  # beta1 at each ISO, DN: the part of the variance that is proportional to the level
+    read: tuple[Four, ...]  # beta2 at each ISO, DN^2: the constant part, negative where black is included in DN
+    illuminant_mean: Pair  # of (R/G, B/G) of white under the light of a photo, camera-linear
+    illuminant_covariance: tuple[Pair, Pair]  # of the same
+    illuminant_low: Pair  # draws at or below are drawn again
+    illuminant_high: Pair  # draws at or above are drawn again
+    matrix: tuple[Triple, Triple, Triple]  # colour matrix: white-balanced camera RGB (column) to linear sRGB
+
+    def __post_init__(self) -> None:
+        freeze_lists(self)
+        if not len(self.isos) == len(self.shot) == len(self.read) > 0:
+            raise BadInput(
+                f"Expected one row of shot and read noise per ISO for {self.name}, got {len(self.isos)} ISOs, "
+                f"{len(self.shot)} and {len(self.read)} rows; complete the tables."
+            )
+        if any(later <= earlier for earlier, later in zip(self.isos, self.isos[1:], strict=False)):
+            raise BadInput(f"Expected rising ISOs for {self.name}, got {self.isos}; sort the tables.")
+        if not self.black < self.white:
+            raise BadInput(
+                f"Expected black below white for {self.name}, got {self.black} and {self.white}; correct the levels."
+            )
+
+    def noise(self, iso: float) -> tuple[Four, Four]:
+        """(beta1, beta2) at `iso`: linear and cubic (not-a-knot spline) between the calibrated ISOs.
+
+        The variance of a raw level DN, black included, is beta1 * DN + beta2. Raises BadInput outside the calibrated
+        range: nobody knows the noise there.
+        """
+        if not self.isos[0] <= iso <= self.isos[-1]:
+            raise BadInput(
+                f"Expected an ISO of {self.isos[0]:g} to {self.isos[-1]:g}, where the noise of {self.name} is known, "
+                f"got {iso:g}; choose one in that range."
+            )
+        shot = [float(np.interp(iso, self.isos, column)) for column in np.transpose(self.shot)]
+        read = [float(value) for value in _cubic(np.array(self.isos), np.array(self.read), iso)]
+        return (shot[0], shot[1], shot[2], shot[3]), (read[0], read[1], read[2], read[3])
+
+    def draw_illuminant(self, rng: np.random.Generator) -> Triple:
+        """(R/G, 1, B/G) of white under a light that this camera may meet: a Gaussian cut off at its bounds."""
+        low, high = np.array(self.illuminant_low), np.array(self.illuminant_high)
+        for _ in range(1000):
+            light = rng.multivariate_normal(self.illuminant_mean, self.illuminant_covariance, method="cholesky")
+            if (low < light).all() and (light < high).all():
+                return float(light[0]), 1.0, float(light[1])
+        raise BadInput(
+            f"Expected illuminants of {self.name} between {self.illuminant_low} and {self.illuminant_high}, got none "
+            "in 1000 draws; correct its mean, covariance or bounds."
+        )
+
+
+def freeze_lists(record: Any) -> None:
+    """Turns the lists of a frozen dataclass, as JSON gives them, into the tuples that it was written from."""
+    for field in fields(record):
+        object.__setattr__(record, field.name, _tuples(getattr(record, field.name)))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], at: float) -> npt.NDArray[np.float64]:
+    """The not-a-knot cubic spline through (x, y), columns of y apart, at one place.
+
+    In truncated powers: one cubic, plus (x - k)^3 from every knot k on except the outer two of either end, which are
+    no knots. Fewer than four points get the polynomial through them.
+    """
+
+    def basis(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        u = (places - x[0]) / max(1e-9, x[-1] - x[0])  # to 0..1, which keeps the powers well-conditioned
+        knots = (x[2:-2] - x[0]) / max(1e-9, x[-1] - x[0])
+        powers = [u**k for k in range(min(4, len(x)))]
+        return np.stack([*powers, *[np.maximum(u - knot, 0) ** 3 for knot in knots]], axis=1)
+
+    return np.asarray((basis(np.array([at])) @ np.linalg.solve(basis(x), y))[0], dtype=np.float64)
+
+
+# The phone that the authors calibrated: FACTS of their code for Eq. 10 / 12. The read noise is negative since it
+# is the variance's offset at DN 0, below the black level.
+PHONE = Sensor(
+    name="phone",
+    black=64,
+    white=1023,
+    isos=(100, 200, 400, 800, 1200, 1500, 1600, 2000, 2400, 3000, 3200),
+    shot=(
+        (0.4628, 0.5411, 0.5341, 0.4590),
+        (0.8771, 1.0578, 1.0402, 0.8765),
+        (1.6875, 2.0490, 2.0312, 1.7034),
+        (3.1260, 3.6658, 3.6795, 3.1604),
+        (4.3154, 5.0642, 5.0614, 4.3082),
+        (5.3375, 6.3413, 6.3763, 5.3737),
+        (5.6791, 6.7677, 6.8154, 5.7292),
+        (7.3822, 8.7606, 8.8664, 7.2898),
+        (8.6715, 10.3519, 10.2558, 8.6340),
+        (11.0653, 13.0484, 12.7878, 11.0497),
+        (11.8633, 13.9469, 13.6314, 11.8544),
+    ),
+    read=(
+        (-29.91, -33.63, -32.50, -29.38),
+        (-55.35, -65.23, -62.20, -55.15),
+        (-98.52, -120.79, -117.81, -102.67),
+        (-173.59, -192.95, -198.26, -177.34),
+        (-215.73, -235.21, -241.86, -217.98),
+        (-246.48, -270.65, -284.92, -245.41),
+        (-258.71, -286.08, -304.56, -255.60),
+        (-307.68, -350.98, -385.35, -289.24),
+        (-310.68, -377.68, -398.80, -287.46),
+        (-327.29, -427.61, -416.28, -313.26),
+        (-335.60, -445.02, -420.08, -315.91),
+    ),
+    illuminant_mean=(0.616793, 0.475002),
+    illuminant_covariance=((0.0210217, -0.0102863), (-0.0102863, 0.0076467)),
+    illuminant_low=(0.422094, 0.300000),
+    illuminant_high=(1.022461, 0.650572),
+    matrix=(
+        (1.64174, -0.59456, -0.05094),
+        (-0.23143, 1.37561, -0.14418),
+        (0.04149, -0.92837, 1.88312),
+    ),
+)

@@ -1,0 +1,72 @@
+"""How a prior learns: predict the noise (DDPM, Eq. 14), at steps drawn where the method will use them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unfade.diffusion.schedule import MODEL_STEPS, linear_betas
+from unfade.store.seeds import seed_for
+from unfade.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class DenoisingSettings:
+    """Where on the 1000 steps the training looks."""
+
+    early_until: int = 650  # the method starts at K = 600, so steps above are hardly used
+    early_share: float = 0.9  # share of the draws below it
+
+
+class Denoising(Objective):
+    """Mean squared error of the predicted noise, over (x0, t, noise) batches."""
+
+    alpha_bar: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        alpha_bar = torch.from_numpy(1.0 - linear_betas()).cumprod(0)
+        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+
+    def forward(self, model: nn.Module, *batch: Tensor) -> dict[str, Tensor]:
+        """x0 (B, 3, H, W) in [-1, 1], t (B,) in 0..999, noise like x0. A learned variance is not trained here."""
+        return {"denoising": self.per_image(model, *batch).mean()}
+
+    def per_image(self, model: nn.Module, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The squared error of each image, (B,)."""
+        alpha_bar = self.alpha_bar[t][:, None, None, None]
+        x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
+        eps = model(x_t, t)[:, :3].float()
+        return (eps - noise).square().flatten(1).mean(1)
+
+
+def draw_noising(like: Tensor, step: int, *, seed: int, settings: DenoisingSettings) -> tuple[Tensor, Tensor]:
+    """Steps t (B,) and noise (B, 3, H, W) of a training step; they depend on seed and step number alone."""
+    generator = torch.Generator().manual_seed(seed_for("noising", seed, step))
+    early = torch.rand(len(like), generator=generator) < settings.early_share
+    span = torch.where(early, settings.early_until, MODEL_STEPS)
+    t = (torch.rand(len(like), generator=generator) * span).long()
+    return t, torch.randn(like.shape, generator=generator)
+
+
+def denoising_score(faces: list[Tensor], *, batch: int = 16) -> Callable[[nn.Module], dict[str, float]]:
+    """A validation on fixed noise: the mean error at seven steps over the held-out faces (3, H, W)."""
+    objective = Denoising()
+    levels = (20, 100, 200, 350, 500, 650, 850)
+
+    def score(model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        objective.to(device)
+        totals = dict.fromkeys(levels, 0.0)
+        for start in range(0, len(faces), batch):
+            x0 = torch.stack(faces[start : start + batch])
+            noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed_for("held out", start)))
+            for level in levels:
+                t = torch.full((len(x0),), level)
+                errors = objective.per_image(model, x0.to(device), t.to(device), noise.to(device))
+                totals[level] += float(errors.sum())
+        means = {f"held_out_t{level}": total / len(faces) for level, total in totals.items()}
+        return {"held_out": sum(means.values()) / len(levels), **means}
+
+    return score

@@ -1,0 +1,60 @@
+"""An unconditional diffusion prior over aligned faces: the forward process and one reverse step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unfade.diffusion.schedule import Schedule, respaced
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the prior says about x_t. Tensors are (B, 3, H, W)."""
+
+    t: int  # index in the respaced schedule
+    x_t: Tensor
+    eps: Tensor  # predicted noise
+    x0: Tensor  # predicted clean image, clamped to [-1, 1]
+    log_variance: Tensor | float  # of p(x_{t-1} | x_t); a number where it is not learned
+
+
+class DiffusionPrior(nn.Module):
+    """p(x) over aligned faces, images (B, 3, size, size) in [-1, 1].
+
+    `unet` maps (x_t, t_model) to noise, or to noise and the learned range of the variance (Improved DDPM, Eq. 15).
+    """
+
+    def __init__(self, unet: nn.Module, *, spacing: str = "250"):
+        super().__init__()
+        self.unet = unet
+        self.schedule: Schedule = respaced(spacing)
+
+    def respaced(self, spacing: str) -> "DiffusionPrior":
+        """The same network under another schedule."""
+        return DiffusionPrior(self.unet, spacing=spacing)
+
+    def q_sample(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
+        """Draw x_t from q(x_t | x_0) (DDPM, Eq. 4); t = -1 is the clean image itself."""
+        alpha_bar = 1.0 if t < 0 else float(self.schedule.alpha_bar[t])
+        return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
+
+    def denoise(self, x_t: Tensor, t: int) -> Step:
+        """Run the network at index t: the noise, the clean image and the variance of the step to t - 1."""
+        t_model = torch.full((len(x_t),), self.schedule.t_model[t], device=x_t.device)
+        out = self.unet(x_t, t_model).float()
+        eps, log_variance = self._split(out, t)
+        alpha_bar = float(self.schedule.alpha_bar[t])
+        # DDPM, Eq. 9 solved for x_0
+        x0 = (1 / alpha_bar) ** 0.5 * x_t - (1 / alpha_bar - 1) ** 0.5 * eps
+        return Step(t, x_t, eps, x0.clamp(-1, 1), log_variance)
+
+    def _split(self, out: Tensor, t: int) -> tuple[Tensor, Tensor | float]:
+        low = float(self.schedule.posterior_log_variance[t])
+        if out.shape[1] == 3:
+            return out, low
+        eps, fraction = out.chunk(2, dim=1)
+        fraction = (fraction + 1) / 2  # not clamped, as published
+        high = math.log(self.schedule.betas[t])
+        return eps, fraction * high + (1 - fraction) * low

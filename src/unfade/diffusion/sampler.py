@@ -1,0 +1,81 @@
+"""The one reverse-diffusion loop, its updates, and the noise of each image."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unfade.diffusion.guidance import Guidance, Noise
+from unfade.diffusion.prior import DiffusionPrior, Step
+
+
+class Update(Protocol):
+    """How x_{t-1} follows from what the prior says about x_t."""
+
+    def __call__(self, prior: DiffusionPrior, step: Step, noise: Noise) -> Tensor: ...
+
+
+def ddpm(prior: DiffusionPrior, step: Step, noise: Noise) -> Tensor:
+    """Ancestral update: x_{t-1} ~ p(x_{t-1} | x_t) (DDPM, Eq. 7). Draws noise at t = 0 too, times 0, as published."""
+    mean = float(prior.schedule.x0_weight[step.t]) * step.x0 + float(prior.schedule.xt_weight[step.t]) * step.x_t
+    half = 0.5 * step.log_variance
+    deviation = half.exp() if isinstance(half, Tensor) else math.exp(half)
+    return mean + (step.t > 0) * deviation * noise(step.x_t)
+
+
+def ddim(prior: DiffusionPrior, step: Step, noise: Noise, *, eta: float = 0.0) -> Tensor:
+    """Non-Markovian update (DDIM, Eq. 12 and 16) from the raw eps, as DifFace does; eta = 0 draws no noise."""
+    a, a_prev = float(prior.schedule.alpha_bar[step.t]), float(prior.schedule.alpha_bar_prev[step.t])
+    sigma = eta * ((1 - a_prev) / (1 - a)) ** 0.5 * (1 - a / a_prev) ** 0.5
+    mean = a_prev**0.5 * step.x0 + (1 - a_prev - sigma**2) ** 0.5 * step.eps
+    return mean if eta == 0 else mean + (step.t > 0) * sigma * noise(step.x_t)
+
+
+UPDATES: dict[str, Update] = {"ddpm": ddpm, "ddim": ddim, "ddim-eta0.5": partial(ddim, eta=0.5)}
+
+
+def sample(
+    prior: DiffusionPrior,
+    guidance: Guidance,
+    noise: Noise,
+    like: Tensor,
+    *,
+    update: Update = ddpm,
+    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Tensor:
+    """Walk the guidance's timesteps from its start to clean images shaped like `like`, (B, 3, H, W) in [-1, 1].
+
+    `watch` sees the timesteps go by, to show progress. The result is not clamped.
+    """
+    timesteps = guidance.timesteps(len(prior.schedule))
+    with torch.no_grad():
+        x = guidance.start(prior, timesteps[0], noise, like)
+    for t in watch(timesteps):
+        with torch.set_grad_enabled(guidance.differentiable):
+            x = x.detach().requires_grad_(guidance.differentiable)
+            step = prior.denoise(x, t)
+            step = replace(step, x0=guidance.correct_x0(step))
+            x = guidance.correct_x_prev(prior, step, update(prior, step, noise), noise)
+    return x.detach()
+
+
+class ImageNoise:
+    """Standard normal noise, each image of the batch drawing from its own generator.
+
+    So what an image becomes does not depend on the images beside it, on their order, or on the size of the batch.
+    """
+
+    def __init__(self, seeds: Iterable[int], device: torch.device | str = "cpu"):
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Noise shaped like the batch (B, ...), one image for each seed."""
+        return torch.stack([self._draw(g, x) for g, x in zip(self._generators, like, strict=True)])
+
+    @staticmethod
+    def _draw(generator: torch.Generator, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)

@@ -1,0 +1,105 @@
+"""The noise schedule of DDPM (Ho et al., 2020) and its respacing (Nichol & Dhariwal, "Improved DDPM", 2021).
+
+Everything is a table of Python floats computed in float64: looking a number up never waits for a device.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+MODEL_STEPS = 1000  # the network is always told a step of this many
+
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A respaced schedule. Index i is 0-based, 0 is nearest to the clean image; t_model is what the network sees."""
+
+    t_model: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.t_model)
+
+    @cached_property
+    def alpha_bar(self) -> Table:
+        """Cumulative product of 1 - beta: the share of signal left at each index."""
+        return np.cumprod(1.0 - self.betas)
+
+    @cached_property
+    def alpha_bar_prev(self) -> Table:
+        """alpha_bar one index nearer to the clean image; 1 at index 0."""
+        return np.append(1.0, self.alpha_bar[:-1])
+
+    @cached_property
+    def betas(self) -> Table:
+        """Respaced variances: 1 - alpha_bar_i / alpha_bar_{i-1}, of the full schedule at the steps kept."""
+        kept = np.cumprod(1.0 - linear_betas())[list(self.t_model)]
+        return 1.0 - kept / np.append(1.0, kept[:-1])
+
+    @cached_property
+    def posterior_variance(self) -> Table:
+        """Variance of q(x_{t-1} | x_t, x_0), DDPM Eq. 7; 0 at index 0."""
+        return self.betas * (1.0 - self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+
+    @cached_property
+    def posterior_log_variance(self) -> Table:
+        """Its logarithm, the 0 at index 0 replaced by the value at index 1 (by beta if there is one index only)."""
+        variance = self.posterior_variance.copy()
+        variance[0] = variance[1] if len(variance) > 1 else self.betas[0]
+        return np.log(variance)
+
+    @cached_property
+    def x0_weight(self) -> Table:
+        """Weight of x_0 in the mean of q(x_{t-1} | x_t, x_0)."""
+        return self.betas * np.sqrt(self.alpha_bar_prev) / (1.0 - self.alpha_bar)
+
+    @cached_property
+    def xt_weight(self) -> Table:
+        """Weight of x_t in that mean."""
+        return (1.0 - self.alpha_bar_prev) * np.sqrt(1.0 - self.betas) / (1.0 - self.alpha_bar)
+
+
+def linear_betas() -> Table:
+    """The published linear schedule: 1e-4 to 2e-2 in 1000 steps."""
+    return np.linspace(1e-4, 2e-2, MODEL_STEPS, dtype=np.float64)
+
+
+def respaced(spacing: str = "250") -> Schedule:
+    """Keep some of the 1000 steps. "250" spreads 250 evenly from 0 to 999; "ddim250" keeps every fourth from 0;
+    "10,20,30" spreads 10 over the first third, 20 over the second, 30 over the last.
+
+    Raises ValueError for a spacing that the 1000 steps do not allow.
+    """
+    if spacing.startswith("ddim"):
+        return Schedule(_every_nth(int(spacing.removeprefix("ddim"))))
+    counts = [int(count) for count in spacing.split(",")]
+    base, extra = divmod(MODEL_STEPS, len(counts))
+    steps: list[int] = []
+    start = 0
+    for section, count in enumerate(counts):
+        length = base + (section < extra)
+        steps += _spread(start, length, count)
+        start += length
+    return Schedule(tuple(steps))
+
+
+def _every_nth(count: int) -> tuple[int, ...]:
+    for stride in range(1, MODEL_STEPS):
+        kept = range(0, MODEL_STEPS, stride)
+        if len(kept) == count:
+            return tuple(kept)
+    raise ValueError(f"No whole stride keeps {count} of {MODEL_STEPS} steps; try ddim250, ddim100 or ddim50.")
+
+
+def _spread(start: int, length: int, count: int) -> list[int]:
+    if not 0 < count <= length:
+        raise ValueError(f"{count} steps cannot be kept of {length}; name a number from 1 to {length}.")
+    stride = 1.0 if count == 1 else (length - 1) / (count - 1)
+    position, steps = 0.0, []
+    for _ in range(count):
+        steps.append(start + round(position))  # accumulated and rounded half to even, as published
+        position += stride
+    return steps

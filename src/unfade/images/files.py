@@ -1,0 +1,126 @@
+"""The border between files and tensors: the only place that knows uint8, HWC, EXIF, alpha and 16 bits.
+
+Inside the library an image is a float32 tensor (3, H, W) or (B, 3, H, W), RGB, in [-1, 1].
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from unfade.atomic import atomic_write
+from unfade.errors import BadInput, UnreadableImage
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded file."""
+
+    pixels: Tensor  # (3, H, W) float32, RGB, [-1, 1]
+    notes: tuple[str, ...] = ()  # what had to be converted, in words
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The files of a folder that are named like pictures, sorted by name; hidden files are passed over.
+
+    Raises BadInput when the folder is missing, is a file, or holds no such file.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
+    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not found:
+        raise BadInput(f"{folder} holds no pictures; expected files ending in {', '.join(SUFFIXES)}.")
+    return found
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode a picture, turned upright by its EXIF orientation, with notes of what was converted.
+
+    Raises UnreadableImage, its message starting with the path.
+    """
+    try:
+        with Image.open(path) as image:
+            _refuse_animation(path, image)
+            image.load()
+            return _to_picture(image)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(f"{path} is not a picture that can be read; convert it to PNG or JPEG.") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"{path} has too many pixels; make it smaller first ({error}).") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        size = path.stat().st_size if path.exists() else 0
+        reason = f"{path} is damaged or cut off ({size:,} bytes: {error}); get the file again from its source."
+        raise UnreadableImage(reason) from error
+
+
+def read_image(path: Path) -> Tensor:
+    """The pixels of a picture: (3, H, W) float32, RGB, in [-1, 1]. Raises UnreadableImage."""
+    return read_picture(path).pixels
+
+
+def write_png(path: Path, image: Tensor) -> None:
+    """Write (3, H, W) in [-1, 1] as an 8-bit PNG, atomically; values are clamped and rounded."""
+    atomic_write(path, encode(image, "PNG"))
+
+
+def encode(image: Tensor, kind: str = "PNG", *, quality: int = 92) -> bytes:
+    """The bytes of a picture file; `kind` is a Pillow format name, `quality` is for the lossy ones."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_bytes(image)).save(buffer, kind, quality=quality)
+    return buffer.getvalue()
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [-1, 1] to (H, W, 3) uint8, clamped, rounded to the nearest level."""
+    levels = (image.detach().float().clamp(-1, 1) + 1).mul(127.5).round()
+    return levels.permute(1, 2, 0).to("cpu", torch.uint8).contiguous().numpy()
+
+
+def from_bytes(levels: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(np.array(levels)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
+
+
+def _refuse_animation(path: Path, image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format in ("GIF", "WEBP", "PNG"):  # several pages of a TIFF or MPO are not a film
+        raise UnreadableImage(f"{path} is an animation of {frames} frames; save the frame you want as a PNG.")
+
+
+def _to_picture(image: Image.Image) -> Picture:
+    notes: list[str] = []
+    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+        image = _from_16_bit(image)
+        notes.append("16 bits brought to 8")
+    if image.has_transparency_data:
+        image = _over_white(image)
+        notes.append("transparency laid over white")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode != "RGB":
+        notes.append(f"{_mode_name(upright.mode)} converted to RGB")
+        upright = upright.convert("RGB")
+    return Picture(from_bytes(np.asarray(upright)), tuple(notes))
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    levels = np.asarray(image).astype(np.float64) / 257  # 65535 becomes 255
+    grey = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+    grey.info.update(image.info)
+    return grey
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    flat.info.update({k: v for k, v in image.info.items() if k == "exif"})
+    return flat
+
+
+def _mode_name(mode: str) -> str:
+    return {"L": "grey", "1": "black and white", "P": "palette"}.get(mode, mode)

@@ -1,0 +1,228 @@
+"""The U-Net of Dhariwal & Nichol, "Diffusion Models Beat GANs" (2021), with the published key names.
+
+`patch` folds blocks of pixels into channels before the first layer and unfolds them after the last, so that a small
+prior works at a quarter of the cost (1 in every published network).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The defaults are the 512 px FFHQ prior of DifFace, which the paper uses: 159,788,454 parameters."""
+
+    size: int = 512  # side of the image in pixels
+    channels: int = 32  # of the first level
+    channel_mult: tuple[int, ...] = (1, 2, 4, 8, 8, 16, 16)  # channels of each level, in multiples of the first
+    res_blocks: tuple[int, ...] = (1, 2, 2, 2, 2, 3, 4)  # residual blocks of each level
+    attention_sizes: tuple[int, ...] = (32, 16, 8)  # sides, in pixels of the feature map, at which there is attention
+    head_channels: int = 64  # channels of one attention head
+    resblock_updown: bool = False  # change resolution in a residual block instead of in a convolution
+    learned_variance: bool = True  # predict the variance beside the noise: 6 channels out instead of 3
+    patch: int = 1  # side of the blocks of pixels folded into channels
+
+    def __post_init__(self) -> None:
+        if len(self.channel_mult) != len(self.res_blocks):
+            raise ValueError(f"channel_mult has {len(self.channel_mult)} levels but res_blocks {len(self.res_blocks)}.")
+        if self.size % (self.patch << (len(self.channel_mult) - 1)):
+            raise ValueError(f"A side of {self.size} cannot be halved {len(self.channel_mult) - 1} times.")
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the output: 3 of noise and, if learned, 3 of variance."""
+        return 6 if self.learned_variance else 3
+
+
+class UNet(nn.Module):
+    """(B, 3, H, W) and t in 0..999, shape (B,), to (B, 3 or 6, H, W): noise, then variance if it is learned."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        width = config.channels
+        self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+        plan = _Plan(config)
+        self.input_blocks = nn.ModuleList(plan.encoder())
+        self.middle_block = plan.middle()
+        self.output_blocks = nn.ModuleList(plan.decoder())
+        out = nn.Conv2d(width * config.channel_mult[0], config.out_channels * config.patch**2, 3, padding=1)
+        self.out = nn.Sequential(_norm(width * config.channel_mult[0]), nn.SiLU(), _zeroed(out))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predict the noise in x_t (and the fraction of the variance's log range) at the original steps t."""
+        embedding = self.embed(t)
+        skips = self.encode(x, embedding)
+        h = self.middle_block(skips[-1], embedding)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], 1), embedding)
+        return F.pixel_shuffle(self.out(h), self.config.patch)
+
+    def embed(self, t: Tensor) -> Tensor:
+        """The embedding of steps t, (B,) to (B, 4 * channels)."""
+        return self.time_embed(timestep_embedding(t, self.config.channels))  # type: ignore[no-any-return]
+
+    def encode(self, x: Tensor, embedding: Tensor) -> list[Tensor]:
+        """The outputs of all input blocks, finest first."""
+        h = F.pixel_unshuffle(x, self.config.patch)
+        features = []
+        for block in self.input_blocks:
+            h = block(h, embedding)
+            features.append(h)
+        return features
+
+
+def timestep_embedding(t: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding of (B,) steps: cosines, then sines, of frequencies 1 to 1/10000; float32 (B, width)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies
+    embedding = torch.cat([angles.cos(), angles.sin()], 1)
+    return F.pad(embedding, (0, width - 2 * half))
+
+
+class _Stack(nn.Sequential):
+    """Layers in a row; those that depend on the step get its embedding."""
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, embedding) if isinstance(layer, _ResBlock) else layer(x)
+        return x
+
+
+class _ResBlock(nn.Module):
+    """A residual block whose second normalisation is scaled and shifted by the step's embedding."""
+
+    def __init__(self, channels: int, out: int, embedding: int, resample: nn.Module | None = None):
+        super().__init__()
+        self.resample = resample
+        self.in_layers = nn.Sequential(_norm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out))
+        last = _zeroed(nn.Conv2d(out, out, 3, padding=1))
+        self.out_layers = nn.Sequential(_norm(out), nn.SiLU(), nn.Identity(), last)  # Identity: where dropout was
+        self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        norm, act, convolve = self.in_layers
+        h = act(norm(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = convolve(h)
+        scale, shift = self.emb_layers(embedding)[..., None, None].chunk(2, 1)
+        norm, *rest = self.out_layers
+        h = norm(h) * (1 + scale) + shift
+        for layer in rest:
+            h = layer(h)
+        return self.skip_connection(x) + h  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    """Self-attention over all positions; queries, keys and values interleaved per head (the old published order)."""
+
+    def __init__(self, channels: int, head_channels: int):
+        super().__init__()
+        self.heads = max(1, channels // head_channels)
+        self.norm = _norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        qkv = self.qkv(self.norm(flat)).unflatten(1, (self.heads, -1)).transpose(2, 3)  # (B, heads, HW, 3 * width)
+        h = F.scaled_dot_product_attention(*qkv.chunk(3, 3))
+        h = self.proj_out(h.transpose(2, 3).flatten(1, 2))
+        return (flat + h).unflatten(2, x.shape[2:])
+
+
+class _Downsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)  # type: ignore[no-any-return]
+
+
+class _Upsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+
+
+class _Plan:
+    """The layout of the blocks: walks down the levels, remembering the channels of each skip, then up again."""
+
+    def __init__(self, config: UNetConfig):
+        self.config = config
+        self.size = config.size // config.patch
+        self.channels = config.channels * config.channel_mult[0]
+        self.skips: list[int] = []
+
+    def encoder(self) -> list[_Stack]:
+        first = nn.Conv2d(3 * self.config.patch**2, self.channels, 3, padding=1)
+        blocks = [self._keep(_Stack(first))]
+        levels = list(zip(self.config.channel_mult, self.config.res_blocks, strict=True))
+        for level, (mult, count) in enumerate(levels):
+            blocks += [self._keep(_Stack(*self._residual(self.channels, mult))) for _ in range(count)]
+            if level < len(levels) - 1:
+                blocks.append(self._keep(_Stack(self._down())))
+                self.size //= 2
+        return blocks
+
+    def middle(self) -> _Stack:
+        attention = _Attention(self.channels, self.config.head_channels)
+        return _Stack(self._block(self.channels, self.channels), attention, self._block(self.channels, self.channels))
+
+    def decoder(self) -> list[_Stack]:
+        blocks = []
+        levels = list(zip(self.config.channel_mult, self.config.res_blocks, strict=True))
+        for level, (mult, count) in reversed(list(enumerate(levels))):
+            for i in range(count + 1):
+                layers = self._residual(self.channels + self.skips.pop(), mult)
+                if level > 0 and i == count:
+                    layers.append(self._up())
+                    self.size *= 2
+                blocks.append(_Stack(*layers))
+        return blocks
+
+    def _keep(self, stack: _Stack) -> _Stack:
+        self.skips.append(self.channels)
+        return stack
+
+    def _residual(self, channels: int, mult: int) -> list[nn.Module]:
+        self.channels = self.config.channels * mult
+        layers: list[nn.Module] = [self._block(channels, self.channels)]
+        if self.size in self.config.attention_sizes:
+            layers.append(_Attention(self.channels, self.config.head_channels))
+        return layers
+
+    def _block(self, channels: int, out: int, resample: nn.Module | None = None) -> _ResBlock:
+        return _ResBlock(channels, out, 4 * self.config.channels, resample)
+
+    def _down(self) -> nn.Module:
+        if self.config.resblock_updown:
+            return self._block(self.channels, self.channels, nn.AvgPool2d(2))
+        return _Downsample(self.channels)
+
+    def _up(self) -> nn.Module:
+        if self.config.resblock_updown:
+            return self._block(self.channels, self.channels, nn.Upsample(scale_factor=2.0, mode="nearest"))
+        return _Upsample(self.channels)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels)
+
+
+def _zeroed(layer: nn.Conv1d | nn.Conv2d) -> nn.Module:
+    """Start as nothing, so that every residual branch begins as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

@@ -1,0 +1,169 @@
+"""The report of a run: records in, one HTML page out that needs nothing beside itself, not even a network."""
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from unfade.report.curves import Curve, describe, draw, finite
+
+__all__ = ["Curve", "Face", "Report", "render"]
+
+BEFORE, AFTER = "pre-trained", "adapted"  # the rows and columns that are compared at first
+_OUTCOMES = {"done": "done", "skipped": "skipped", "failed": "failed", "no_face": "without a face"}
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face and its pictures."""
+
+    name: str
+    pictures: Mapping[str, bytes]  # column name -> encoded PNG or JPEG, in the order in which they are shown
+    note: str = ""  # one line under the name, e.g. the scores of this face
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the page shows."""
+
+    title: str
+    summary: str  # one sentence: what came of it
+    counts: Mapping[str, int]  # found, done, skipped, failed, no_face; the last four may be left out
+    scores: Sequence[Mapping[str, object]]  # rows of a table; the first entry of each is its label
+    curves: Sequence[Curve]
+    settings: Mapping[str, object]  # may be nested
+    failures: Sequence[tuple[str, str]]  # (name, reason)
+    faces: Sequence[Face]
+    warnings: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a score is shown."""
+
+    label: str
+    better: int  # +1: higher is better, -1: lower is better
+    digits: int  # after the decimal point
+
+
+METRICS = {
+    "psnr": Metric("PSNR (dB)", +1, 2),
+    "ssim": Metric("SSIM", +1, 4),
+    "psnr_matched": Metric("PSNR, colours matched (dB)", +1, 2),
+    "ssim_matched": Metric("SSIM, colours matched", +1, 4),
+    "feature_distance": Metric("feature distance", -1, 4),
+    "lpips": Metric("LPIPS", -1, 4),
+    "fid": Metric("FID", -1, 2),
+    "deg": Metric("identity angle (°)", -1, 2),
+    "lmd": Metric("landmark distance (px)", -1, 2),
+    "musiq": Metric("MUSIQ", +1, 2),
+    "maniqa": Metric("MANIQA", +1, 4),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the table of scores."""
+
+    text: str
+    verdict: str = ""  # better, worse, equal, or nothing
+
+
+def render(report: Report) -> str:
+    """The page as HTML text; writing it to a file is the caller's.
+
+    Everything is inside: style, script, pictures. All texts are escaped. Raises ValueError if the counts do not add up
+    (found = done + skipped + failed + no_face), or if a picture is neither PNG nor JPEG.
+    """
+    columns = list(dict.fromkeys(column for face in report.faces for column in face.pictures))
+    return _template().render(
+        report=report,
+        counts=count_line(report.counts),
+        table=score_table(report.scores),
+        curves=[(curve.name, draw(curve), _caption(curve)) for curve in report.curves],
+        columns=columns,
+        widest=max((len(face.pictures) for face in report.faces), default=1),
+        before=BEFORE if BEFORE in columns else next(iter(columns), ""),
+        after=AFTER if AFTER in columns else next(reversed(columns), ""),
+    )
+
+
+def count_line(counts: Mapping[str, int]) -> str:
+    """The counts as a sum: "22 found = 20 done + 0 skipped + 2 failed + 0 without a face"."""
+    unknown = set(counts) - {"found", *_OUTCOMES}
+    parts = {name: counts.get(name, 0) for name in _OUTCOMES}
+    if unknown or counts.get("found") != sum(parts.values()):
+        raise ValueError(
+            f"expected found = done + skipped + failed + no_face, got {dict(counts)}; every item counts once"
+        )
+    return f"{counts['found']:,} found = " + " + ".join(f"{n:,} {_OUTCOMES[name]}" for name, n in parts.items())
+
+
+def score_table(scores: Sequence[Mapping[str, object]]) -> tuple[list[str], list[list[Cell]]]:
+    """Head and rows; where there are rows "pre-trained" and "adapted", a last row says what has changed."""
+    columns = list(dict.fromkeys(key for row in scores for key in row))
+    if not columns:
+        return [], []
+    rows = [[Cell(_text(key, row.get(key))) for key in columns] for row in scores]
+    by_label = {row.get(columns[0]): row for row in scores}
+    if BEFORE in by_label and AFTER in by_label:
+        changes = [_change(key, by_label[BEFORE].get(key), by_label[AFTER].get(key)) for key in columns[1:]]
+        rows.append([Cell("change"), *changes])
+    return [_head(key) for key in columns], rows
+
+
+def data_uri(picture: bytes) -> str:
+    """Encoded PNG or JPEG as an address that holds the picture itself."""
+    for magic, mime in _MAGIC.items():
+        if picture.startswith(magic):
+            return f"data:{mime};base64,{base64.b64encode(picture).decode('ascii')}"
+    raise ValueError(f"expected an encoded PNG or JPEG, got {len(picture)} bytes that begin with {picture[:8]!r}")
+
+
+@cache
+def _template() -> Template:
+    page = resources.files("unfade.report").joinpath("page.html").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["data_uri"] = data_uri
+    environment.tests["group"] = lambda value: isinstance(value, Mapping)
+    environment.tests["many"] = lambda value: isinstance(value, list | tuple)
+    return environment.from_string(page)
+
+
+def _caption(curve: Curve) -> str:
+    points = finite(curve.points)
+    return describe(points, len(curve.points) - len(points)) if points else ""
+
+
+def _head(key: str) -> str:
+    metric = METRICS.get(key)
+    if metric is None:
+        return key.replace("_", " ")
+    return f"{metric.label} {'↑' if metric.better > 0 else '↓'}"
+
+
+def _text(key: str, value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, float) and math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if isinstance(value, float):
+        return f"{value:.{METRICS[key].digits}f}" if key in METRICS else f"{value:.4g}"
+    return str(value)
+
+
+def _change(key: str, before: object, after: object) -> Cell:
+    """The difference with its sign, and whether it is for the better. Empty where that is not known."""
+    numbers = [float(v) for v in (before, after) if isinstance(v, int | float) and math.isfinite(v)]
+    if key not in METRICS or len(numbers) < 2:
+        return Cell("")
+    difference = round(numbers[1] - numbers[0], METRICS[key].digits)
+    if difference == 0:
+        return Cell("±0", "equal")
+    text = f"{difference:+.{METRICS[key].digits}f}".replace("-", "−")
+    return Cell(text, "better" if difference * METRICS[key].better > 0 else "worse")

@@ -1,0 +1,86 @@
+"""Networks on disk: safetensors with the architecture and its settings in the header, and a card beside it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from unfade.atomic import atomic_write, write_through
+from unfade.errors import BadCheckpoint
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a file of weights holds."""
+
+    architecture: str  # "unet", "swinir", ...
+    config: dict[str, Any]  # the settings the network is built with
+    state: dict[str, Tensor]
+
+
+def save_weights(path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are."""
+    header = {"architecture": architecture, "config": json.dumps(config)}
+    state = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous() for k, v in network.state_dict().items()}
+    write_through(path, lambda temporary: save_file(state, temporary, header))
+
+
+def read_weights(path: Path) -> Weights:
+    """Read what `save_weights` wrote; floating point tensors come back as float32. Raises BadCheckpoint."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            state = {key: _as_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise BadCheckpoint(f"{path} is not a readable safetensors file ({error}); make or copy it again.") from error
+    if "architecture" not in header or "config" not in header:
+        raise BadCheckpoint(f"{path} does not say which network it is for; it was not written by unfade.")
+    return Weights(header["architecture"], json.loads(header["config"]), state)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a network, strictly. Raises BadCheckpoint that names the first key that does not fit."""
+    expected = network.state_dict()
+    for key in sorted(expected.keys() | state.keys()):
+        have, want = state.get(key), expected.get(key)
+        if have is None or want is None or have.shape != want.shape:
+            reason = f"{key} is {_shape(have)} in the file and {_shape(want)} in the network"
+            raise BadCheckpoint(f"{path} is of another architecture: {reason}; choose the weights made for it.")
+    network.load_state_dict(dict(state))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def card_path(weights: Path) -> Path:
+    """Where the card of a file of weights lies."""
+    return weights.with_suffix(".json")
+
+
+def write_card(weights: Path, card: Mapping[str, Any]) -> None:
+    """Write the card beside the weights."""
+    atomic_write(card_path(weights), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_card(weights: Path) -> dict[str, Any]:
+    """The card beside the weights; empty if there is none."""
+    path = card_path(weights)
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"

@@ -1,0 +1,107 @@
+"""Which pictures make up a training step: pictures kept decoded, and an order that follows from the step number alone."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from unfade.errors import BadInput
+from unfade.images.files import SUFFIXES, from_bytes, read_image, to_bytes
+from unfade.images.filters import resize
+from unfade.store.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One place in the order."""
+
+    item: int
+    epoch: int
+    position: int  # in the whole training, from 0
+
+
+class Order:
+    """A shuffled order over `count` items, anew in each epoch, without replacement.
+
+    With weights, an epoch holds an item as often as its weight says, rounded up or down at random (systematic
+    resampling), so that an item of weight 1/3 is in about one epoch of three.
+    """
+
+    def __init__(self, weights: Sequence[float], *, seed: int):
+        self._edges = np.cumsum(np.asarray(weights, dtype=np.float64))
+        self._seed = seed
+        self.epoch_length = max(1, round(float(self._edges[-1])))
+        self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
+
+    def step(self, step: int, batch: int) -> list[Draw]:
+        """The items of training step `step`, counted from 0."""
+        return [self._at(position) for position in range(step * batch, (step + 1) * batch)]
+
+    def _at(self, position: int) -> Draw:
+        epoch, place = divmod(position, self.epoch_length)
+        return Draw(int(self._epoch(epoch)[place]), epoch, position)
+
+    def _draw_epoch(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(seed_for("order", self._seed, epoch))
+        spacing = self._edges[-1] / self.epoch_length
+        points = (np.arange(self.epoch_length) + rng.random()) * spacing
+        return rng.permutation(np.searchsorted(self._edges, points, side="right").clip(max=len(self._edges) - 1))
+
+
+class Pictures:
+    """Square pictures of one size, decoded once and kept as 8-bit tensors (49 KB each at 128 px).
+
+    Raises UnreadableImage for a file that cannot be read: a training set is checked before it is learned from.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int):
+        self.paths = list(paths)
+        self.size = size
+        with ThreadPoolExecutor() as pool:
+            self._pixels = list(pool.map(self._load, self.paths))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(3, size, size) float32 in [-1, 1]."""
+        return from_bytes(self._pixels[index])
+
+    def _load(self, path: Path) -> np.ndarray:
+        return to_bytes(fit_square(read_image(path), self.size, path))
+
+
+def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
+    """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput for one that is not square."""
+    height, width = image.shape[-2:]
+    if height != width:
+        raise BadInput(f"{path} is {width} x {height} pixels, not square; aligned faces are square crops.")
+    return image if height == size else resize(image, size, size)
+
+
+def flip(image: Tensor, draw: Draw, seed: int) -> Tensor:
+    """Mirror left and right for half of the places in the order, always the same ones."""
+    return image.flip(-1) if seed_for("flip", seed, draw.position) & 1 else image
+
+
+def find_training_pictures(folder: Path, weights: Mapping[str, float]) -> tuple[list[Path], list[float]]:
+    """All pictures below a folder, sorted, with the weight of the subfolder each lies in (1 unless given).
+
+    Raises BadInput for an empty folder or a weight for a subfolder that is not there.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise BadInput(f"{folder} holds no pictures; expected aligned faces, in it or in folders below it.")
+    names = {part for p in paths for part in p.relative_to(folder).parts[:-1]}
+    if unknown := sorted(set(weights) - names):
+        raise BadInput(f"There is no folder named {unknown[0]} with pictures below {folder} to give a weight to.")
+    return paths, [_weight(p.relative_to(folder).parts[:-1], weights) for p in paths]
+
+
+def _weight(parts: tuple[str, ...], weights: Mapping[str, float]) -> float:
+    return next((weights[part] for part in reversed(parts) if part in weights), 1.0)
+

@@ -1,0 +1,249 @@
+"""The one training loop: for a prior, for pre-training a restorer and for fine-tuning it.
+
+It knows no network and no loss. Batches are a function of the step number, and everything random in a step is seeded
+by that number, so a run that was killed goes on from its checkpoint exactly as if it had not been.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfade.atomic import write_through
+from unfade.errors import BadCheckpoint, OutputConflict
+from unfade.store.seeds import seed_for
+from unfade.training.ema import MovingAverage
+from unfade.training.objective import Objective
+
+Batch = tuple[Tensor, ...]
+LOG_EVERY = 10  # steps between reads of the losses: reading one waits for the device
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How to train. The defaults are the paper's fine-tuning of SwinIR (Sec. 4.1)."""
+
+    steps: int = 20_000
+    batch: int = 16  # items per optimiser step
+    micro_batch: int = 4  # items per forward pass; gradients are accumulated over the batch
+    learning_rate: float = 1e-4  # the paper's text; the authors' configuration says 2e-5
+    final_learning_rate: float = 5e-6
+    schedule: str = "cosine"  # a name in SCHEDULES
+    warmup: int = 0  # steps over which the learning rate rises from 0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = 0.0  # largest gradient norm; 0: not clipped
+    ema: float = 0.0  # decay of the moving average that is kept in the end; 0: the last weights are kept
+    ema_ramp: bool = False  # a shorter memory at the start of training from nothing
+    bf16: bool = False  # autocast to bfloat16
+    checkpoint_every: int = 500  # steps
+    validate_every: int = 1000  # steps
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """What happened: the mean of each loss term over every LOG_EVERY steps, and the scores of each validation."""
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+
+    def curve(self, name: str) -> list[tuple[float, float]]:
+        """(step, value) of a loss term or a validation score."""
+        rows = [*self.losses, *self.validations]
+        return [(row["step"], row[name]) for row in rows if name in row]
+
+
+def train(
+    model: nn.Module,
+    objective: Objective,
+    batches: Callable[[int], Batch],
+    settings: LoopSettings,
+    *,
+    checkpoint: Path | None = None,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    watch: Callable[[Iterable[int], int, int], Iterable[int]] = lambda steps, start, total: steps,
+) -> History:
+    """Train `model` in place on `batches(step)` and return the history.
+
+    Only parameters with requires_grad learn. With `checkpoint`, a run goes on where the file says, and the file stays
+    after the last step. Raises OutputConflict when the checkpoint was made with other settings.
+    """
+    run = _Run(model, objective, settings)
+    start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
+    with _training(model, objective):
+        for step, batch in watch(_prefetched(batches, start, settings.steps), start, settings.steps):  # type: ignore[misc]
+            run.step(step, batch)
+            done = step + 1
+            if validate and (done % settings.validate_every == 0 or done == settings.steps):
+                run.history.validations.append({"step": done, **run.validated(validate)})
+            if checkpoint and (done % settings.checkpoint_every == 0 or done == settings.steps):
+                run.save(checkpoint, done)
+    run.finish()
+    return run.history
+
+
+def cosine(settings: LoopSettings, progress: float) -> float:
+    """From the learning rate down to the final one along half a cosine."""
+    low = settings.final_learning_rate
+    return low + (settings.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def trapezoid(settings: LoopSettings, progress: float) -> float:
+    """Constant for two thirds, then linearly down to the final one: the length can be changed while it is constant."""
+    falling = max(0.0, (progress - 2 / 3) * 3)
+    return settings.learning_rate + (settings.final_learning_rate - settings.learning_rate) * falling
+
+
+SCHEDULES: dict[str, Callable[[LoopSettings, float], float]] = {"cosine": cosine, "trapezoid": trapezoid}
+
+
+def learning_rate(settings: LoopSettings, step: int) -> float:
+    """The learning rate of optimiser step `step`, counted from 0."""
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    return rise * SCHEDULES[settings.schedule](settings, step / max(1, settings.steps))
+
+
+class _Run:
+    """The state of a run: everything that a checkpoint has to hold."""
+
+    def __init__(self, model: nn.Module, objective: Objective, settings: LoopSettings):
+        self.model, self.objective, self.settings = model, objective, settings
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+        self.average = MovingAverage(model, settings.ema, ramp=settings.ema_ramp) if settings.ema else None
+        self.history = History()
+        self._pending: list[dict[str, Tensor]] = []
+
+    def step(self, step: int, batch: Batch) -> None:
+        with _seeded(self.device, self.settings.seed, step):
+            self._accumulate(batch)
+            if self.settings.clip:
+                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.settings, step)
+            self.optimizer.step()
+            self.objective.after_step()
+        if self.average:
+            self.average.update(self.model, step)
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == self.settings.steps:
+            self._log(step + 1)
+
+    def _accumulate(self, batch: Batch) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = list(zip(*(part.split(self.settings.micro_batch) for part in batch), strict=True))
+        for part in parts:
+            on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+                terms = self.objective(self.model, *on_device)
+            (torch.stack(list(terms.values())).sum() / len(parts)).backward()
+            self.objective.after_backward()
+            self._pending.append({name: term.detach() for name, term in terms.items()})
+
+    def _log(self, step: int) -> None:
+        names = self._pending[0].keys()
+        means = {name: float(torch.stack([row[name] for row in self._pending]).mean()) for name in names}
+        self.history.losses.append({"step": step, **means})
+        self._pending.clear()
+
+    def validated(self, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
+        with _evaluating(self.model), torch.no_grad():
+            if self.average is None:
+                return validate(self.model)
+            with self.average.applied(self.model):
+                return validate(self.model)
+
+    def finish(self) -> None:
+        if self.average:
+            self.average.copy_to(self.model)
+
+    def save(self, path: Path, step: int) -> None:
+        state = {
+            "step": step,
+            "settings": _fingerprint(self.settings),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict() if self.average else {},
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state_dict(),
+            "history": {"losses": self.history.losses, "validations": self.history.validations},
+            "pending": self._pending,
+        }
+        write_through(path, lambda temporary: torch.save(state, temporary))
+
+    def resume(self, path: Path) -> int:
+        state = _read(path)
+        if state["settings"] != _fingerprint(self.settings):
+            raise OutputConflict(f"{path} was made with other settings; name a new output, or remove it to start again.")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.load_state_dict(state["objective"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.history = History(**state["history"])
+        self._pending = state["pending"]
+        return int(state["step"])
+
+
+def _fingerprint(settings: LoopSettings) -> dict[str, Any]:
+    """The settings that must not change in the middle; a run may be made longer or shorter, or saved more often."""
+    kept = asdict(settings)
+    for name in ("steps", "checkpoint_every", "validate_every"):
+        del kept[name]
+    return {**kept, "betas": list(settings.betas)}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises a dozen kinds for a damaged file
+        raise BadCheckpoint(f"{path} is damaged ({error}); remove it to start again.") from error
+
+
+def _prefetched(batches: Callable[[int], Batch], start: int, stop: int) -> Iterator[tuple[int, Batch]]:
+    """Prepare the next batch in a thread while this one is being used."""
+    with ThreadPoolExecutor(1) as worker:
+        following = worker.submit(batches, start) if start < stop else None
+        for step in range(start, stop):
+            assert following is not None
+            batch = following.result()
+            following = worker.submit(batches, step + 1) if step + 1 < stop else None
+            yield step, batch
+
+
+@contextmanager
+def _seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
+    """Dropout and the like draw from torch's own generator: seed it for this step, then put it back."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed_for("training step", seed, step))
+        yield
+
+
+@contextmanager
+def _training(model: nn.Module, objective: Objective) -> Iterator[None]:
+    was = model.training
+    model.train()
+    objective.train()
+    try:
+        yield
+    finally:
+        model.train(was)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)
