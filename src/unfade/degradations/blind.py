@@ -208,10 +208,10 @@ def blind(truth: Tensor, draw: BlindDraw, *, normal: npt.NDArray[np.floating] | 
     image = _to_bgr(truth)
     height, width = image.shape[:2]
     image = blur(image, draw)
-    image = _resize(image, downsampled_size(width, height, draw.ratio))
+    image = resize(image, downsampled_size(width, height, draw.ratio))
     image = add_noise(image, draw, normal)
     image = jpeg(image, draw.quality)
-    image = _resize(image, (width, height))
+    image = resize(image, (width, height))
     image = recolour(image, draw)
     return _from_bgr(np.rint(image.clip(0, 1) * 255) / np.float32(255))
 
@@ -249,6 +249,11 @@ def downsampled_size(width: int, height: int, ratio: float) -> tuple[int, int]:
     return max(1, int(width // ratio)), max(1, int(height // ratio))
 
 
+def resize(image: Array, size: tuple[int, int]) -> Array:
+    """(h, w, 3) to (width, height) pixels, bilinear and, as published, without antialiasing."""
+    return _float32(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+
+
 def add_noise(image: Array, draw: BlindDraw, normal: npt.NDArray[np.floating] | None = None) -> Array:
     """(h, w, 3) in [0, 1] plus independent Gaussian noise, clipped and not rounded."""
     if normal is None:
@@ -275,10 +280,6 @@ def recolour(image: Array, draw: BlindDraw) -> Array:
     if any(draw.shift):
         image = (image + np.asarray(draw.shift[::-1], dtype=np.float32) / np.float32(255)).clip(0, 1)
     return _grey(image) if draw.grey else image
-
-
-def _resize(image: Array, size: tuple[int, int]) -> Array:
-    return _float32(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))  # as published: no antialiasing
 
 
 def _grey(image: Array) -> Array:

@@ -122,7 +122,7 @@ def sensor_size(width: int, height: int, scale: int) -> tuple[int, int]:
             f"Expected a picture of at least {2 * scale} x {2 * scale} pixels for scale {scale}, got "
             f"{width} x {height}; use a larger picture or a smaller scale."
         )
-    return width // scale, height // scale
+    return int(width // scale), int(height // scale)
 
 
 def unprocess(picture: Array, draw: CameraDraw) -> Array:
@@ -154,7 +154,7 @@ def mosaic(linear: Array) -> Array:
 
 def expose(plane: Array, draw: CameraDraw) -> Array:
     """[0, 1] to DN, black to white, not rounded."""
-    return plane * (draw.white - draw.black) + draw.black
+    return _float64(plane * (draw.white - draw.black) + draw.black)
 
 
 def add_noise(raw: Array, draw: CameraDraw, normal: Normal | None = None) -> Array:
@@ -188,7 +188,7 @@ def render(linear: Array | Array32, draw: CameraDraw) -> Array32:
 def enlarge(photo: Array32, width: int, height: int) -> Array32:
     """(h, w, 3) in [0, 1] to (height, width, 3) by bilinear interpolation, then to 8 bit by truncation."""
     large = np.asarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-    return np.floor(large * np.float32(255)) / np.float32(255)
+    return np.asarray(np.floor(large * np.float32(255)) / np.float32(255), dtype=np.float32)
 
 
 def _to_rgb(truth: Tensor) -> Array:

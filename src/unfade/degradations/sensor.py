@@ -103,8 +103,8 @@ def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], at: float) ->
     return np.asarray((basis(np.array([at])) @ np.linalg.solve(basis(x), y))[0], dtype=np.float64)
 
 
-# The phone that the authors calibrated: FACTS of their code for Eq. 10 / 12. The read noise is negative since it
-# is the variance's offset at DN 0, below the black level.
+# The phone sensor that the authors' code for Eq. 10 / 12 is calibrated for. Its beta2 are negative since they are the
+# variance's offset at DN 0, where the black level, at DN 64, is the least that the sensor gives.
 PHONE = Sensor(
     name="phone",
     black=64,

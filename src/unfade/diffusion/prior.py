@@ -26,14 +26,15 @@ class DiffusionPrior(nn.Module):
     `unet` maps (x_t, t_model) to noise, or to noise and the learned range of the variance (Improved DDPM, Eq. 15).
     """
 
-    def __init__(self, unet: nn.Module, *, spacing: str = "250"):
+    def __init__(self, unet: nn.Module, size: int, *, spacing: str = "250"):
         super().__init__()
         self.unet = unet
+        self.size = size
         self.schedule: Schedule = respaced(spacing)
 
     def respaced(self, spacing: str) -> "DiffusionPrior":
         """The same network under another schedule."""
-        return DiffusionPrior(self.unet, spacing=spacing)
+        return DiffusionPrior(self.unet, self.size, spacing=spacing)
 
     def q_sample(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) (DDPM, Eq. 4); t = -1 is the clean image itself."""

@@ -45,21 +45,22 @@ def sample(
     like: Tensor,
     *,
     update: Update = ddpm,
-    watch: Callable[[Iterable[int]], Iterable[int]] = iter,
+    after_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
     """Walk the guidance's timesteps from its start to clean images shaped like `like`, (B, 3, H, W) in [-1, 1].
 
-    `watch` sees the timesteps go by, to show progress. The result is not clamped.
+    The result is not clamped. `after_step` runs after each step, to show progress.
     """
     timesteps = guidance.timesteps(len(prior.schedule))
     with torch.no_grad():
         x = guidance.start(prior, timesteps[0], noise, like)
-    for t in watch(timesteps):
+    for t in timesteps:
         with torch.set_grad_enabled(guidance.differentiable):
             x = x.detach().requires_grad_(guidance.differentiable)
             step = prior.denoise(x, t)
             step = replace(step, x0=guidance.correct_x0(step))
             x = guidance.correct_x_prev(prior, step, update(prior, step, noise), noise)
+        after_step()
     return x.detach()
 
 

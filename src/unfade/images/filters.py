@@ -5,9 +5,12 @@ enlarging by N. torch's own antialiased bicubic treats borders differently (by 0
 """
 
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from unfade.errors import BadInput
 
 
 def low_pass(image: Tensor, factor: int) -> Tensor:
@@ -25,6 +28,14 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     rows = _resample_matrix(image.shape[-2], height).to(image)
     columns = _resample_matrix(image.shape[-1], width).to(image)
     return rows @ image @ columns.T
+
+
+def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
+    """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput, naming the file, for one that is not square."""
+    height, width = image.shape[-2:]
+    if height != width:
+        raise BadInput(f"{path} is {width} x {height} pixels; aligned faces are square crops, cut it to a square first.")
+    return image if height == size else resize(image, size, size)
 
 
 @lru_cache(maxsize=64)

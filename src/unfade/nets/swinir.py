@@ -43,6 +43,18 @@ class SwinIRConfig:
             raise BadInput(f"SwinIR's img_size {self.img_size} must be a multiple of its window {self.window}.")
 
 
+SMALL = SwinIRConfig(  # 1.9 M parameters: the shape of the built-in 128 px restorer
+    img_size=32,
+    embed_dim=128,
+    depths=(2, 2, 2, 2),
+    heads=4,
+    unshuffle=4,
+    upscale=4,
+    upsample_features=32,
+    drop_path=0.0,
+)
+
+
 class SwinIR(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W) * upscale / unshuffle, about [0, 1], not clamped; RGB, any H and W.
 
@@ -150,7 +162,7 @@ class Block(nn.Module):
         self.attn = WindowAttention(config.embed_dim, config.heads, config.window)
         self.norm2 = nn.LayerNorm(config.embed_dim)
         self.mlp = Perceptron(config.embed_dim, int(config.embed_dim * config.mlp_ratio))
-        self.register_load_state_dict_pre_hook(keep_constants)
+        self.register_load_state_dict_pre_hook(keep_constants)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         x = x + self.dropped(self.attend(self.norm1(x), mask))
@@ -184,17 +196,20 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_load_state_dict_pre_hook(keep_constants)
+        self.register_load_state_dict_pre_hook(keep_constants)  # type: ignore[no-untyped-call]
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """`windows` is (B, n, window**2, C); `mask` (n, window**2, window**2) is added to the attention, or None."""
-        qkv = self.qkv(windows).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind()  # each (B, n, heads, window**2, C / heads)
+        q, k, v = (self.by_head(part) for part in self.qkv(windows).chunk(3, dim=-1))
         bias = self.position_bias() if mask is None else self.position_bias() + mask.unsqueeze(1)
         attention = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype)
         attended = attention.softmax(-1).to(v.dtype) @ v
         result: Tensor = self.proj(attended.transpose(2, 3).flatten(-2))
         return result
+
+    def by_head(self, x: Tensor) -> Tensor:
+        """(B, n, window**2, C) -> (B, n, heads, window**2, C / heads)."""
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(2, 3)
 
     def position_bias(self) -> Tensor:
         """(heads, window**2, window**2)."""

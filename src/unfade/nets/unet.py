@@ -37,6 +37,11 @@ class UNetConfig:
         """Channels of the output: 3 of noise and, if learned, 3 of variance."""
         return 6 if self.learned_variance else 3
 
+    @property
+    def level_ends(self) -> tuple[int, ...]:
+        """Indices of the last input block of each resolution, finest first."""
+        return tuple(sum(self.res_blocks[: level + 1]) + level for level in range(len(self.res_blocks)))
+
 
 class UNet(nn.Module):
     """(B, 3, H, W) and t in 0..999, shape (B,), to (B, 3 or 6, H, W): noise, then variance if it is learned."""

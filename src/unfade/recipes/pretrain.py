@@ -1,21 +1,28 @@
 """From a folder of clean, aligned faces to a prior or a restorer."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
 from unfade.errors import BadInput
+from unfade.metrics.reference import psnr
+from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
+from unfade.progress import Progress, silent
+from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
+from unfade.restorers.load import save_restorer
 from unfade.store.checkpoints import save_weights, write_card
+from unfade.store.seeds import seed_for
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loop import Batch, History, LoopSettings, train
-
-Watch = Callable[[Iterable[tuple[int, Batch]], int, int], Iterable[tuple[int, Batch]]]
 
 SMALL_PRIOR = UNetConfig(
     size=128,
@@ -59,7 +66,7 @@ def pretrain_prior(
     *,
     held_out: Path | None = None,
     device: str = "cpu",
-    watch: Watch = lambda steps, start, total: steps,
+    progress: Progress = silent,
 ) -> History:
     """Train a prior on the pictures below `faces` and write it to `out` with a card; resumable.
 
@@ -69,7 +76,7 @@ def pretrain_prior(
     pictures = Pictures(paths, recipe.network.size)
     order = Order(weights, seed=recipe.loop.seed)
     torch.manual_seed(recipe.loop.seed)
-    network = UNet(recipe.network).to(device, memory_format=torch.channels_last)
+    network = UNet(recipe.network).to(device)
 
     def batches(step: int) -> Batch:
         draws = order.step(step, recipe.loop.batch)
@@ -84,11 +91,105 @@ def pretrain_prior(
         recipe.loop,
         checkpoint=_checkpoint(out),
         validate=validate,
-        watch=watch,
+        progress=progress,
+        label="prior",
     )
     save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
     write_card(out, {"kind": "prior", "recipe": _plain(asdict(recipe)), "pictures": len(paths), **_last(history)})
     return history
+
+
+RESTORER_LOOP = LoopSettings(
+    steps=3000,
+    batch=16,
+    micro_batch=16,
+    learning_rate=4e-4,
+    final_learning_rate=1e-5,
+    warmup=100,
+    clip=1.0,
+    ema=0.995,
+    ema_ramp=True,
+    bf16=True,
+)
+
+
+@dataclass(frozen=True)
+class RestorerRecipe:
+    """How the built-in restorer was trained: on the blind degradation, as the paper's (Appendix B.1)."""
+
+    network: SwinIRConfig = SMALL
+    size: int = 128  # side of the faces in pixels
+    loop: LoopSettings = RESTORER_LOOP
+    losses: ImageLossSettings = ImageLossSettings(perceptual_weight=0, gan_weight=0)
+    blind: BlindSettings = BlindSettings()
+    weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
+
+
+def pretrain_restorer(
+    faces: Path,
+    out: Path,
+    recipe: RestorerRecipe = RestorerRecipe(),  # noqa: B008 - frozen
+    *,
+    held_out: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> History:
+    """Train a restorer on the pictures below `faces`, degraded anew each time, and write it to `out`; resumable.
+
+    `held_out` is a folder of clean faces for validation. Raises BadInput for a folder without pictures.
+    """
+    paths, weights = find_training_pictures(faces, recipe.weights)
+    pictures = Pictures(paths, recipe.size)
+    order = Order(weights, seed=recipe.loop.seed)
+    torch.manual_seed(recipe.loop.seed)
+    restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size).to(device)
+
+    def batches(step: int) -> Batch:
+        draws = order.step(step, recipe.loop.batch)
+        pairs = [_degraded(flip(pictures[d.item], d, recipe.loop.seed), d.position, recipe) for d in draws]
+        return torch.stack([face for face, _ in pairs]), torch.stack([truth for _, truth in pairs])
+
+    history = train(
+        restorer,
+        restorer.objective(recipe.losses, **_parts(recipe, device)),
+        batches,
+        recipe.loop,
+        checkpoint=_checkpoint(out),
+        validate=_restoration_score(held_out, recipe) if held_out else None,
+        progress=progress,
+        label="restorer",
+    )
+    save_restorer(out, restorer, dtype=torch.float16)
+    write_card(out, {"kind": "restorer", "recipe": _plain(asdict(recipe)), "pictures": len(paths), **_last(history)})
+    return history
+
+
+def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
+    if not recipe.losses.gan_weight:
+        return {}
+    discriminator = UNetDiscriminatorSN(features=recipe.losses.discriminator_features).to(device)
+    return {"discriminator": discriminator, "micro_batches": -(-recipe.loop.batch // recipe.loop.micro_batch)}
+
+
+def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(seed_for("blind", recipe.loop.seed, position))
+    return blind_pair(truth, draw_blind(rng, size=recipe.size, settings=recipe.blind))
+
+
+def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Module], dict[str, float]]:
+    """PSNR of held-out faces under fixed degradations, before and after restoring."""
+    pairs = [_degraded(truth, f"held out {i}", recipe) for i, truth in enumerate(_held_out(folder, recipe.size))]
+
+    def score(restorer: nn.Module) -> dict[str, float]:
+        device = next(restorer.parameters()).device
+        before, after = [], []
+        for face, truth in pairs:
+            restored = restorer(face[None].to(device)).float().clamp(-1, 1).cpu()
+            before.append(psnr(face[None], truth[None]))
+            after.append(psnr(restored, truth[None]))
+        return {"degraded_psnr": float(torch.cat(before).mean()), "restored_psnr": float(torch.cat(after).mean())}
+
+    return score
 
 
 def _held_out(folder: Path, size: int) -> list[Tensor]:

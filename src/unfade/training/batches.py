@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.images.files import SUFFIXES, from_bytes, read_image, to_bytes
-from unfade.images.filters import resize
+from unfade.images.filters import fit_square
 from unfade.store.seeds import seed_for
 
 
@@ -53,34 +53,26 @@ class Order:
 
 
 class Pictures:
-    """Square pictures of one size, decoded once and kept as 8-bit tensors (49 KB each at 128 px).
+    """Square pictures of one size. As many as fit in `keep` bytes stay decoded, in 8 bits; the rest is read each time.
 
-    Raises UnreadableImage for a file that cannot be read: a training set is checked before it is learned from.
+    Raises UnreadableImage or BadInput for a file that cannot be used: the kept ones are read at once.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int):
+    def __init__(self, paths: Sequence[Path], size: int, *, keep: int = 2 << 30):
         self.paths = list(paths)
         self.size = size
         with ThreadPoolExecutor() as pool:
-            self._pixels = list(pool.map(self._load, self.paths))
+            self._kept = list(pool.map(self._read, self.paths[: keep // (3 * size * size)]))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
         """(3, size, size) float32 in [-1, 1]."""
-        return from_bytes(self._pixels[index])
+        return from_bytes(self._kept[index] if index < len(self._kept) else self._read(self.paths[index]))
 
-    def _load(self, path: Path) -> np.ndarray:
+    def _read(self, path: Path) -> np.ndarray:
         return to_bytes(fit_square(read_image(path), self.size, path))
-
-
-def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
-    """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput for one that is not square."""
-    height, width = image.shape[-2:]
-    if height != width:
-        raise BadInput(f"{path} is {width} x {height} pixels, not square; aligned faces are square crops.")
-    return image if height == size else resize(image, size, size)
 
 
 def flip(image: Tensor, draw: Draw, seed: int) -> Tensor:

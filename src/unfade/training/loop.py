@@ -5,7 +5,7 @@ by that number, so a run that was killed goes on from its checkpoint exactly as 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, OutputConflict
+from unfade.progress import Progress, silent
 from unfade.store.seeds import seed_for
 from unfade.training.ema import MovingAverage
 from unfade.training.objective import Objective
@@ -68,7 +69,8 @@ def train(
     *,
     checkpoint: Path | None = None,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
-    watch: Callable[[Iterable[int], int, int], Iterable[int]] = lambda steps, start, total: steps,
+    progress: Progress = silent,
+    label: str = "training",
 ) -> History:
     """Train `model` in place on `batches(step)` and return the history.
 
@@ -77,9 +79,10 @@ def train(
     """
     run = _Run(model, objective, settings)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
-    with _training(model, objective):
-        for step, batch in watch(_prefetched(batches, start, settings.steps), start, settings.steps):  # type: ignore[misc]
+    with _training(model, objective), progress(label, settings.steps, start=start) as advance:
+        for step, batch in _prefetched(batches, start, settings.steps):
             run.step(step, batch)
+            advance(1)
             done = step + 1
             if validate and (done % settings.validate_every == 0 or done == settings.steps):
                 run.history.validations.append({"step": done, **run.validated(validate)})

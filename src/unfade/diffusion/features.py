@@ -1,0 +1,39 @@
+"""A distance between faces that needs no download: how differently the prior's own encoder sees them."""
+
+import torch
+from torch import Tensor, nn
+
+from unfade.diffusion.schedule import linear_betas
+from unfade.nets.unet import UNet
+
+
+class PriorFeatures(nn.Module):
+    """The distance between the features of a prior's U-Net encoder at a small step.
+
+    As in LPIPS (Zhang et al., 2018), but without learned weights: features at the end of each resolution are scaled to
+    unit length over channels; the squared difference is summed over channels, averaged over positions and then over
+    resolutions. 0 for equal images, 2 for unrelated features.
+    """
+
+    def __init__(self, unet: UNet, *, t_model: int = 20):
+        super().__init__()
+        self.unet = unet.eval().requires_grad_(False)
+        self.t_model = t_model  # of 1000; the features of a nearly clean image
+        self._scale = float((1 - linear_betas()).cumprod()[t_model]) ** 0.5
+
+    def forward(self, image: Tensor, other: Tensor) -> Tensor:
+        """(B, 3, H, W) twice, in [-1, 1], to (B,) distances; gradients reach `image` only."""
+        with torch.no_grad():
+            wanted = self._features(other)
+        levels = zip(self._features(image), wanted, strict=True)
+        return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in levels]).mean(0)
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        t = torch.full((len(image),), self.t_model, device=image.device)
+        outputs = self.unet.encode(self._scale * image, self.unet.embed(t))
+        return [_unit_length(outputs[i]) for i in self.unet.config.level_ends]
+
+
+def _unit_length(features: Tensor) -> Tensor:
+    features = features.float()
+    return features / features.square().sum(1, keepdim=True).add(1e-10).sqrt()

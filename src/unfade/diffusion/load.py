@@ -1,0 +1,28 @@
+"""A prior from a name, a file or a run folder."""
+
+from pathlib import Path
+
+import torch
+
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.errors import BadCheckpoint
+from unfade.nets.unet import UNet, UNetConfig
+from unfade.store.checkpoints import Weights, load_state, read_weights
+from unfade.store.zoo import find_weights
+
+
+def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str = "cpu") -> DiffusionPrior:
+    """A prior in evaluation mode. Raises UnknownModel, or BadCheckpoint for weights of another kind."""
+    path = find_weights(spec, "prior")
+    weights = read_weights(path)
+    if weights.architecture != "unet":
+        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a prior; name a prior with --prior.")
+    config = _config(weights)
+    unet = UNet(config)
+    load_state(unet, weights.state, path)
+    return DiffusionPrior(unet.eval().requires_grad_(False), config.size).to(device)
+
+
+def _config(weights: Weights) -> UNetConfig:
+    """JSON has lists where the settings have tuples."""
+    return UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in weights.config.items()})

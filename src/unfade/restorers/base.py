@@ -1,0 +1,37 @@
+"""What every restorer is, whatever its family."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from unfade.training.objective import Objective
+
+
+class Restorer(nn.Module, ABC):
+    """Maps a degraded, aligned face to a restored one of the same size.
+
+    `architecture` names the family and `config()` its shape: with the weights they are all that a file must hold.
+    `frozen` names the submodules that fine-tuning leaves as they are.
+    """
+
+    size: int  # side of the face, px
+    architecture: str
+    frozen: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, face: Tensor) -> Tensor:
+        """(B, 3, size, size), RGB in [-1, 1] -> the same shape and range; not clamped, so that it can be trained."""
+
+    @abstractmethod
+    def objective(self, settings: Any, **parts: Any) -> Objective:
+        """How this family learns from (face, target) pairs. Settings and ready made parts are the family's own."""
+
+    @abstractmethod
+    def config(self) -> dict[str, object]:
+        """Numbers, strings and lists (JSON) from which the same network can be built again."""
+
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters outside the `frozen` submodules, in the order of `named_parameters`."""
+        prefixes = tuple(f"{name}." for name in self.frozen)
+        return [value for name, value in self.named_parameters() if not name.startswith(prefixes)]

@@ -1,0 +1,172 @@
+"""Restorers that map image to image, and how they learn: L1 + perceptual + adversarial (paper, Eq. 6-8)."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unfade.errors import BadCheckpoint, BadInput
+from unfade.nets.swinir import SwinIR, SwinIRConfig
+from unfade.restorers.base import Restorer
+from unfade.training.objective import Objective
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]  # (restored, target), both (B, 3, H, W) in [-1, 1] -> (B,) distances
+
+
+def to_unit(image: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1]."""
+    return (image + 1) / 2
+
+
+def from_unit(image: Tensor) -> Tensor:
+    """[0, 1] -> [-1, 1]."""
+    return image * 2 - 1
+
+
+@dataclass(frozen=True)
+class ImageLossSettings:
+    """Weights of the three terms and the discriminator. Defaults: the paper's fine-tuning of SwinIR."""
+
+    l1_weight: float = 1.0  # of the mean absolute difference, images in [0, 1]
+    perceptual_weight: float = 0.4  # of the mean distance per image; published: 0.1 of the sum over a micro-batch of 4
+    gan_weight: float = 0.1  # of the generator's cross-entropy
+    discriminator_lr: float = 2e-5  # of AdamW without decay, constant (authors' configuration)
+    discriminator_features: int = 64  # channels of its first layer; for whoever builds it
+
+
+class ImageObjective(Objective):
+    """L1 + perceptual + non-saturating adversarial loss, and the training of the discriminator beside it.
+
+    The adversarial term is the published cross-entropy, not the log(1 - D) printed as Eq. 6. The discriminator sees
+    images in [0, 1] and learns in `after_backward` (gradients) and `after_step`; each restorer's pass leaves it alone
+    (the published code lets gradients of later micro-batches leak into it). `micro_batches` is the number of forward
+    passes per step: its gradients are divided by it, as the loop divides the restorer's. A term of weight 0, or
+    without its part, is left out. In eval mode (validation) nothing of the discriminator changes.
+
+    `perceptual` comes frozen and on the right device; it is no submodule, so that a checkpoint of the objective holds
+    only what learns. `monitored` has the last weighted terms and both discriminator losses, detached, on the device.
+    """
+
+    def __init__(
+        self,
+        settings: ImageLossSettings | None = None,
+        *,
+        perceptual: Perceptual | None = None,
+        discriminator: nn.Module | None = None,
+        micro_batches: int = 1,
+    ) -> None:
+        super().__init__()
+        self.settings = settings = settings or ImageLossSettings()
+        # held as a plain function: its weights never change and do not belong in a checkpoint of this objective
+        self.perceptual = perceptual.__call__ if perceptual and settings.perceptual_weight else None
+        self.discriminator = discriminator if settings.gan_weight else None
+        self.micro_batches = micro_batches
+        self.monitored: dict[str, Tensor] = {}
+        self._seen: tuple[Tensor, Tensor] | None = None  # real and restored of the last forward, for after_backward
+        if isinstance(perceptual, nn.Module):
+            perceptual.requires_grad_(False).eval()
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.AdamW | None:
+        if self.discriminator is None:
+            return None
+        lr = self.settings.discriminator_lr
+        return torch.optim.AdamW(self.discriminator.parameters(), lr=lr, weight_decay=0.0)
+
+    def forward(  # type: ignore[override]  # the loop passes what its data holds: pairs, or pairs and clean faces
+        self, restorer: nn.Module, face: Tensor, target: Tensor, real: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted terms "l1", "perceptual", "gan" of one micro-batch, all images (B, 3, H, W) in [-1, 1].
+
+        `real` are clean faces for the discriminator; without them it takes the targets for real.
+        """
+        restored = restorer(face)
+        terms: dict[str, Tensor] = {}
+        if self.settings.l1_weight:
+            terms["l1"] = self.settings.l1_weight * F.l1_loss(to_unit(restored), to_unit(target))
+        if self.distance is not None:
+            terms["perceptual"] = self.settings.perceptual_weight * self.distance(restored, target).mean()
+        if self.discriminator is not None:
+            terms["gan"] = self.settings.gan_weight * self._fools(restored)
+            if self.training:
+                self._seen = (to_unit(target if real is None else real), to_unit(restored.detach()))
+        self.monitored = {name: term.detach() for name, term in terms.items()}
+        return terms
+
+    def _fools(self, restored: Tensor) -> Tensor:
+        assert self.discriminator is not None
+        self.discriminator.requires_grad_(False)
+        return cross_entropy(self.discriminator(to_unit(restored)), real=True)
+
+    def after_backward(self) -> None:
+        """Adds the discriminator's gradients for the last micro-batch: first of the real, then of the restored."""
+        if self.discriminator is None or self._seen is None:
+            return
+        self.discriminator.requires_grad_(True)
+        for name, images, real in zip(("d_real", "d_fake"), self._seen, (True, False), strict=True):
+            loss = cross_entropy(self.discriminator(images), real=real)
+            (loss / self.micro_batches).backward()  # type: ignore[no-untyped-call]
+            self.monitored[name] = loss.detach()
+        self._seen = None
+
+    def after_step(self) -> None:
+        """The discriminator's own step."""
+        if self.optimizer is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The state of the discriminator's optimiser; empty without one."""
+        return {} if self.optimizer is None else {"optimizer": self.optimizer.state_dict()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Raises BadCheckpoint if only one of the two objectives has a discriminator."""
+        if (self.optimizer is None) != (not state):
+            raise BadCheckpoint(
+                "An adversarial objective can only go on from an adversarial one, and another only from another: "
+                "resume with the settings of the first run."
+            )
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+
+
+def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
+    """Mean binary cross-entropy of a discriminator's map against all real or all restored."""
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(real), dtype=torch.float))
+
+
+class SwinIRRestorer(Restorer):
+    """A SwinIR that keeps the picture's size, behind the interface of all restorers."""
+
+    architecture = "swinir"
+
+    def __init__(self, net: SwinIR, size: int) -> None:
+        super().__init__()
+        if net.config.upscale != net.config.unshuffle:
+            raise BadInput(
+                f"A SwinIR restorer keeps the picture's size, but upscale {net.config.upscale} "
+                f"is not unshuffle {net.config.unshuffle}: make them equal."
+            )
+        self.net = net
+        self.size = size
+
+    def forward(self, face: Tensor) -> Tensor:
+        return from_unit(self.net(to_unit(face)))
+
+    def objective(self, settings: ImageLossSettings | None = None, **parts: Any) -> ImageObjective:
+        """See `ImageObjective` for the parts: perceptual, discriminator, micro_batches."""
+        return ImageObjective(settings, **parts)
+
+    def config(self) -> dict[str, object]:
+        return asdict(self.net.config) | {"depths": list(self.net.config.depths)}
+
+
+def build_swinir_restorer(config: dict[str, Any], size: int) -> SwinIRRestorer:
+    """The restorer that `SwinIRRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field."""
+    known = {field.name for field in fields(SwinIRConfig)}
+    if unknown := sorted(set(config) - known):
+        raise BadInput(f"A SwinIR is described by {sorted(known)}, not by {unknown}: use the file's own configuration.")
+    return SwinIRRestorer(SwinIR(SwinIRConfig(**config | {"depths": tuple(config["depths"])})), size)

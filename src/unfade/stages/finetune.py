@@ -1,0 +1,119 @@
+"""(face, target) pairs to a fine-tuned restorer (Sec. 3.3)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unfade.errors import BadInput
+from unfade.images.files import list_images
+from unfade.progress import Progress, silent
+from unfade.restorers.base import Restorer
+from unfade.store.seeds import seed_for
+from unfade.training.batches import Order, Pictures, flip
+from unfade.training.loop import Batch, History, LoopSettings, train
+from unfade.training.objective import Objective
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice to (B,)
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a restorer learns from pseudo targets."""
+
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    flip: bool = False  # mirror half of the pairs; the paper does for CodeFormer, not for SwinIR
+    hold_out: float = 0.1  # share of the pairs that is only watched, never learned from (none of fewer than 10)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A face and its pseudo target, by file."""
+
+    face: Path
+    target: Path
+
+
+def pairs_of(faces: Path, targets: Path) -> list[Pair]:
+    """Faces that have a target of the same stem, sorted. Raises BadInput when there is none."""
+    by_stem = {path.stem: path for path in list_images(targets)}
+    pairs = [Pair(face, by_stem[face.stem]) for face in list_images(faces) if face.stem in by_stem]
+    if not pairs:
+        raise BadInput(f"No picture of {targets} has the file name of one of {faces}; make targets from these faces first.")
+    return pairs
+
+
+def split(pairs: Sequence[Pair], share: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to learn from and pairs held out; which ones follows from their names and the seed."""
+    count = int(len(pairs) * share) if len(pairs) >= 10 else 0
+    drawn = sorted(pairs, key=lambda pair: seed_for("hold out", seed, pair.face.name))
+    held_out = set(drawn[:count])
+    return [pair for pair in pairs if pair not in held_out], [pair for pair in pairs if pair in held_out]
+
+
+def finetune(
+    restorer: Restorer,
+    pairs: Sequence[Pair],
+    *,
+    objective: Objective,
+    settings: FinetuneSettings,
+    real: Sequence[Path] = (),
+    distance: Distance | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> History:
+    """Fine-tune in place, leaving `restorer.frozen` alone; with `checkpoint` a killed run goes on.
+
+    `real` are clean faces for a discriminator; without them it takes the targets for real. `distance` is reported on
+    the held-out pairs beside the mean absolute difference.
+    """
+    learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
+    validate = _score(watched, restorer.size, distance) if watched else None
+    restorer.requires_grad_(False)
+    for parameter in restorer.trainable():
+        parameter.requires_grad_(True)
+    batches = _batches(learned, real, restorer.size, settings)
+    return train(
+        restorer, objective, batches, settings.loop, checkpoint=checkpoint, validate=validate, progress=progress, label="fine-tuning"
+    )
+
+
+def _batches(
+    pairs: Sequence[Pair], real: Sequence[Path], size: int, settings: FinetuneSettings
+) -> Callable[[int], Batch]:
+    seed, batch = settings.loop.seed, settings.loop.batch
+    faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
+    clean = Pictures(real, size)
+    order, clean_order = Order([1.0] * len(pairs), seed=seed), Order([1.0] * max(1, len(real)), seed=seed + 1)
+
+    def make(step: int) -> Batch:
+        draws = order.step(step, batch)
+        parts = []
+        for pictures in (faces, targets):
+            chosen = [pictures[d.item] for d in draws]
+            parts.append(torch.stack([flip(p, d, seed) if settings.flip else p for p, d in zip(chosen, draws, strict=True)]))
+        if real:
+            parts.append(torch.stack([clean[d.item] for d in clean_order.step(step, batch)]))
+        return tuple(parts)
+
+    return make
+
+
+def _score(pairs: Sequence[Pair], size: int, distance: Distance | None) -> Callable[[nn.Module], dict[str, float]]:
+    faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
+
+    def score(restorer: nn.Module) -> dict[str, float]:
+        device = next(restorer.parameters()).device
+        differences, distances = [], []
+        for i in range(len(pairs)):
+            restored = restorer(faces[i][None].to(device)).float().clamp(-1, 1)
+            target = targets[i][None].to(device)
+            differences.append((restored - target).abs().mean() / 2)
+            if distance:
+                distances.append(distance(restored, target).mean())
+        means = {"held_out_l1": float(torch.stack(differences).mean())}
+        return means | ({"held_out_perceptual": float(torch.stack(distances).mean())} if distances else {})
+
+    return score

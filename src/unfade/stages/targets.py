@@ -1,0 +1,92 @@
+"""Aligned faces to pseudo targets: restore, noise to step K, denoise with the prior (Algorithm 1)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unfade.diffusion.guidance import Guidance, LowFrequency
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.diffusion.sampler import UPDATES, ImageNoise, Noise, sample
+from unfade.images.filters import resize
+from unfade.progress import Advance, Progress, silent
+from unfade.stages.items import Item, Stage, run_stage
+from unfade.store.runs import Entry, Journal
+
+
+@dataclass(frozen=True)
+class TargetSettings:
+    """How pseudo targets are made (Sec. 4.1)."""
+
+    spacing: str = "250"  # how many of the 1000 steps are kept
+    start: int = 150  # K = 600 of 1000, in respaced steps
+    free_from: int = 90  # L = 360 of 1000: below this the prior runs free
+    factor: int = 16  # N of the low-pass filter, in pixels of the prior's images; 8 keeps more of the restorer's structure
+    update: str = "ddpm"  # a name in UPDATES
+    batch: int = 4  # faces denoised together
+    bf16: bool = False  # run the prior in bfloat16
+    seed: int = 0
+
+    def for_size(self, size: int) -> "TargetSettings":
+        """The same filter on images of another size: N is meant for 512 px."""
+        return replace(self, factor=max(1, self.factor * size // 512))
+
+
+def make_targets(
+    faces: Iterable[Path],
+    out: Path,
+    restorer: nn.Module,
+    prior: DiffusionPrior,
+    *,
+    size: int,
+    settings: TargetSettings,
+    journal: Journal,
+    key: str = "",
+    progress: Progress = silent,
+) -> list[Entry]:
+    """Write a pseudo target for each aligned face to `out`; `size` is the restorer's. One entry for each face.
+
+    `key` says which restorer and prior these are: targets made with others are made again.
+    """
+    prior = prior.respaced(settings.spacing)
+
+    def work(items: list[Item], advance: Advance) -> Tensor:
+        face = torch.stack([item.pixels for item in items])
+        noise = ImageNoise([item.seed(settings.seed, "target") for item in items], _device(prior))
+        steps = settings.start
+        return pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
+
+    stage = Stage("targets", work, size, settings.batch, f"{key}/{sorted(_of_result(settings).items())}")
+    return run_stage(stage, faces, out, journal, progress=progress)
+
+
+def pseudo_target(
+    face: Tensor,
+    restorer: nn.Module,
+    prior: DiffusionPrior,
+    noise: Noise,
+    settings: TargetSettings,
+    after_step: Callable[[], object] = lambda: None,
+) -> Tensor:
+    """Algorithm 1: (B, 3, S, S) faces to targets of the prior's size, all in [-1, 1]."""
+    device = _device(prior)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        restored = _at_size(restorer(face.to(device)).float().clamp(-1, 1), prior.size)
+        guidance: Guidance = LowFrequency(restored, settings.start, settings.free_from, settings.factor)
+        target = sample(prior, guidance, noise, restored, update=UPDATES[settings.update], after_step=after_step)
+    return target.clamp(-1, 1)
+
+
+def _at_size(image: Tensor, size: int) -> Tensor:
+    """Published order: restored at the restorer's size, then brought to the prior's."""
+    return image if image.shape[-1] == size else resize(image, size, size)
+
+
+def _of_result(settings: TargetSettings) -> dict[str, object]:
+    return {name: value for name, value in asdict(settings).items() if name != "batch"}
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
