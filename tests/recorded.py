@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden.fill import fill_module, image, image_u8
 from torch import Tensor
+
+from golden.fill import fill_module, image, image_u8
 
 FOLDER = Path(__file__).parent / "golden"
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from recorded import arrays, fill_module, manifest, picture
 
+from recorded import arrays, fill_module, manifest, picture
 from unfade.nets.discriminator import UNetDiscriminatorSN
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from recorded import arrays, fill_module, manifest, picture
 
+from recorded import arrays, fill_module, manifest, picture
 from unfade.errors import BadCheckpoint
 from unfade.nets.lpips import LPIPS, lpips_state, trunk_keys
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from recorded import arrays, fill_module, manifest, picture
 
+from recorded import arrays, fill_module, manifest, picture
 from unfade.errors import BadInput
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig, drop_rates, shift_mask
 

@@ -31,7 +31,9 @@ def write_through(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"{path} could not be written because the disk is full; free some space and run again.") from error
+            raise DiskFull(
+                f"{path} could not be written because the disk is full; free some space and run again."
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -38,7 +38,8 @@ class Denoising(Objective):
         alpha_bar = self.alpha_bar[t][:, None, None, None]
         x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
         eps = model(x_t, t)[:, :3].float()
-        return (eps - noise).square().flatten(1).mean(1)
+        errors: Tensor = (eps - noise).square()
+        return errors.flatten(1).mean(1)
 
 
 def draw_noising(like: Tensor, step: int, *, seed: int, settings: DenoisingSettings) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.diffusion.schedule import linear_betas
+from unfade.errors import BadInput
 from unfade.nets.unet import UNet
 
 
@@ -15,8 +16,10 @@ class PriorFeatures(nn.Module):
     resolutions. 0 for equal images, 2 for unrelated features.
     """
 
-    def __init__(self, unet: UNet, *, t_model: int = 20):
+    def __init__(self, unet: nn.Module, *, t_model: int = 20):
         super().__init__()
+        if not isinstance(unet, UNet):
+            raise BadInput("The feature distance needs a prior that is a U-Net; choose another perceptual term.")
         self.unet = unet.eval().requires_grad_(False)
         self.t_model = t_model  # of 1000; the features of a nearly clean image
         self._scale = float((1 - linear_betas()).cumprod()[t_model]) ** 0.5

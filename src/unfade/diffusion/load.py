@@ -1,6 +1,7 @@
 """A prior from a name, a file or a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,4 +26,5 @@ def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str =
 
 def _config(weights: Weights) -> UNetConfig:
     """JSON has lists where the settings have tuples."""
-    return UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in weights.config.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in weights.config.items()}
+    return UNetConfig(**values)

@@ -39,12 +39,12 @@ class DiffusionPrior(nn.Module):
     def q_sample(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) (DDPM, Eq. 4); t = -1 is the clean image itself."""
         alpha_bar = 1.0 if t < 0 else float(self.schedule.alpha_bar[t])
-        return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
+        return math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * noise
 
     def denoise(self, x_t: Tensor, t: int) -> Step:
         """Run the network at index t: the noise, the clean image and the variance of the step to t - 1."""
         t_model = torch.full((len(x_t),), self.schedule.t_model[t], device=x_t.device)
-        out = self.unet(x_t, t_model).float()
+        out: Tensor = self.unet(x_t, t_model).float()
         eps, log_variance = self._split(out, t)
         alpha_bar = float(self.schedule.alpha_bar[t])
         # DDPM, Eq. 9 solved for x_0

@@ -21,18 +21,21 @@ class Update(Protocol):
 
 def ddpm(prior: DiffusionPrior, step: Step, noise: Noise) -> Tensor:
     """Ancestral update: x_{t-1} ~ p(x_{t-1} | x_t) (DDPM, Eq. 7). Draws noise at t = 0 too, times 0, as published."""
-    mean = float(prior.schedule.x0_weight[step.t]) * step.x0 + float(prior.schedule.xt_weight[step.t]) * step.x_t
+    schedule = prior.schedule
+    mean = float(schedule.x0_weight[step.t]) * step.x0 + float(schedule.xt_weight[step.t]) * step.x_t
     half = 0.5 * step.log_variance
     deviation = half.exp() if isinstance(half, Tensor) else math.exp(half)
-    return mean + (step.t > 0) * deviation * noise(step.x_t)
+    return mean + float(step.t > 0) * deviation * noise(step.x_t)
 
 
 def ddim(prior: DiffusionPrior, step: Step, noise: Noise, *, eta: float = 0.0) -> Tensor:
     """Non-Markovian update (DDIM, Eq. 12 and 16) from the raw eps, as DifFace does; eta = 0 draws no noise."""
     a, a_prev = float(prior.schedule.alpha_bar[step.t]), float(prior.schedule.alpha_bar_prev[step.t])
-    sigma = eta * ((1 - a_prev) / (1 - a)) ** 0.5 * (1 - a / a_prev) ** 0.5
-    mean = a_prev**0.5 * step.x0 + (1 - a_prev - sigma**2) ** 0.5 * step.eps
-    return mean if eta == 0 else mean + (step.t > 0) * sigma * noise(step.x_t)
+    sigma = eta * math.sqrt((1 - a_prev) / (1 - a)) * math.sqrt(1 - a / a_prev)
+    mean = math.sqrt(a_prev) * step.x0 + math.sqrt(1 - a_prev - sigma**2) * step.eps
+    if eta == 0:
+        return mean
+    return mean + float(step.t > 0) * sigma * noise(step.x_t)
 
 
 UPDATES: dict[str, Update] = {"ddpm": ddpm, "ddim": ddim, "ddim-eta0.5": partial(ddim, eta=0.5)}

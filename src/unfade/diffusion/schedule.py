@@ -26,7 +26,7 @@ class Schedule:
     @cached_property
     def alpha_bar(self) -> Table:
         """Cumulative product of 1 - beta: the share of signal left at each index."""
-        return np.cumprod(1.0 - self.betas)
+        return np.asarray(np.cumprod(1.0 - self.betas), np.float64)
 
     @cached_property
     def alpha_bar_prev(self) -> Table:
@@ -37,7 +37,7 @@ class Schedule:
     def betas(self) -> Table:
         """Respaced variances: 1 - alpha_bar_i / alpha_bar_{i-1}, of the full schedule at the steps kept."""
         kept = np.cumprod(1.0 - linear_betas())[list(self.t_model)]
-        return 1.0 - kept / np.append(1.0, kept[:-1])
+        return np.asarray(1.0 - kept / np.append(1.0, kept[:-1]), np.float64)
 
     @cached_property
     def posterior_variance(self) -> Table:
@@ -49,7 +49,7 @@ class Schedule:
         """Its logarithm, the 0 at index 0 replaced by the value at index 1 (by beta if there is one index only)."""
         variance = self.posterior_variance.copy()
         variance[0] = variance[1] if len(variance) > 1 else self.betas[0]
-        return np.log(variance)
+        return np.asarray(np.log(variance), np.float64)
 
     @cached_property
     def x0_weight(self) -> Table:

@@ -31,17 +31,21 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
-    """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput, naming the file, for one that is not square."""
+    """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput for one that is not square."""
     height, width = image.shape[-2:]
     if height != width:
-        raise BadInput(f"{path} is {width} x {height} pixels; aligned faces are square crops, cut it to a square first.")
+        raise BadInput(
+            f"{path} is {width} x {height} pixels; aligned faces are square crops, cut it to a square first."
+        )
     return image if height == size else resize(image, size, size)
 
 
 @lru_cache(maxsize=64)
 def _low_pass_matrix(size: int, factor: int) -> Tensor:
     if size % factor or size // factor < 2:
-        raise ValueError(f"A side of {size} pixels cannot be low-passed by {factor}: it must shrink to 2 pixels or more.")
+        raise ValueError(
+            f"A side of {size} pixels cannot be low-passed by {factor}: it must shrink to 2 pixels or more."
+        )
     small = size // factor
     return _resample_matrix(small, size) @ _resample_matrix(size, small)
 

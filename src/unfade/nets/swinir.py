@@ -298,7 +298,8 @@ def reflected_indices(side: int, wanted: int, device: torch.device) -> Tensor:
 
 def drop_rates(config: SwinIRConfig) -> list[list[float]]:
     """Stochastic depth of each block, by group: rises linearly from 0 to `drop_path` over all blocks."""
-    rates = torch.linspace(0, config.drop_path, sum(config.depths)).tolist()
+    last = max(sum(config.depths) - 1, 1)
+    rates = [config.drop_path * i / last for i in range(sum(config.depths))]
     starts = [sum(config.depths[:i]) for i in range(len(config.depths))]
     return [rates[start : start + depth] for start, depth in zip(starts, config.depths, strict=True)]
 

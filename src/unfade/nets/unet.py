@@ -93,7 +93,7 @@ def timestep_embedding(t: Tensor, width: int) -> Tensor:
 class _Stack(nn.Sequential):
     """Layers in a row; those that depend on the step get its embedding."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, embedding) if isinstance(layer, _ResBlock) else layer(x)
         return x
@@ -139,8 +139,8 @@ class _Attention(nn.Module):
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat)).unflatten(1, (self.heads, -1)).transpose(2, 3)  # (B, heads, HW, 3 * width)
         h = F.scaled_dot_product_attention(*qkv.chunk(3, 3))
-        h = self.proj_out(h.transpose(2, 3).flatten(1, 2))
-        return (flat + h).unflatten(2, x.shape[2:])
+        out: Tensor = self.proj_out(h.transpose(2, 3).flatten(1, 2))
+        return (flat + out).reshape(x.shape)
 
 
 class _Downsample(nn.Module):

@@ -23,6 +23,7 @@ from unfade.store.checkpoints import save_weights, write_card
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loop import Batch, History, LoopSettings, train
+from unfade.training.modes import seeded
 
 SMALL_PRIOR = UNetConfig(
     size=128,
@@ -62,7 +63,7 @@ class PriorRecipe:
 def pretrain_prior(
     faces: Path,
     out: Path,
-    recipe: PriorRecipe = PriorRecipe(),  # noqa: B008 - frozen
+    recipe: PriorRecipe = PriorRecipe(),
     *,
     held_out: Path | None = None,
     device: str = "cpu",
@@ -75,8 +76,8 @@ def pretrain_prior(
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.network.size)
     order = Order(weights, seed=recipe.loop.seed)
-    torch.manual_seed(recipe.loop.seed)
-    network = UNet(recipe.network).to(device)
+    with seeded(torch.device("cpu"), recipe.loop.seed):
+        network = UNet(recipe.network).to(device)
 
     def batches(step: int) -> Batch:
         draws = order.step(step, recipe.loop.batch)
@@ -128,7 +129,7 @@ class RestorerRecipe:
 def pretrain_restorer(
     faces: Path,
     out: Path,
-    recipe: RestorerRecipe = RestorerRecipe(),  # noqa: B008 - frozen
+    recipe: RestorerRecipe = RestorerRecipe(),
     *,
     held_out: Path | None = None,
     device: str = "cpu",
@@ -141,8 +142,8 @@ def pretrain_restorer(
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
-    torch.manual_seed(recipe.loop.seed)
-    restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size).to(device)
+    with seeded(torch.device("cpu"), recipe.loop.seed):
+        restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size).to(device)
 
     def batches(step: int) -> Batch:
         draws = order.step(step, recipe.loop.batch)

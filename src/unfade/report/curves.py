@@ -49,22 +49,23 @@ def draw(curve: Curve) -> Markup:
     Values above 0 that spread over more than a factor of 20 get a logarithmic axis. A curve without any finite value
     gives a picture that says so.
     """
-    raw, gaps = finite(curve.points), len(curve.points) - len(finite(curve.points))
+    raw = finite(curve.points)
     if not raw:
         body = Markup('<text class="empty" x="{}" y="{}">nothing recorded</text>').format(WIDTH / 2, HEIGHT / 2)
         return _frame(curve.name, body)
     x, y = _axes(raw)
     lines = _lines(curve.points, raw, lambda p: f"{x.place(p[0]):.1f} {y.place(p[1]):.1f}")
-    return _frame(f"{curve.name}, {describe(raw, gaps)}", _grid(x, y) + lines)
+    return _frame(f"{curve.name}, {describe(raw, len(curve.points) - len(raw))}", _grid(x, y) + lines)
 
 
 def describe(points: Sequence[Point], gaps: int = 0) -> str:
-    """One line about finite points: the last value (smoothed if there are many), the lowest one, what is missing."""
+    """One line about finite points: first and last value (smoothed if there are many), the range, what is missing."""
     mean = moving_mean(points)
-    low = min(points, key=lambda p: p[1])
-    last = f"ends at {mean[-1][1]:.3g} (smoothed)" if mean else f"ends at {points[-1][1]:.3g}"
-    missing = f", {gaps} not finite" if gaps else ""
-    return f"{last}, lowest {low[1]:.3g} at step {_number(low[0])}{missing}"
+    (_, first), (_, last) = (mean or points)[0], (mean or points)[-1]
+    values = [value for _, value in points]
+    course = f"from {first:.4g} to {last:.4g}{' (smoothed)' if mean else ''}, lowest {min(values):.4g}"
+    alone = f"{last:.4g} at step {_number(points[0][0])}"
+    return (course if len(points) > 1 else alone) + (f"; {gaps} not finite" if gaps else "")
 
 
 def finite(points: Iterable[Point]) -> list[Point]:
@@ -119,7 +120,7 @@ def _apart(low: float, high: float) -> tuple[float, float]:
 def _round_ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [i * step for i in range(first, last + 1)]
 
@@ -153,13 +154,16 @@ def _grid(x: Axis, y: Axis) -> Markup:
 def _lines(points: Sequence[Point], raw: Sequence[Point], place: Callable[[Point], str]) -> Markup:
     runs = [list(run) for whole, run in groupby(points, lambda p: bool(finite([p]))) if whole]
     mean = moving_mean(raw)
-    light = Markup('<path class="{}" d="{}"/>').format("raw" if mean else "mean", _path(map(_thinned, runs), place))
-    return light + (Markup('<path class="mean" d="{}"/>').format(_path([mean], place)) if mean else Markup(""))
+    if not mean:  # few points: a strong line, and a dot where one stands alone between gaps
+        alone, lines = [run for run in runs if len(run) == 1], [run for run in runs if len(run) > 1]
+        return _path("mean", lines, place) + _path("dot", alone, place)
+    return _path("raw", map(_thinned, runs), place) + _path("mean", [mean], place)
 
 
-def _path(runs: Iterable[Sequence[Point]], place: Callable[[Point], str]) -> str:
+def _path(kind: str, runs: Iterable[Sequence[Point]], place: Callable[[Point], str]) -> Markup:
     """One subpath per run. A run of one point gets length 0, which round line ends show as a dot."""
-    return "".join("M" + "L".join(map(place, run)) + ("h0" if len(run) == 1 else "") for run in runs)
+    d = "".join("M" + "L".join(map(place, run)) + ("h0" if len(run) == 1 else "") for run in runs)
+    return Markup('<path class="{}" d="{}"/>').format(kind, d) if d else Markup("")
 
 
 def _frame(title: str, body: Markup) -> Markup:

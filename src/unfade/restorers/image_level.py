@@ -46,8 +46,8 @@ class ImageObjective(Objective):
     passes per step: its gradients are divided by it, as the loop divides the restorer's. A term of weight 0, or
     without its part, is left out. In eval mode (validation) nothing of the discriminator changes.
 
-    `perceptual` comes frozen and on the right device; it is no submodule, so that a checkpoint of the objective holds
-    only what learns. `monitored` has the last weighted terms and both discriminator losses, detached, on the device.
+    `perceptual` comes on the right device and is frozen here; it is no submodule, so that a checkpoint of the
+    objective holds only what learns. `monitored` has the last weighted terms and both discriminator losses, detached.
     """
 
     def __init__(
@@ -60,14 +60,11 @@ class ImageObjective(Objective):
     ) -> None:
         super().__init__()
         self.settings = settings = settings or ImageLossSettings()
-        # held as a plain function: its weights never change and do not belong in a checkpoint of this objective
-        self.perceptual = perceptual.__call__ if perceptual and settings.perceptual_weight else None
+        self.distance: Perceptual | None = as_function(perceptual) if settings.perceptual_weight else None
         self.discriminator = discriminator if settings.gan_weight else None
         self.micro_batches = micro_batches
         self.monitored: dict[str, Tensor] = {}
         self._seen: tuple[Tensor, Tensor] | None = None  # real and restored of the last forward, for after_backward
-        if isinstance(perceptual, nn.Module):
-            perceptual.requires_grad_(False).eval()
         self.optimizer = self._optimizer()
 
     def _optimizer(self) -> torch.optim.AdamW | None:
@@ -131,6 +128,14 @@ class ImageObjective(Objective):
             )
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
+
+
+def as_function(perceptual: Perceptual | None) -> Perceptual | None:
+    """A network, frozen, as a plain function: its weights never change and do not belong in a checkpoint."""
+    if not isinstance(perceptual, nn.Module):
+        return perceptual
+    measure = perceptual.requires_grad_(False).eval()
+    return lambda restored, target: measure(restored, target)
 
 
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:

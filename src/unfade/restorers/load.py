@@ -21,7 +21,9 @@ def load_restorer(spec: str | Path = "small-restorer", *, device: torch.device |
     weights = read_weights(path)
     if weights.architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
-        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a restorer ({known}); name one with --restorer.")
+        raise BadCheckpoint(
+            f"{path} holds a {weights.architecture}, not a restorer ({known}); name one with --restorer."
+        )
     config = dict(weights.config)
     restorer = BUILDERS[weights.architecture](config, config.pop("size"))
     load_state(restorer, weights.state, path)

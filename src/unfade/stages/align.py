@@ -11,7 +11,9 @@ from unfade.stages.items import Item, Stage, run_stage
 from unfade.store.runs import Entry, Journal
 
 
-def take_aligned(photos: Iterable[Path], out: Path, *, size: int, journal: Journal, progress: Progress = silent) -> list[Entry]:
+def take_aligned(
+    photos: Iterable[Path], out: Path, *, size: int, journal: Journal, progress: Progress = silent
+) -> list[Entry]:
     """Bring pictures that are face crops already to (size, size) and write them to `out`. One entry for each photo."""
 
     def work(items: list[Item], advance: Advance) -> Tensor:

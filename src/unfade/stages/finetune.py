@@ -12,7 +12,7 @@ from unfade.images.files import list_images
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import seed_for
-from unfade.training.batches import Order, Pictures, flip
+from unfade.training.batches import Draw, Order, Pictures, flip
 from unfade.training.loop import Batch, History, LoopSettings, train
 from unfade.training.objective import Objective
 
@@ -41,7 +41,9 @@ def pairs_of(faces: Path, targets: Path) -> list[Pair]:
     by_stem = {path.stem: path for path in list_images(targets)}
     pairs = [Pair(face, by_stem[face.stem]) for face in list_images(faces) if face.stem in by_stem]
     if not pairs:
-        raise BadInput(f"No picture of {targets} has the file name of one of {faces}; make targets from these faces first.")
+        raise BadInput(
+            f"No picture of {targets} has the file name of one of {faces}; make targets from these faces first."
+        )
     return pairs
 
 
@@ -76,7 +78,14 @@ def finetune(
         parameter.requires_grad_(True)
     batches = _batches(learned, real, restorer.size, settings)
     return train(
-        restorer, objective, batches, settings.loop, checkpoint=checkpoint, validate=validate, progress=progress, label="fine-tuning"
+        restorer,
+        objective,
+        batches,
+        settings.loop,
+        checkpoint=checkpoint,
+        validate=validate,
+        progress=progress,
+        label="fine-tuning",
     )
 
 
@@ -88,12 +97,14 @@ def _batches(
     clean = Pictures(real, size)
     order, clean_order = Order([1.0] * len(pairs), seed=seed), Order([1.0] * max(1, len(real)), seed=seed + 1)
 
+    def mirrored(image: Tensor, draw: Draw) -> Tensor:
+        return flip(image, draw, seed) if settings.flip else image
+
     def make(step: int) -> Batch:
         draws = order.step(step, batch)
         parts = []
         for pictures in (faces, targets):
-            chosen = [pictures[d.item] for d in draws]
-            parts.append(torch.stack([flip(p, d, seed) if settings.flip else p for p, d in zip(chosen, draws, strict=True)]))
+            parts.append(torch.stack([mirrored(pictures[d.item], d) for d in draws]))
         if real:
             parts.append(torch.stack([clean[d.item] for d in clean_order.step(step, batch)]))
         return tuple(parts)

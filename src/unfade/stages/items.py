@@ -43,7 +43,9 @@ class Stage:
     key: str = ""  # what the results depend on besides the pictures
 
 
-def run_stage(stage: Stage, sources: Iterable[Path], out: Path, journal: Journal, *, progress: Progress = silent) -> list[Entry]:
+def run_stage(
+    stage: Stage, sources: Iterable[Path], out: Path, journal: Journal, *, progress: Progress = silent
+) -> list[Entry]:
     """Work on every source and write `out/<stem>.png`; one entry for each, in the order given.
 
     What is done already under the same key and content is kept. A file of that name which this run did not write is

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unfade.diffusion.guidance import Guidance, LowFrequency
+from unfade.diffusion.guidance import Guidance, LowFrequency, Noise
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.diffusion.sampler import UPDATES, ImageNoise, Noise, sample
+from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.images.filters import resize
 from unfade.progress import Advance, Progress, silent
 from unfade.stages.items import Item, Stage, run_stage
@@ -23,7 +23,9 @@ class TargetSettings:
     spacing: str = "250"  # how many of the 1000 steps are kept
     start: int = 150  # K = 600 of 1000, in respaced steps
     free_from: int = 90  # L = 360 of 1000: below this the prior runs free
-    factor: int = 16  # N of the low-pass filter, in pixels of the prior's images; 8 keeps more of the restorer's structure
+    factor: int = (
+        16  # N of the low-pass filter, in pixels of the prior's images; 8 keeps more of the restorer's structure
+    )
     update: str = "ddpm"  # a name in UPDATES
     batch: int = 4  # faces denoised together
     bf16: bool = False  # run the prior in bfloat16

@@ -25,7 +25,9 @@ class Weights:
     state: dict[str, Tensor]
 
 
-def save_weights(path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype) -> None:
+def save_weights(
+    path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype
+) -> None:
     """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are."""
     header = {"architecture": architecture, "config": json.dumps(config)}
     state = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous() for k, v in network.state_dict().items()}

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,10 +95,13 @@ class Journal:
             return file.read(1) != b"\n"
 
 
-def open_run(folder: Path, settings: Mapping[str, Any], *, inputs: Iterable[Path] = ()) -> Journal:
-    """Begin or continue a run in `folder`: write run.json, or check that it says the same.
+def open_run(
+    folder: Path, settings: Mapping[str, Any], *, about: Mapping[str, Any] | None = None, inputs: Iterable[Path] = ()
+) -> Journal:
+    """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
 
-    Raises OutputConflict when the folder is one of the inputs, or holds a run made with other settings.
+    `about` is only recorded (versions, places). Raises OutputConflict when the folder is one of the inputs, or holds a
+    run made with other settings.
     """
     for source in inputs:
         if folder.resolve() == source.resolve():
@@ -105,19 +109,26 @@ def open_run(folder: Path, settings: Mapping[str, Any], *, inputs: Iterable[Path
     path = folder / "run.json"
     wanted = json.loads(json.dumps(settings))
     if path.exists():
-        _check_same(path, json.loads(path.read_text()), wanted)
+        _check_same(folder, json.loads(path.read_text())["settings"], wanted)
     else:
-        atomic_write(path, json.dumps(wanted, indent=2, ensure_ascii=False) + "\n")
+        content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
+        atomic_write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return Journal(folder / "journal.jsonl")
 
 
-def _check_same(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key in sorted(found.keys() | wanted.keys()):
-        if found.get(key) != wanted.get(key):
-            raise OutputConflict(
-                f"{path.parent} holds a run with {key} = {_short(found.get(key))}, now it is {_short(wanted.get(key))}; "
-                "name another folder with --out, or use the same settings to go on."
-            )
+def _check_same(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found.keys() | wanted.keys()):
+            _check_same(folder, found.get(key), wanted.get(key), key)
+    elif found != wanted:
+        raise OutputConflict(
+            f"{folder} holds a run made with {name} = {_short(found)}, now it is {_short(wanted)}; "
+            "name another folder with --out, or use the same settings to go on."
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("unfade", "torch")}
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Which pictures make up a training step: pictures kept decoded, and an order that follows from the step number alone."""
+"""Which pictures make up a training step: kept decoded, in an order that follows from the step number alone."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -96,4 +96,3 @@ def find_training_pictures(folder: Path, weights: Mapping[str, float]) -> tuple[
 
 def _weight(parts: tuple[str, ...], weights: Mapping[str, float]) -> float:
     return next((weights[part] for part in reversed(parts) if part in weights), 1.0)
-

@@ -7,7 +7,6 @@ by that number, so a run that was killed goes on from its checkpoint exactly as 
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from unfade.errors import BadCheckpoint, OutputConflict
 from unfade.progress import Progress, silent
 from unfade.store.seeds import seed_for
 from unfade.training.ema import MovingAverage
+from unfade.training.modes import mode, seeded
 from unfade.training.objective import Objective
 
 Batch = tuple[Tensor, ...]
@@ -79,7 +79,7 @@ def train(
     """
     run = _Run(model, objective, settings)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
-    with _training(model, objective), progress(label, settings.steps, start=start) as advance:
+    with mode(True, model, objective), progress(label, settings.steps, start=start) as advance:
         for step, batch in _prefetched(batches, start, settings.steps):
             run.step(step, batch)
             advance(1)
@@ -128,7 +128,7 @@ class _Run:
         self._pending: list[dict[str, Tensor]] = []
 
     def step(self, step: int, batch: Batch) -> None:
-        with _seeded(self.device, self.settings.seed, step):
+        with seeded(self.device, seed_for("training step", self.settings.seed, step)):
             self._accumulate(batch)
             if self.settings.clip:
                 nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
@@ -143,12 +143,12 @@ class _Run:
 
     def _accumulate(self, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(*(part.split(self.settings.micro_batch) for part in batch), strict=True))
+        parts = list(zip(*(torch.split(part, self.settings.micro_batch) for part in batch), strict=True))
         for part in parts:
             on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
                 terms = self.objective(self.model, *on_device)
-            (torch.stack(list(terms.values())).sum() / len(parts)).backward()
+            torch.autograd.backward(torch.stack(list(terms.values())).sum() / len(parts))
             self.objective.after_backward()
             self._pending.append({name: term.detach() for name, term in terms.items()})
 
@@ -159,7 +159,7 @@ class _Run:
         self._pending.clear()
 
     def validated(self, validate: Callable[[nn.Module], dict[str, float]]) -> dict[str, float]:
-        with _evaluating(self.model), torch.no_grad():
+        with mode(False, self.model), torch.no_grad():
             if self.average is None:
                 return validate(self.model)
             with self.average.applied(self.model):
@@ -185,7 +185,9 @@ class _Run:
     def resume(self, path: Path) -> int:
         state = _read(path)
         if state["settings"] != _fingerprint(self.settings):
-            raise OutputConflict(f"{path} was made with other settings; name a new output, or remove it to start again.")
+            raise OutputConflict(
+                f"{path} was made with other settings; name a new output, or remove it to start again."
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
@@ -220,33 +222,3 @@ def _prefetched(batches: Callable[[int], Batch], start: int, stop: int) -> Itera
             batch = following.result()
             following = worker.submit(batches, step + 1) if step + 1 < stop else None
             yield step, batch
-
-
-@contextmanager
-def _seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
-    """Dropout and the like draw from torch's own generator: seed it for this step, then put it back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed_for("training step", seed, step))
-        yield
-
-
-@contextmanager
-def _training(model: nn.Module, objective: Objective) -> Iterator[None]:
-    was = model.training
-    model.train()
-    objective.train()
-    try:
-        yield
-    finally:
-        model.train(was)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was)

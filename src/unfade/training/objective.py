@@ -16,8 +16,8 @@ class Objective(nn.Module, ABC):
     def forward(self, model: nn.Module, *batch: Tensor) -> dict[str, Tensor]:
         """Weighted scalar loss terms by name, for one micro-batch."""
 
-    def after_backward(self) -> None:  # noqa: B027 - most objectives have nothing to do here
+    def after_backward(self) -> None:
         """Runs after the backward pass of each micro-batch; an adversarial objective adds its own gradients here."""
 
-    def after_step(self) -> None:  # noqa: B027
+    def after_step(self) -> None:
         """Runs after each optimiser step; an adversarial objective takes its own step here."""

@@ -1,0 +1,253 @@
+"""The main job: photos -> faces -> pseudo targets -> adapted restorer -> restored photos -> report."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.load import load_prior
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.errors import BadInput
+from unfade.images.files import list_images
+from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.progress import Progress, silent
+from unfade.recipes.adapt_report import write_report
+from unfade.restorers.base import Restorer
+from unfade.restorers.image_level import ImageLossSettings, Perceptual
+from unfade.restorers.load import load_restorer, save_restorer
+from unfade.stages.align import take_aligned
+from unfade.stages.finetune import FinetuneSettings, Pair, finetune
+from unfade.stages.restore import restore_faces
+from unfade.stages.targets import TargetSettings, make_targets
+from unfade.store.checkpoints import load_state, read_card, read_weights, sha256_of, write_card
+from unfade.store.runs import Counts, Entry, open_run
+from unfade.store.seeds import seed_for
+from unfade.store.zoo import MODELS, find_weights
+from unfade.training.loop import History, LoopSettings
+from unfade.training.modes import seeded
+from unfade.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Everything that the result depends on, besides the photos. The defaults are the paper's (Sec. 4.1)."""
+
+    restorer: str = "small-restorer"  # a name of the table, a file, or a run folder
+    prior: str = "small-prior"  # the same
+    targets: TargetSettings = TargetSettings()
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    losses: ImageLossSettings = ImageLossSettings()
+    perceptual: str = "prior"  # a key of PERCEPTUALS
+
+
+# For the built-in models and tens of photos on a processor: minutes instead of days.
+SMALL_ADAPT = AdaptSettings(
+    targets=TargetSettings().for_size(128),
+    finetune=FinetuneSettings(
+        LoopSettings(
+            steps=300,
+            batch=8,
+            micro_batch=8,
+            learning_rate=2e-4,
+            final_learning_rate=1e-5,
+            warmup=20,
+            ema=0.98,
+            bf16=True,
+            checkpoint_every=50,
+            validate_every=50,
+        ),
+        flip=True,
+    ),
+    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0),
+)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a run came to."""
+
+    restorer: Path
+    report: Path
+    counts: Counts  # of the photos
+    failures: list[tuple[str, str]]  # (file name, reason), of any stage
+    seconds: dict[str, float]  # of each stage, in this call
+    history: History
+
+
+def adapt(
+    photos: Path,
+    out: Path,
+    settings: AdaptSettings = SMALL_ADAPT,
+    *,
+    real: Path | None = None,
+    truth: Path | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Adapted:
+    """Adapt a restorer to a folder of aligned faces and restore them. Run it again and it goes on where it stopped.
+
+    `real` is a folder of clean faces for the discriminator, `truth` one of clean versions for the report's scores.
+    Raises BadInput when no photo can be used, OutputConflict when `out` holds another run.
+    """
+    found = list_images(photos)
+    restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
+    key = _key(settings)
+    journal = open_run(out, {"adapt": asdict(settings), **key}, about={"photos": str(photos)}, inputs=[photos])
+    clock = _Clock()
+    with clock.measure("faces"):
+        entries = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
+    faces = [out / "faces" / entry.output for entry in entries if entry.status == "done"]
+    if not faces:
+        raise BadInput(f"None of the {len(found)} pictures in {photos} could be used; the first: {entries[0].reason}")
+    with clock.measure("pretrained"):
+        restore_faces(
+            faces, out / "pretrained", restorer, journal=journal, key=key["restorer_sha256"], stage="pretrained"
+        )
+    with clock.measure("targets"):
+        targets = make_targets(
+            faces, out / "targets", restorer, prior,
+            size=restorer.size, settings=settings.targets, journal=journal, key=json.dumps(key), progress=progress,
+        )  # fmt: skip
+    with clock.measure("finetune"):
+        pairs = [Pair(out / "faces" / t.item, out / "targets" / t.output) for t in targets if t.status == "done"]
+        clean = list_images(real) if real else []
+        history = _finetuned(restorer, prior, pairs, clean, out / "restorer.safetensors", settings, key, progress)
+    with clock.measure("restore"):
+        adapted_key = sha256_of(out / "restorer.safetensors")
+        restored = restore_faces(faces, out / "restored", restorer, journal=journal, key=adapted_key, progress=progress)
+    final = _final(entries, restored)
+    failures = [(e.item, e.reason) for e in [*final, *targets] if e.status != "done"]
+    with clock.measure("report"):
+        report = write_report(
+            out, final, failures, history, asdict(settings), truth=by_stem(truth), distance=PriorFeatures(prior.unet)
+        )
+    return Adapted(out / "restorer.safetensors", report, Counts.of(final), failures, clock.seconds, history)
+
+
+def settings_for(size: int) -> AdaptSettings:
+    """The defaults for a restorer of this size: the paper's, or the small ones up to 256 px."""
+    return SMALL_ADAPT if size <= 256 else AdaptSettings()
+
+
+def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
+    """The distance that the perceptual term uses. Raises BadInput for an unknown name."""
+    if name not in PERCEPTUALS:
+        raise BadInput(f"There is no perceptual distance named {name}; there are: {', '.join(PERCEPTUALS)}.")
+    return PERCEPTUALS[name](prior)
+
+
+PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
+    "prior": lambda prior: PriorFeatures(prior.unet),
+    "none": lambda prior: None,
+}
+
+
+def _finetuned(
+    restorer: Restorer,
+    prior: DiffusionPrior,
+    pairs: list[Pair],
+    clean: list[Path],
+    out: Path,
+    settings: AdaptSettings,
+    key: dict[str, str],
+    progress: Progress,
+) -> History:
+    """Fine-tune `restorer` in place and write it to `out`, unless that file was made from the same pairs already."""
+    if not pairs:
+        raise BadInput(
+            f"No pseudo target could be made, so there is nothing to learn from; see {out.parent}/journal.jsonl."
+        )
+    fingerprint = _fingerprint(pairs, clean, settings, key)
+    card = read_card(out)
+    if out.exists() and card.get("fingerprint") == fingerprint:
+        load_state(restorer, read_weights(out).state, out)
+        return History(**card["history"])
+    checkpoint = out.with_name(f"finetune-{fingerprint}.training")
+    history = finetune(
+        restorer,
+        pairs,
+        objective=_objective(restorer, prior, settings),
+        settings=settings.finetune,
+        real=clean,
+        distance=PriorFeatures(prior.unet),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    save_restorer(out, restorer)
+    write_card(out, _card(settings, pairs, key, fingerprint, history))
+    checkpoint.unlink()
+    return history
+
+
+def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSettings) -> Objective:
+    device = next(restorer.parameters()).device
+    loop = settings.finetune.loop
+    discriminator = None
+    if settings.losses.gan_weight:
+        with seeded(torch.device("cpu"), loop.seed):
+            discriminator = UNetDiscriminatorSN(features=settings.losses.discriminator_features).to(device)
+    return restorer.objective(
+        settings.losses,
+        perceptual=perceptual_distance(settings.perceptual, prior),
+        discriminator=discriminator,
+        micro_batches=-(-loop.batch // loop.micro_batch),
+    )
+
+
+def _card(
+    settings: AdaptSettings, pairs: list[Pair], key: dict[str, str], fingerprint: str, history: History
+) -> dict[str, object]:
+    model = MODELS.get(settings.restorer)
+    return {
+        "kind": "restorer",
+        "made_by": "unfade adapt",
+        "adapted_from": settings.restorer,
+        **key,
+        "licence": f"as {settings.restorer}" + (f": {model.licence}" if model else ""),
+        "settings": asdict(settings),
+        "pairs": len(pairs),
+        "fingerprint": fingerprint,
+        "history": asdict(history),
+    }
+
+
+def _key(settings: AdaptSettings) -> dict[str, str]:
+    return {
+        "restorer_sha256": sha256_of(find_weights(settings.restorer, "restorer")),
+        "prior_sha256": sha256_of(find_weights(settings.prior, "prior")),
+    }
+
+
+def _fingerprint(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
+    """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
+    contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
+    return f"{seed_for(*contents, *map(sha256_of, clean), asdict(settings), sorted(key.items())):016x}"
+
+
+def _final(faces: list[Entry], restored: list[Entry]) -> list[Entry]:
+    """One entry for each photo: what stopped it, or its restored picture."""
+    by_face = {entry.item: entry for entry in restored}
+    return [replace(by_face[face.output], item=face.item) if face.status == "done" else face for face in faces]
+
+
+def by_stem(folder: Path | None) -> dict[str, Path]:
+    """The pictures of a folder by their file names without endings; none of no folder."""
+    return {path.stem: path for path in list_images(folder)} if folder else {}
+
+
+class _Clock:
+    """Seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - begin, 2)

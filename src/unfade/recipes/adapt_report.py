@@ -1,0 +1,92 @@
+"""The report of an adaptation, from what its run folder holds."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unfade.atomic import atomic_write
+from unfade.images.files import encode, read_image
+from unfade.metrics.reference import psnr, ssim
+from unfade.report.page import Curve, Face, Report, render
+from unfade.store.runs import Counts, Entry
+from unfade.training.loop import History
+
+SHOWN = 60  # faces on the page; more would make it slow to open
+
+COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets", "adapted": "restored"}
+
+CURVES = {
+    "l1": "L1 loss",
+    "perceptual": "perceptual loss",
+    "gan": "adversarial loss",
+    "held_out_l1": "held-out pairs: mean absolute difference",
+    "held_out_perceptual": "held-out pairs: feature distance",
+}
+
+
+def write_report(
+    run: Path,
+    photos: list[Entry],
+    failures: list[tuple[str, str]],
+    history: History,
+    settings: Mapping[str, object],
+    *,
+    truth: Mapping[str, Path],
+    distance: Callable[[Tensor, Tensor], Tensor],
+) -> Path:
+    """Write RUN/report.html and return its path. `truth` maps stems to clean versions, where there are any."""
+    done = [entry for entry in photos if entry.status == "done"]
+    counts = Counts.of(photos)
+    page = Report(
+        title="unfade: adapted to your photos",
+        summary=_summary(counts, len(done)),
+        counts=counts.as_dict(),
+        scores=_scores(run, done, truth, distance),
+        curves=[Curve(title, points) for name, title in CURVES.items() if (points := history.curve(name))],
+        settings=settings,
+        failures=failures,
+        faces=[_face(run, entry, truth) for entry in done[:SHOWN]],
+        warnings=_warnings(done),
+    )
+    path = run / "report.html"
+    atomic_write(path, render(page))
+    return path
+
+
+def _summary(counts: Counts, done: int) -> str:
+    return f"{counts.found} photos found, {done} restored by a restorer adapted to them."
+
+
+def _warnings(done: list[Entry]) -> list[str]:
+    few = [f"Only {len(done)} photos: an adapted restorer may be worse than the pre-trained one below about 20."]
+    more = [f"The page shows the first {SHOWN} of {len(done)} faces; the folder restored/ holds all."]
+    return (few if len(done) < 20 else []) + (more if len(done) > SHOWN else [])
+
+
+def _face(run: Path, entry: Entry, truth: Mapping[str, Path]) -> Face:
+    paths = {column: run / folder / entry.output for column, folder in COLUMNS.items()}
+    stem = Path(entry.output).stem
+    if stem in truth:
+        paths["truth"] = truth[stem]
+    pictures = {column: encode(read_image(path), "JPEG", quality=95) for column, path in paths.items() if path.exists()}
+    return Face(entry.item, pictures, "; ".join(entry.notes))
+
+
+def _scores(
+    run: Path, done: list[Entry], truth: Mapping[str, Path], distance: Callable[[Tensor, Tensor], Tensor]
+) -> list[dict[str, object]]:
+    """Mean scores against the truth, of the faces that have one of the same size."""
+    known = [entry for entry in done if Path(entry.output).stem in truth]
+    if not known:
+        return []
+    metrics = {"psnr": psnr, "ssim": ssim, "feature_distance": distance}
+    rows: list[dict[str, object]] = []
+    for column in ("input", "pre-trained", "target", "adapted"):
+        pairs = [(run / COLUMNS[column] / e.output, truth[Path(e.output).stem]) for e in known]
+        images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if a.exists()]
+        with torch.no_grad():
+            means = {name: float(torch.cat([f(a, b) for a, b in images]).mean()) for name, f in metrics.items()}
+        rows.append({"against the truth": column, **means, "faces": len(images)})
+    return rows
