@@ -18,13 +18,17 @@ def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str =
     weights = read_weights(path)
     if weights.architecture != "unet":
         raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a prior; name a prior with --prior.")
-    config = _config(weights)
+    config = _config(weights, path)
     unet = UNet(config)
     load_state(unet, weights.state, path)
     return DiffusionPrior(unet.eval().requires_grad_(False), config.size).to(device)
 
 
-def _config(weights: Weights) -> UNetConfig:
+def _config(weights: Weights, path: Path) -> UNetConfig:
     """JSON has lists where the settings have tuples."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in weights.config.items()}
-    return UNetConfig(**values)
+    try:
+        return UNetConfig(**values)
+    except (TypeError, ValueError) as error:
+        reason = f"{path} describes a U-Net that cannot be built ({error})"
+        raise BadCheckpoint(f"{reason}; choose weights made with this version.") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from unfade.atomic import atomic_write
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
@@ -16,7 +17,8 @@ from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt_report import write_report
+from unfade.recipes.adapt_report import report_of
+from unfade.report.page import Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, Perceptual
 from unfade.restorers.load import load_restorer, save_restorer
@@ -43,6 +45,10 @@ class AdaptSettings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     losses: ImageLossSettings = ImageLossSettings()
     perceptual: str = "prior"  # a key of PERCEPTUALS
+
+    def identity(self) -> dict[str, object]:
+        """What the result depends on: everything but how many faces are denoised together."""
+        return {**asdict(self), "targets": self.targets.identity()}
 
 
 # For the built-in models and tens of photos on a processor: minutes instead of days.
@@ -77,6 +83,7 @@ class Adapted:
     failures: list[tuple[str, str]]  # (file name, reason), of any stage
     seconds: dict[str, float]  # of each stage, in this call
     history: History
+    page: Report  # what the report shows
 
 
 def adapt(
@@ -97,7 +104,7 @@ def adapt(
     found = list_images(photos)
     restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
     key = _key(settings)
-    journal = open_run(out, {"adapt": asdict(settings), **key}, about={"photos": str(photos)}, inputs=[photos])
+    journal = open_run(out, {"adapt": settings.identity(), **key}, about={"photos": str(photos)}, inputs=[photos])
     clock = _Clock()
     with clock.measure("faces"):
         entries = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
@@ -116,22 +123,28 @@ def adapt(
     with clock.measure("finetune"):
         pairs = [Pair(out / "faces" / t.item, out / "targets" / t.output) for t in targets if t.status == "done"]
         clean = list_images(real) if real else []
-        history = _finetuned(restorer, prior, pairs, clean, out / "restorer.safetensors", settings, key, progress)
+        history = finetune_to_file(
+            restorer, prior, pairs, out / "restorer.safetensors", settings, clean=clean, progress=progress
+        )
     with clock.measure("restore"):
         adapted_key = sha256_of(out / "restorer.safetensors")
         restored = restore_faces(faces, out / "restored", restorer, journal=journal, key=adapted_key, progress=progress)
     final = _final(entries, restored)
     failures = [(e.item, e.reason) for e in [*final, *targets] if e.status != "done"]
     with clock.measure("report"):
-        report = write_report(
+        page = report_of(
             out, final, failures, history, asdict(settings), truth=by_stem(truth), distance=PriorFeatures(prior.unet)
         )
-    return Adapted(out / "restorer.safetensors", report, Counts.of(final), failures, clock.seconds, history)
+        atomic_write(out / "report.html", render(page))
+    return Adapted(
+        out / "restorer.safetensors", out / "report.html", Counts.of(final), failures, clock.seconds, history, page
+    )
 
 
-def settings_for(size: int) -> AdaptSettings:
-    """The defaults for a restorer of this size: the paper's, or the small ones up to 256 px."""
-    return SMALL_ADAPT if size <= 256 else AdaptSettings()
+def settings_for(restorer_size: int, prior_size: int) -> AdaptSettings:
+    """The defaults for models of these sizes: the paper's, or the small ones for restorers up to 256 px."""
+    base = SMALL_ADAPT if restorer_size <= 256 else AdaptSettings()
+    return replace(base, targets=TargetSettings().for_size(prior_size))
 
 
 def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
@@ -147,17 +160,22 @@ PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
 }
 
 
-def _finetuned(
+def finetune_to_file(
     restorer: Restorer,
     prior: DiffusionPrior,
     pairs: list[Pair],
-    clean: list[Path],
     out: Path,
     settings: AdaptSettings,
-    key: dict[str, str],
-    progress: Progress,
+    *,
+    clean: list[Path],
+    progress: Progress = silent,
 ) -> History:
-    """Fine-tune `restorer` in place and write it to `out`, unless that file was made from the same pairs already."""
+    """Fine-tune `restorer` in place and write it to `out` with a card; a killed run goes on.
+
+    Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
+    OutputConflict if a file is there that was made otherwise and is not of a run of this kind.
+    """
+    key = _key(settings)
     if not pairs:
         raise BadInput(
             f"No pseudo target could be made, so there is nothing to learn from; see {out.parent}/journal.jsonl."
@@ -209,7 +227,7 @@ def _card(
         "adapted_from": settings.restorer,
         **key,
         "licence": f"as {settings.restorer}" + (f": {model.licence}" if model else ""),
-        "settings": asdict(settings),
+        "settings": settings.identity(),
         "pairs": len(pairs),
         "fingerprint": fingerprint,
         "history": asdict(history),
@@ -226,7 +244,7 @@ def _key(settings: AdaptSettings) -> dict[str, str]:
 def _fingerprint(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
     """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
     contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
-    return f"{seed_for(*contents, *map(sha256_of, clean), asdict(settings), sorted(key.items())):016x}"
+    return f"{seed_for(*contents, *map(sha256_of, clean), settings.identity(), sorted(key.items())):016x}"
 
 
 def _final(faces: list[Entry], restored: list[Entry]) -> list[Entry]:

@@ -6,14 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unfade.atomic import atomic_write
 from unfade.images.files import encode, read_image
 from unfade.metrics.reference import psnr, ssim
-from unfade.report.page import Curve, Face, Report, render
+from unfade.report.page import Curve, Face, Report
 from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
-SHOWN = 60  # faces on the page; more would make it slow to open
+SHOWN = 300  # faces on the page: about 15 MB at 128 px
 
 COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets", "adapted": "restored"}
 
@@ -26,7 +25,7 @@ CURVES = {
 }
 
 
-def write_report(
+def report_of(
     run: Path,
     photos: list[Entry],
     failures: list[tuple[str, str]],
@@ -35,11 +34,11 @@ def write_report(
     *,
     truth: Mapping[str, Path],
     distance: Callable[[Tensor, Tensor], Tensor],
-) -> Path:
-    """Write RUN/report.html and return its path. `truth` maps stems to clean versions, where there are any."""
+) -> Report:
+    """The page of a run. `truth` maps stems to clean versions, where there are any."""
     done = [entry for entry in photos if entry.status == "done"]
     counts = Counts.of(photos)
-    page = Report(
+    return Report(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(done)),
         counts=counts.as_dict(),
@@ -50,9 +49,6 @@ def write_report(
         faces=[_face(run, entry, truth) for entry in done[:SHOWN]],
         warnings=_warnings(done),
     )
-    path = run / "report.html"
-    atomic_write(path, render(page))
-    return path
 
 
 def _summary(counts: Counts, done: int) -> str:
@@ -78,14 +74,13 @@ def _scores(
     run: Path, done: list[Entry], truth: Mapping[str, Path], distance: Callable[[Tensor, Tensor], Tensor]
 ) -> list[dict[str, object]]:
     """Mean scores against the truth, of the faces that have one of the same size."""
-    known = [entry for entry in done if Path(entry.output).stem in truth]
-    if not known:
-        return []
     metrics = {"psnr": psnr, "ssim": ssim, "feature_distance": distance}
     rows: list[dict[str, object]] = []
     for column in ("input", "pre-trained", "target", "adapted"):
-        pairs = [(run / COLUMNS[column] / e.output, truth[Path(e.output).stem]) for e in known]
-        images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if a.exists()]
+        pairs = [(run / COLUMNS[column] / e.output, truth.get(Path(e.output).stem)) for e in done]
+        images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if b and a.exists()]
+        if not images:
+            continue
         with torch.no_grad():
             means = {name: float(torch.cat([f(a, b) for a, b in images]).mean()) for name, f in metrics.items()}
         rows.append({"against the truth": column, **means, "faces": len(images)})

@@ -28,8 +28,12 @@ class TargetSettings:
     )
     update: str = "ddpm"  # a name in UPDATES
     batch: int = 4  # faces denoised together
-    bf16: bool = False  # run the prior in bfloat16
+    bf16: bool = False  # run the prior and the restorer in bfloat16; everything else stays float32
     seed: int = 0
+
+    def identity(self) -> dict[str, object]:
+        """What a target depends on: everything but the company it is made in."""
+        return {name: value for name, value in asdict(self).items() if name != "batch"}
 
     def for_size(self, size: int) -> "TargetSettings":
         """The same filter on images of another size: N is meant for 512 px."""
@@ -60,7 +64,7 @@ def make_targets(
         steps = settings.start
         return pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
 
-    stage = Stage("targets", work, size, settings.batch, f"{key}/{sorted(_of_result(settings).items())}")
+    stage = Stage("targets", work, size, settings.batch, f"{key}/{sorted(settings.identity().items())}")
     return run_stage(stage, faces, out, journal, progress=progress)
 
 
@@ -84,10 +88,6 @@ def pseudo_target(
 def _at_size(image: Tensor, size: int) -> Tensor:
     """Published order: restored at the restorer's size, then brought to the prior's."""
     return image if image.shape[-1] == size else resize(image, size, size)
-
-
-def _of_result(settings: TargetSettings) -> dict[str, object]:
-    return {name: value for name, value in asdict(settings).items() if name != "batch"}
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,19 @@ def save_weights(
 
 def read_weights(path: Path) -> Weights:
     """Read what `save_weights` wrote; floating point tensors come back as float32. Raises BadCheckpoint."""
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            state = {key: _as_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise BadCheckpoint(f"{path} is not a readable safetensors file ({error}); make or copy it again.") from error
-    if "architecture" not in header or "config" not in header:
-        raise BadCheckpoint(f"{path} does not say which network it is for; it was not written by unfade.")
-    return Weights(header["architecture"], json.loads(header["config"]), state)
+    with _opened(path) as file:
+        architecture, config = _header(file, path)
+        state = {key: _as_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
+    return Weights(architecture, config, state)
+
+
+def image_size(path: Path) -> int:
+    """Side of a network's images in pixels, from the head of its file alone. Raises BadCheckpoint."""
+    with _opened(path) as file:
+        _, config = _header(file, path)
+    if "size" not in config:
+        raise BadCheckpoint(f"{path} does not say the size of its images; it was not written by unfade.")
+    return int(config["size"])
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -78,6 +83,22 @@ def read_card(weights: Path) -> dict[str, Any]:
     """The card beside the weights; empty if there is none."""
     path = card_path(weights)
     return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise BadCheckpoint(f"{path} is not a readable safetensors file ({error}); make or copy it again.") from error
+
+
+def _header(file: Any, path: Path) -> tuple[str, dict[str, Any]]:
+    header = file.metadata() or {}
+    if "architecture" not in header or "config" not in header:
+        raise BadCheckpoint(f"{path} does not say which network it is for; it was not written by unfade.")
+    return header["architecture"], json.loads(header["config"])
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

@@ -1,0 +1,37 @@
+"""The command line: flags to one recipe or stage. Only this room prints."""
+
+import sys
+
+import typer
+
+from unfade.cli import demo, doctor, models, train, work
+from unfade.errors import UnfadeError
+
+app = typer.Typer(
+    help="Adapt a face restorer to a folder of your own degraded photos.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo.demo)
+app.command()(work.adapt)
+app.command()(work.restore)
+app.command()(work.targets)
+app.command()(work.finetune)
+app.command()(work.degrade)
+app.command()(work.evaluate)
+app.add_typer(train.app, name="train")
+app.add_typer(models.app, name="models")
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started."""
+    try:
+        app()
+    except UnfadeError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to go on from here.", file=sys.stderr)
+        sys.exit(130)

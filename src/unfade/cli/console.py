@@ -1,0 +1,127 @@
+"""What the user sees while work goes on, and at its end. Progress goes to stderr, results to stdout."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from unfade.progress import Advance, Progress, silent
+
+EVERY = 5.0  # seconds between plain lines
+PATIENCE = 2.0  # seconds before anything is said of work that may be over at once
+
+
+def progress(*, quiet: bool) -> Progress:
+    """A bar on a terminal, plain lines elsewhere, nothing if quiet."""
+    if quiet:
+        return silent
+    return _bar if sys.stderr.isatty() else _lines
+
+
+def finish(
+    result: Mapping[str, object], *, as_json: bool, quiet: bool, lines: Sequence[str] = (), failed: int = 0
+) -> None:
+    """Say what came of it, as one JSON object or in words, and exit with 1 if some items failed."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+    elif not quiet:
+        for line in lines:
+            print(line)
+    if failed:
+        _fail()
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows as a table, numbers to four digits."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*rows[0])
+    for row in rows:
+        shown.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+
+
+def sum_line(counts: Mapping[str, int]) -> str:
+    """found = done + skipped + failed + no face, in words."""
+    return "{found} found = {done} done + {skipped} skipped + {failed} failed + {no_face} without a face".format(
+        **counts
+    )
+
+
+def failure_lines(failures: Sequence[tuple[str, str]]) -> list[str]:
+    """The reasons, one a line."""
+    return [f"  {name}: {reason}" for name, reason in failures]
+
+
+def _fail() -> NoReturn:
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _bar(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn())
+    rate = TextColumn("{task.fields[rate]}")
+    with Progress(*columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, completed=start, rate="")
+        clock = _Clock(total, start)
+
+        def advance(amount: float) -> None:
+            clock.done += amount
+            bar.update(task, completed=clock.done, rate=clock.rate())
+
+        yield advance
+
+
+@contextmanager
+def _lines(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
+    clock = _Clock(total, start)
+    said = clock.begin + PATIENCE - EVERY
+
+    def advance(amount: float) -> None:
+        nonlocal said
+        clock.done += amount
+        now = time.monotonic()
+        if now - said >= EVERY and now - clock.begin >= PATIENCE and clock.done < total:
+            said = now
+            print(
+                f"{label}: {clock.done:.0f} of {total}, {clock.rate()}, {clock.left()} left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    yield advance
+    seconds = time.monotonic() - clock.begin
+    if seconds >= PATIENCE:
+        print(f"{label}: {clock.done:.0f} of {total} in {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+class _Clock:
+    """How fast it goes and how long it will take."""
+
+    def __init__(self, total: int, start: int):
+        self.total, self.start, self.done = total, start, float(start)
+        self.begin = time.monotonic()
+
+    def rate(self) -> str:
+        per_second = (self.done - self.start) / max(1e-9, time.monotonic() - self.begin)
+        return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.1f} s each"
+
+    def left(self) -> str:
+        done = self.done - self.start
+        seconds = (time.monotonic() - self.begin) * (self.total - self.done) / max(done, 1e-9)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

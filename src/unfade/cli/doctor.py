@@ -1,0 +1,59 @@
+"""The command `unfade doctor`."""
+
+import time
+
+from unfade.cli import options as o
+from unfade.cli.console import finish
+
+
+def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Say what this machine can do: devices, speed of the built-in models, their weights."""
+    import os
+    import platform
+
+    import torch
+
+    from unfade.store.zoo import MODELS, path_of
+
+    where = o.choose_device(device)
+    weights = {name: path_of(model).exists() for name, model in MODELS.items()}
+    seconds = _seconds_per_face(where) if all(weights.values()) else {}
+    result: dict[str, object] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": where,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "weights": weights,
+        "seconds_per_face": seconds,
+    }
+    lines = [f"{key}: {value}" for key, value in result.items()]
+    missing = [name for name, there in weights.items() if not there]
+    lines += [f"{name} is missing from the installation; install unfade again." for name in missing]
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=len(missing))
+
+
+def _seconds_per_face(device: str) -> dict[str, float]:
+    """Seconds of one restoration and of one pseudo target at the paper's 150 steps, from a few steps of four faces."""
+    import torch
+
+    from unfade.diffusion.load import load_prior
+    from unfade.restorers.load import load_restorer
+
+    restorer, prior = load_restorer(device=device), load_prior(device=device)
+    faces = torch.zeros(4, 3, prior.size, prior.size, device=device)
+
+    def measured(work: object, repeat: int) -> float:
+        assert callable(work)
+        work()
+        begin = time.perf_counter()
+        for _ in range(repeat):
+            work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begin) / repeat / len(faces)
+
+    with torch.no_grad():
+        restore, step = measured(lambda: restorer(faces), 3), measured(lambda: prior.denoise(faces, 100), 3)
+    return {"restore": round(restore, 4), "target_150_steps": round(150 * step, 2)}

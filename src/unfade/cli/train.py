@@ -1,0 +1,102 @@
+"""The commands `unfade train prior` and `unfade train restorer`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfade.cli import options as o
+from unfade.cli.console import finish, progress
+from unfade.errors import BadInput
+
+app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_help=True)
+
+Faces = Annotated[Path, typer.Argument(help="Folder of clean, aligned faces; folders below it are searched too.")]
+HeldOut = Annotated[Path | None, typer.Option(help="Folder of faces to validate on, never learned from.")]
+Weight = Annotated[list[str] | None, typer.Option(help="SUBFOLDER=WEIGHT, e.g. 0.33; may be given several times.")]
+
+
+@app.command("prior")
+def prior(
+    faces: Faces,
+    out: o.OutFile,
+    held_out: HeldOut = None,
+    weight: Weight = None,
+    steps: o.Steps = None,
+    batch: o.Batch = None,
+    micro_batch: o.MicroBatch = None,
+    learning_rate: o.LearningRate = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a diffusion prior of 128 px; run it again to go on where it stopped."""
+    from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
+
+    recipe = PriorRecipe(weights=_weights(weight or []))
+    recipe = replace(recipe, loop=o.changed(
+        recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
+        bf16=o.is_bf16(precision), seed=seed,
+    ))  # fmt: skip
+    history = pretrain_prior(
+        faces, out, recipe, held_out=held_out, device=o.choose_device(device), progress=progress(quiet=quiet)
+    )
+    _finish(history.losses, history.validations, out, as_json, quiet)
+
+
+@app.command("restorer")
+def restorer(
+    faces: Faces,
+    out: o.OutFile,
+    held_out: HeldOut = None,
+    weight: Weight = None,
+    preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
+    gan_weight: o.GanWeight = None,
+    steps: o.Steps = None,
+    batch: o.Batch = None,
+    micro_batch: o.MicroBatch = None,
+    learning_rate: o.LearningRate = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a restorer of 128 px on blindly degraded faces; run it again to go on where it stopped."""
+    from unfade.degradations.blind import BLIND_PRESETS
+    from unfade.recipes.pretrain import RestorerRecipe, pretrain_restorer
+
+    if preset not in BLIND_PRESETS:
+        raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
+    recipe = RestorerRecipe(weights=_weights(weight or []), blind=BLIND_PRESETS[preset])
+    loop = o.changed(
+        recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
+        bf16=o.is_bf16(precision), seed=seed,
+    )  # fmt: skip
+    recipe = replace(recipe, loop=loop, losses=o.changed(recipe.losses, gan_weight=gan_weight))
+    history = pretrain_restorer(
+        faces, out, recipe, held_out=held_out, device=o.choose_device(device), progress=progress(quiet=quiet)
+    )
+    _finish(history.losses, history.validations, out, as_json, quiet)
+
+
+def _finish(
+    losses: list[dict[str, float]], scores: list[dict[str, float]], out: Path, as_json: bool, quiet: bool
+) -> None:
+    result = {"out": str(out), "losses": losses[-1:], "validation": scores[-1:]}
+    lines = [f"{name}: {value:.4f}" for row in [*losses[-1:], *scores[-1:]] for name, value in row.items()]
+    finish(result, as_json=as_json, quiet=quiet, lines=[*lines, f"weights: {out}"])
+
+
+def _weights(given: list[str]) -> dict[str, float]:
+    weights = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            weights[name] = float(value)
+        except ValueError as error:
+            raise BadInput(f"--weight {text} is not SUBFOLDER=WEIGHT, for example old_scans=0.5.") from error
+    return weights

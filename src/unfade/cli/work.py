@@ -1,0 +1,275 @@
+"""The commands that work on folders of pictures."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unfade.cli import options as o
+from unfade.cli.console import failure_lines, finish, progress, sum_line, table
+from unfade.errors import BadInput
+
+if TYPE_CHECKING:
+    from unfade.store.runs import Entry
+
+Photos = Annotated[Path, typer.Argument(help="Folder of degraded photos.")]
+Faces = Annotated[Path, typer.Argument(help="Folder of aligned, degraded faces.")]
+Aligned = Annotated[bool, typer.Option("--aligned", help="The pictures are face crops already.")]
+
+
+def adapt(
+    photos: Photos,
+    out: o.Out,
+    aligned: Aligned = False,
+    restorer: o.Restorer = "small-restorer",
+    prior: o.Prior = "small-prior",
+    truth: Annotated[Path | None, typer.Option(help="Clean versions, if there are any: scores in the report.")] = None,
+    real: o.Real = None,
+    start: o.Start = None,
+    free_from: o.FreeFrom = None,
+    factor: o.Factor = None,
+    spacing: o.Spacing = None,
+    update: o.Update = None,
+    steps: o.Steps = None,
+    batch: o.Batch = None,
+    micro_batch: o.MicroBatch = None,
+    learning_rate: o.LearningRate = None,
+    flip: o.Flip = None,
+    hold_out: o.HoldOut = None,
+    perceptual: o.Perceptual = None,
+    perceptual_weight: o.PerceptualWeight = None,
+    gan_weight: o.GanWeight = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, of targets and fine-tuning.")] = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report."""
+    from unfade.recipes.adapt import adapt as run
+
+    _need_aligned(aligned)
+    bf16 = o.is_bf16(precision)
+    settings = o.adapt_settings(
+        restorer,
+        prior,
+        seed,
+        targets={
+            "start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update, "bf16": bf16
+        },
+        loop={
+            "steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16
+        },
+        finetune={"flip": flip, "hold_out": hold_out},
+        losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
+        perceptual=perceptual,
+    )  # fmt: skip
+    done = run(
+        photos, out, settings, real=real, truth=truth, device=o.choose_device(device), progress=progress(quiet=quiet)
+    )
+    counts = done.counts
+    result = {
+        **counts.as_dict(),
+        "seconds": done.seconds,
+        "failures": [list(failure) for failure in done.failures],
+        "restorer": str(done.restorer),
+        "restored": str(out / "restored"),
+        "report": str(done.report),
+    }
+    lines = [
+        sum_line(counts.as_dict()),
+        *failure_lines(done.failures),
+        f"adapted restorer: {done.restorer}",
+        f"restored photos: {out / 'restored'}",
+        f"report: {done.report}",
+    ]
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts.failed)
+
+
+def restore(
+    photos: Photos,
+    out: o.Out,
+    restorer: o.Restorer = "small-restorer",
+    aligned: Aligned = False,
+    batch: Annotated[int, typer.Option(help="Faces restored together.")] = 8,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Restore PHOTOS with any restorer, an adapted one too."""
+    from unfade.recipes.restore import restore as run
+
+    _need_aligned(aligned)
+    shown = progress(quiet=quiet)
+    entries = run(photos, out, restorer, batch=batch, device=o.choose_device(device), progress=shown)
+    _finish_stage(entries, out, as_json, quiet)
+
+
+def targets(
+    faces: Faces,
+    out: o.Out,
+    restorer: o.Restorer = "small-restorer",
+    prior: o.Prior = "small-prior",
+    start: o.Start = None,
+    free_from: o.FreeFrom = None,
+    factor: o.Factor = None,
+    spacing: o.Spacing = None,
+    update: o.Update = None,
+    batch: Annotated[int | None, typer.Option(help="Faces denoised together.")] = None,
+    precision: o.Precision = "float32",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Make a pseudo target for each aligned face."""
+    from unfade.diffusion.load import load_prior
+    from unfade.images.files import list_images
+    from unfade.restorers.load import load_restorer
+    from unfade.stages.targets import TargetSettings, make_targets
+    from unfade.store.checkpoints import sha256_of
+    from unfade.store.runs import open_run
+    from unfade.store.zoo import find_weights
+
+    found = list_images(faces)
+    where = o.choose_device(device)
+    network, model = load_restorer(restorer, device=where), load_prior(prior, device=where)
+    settings = o.changed(
+        TargetSettings().for_size(model.size),
+        start=start, free_from=free_from, factor=factor, spacing=spacing, update=update, batch=batch,
+        bf16=o.is_bf16(precision), seed=seed,
+    )  # fmt: skip
+    key = {
+        "restorer_sha256": sha256_of(find_weights(restorer, "restorer")),
+        "prior_sha256": sha256_of(find_weights(prior, "prior")),
+    }
+    journal = open_run(out, {"targets": settings.identity(), **key}, about={"faces": str(faces)}, inputs=[faces])
+    entries = make_targets(
+        found, out, network, model,
+        size=network.size, settings=settings, journal=journal, key=str(sorted(key.items())),
+        progress=progress(quiet=quiet),
+    )  # fmt: skip
+    _finish_stage(entries, out, as_json, quiet)
+
+
+def finetune(
+    faces: Faces,
+    targets: Annotated[Path, typer.Argument(help="Folder of their pseudo targets, with the same file names.")],
+    out: o.OutFile,
+    restorer: o.Restorer = "small-restorer",
+    prior: o.Prior = "small-prior",
+    real: o.Real = None,
+    steps: o.Steps = None,
+    batch: o.Batch = None,
+    micro_batch: o.MicroBatch = None,
+    learning_rate: o.LearningRate = None,
+    flip: o.Flip = None,
+    hold_out: o.HoldOut = None,
+    perceptual: o.Perceptual = None,
+    perceptual_weight: o.PerceptualWeight = None,
+    gan_weight: o.GanWeight = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
+    from unfade.diffusion.load import load_prior
+    from unfade.images.files import list_images
+    from unfade.recipes.adapt import finetune_to_file
+    from unfade.restorers.load import load_restorer
+    from unfade.stages.finetune import pairs_of
+
+    settings = o.adapt_settings(
+        restorer,
+        prior,
+        seed,
+        targets={},
+        loop={
+            "steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate,
+            "bf16": o.is_bf16(precision),
+        },
+        finetune={"flip": flip, "hold_out": hold_out},
+        losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
+        perceptual=perceptual,
+    )  # fmt: skip
+    pairs = pairs_of(faces, targets)
+    where = o.choose_device(device)
+    history = finetune_to_file(
+        load_restorer(restorer, device=where),
+        load_prior(prior, device=where),
+        pairs,
+        out,
+        settings,
+        clean=list_images(real) if real else [],
+        progress=progress(quiet=quiet),
+    )
+    result = {"pairs": len(pairs), "losses": history.losses[-1:], "held_out": history.validations[-1:], "out": str(out)}
+    finish(result, as_json=as_json, quiet=quiet, lines=[f"{len(pairs)} pairs; fine-tuned restorer: {out}"])
+
+
+def degrade(
+    truth: Annotated[Path, typer.Argument(help="Folder of clean faces.")],
+    out: o.Out,
+    kind: Annotated[str, typer.Option(help="blind or camera.")] = "blind",
+    preset: Annotated[
+        str | None, typer.Option(help="swinir, gfpgan, ... of blind; mild, moderate, severe of camera.")
+    ] = None,
+    scale: Annotated[int | None, typer.Option(help="Downsampling ratio, instead of the preset's.")] = None,
+    size: Annotated[int | None, typer.Option(help="Bring the faces to this size first.")] = None,
+    seed: o.Seed = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Make degraded faces of clean ones, to train with or to rehearse on."""
+    from unfade.images.files import list_images
+    from unfade.stages.degrade import KINDS, PRESETS, degrade_faces
+    from unfade.store.runs import open_run
+
+    found = list_images(truth)
+    if kind not in KINDS:
+        raise BadInput(f"There is no degradation named {kind}; there are: {', '.join(KINDS)}.")
+    preset = preset or PRESETS[kind][0]
+    make = KINDS[kind](preset, scale)
+    settings = {"kind": kind, "preset": preset, "scale": scale, "size": size, "seed": seed}
+    journal = open_run(out, {"degrade": settings}, about={"truth": str(truth)}, inputs=[truth])
+    entries = degrade_faces(
+        found, out, make, size=size, seed=seed, key=str(settings), journal=journal, progress=progress(quiet=quiet)
+    )
+    _finish_stage(entries, out, as_json, quiet)
+
+
+def evaluate(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")],
+    truth: Annotated[Path, typer.Option(help="Folder of clean versions, with the same file names.")],
+    csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score a folder of results against the truth: PSNR and SSIM, plain and with matched colours."""
+    from unfade.recipes.evaluate import score_folder
+
+    scores = score_folder(results, truth)
+    if csv:
+        scores.write_csv(csv)
+    if not (as_json or quiet):
+        table([{"metric": name, **asdict(mean)} for name, mean in scores.summary.items()])
+    failures = failure_lines(scores.failed)
+    finish(scores.as_dict(), as_json=as_json, quiet=quiet, lines=failures, failed=len(failures))
+
+
+def _need_aligned(aligned: bool) -> None:
+    if not aligned:
+        raise BadInput("Whole photos are not cropped yet: give square face crops in FFHQ framing and say --aligned.")
+
+
+def _finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
+    from unfade.store.runs import Counts
+
+    counts = Counts.of(entries).as_dict()
+    failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]
+    lines = [sum_line(counts), *failure_lines(failures), f"results: {out}"]
+    result = {**counts, "failures": [list(failure) for failure in failures], "out": str(out)}
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])

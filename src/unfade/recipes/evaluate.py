@@ -1,0 +1,167 @@
+"""A folder of results and a folder of truth -> scores, per file and in the mean."""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfade.atomic import atomic_write
+from unfade.errors import BadInput, UnreadableImage
+from unfade.images.files import list_images, read_image
+from unfade.metrics.bootstrap import bootstrap_interval
+from unfade.metrics.reference import matched, psnr, ssim
+
+Score = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
+Pair = tuple[Path, Path]  # (result, truth)
+
+METRICS: dict[str, Score] = {
+    "psnr": psnr,
+    "ssim": ssim,
+    "psnr_matched": lambda restored, truth: psnr(matched(restored, truth), truth),
+    "ssim_matched": lambda restored, truth: ssim(matched(restored, truth), truth),
+}
+PROTOCOL = {
+    "psnr": "dB, all channels, 8-bit range, no border cut",
+    "ssim": "11x11 Gaussian window of sigma 1.5, valid region, mean over channels, 8-bit range",
+    "psnr_matched": "as psnr, after each channel's mean and deviation are set to the truth's (the paper's value)",
+    "ssim_matched": "as ssim, after each channel's mean and deviation are set to the truth's (the paper's value)",
+}
+_SMALLEST = 11  # pixels, the window of SSIM
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of one metric over all files."""
+
+    mean: float
+    low: float  # bootstrap interval of the mean, 95 %
+    high: float
+    count: int  # files it is taken over
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score_folder` found."""
+
+    files: Mapping[str, Mapping[str, float]]  # file name of the result -> metric -> value
+    summary: Mapping[str, Mean]  # by metric
+    failed: Sequence[tuple[str, str]] = ()  # (file name of the result, why its pair could not be read)
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: counts, protocol, summary, files, failures. Values that are not finite become None."""
+        return {
+            "found": len(self.files) + len(self.failed),
+            "scored": len(self.files),
+            "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
+            "protocol": {name: PROTOCOL[name] for name in self.summary if name in PROTOCOL},
+            "summary": {name: _finite(vars(mean)) for name, mean in self.summary.items()},
+            "files": {name: _finite(values) for name, values in self.files.items()},
+        }
+
+    def write_csv(self, path: Path) -> None:
+        """One line per scored file and one column per metric, written in one step."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["file", *self.summary])
+        writer.writerows([name, *values.values()] for name, values in self.files.items())
+        atomic_write(path, text.getvalue())
+
+
+def pair_by_stem(results: Path, truth: Path) -> list[Pair]:
+    """The pictures of two folders, paired by file name without its ending and sorted by it.
+
+    Raises BadInput, naming the first few, when a picture has no partner or when two of a folder share a name.
+    """
+    left, right = _by_stem(results), _by_stem(truth)
+    alone = [f"{left[stem].name} only in {results}" for stem in sorted(left.keys() - right.keys())]
+    alone += [f"{right[stem].name} only in {truth}" for stem in sorted(right.keys() - left.keys())]
+    if alone:
+        raise BadInput(f"Every result needs a truth of the same name, but {_first_few(alone)}; add or remove these.")
+    return [(left[stem], right[stem]) for stem in sorted(left)]
+
+
+def score_folder(
+    results: Path,
+    truth: Path,
+    *,
+    extra: Mapping[str, Score] | None = None,
+    rng: Callable[[], np.random.Generator] = lambda: np.random.default_rng(0),
+    track: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
+) -> Scores:
+    """Score every picture of `results` against the one of the same name in `truth`.
+
+    `extra` adds metrics, ready made, to PSNR and SSIM. `rng` makes the generator of the bootstrap, a new one for each
+    metric, so that all metrics see the same resampling. `track` may wrap the pairs to show progress (as
+    `rich.progress.track` does). A file that cannot be read is listed as failed and the rest goes on.
+
+    Raises BadInput when the pairing is not complete, when the sizes of a pair differ (nothing is resized here), when a
+    picture is smaller than the window of SSIM, and when nothing could be read.
+    """
+    metrics = {**METRICS, **(extra or {})}
+    files: dict[str, dict[str, float]] = {}
+    failed: list[tuple[str, str]] = []
+    for restored_path, truth_path in track(pair_by_stem(results, truth)):
+        try:
+            restored, target = _read_pair(restored_path, truth_path)
+        except UnreadableImage as error:
+            failed.append((restored_path.name, str(error)))
+        else:
+            files[restored_path.name] = _score(restored, target, metrics)
+    if not files:
+        raise BadInput(f"None of the {len(failed)} pairs of {results} and {truth} could be read; {failed[0][1]}")
+    return Scores(files, {name: _mean([f[name] for f in files.values()], rng()) for name in metrics}, failed)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    paths = list_images(folder)
+    twice = sorted(stem for stem, count in Counter(path.stem for path in paths).items() if count > 1)
+    if twice:
+        names = [" and ".join(path.name for path in paths if path.stem == stem) for stem in twice]
+        raise BadInput(f"{folder} holds several pictures of one name: {_first_few(names)}; keep one of each.")
+    return {path.stem: path for path in paths}
+
+
+def _first_few(names: Sequence[str], most: int = 3) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _read_pair(restored_path: Path, truth_path: Path) -> tuple[Tensor, Tensor]:
+    restored, truth = read_image(restored_path)[None], read_image(truth_path)[None]
+    if restored.shape != truth.shape:
+        raise BadInput(
+            f"{restored_path} has {_size(restored)} pixels and {truth_path} has {_size(truth)}; "
+            "make them one size, since scores of resized pictures mean something else."
+        )
+    if min(restored.shape[-2:]) < _SMALLEST:
+        raise BadInput(
+            f"{restored_path} has {_size(restored)} pixels; scoring needs at least {_SMALLEST} x {_SMALLEST}."
+        )
+    return restored, truth
+
+
+@torch.no_grad()
+def _score(restored: Tensor, truth: Tensor, metrics: Mapping[str, Score]) -> dict[str, float]:
+    return {name: metric(restored, truth).item() for name, metric in metrics.items()}
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[-1]} x {image.shape[-2]}"
+
+
+def _mean(values: Sequence[float], rng: np.random.Generator) -> Mean:
+    """A metric that gives NaN somewhere has no mean: it is not left out in silence."""
+    if any(map(math.isnan, values)):
+        return Mean(math.nan, math.nan, math.nan, len(values))
+    return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
