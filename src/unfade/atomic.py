@@ -3,10 +3,13 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from unfade.errors import DiskFull
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
@@ -20,23 +23,44 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 def write_through(path: Path, write: Callable[[Path], object]) -> None:
     """The same for writers that want a file name: `write` fills a temporary file beside `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with room_for(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary_beside(path)
+        try:
+            write(temporary)
+            _to_disk(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Inside, running out of space (or of quota) raises DiskFull, whichever library does the writing."""
     try:
-        write(temporary)
-        _to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        yield
+    except Exception as error:
+        if _is_full(error):
             raise DiskFull(
                 f"{path} could not be written because the disk is full; free some space and run again."
             ) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """torch wraps the OSError in a RuntimeError; safetensors keeps nothing of it but its text."""
+    if error is None:
+        return False
+    known = isinstance(error, OSError) and error.errno in FULL
+    told = any(f"(os error {code})" in str(error) for code in FULL)
+    return known or told or _is_full(error.__cause__ or error.__context__)
+
+
+def _temporary_beside(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    return Path(name)
 
 
 def _to_disk(path: Path) -> None:

@@ -16,7 +16,7 @@ def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = 
     from unfade.store.zoo import MODELS, path_of
 
     where = o.choose_device(device)
-    weights = {name: path_of(model).exists() for name, model in MODELS.items()}
+    weights = {name: path_of(model).exists() for name, model in MODELS.items() if model.built_in}
     seconds = _seconds_per_face(where) if all(weights.values()) else {}
     result: dict[str, object] = {
         "python": platform.python_version(),

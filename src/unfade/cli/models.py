@@ -1,6 +1,7 @@
 """The command `unfade models`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,23 @@ def list_models(as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     finish({"models": rows}, as_json=as_json, quiet=quiet)
 
 
+@app.command("import")
+def import_model(
+    name: Annotated[str, typer.Argument(help="Name of a model that does not come with unfade: lpips-vgg.")],
+    files: Annotated[list[Path], typer.Argument(help="Its published files, in the order that the model names.")],
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Convert published weights that you have downloaded, once. lpips-vgg: torchvision's VGG16, then LPIPS' heads."""
+    from unfade.recipes.lpips import import_lpips
+
+    importers = {"lpips-vgg": import_lpips}
+    if name not in importers:
+        raise UnknownModel(f"{name} is not imported from files; there are: {', '.join(importers)}.")
+    path = importers[name](files)
+    finish({"name": name, "path": str(path)}, as_json=as_json, quiet=quiet, lines=[f"{name}: {path}"])
+
+
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: o.Json = False, quiet: o.Quiet = False
@@ -34,7 +52,8 @@ def show(
     if name not in MODELS:
         raise UnknownModel(f"There is no model named {name}; there are: {', '.join(MODELS)}.")
     path = path_of(MODELS[name])
-    row = {**asdict(MODELS[name]), "path": str(path), "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    stored = {"bytes": path.stat().st_size, "sha256": sha256_of(path)} if path.exists() else {"bytes": "not imported"}
+    row = {**asdict(MODELS[name]), "path": str(path), **stored}
     card = read_card(path)
     lines = [f"{key}: {value}" for key, value in {**row, **card}.items()]
     finish({**row, "card": card}, as_json=as_json, quiet=quiet, lines=lines)

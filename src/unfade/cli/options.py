@@ -33,7 +33,7 @@ MicroBatch = Annotated[int | None, typer.Option(help="Pictures per forward pass;
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate to begin with.")]
 Flip = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the pairs.")]
 HoldOut = Annotated[float | None, typer.Option(help="Share of the pairs that is only watched.")]
-Perceptual = Annotated[str | None, typer.Option(help="prior or none.")]
+Perceptual = Annotated[str | None, typer.Option(help="prior, lpips or none.")]
 PerceptualWeight = Annotated[float | None, typer.Option(help="Weight of the perceptual term.")]
 GanWeight = Annotated[float | None, typer.Option(help="Weight of the adversarial term; 0: no discriminator.")]
 Real = Annotated[Path | None, typer.Option(help="Folder of clean faces for the discriminator.")]

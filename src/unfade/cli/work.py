@@ -11,6 +11,7 @@ from unfade.cli.console import failure_lines, finish, progress, sum_line, table
 from unfade.errors import BadInput
 
 if TYPE_CHECKING:
+    from unfade.recipes.adapt import Adapted
     from unfade.store.runs import Entry
 
 Photos = Annotated[Path, typer.Argument(help="Folder of degraded photos.")]
@@ -68,23 +69,20 @@ def adapt(
     done = run(
         photos, out, settings, real=real, truth=truth, device=o.choose_device(device), progress=progress(quiet=quiet)
     )
-    counts = done.counts
+    _finish_adapted(done, as_json, quiet)
+
+
+def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:
+    counts = done.counts.as_dict()
+    places = {"restorer": done.restorer, "restored": done.restorer.parent / "restored", "report": done.report}
     result = {
-        **counts.as_dict(),
+        **counts,
         "seconds": done.seconds,
         "failures": [list(failure) for failure in done.failures],
-        "restorer": str(done.restorer),
-        "restored": str(out / "restored"),
-        "report": str(done.report),
+        **{name: str(path) for name, path in places.items()},
     }
-    lines = [
-        sum_line(counts.as_dict()),
-        *failure_lines(done.failures),
-        f"adapted restorer: {done.restorer}",
-        f"restored photos: {out / 'restored'}",
-        f"report: {done.report}",
-    ]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts.failed)
+    lines = [sum_line(counts), *failure_lines(done.failures), *(f"{name}: {path}" for name, path in places.items())]
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
 
 
 def restore(

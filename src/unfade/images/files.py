@@ -4,6 +4,7 @@ Inside the library an image is a float32 tensor (3, H, W) or (B, 3, H, W), RGB, 
 """
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from unfade.atomic import atomic_write
 from unfade.errors import BadInput, UnreadableImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+
+DAMAGED = (OSError, SyntaxError, ValueError, IndexError, struct.error)  # what Pillow raises for files that are
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,10 @@ def read_picture(path: Path) -> Picture:
             _refuse_animation(path, image)
             image.load()
             return _to_picture(image)
-    except UnidentifiedImageError as error:
-        raise UnreadableImage(f"{path} is not a picture that can be read; convert it to PNG or JPEG.") from error
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{path} has too many pixels; make it smaller first ({error}).") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        reason = f"{path} is damaged or cut off ({size:,} bytes: {error}); get the file again from its source."
-        raise UnreadableImage(reason) from error
+    except DAMAGED as error:
+        raise UnreadableImage(_what_is_wrong(path, error)) from error
 
 
 def read_image(path: Path) -> Tensor:
@@ -87,6 +86,17 @@ def from_bytes(levels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(levels)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
 
 
+def _what_is_wrong(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:  # the system's; Pillow's own have no number
+        return f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
+    size = path.stat().st_size
+    if not size:
+        return f"{path} is empty; get the file again from its source."
+    if isinstance(error, UnidentifiedImageError):
+        return f"{path} is not a picture that can be read; convert it to PNG or JPEG."
+    return f"{path} is damaged or cut off ({size:,} bytes: {error}); get the file again from its source."
+
+
 def _refuse_animation(path: Path, image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format in ("GIF", "WEBP", "PNG"):  # several pages of a TIFF or MPO are not a film
@@ -95,31 +105,27 @@ def _refuse_animation(path: Path, image: Image.Image) -> None:
 
 def _to_picture(image: Image.Image) -> Picture:
     notes: list[str] = []
+    image = ImageOps.exif_transpose(image)  # first: what follows does not keep the EXIF
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         image = _from_16_bit(image)
         notes.append("16 bits brought to 8")
     if image.has_transparency_data:
         image = _over_white(image)
         notes.append("transparency laid over white")
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode != "RGB":
-        notes.append(f"{_mode_name(upright.mode)} converted to RGB")
-        upright = upright.convert("RGB")
-    return Picture(from_bytes(np.asarray(upright)), tuple(notes))
+    if image.mode != "RGB":
+        notes.append(f"{_mode_name(image.mode)} converted to RGB")
+        image = image.convert("RGB")
+    return Picture(from_bytes(np.asarray(image)), tuple(notes))
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     levels = np.asarray(image).astype(np.float64) / 257  # 65535 becomes 255
-    grey = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-    grey.info.update(image.info)
-    return grey
+    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
 
 
 def _over_white(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
-    flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    flat.info.update({k: v for k, v in image.info.items() if k == "exif"})
-    return flat
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
 def _mode_name(mode: str) -> str:

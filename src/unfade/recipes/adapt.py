@@ -18,6 +18,7 @@ from unfade.images.files import list_images
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
+from unfade.recipes.lpips import load_lpips
 from unfade.report.page import Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, Perceptual
@@ -156,6 +157,7 @@ def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
 
 PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "prior": lambda prior: PriorFeatures(prior.unet),
+    "lpips": lambda prior: load_lpips(device=next(prior.parameters()).device),
     "none": lambda prior: None,
 }
 

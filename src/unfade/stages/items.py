@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unfade.errors import BadInput, UnfadeError
+from unfade.errors import BadInput, DiskFull, UnfadeError
 from unfade.images.files import read_picture, write_png
 from unfade.images.filters import fit_square
 from unfade.progress import Advance, Progress, silent
@@ -77,6 +77,8 @@ def _pending(
     for path in paths:
         try:
             item = _open(stage, path, out, journal, taken)
+        except DiskFull:
+            raise
         except UnfadeError as error:
             journal.record(Entry(stage.name, path.name, "failed", reason=str(error)))
             item = None
@@ -90,17 +92,24 @@ def _open(stage: Stage, path: Path, out: Path, journal: Journal, taken: dict[str
     target = out / f"{path.stem}.png"
     if target.name in taken:
         raise BadInput(f"{path} would get the same name as {taken[target.name]}, {target.name}; rename one of the two.")
-    taken[target.name] = path.name
-    item = load_item(path, stage.size)
     before = journal.entry(stage.name, path.name)
-    ours = before is not None and before.output == target.name
-    if target.exists() and not ours:
-        reason = f"{target} is there already and was not made by this run; move it away or name another folder."
+    if target.exists() and (before is None or before.output != target.name):
+        reason = f"{target} is there already and was not made from {path} by this run; move it or name another folder."
         journal.record(Entry(stage.name, path.name, "skipped", reason=reason))
         return None
+    item = _load_or_withdraw(stage, path, target)
+    taken[target.name] = path.name
     if target.exists() and before is not None and before.status == "done" and before.key == _key(stage, item):
         return None
     return item
+
+
+def _load_or_withdraw(stage: Stage, path: Path, target: Path) -> Item:
+    try:
+        return load_item(path, stage.size)
+    except UnfadeError:
+        target.unlink(missing_ok=True)  # of this item as it was before: it must not pass for the result
+        raise
 
 
 def _work_on(stage: Stage, items: list[Item], out: Path, journal: Journal, advance: Advance) -> None:
@@ -111,20 +120,29 @@ def _work_on(stage: Stage, items: list[Item], out: Path, journal: Journal, advan
         spent += amount
         advance(amount)
 
-    results = stage.work(items, counted)
-    for item, result in zip(items, results.cpu(), strict=True):
-        journal.record(_written(stage, item, result, out, journal))
+    try:
+        for item, result in zip(items, stage.work(items, counted).cpu(), strict=True):
+            journal.record(_written(stage, item, result, out, journal))
+    except DiskFull:
+        raise
+    except UnfadeError as error:  # these pictures cannot be worked on: they are of one shape
+        for item in items:
+            journal.record(_failed(stage, item, str(error), out))
     advance(len(items) - spent)
 
 
 def _written(stage: Stage, item: Item, result: Tensor, out: Path, journal: Journal) -> Entry:
     if not bool(torch.isfinite(result).all()):
-        reason = f"{item.name}: the network gave values that are not numbers; try --precision float32."
-        return Entry(stage.name, item.name, "failed", reason=reason)
+        return _failed(stage, item, "the network gave values that are not numbers; try --precision float32.", out)
     target = out / f"{Path(item.name).stem}.png"
     journal.record(Entry(stage.name, item.name, "begun", output=target.name))
     write_png(target, result)
     return Entry(stage.name, item.name, "done", key=_key(stage, item), notes=item.notes, output=target.name)
+
+
+def _failed(stage: Stage, item: Item, reason: str, out: Path) -> Entry:
+    (out / f"{Path(item.name).stem}.png").unlink(missing_ok=True)  # of an earlier pass, as in _load_or_withdraw
+    return Entry(stage.name, item.name, "failed", reason=f"{item.name}: {reason}")
 
 
 def _key(stage: Stage, item: Item) -> str:

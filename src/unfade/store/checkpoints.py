@@ -31,7 +31,7 @@ def save_weights(
 ) -> None:
     """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are."""
     header = {"architecture": architecture, "config": json.dumps(config)}
-    state = {k: (v.to(dtype) if v.is_floating_point() else v).contiguous() for k, v in network.state_dict().items()}
+    state = {k: _stored(v, dtype) for k, v in network.state_dict().items()}
     write_through(path, lambda temporary: save_file(state, temporary, header))
 
 
@@ -99,6 +99,12 @@ def _header(file: Any, path: Path) -> tuple[str, dict[str, Any]]:
     if "architecture" not in header or "config" not in header:
         raise BadCheckpoint(f"{path} does not say which network it is for; it was not written by unfade.")
     return header["architecture"], json.loads(header["config"])
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy: safetensors refuses tensors that share memory."""
+    kept = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    return kept.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from unfade.atomic import atomic_write
+from unfade.atomic import atomic_write, room_for
 from unfade.errors import OutputConflict
 
 Status = Literal["begun", "done", "skipped", "failed", "no_face"]
@@ -59,19 +59,19 @@ class Journal:
         self.path = path
         self._entries: dict[tuple[str, str], Entry] = {}
         if path.exists():
-            for line in path.read_text().splitlines():
+            for line in path.read_bytes().split(b"\n"):
                 self._remember(line)
 
     def record(self, entry: Entry) -> None:
-        """Add an entry and wait until it is on the disk."""
+        """Add an entry and wait until it is on the disk. Raises DiskFull; the entry does not count then."""
+        line = json.dumps(asdict(entry)).encode() + b"\n"  # ASCII: file names may hold anything, even half characters
+        with room_for(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(b"\n" + line if file.tell() and self._ends_in_a_part() else line)
+                file.flush()
+                os.fsync(file.fileno())
         self._entries[entry.stage, entry.item] = entry
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            if file.tell() and self._ends_in_a_part():
-                file.write(b"\n")
-            file.write(json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
 
     def entry(self, stage: str, item: str) -> Entry | None:
         """The last entry of an item in a stage."""
@@ -81,10 +81,10 @@ class Journal:
         """The last entries of all items of a stage, in the order of their first mention."""
         return [entry for (name, _), entry in self._entries.items() if name == stage]
 
-    def _remember(self, line: str) -> None:
+    def _remember(self, line: bytes) -> None:
         try:
             values = json.loads(line)
-        except json.JSONDecodeError:
+        except ValueError:
             return  # the part of a line that a killed run left; its item is done again
         entry = Entry(**{**values, "notes": tuple(values["notes"])})
         self._entries[entry.stage, entry.item] = entry
@@ -109,11 +109,18 @@ def open_run(
     path = folder / "run.json"
     wanted = json.loads(json.dumps(settings))
     if path.exists():
-        _check_same(folder, json.loads(path.read_text())["settings"], wanted)
+        _check_same(folder, _settings_in(path), wanted)
     else:
         content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
         atomic_write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return Journal(folder / "journal.jsonl")
+
+
+def _settings_in(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())["settings"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputConflict(f"{path} was not written by unfade; name another folder with --out.") from error
 
 
 def _check_same(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, OutputConflict
 from unfade.progress import Progress, silent
+from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
 from unfade.training.ema import MovingAverage
 from unfade.training.modes import mode, seeded
@@ -143,12 +144,12 @@ class _Run:
 
     def _accumulate(self, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        parts = list(zip(*(torch.split(part, self.settings.micro_batch) for part in batch), strict=True))
-        for part in parts:
+        for part in zip(*(torch.split(tensor, self.settings.micro_batch) for tensor in batch), strict=True):
             on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
                 terms = self.objective(self.model, *on_device)
-            torch.autograd.backward(torch.stack(list(terms.values())).sum() / len(parts))
+            share = len(part[0]) / len(batch[0])  # the last part may be smaller
+            torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
             self.objective.after_backward()
             self._pending.append({name: term.detach() for name, term in terms.items()})
 
@@ -180,21 +181,18 @@ class _Run:
             "history": {"losses": self.history.losses, "validations": self.history.validations},
             "pending": self._pending,
         }
-        write_through(path, lambda temporary: torch.save(state, temporary))
+        write_through(path, lambda temporary: _write(state, temporary))
 
     def resume(self, path: Path) -> int:
         state = _read(path)
-        if state["settings"] != _fingerprint(self.settings):
-            raise OutputConflict(
-                f"{path} was made with other settings; name a new output, or remove it to start again."
-            )
-        self.model.load_state_dict(state["model"])
+        _check_same(path, state.get("settings"), _fingerprint(self.settings))
+        load_state(self.model, state["model"], path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.history = History(**state["history"])
-        self._pending = state["pending"]
+        self._pending = [{name: term.to(self.device) for name, term in row.items()} for row in state["pending"]]
         return int(state["step"])
 
 
@@ -204,6 +202,22 @@ def _fingerprint(settings: LoopSettings) -> dict[str, Any]:
     for name in ("steps", "checkpoint_every", "validate_every"):
         del kept[name]
     return {**kept, "betas": list(settings.betas)}
+
+
+def _check_same(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    if found is None:
+        raise BadCheckpoint(f"{path} is not a checkpoint of a training; name another file, or remove it.")
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            raise OutputConflict(
+                f"{path} was made with {name} = {found.get(name)}, now it is {value}; "
+                "name a new output, or remove it to start again."
+            )
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # a path would go to C++, which does not say that the disk is full
+        torch.save(state, file)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,3 @@
+from tiny_models import models
+
+__all__ = ["models"]

@@ -1,0 +1,182 @@
+"""The main job, end to end on tiny networks: results, resuming after a kill, bad input, settings that count."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from adapt_settings import small
+from tiny_models import write_faces
+from unfade.errors import BadInput, OutputConflict
+from unfade.images.files import read_image
+from unfade.recipes.adapt import AdaptSettings, adapt
+from unfade.recipes.restore import restore
+from unfade.restorers.load import load_restorer
+from unfade.store.checkpoints import read_weights
+
+Models = tuple[Path, Path]
+CHILD = Path(__file__).with_name("adapt_child.py")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_weights(run / "restorer.safetensors").state
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_everything_is_there(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 5)
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    run = tmp_path / "run"
+    names = [f"face{i:02d}.png" for i in range(5)]
+    for folder in ("faces", "pretrained", "targets", "restored"):
+        assert sorted(path.name for path in (run / folder).iterdir()) == names
+    assert done.counts.as_dict() == {"found": 5, "done": 5, "skipped": 0, "failed": 0, "no_face": 0}
+    assert json.loads((run / "restorer.json").read_text())["pairs"] == 5
+    assert not list(run.glob("*.training"))
+    assert "face04.png" in (run / "report.html").read_text()
+    assert [row["step"] for row in done.history.losses] == [10, 12]
+    assert not same(weights(run), read_weights(models[0]).state)
+    adapted = load_restorer(run)
+    face = read_image(run / "faces" / names[0])[None]
+    restored = read_image(run / "restored" / names[0])
+    assert (adapted(face)[0].clamp(-1, 1) - restored).abs().max() <= 1.01 / 255
+
+
+def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 3)
+    first = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.png")}
+    state = (tmp_path / "run" / "restorer.safetensors").stat().st_mtime_ns
+    second = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.png")} == before
+    assert (tmp_path / "run" / "restorer.safetensors").stat().st_mtime_ns == state
+    assert second.counts == first.counts
+    assert second.history == first.history
+
+
+def test_more_photos_later_are_taken_in(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 3)
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    kept = (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns
+    write_faces(tmp_path / "photos", 1, first=3)
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    assert done.counts.done == 4
+    assert (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns == kept
+
+
+def child(photos: Path, out: Path, models: Models) -> "subprocess.Popen[str]":
+    command = [sys.executable, str(CHILD), str(photos), str(out), *map(str, models)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHILD.parent)
+
+
+def test_killed_three_times_equals_uninterrupted(models: Models, tmp_path: Path) -> None:
+    """SIGKILL at random moments, then again and again: the restorer is the same bit for bit."""
+    photos = tmp_path / "photos"
+    write_faces(photos, 4)
+    with child(photos, tmp_path / "whole", models) as process:
+        events = len(process.communicate()[0].splitlines())
+    draw = random.Random(2026)
+    for moment in sorted(draw.randrange(2, events) for _ in range(3)):
+        with child(photos, tmp_path / "killed", models) as process:
+            assert process.stdout is not None
+            for _ in range(moment // 2):  # the run before has done a part already
+                process.stdout.readline()
+            process.kill()
+    with child(photos, tmp_path / "killed", models) as process:
+        process.communicate()
+        assert process.wait() == 0
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    for folder in ("targets", "restored"):
+        for path in sorted((tmp_path / "whole" / folder).iterdir()):
+            assert path.read_bytes() == (tmp_path / "killed" / folder / path.name).read_bytes()
+    journal = [json.loads(line) for line in (tmp_path / "killed" / "journal.jsonl").read_text().splitlines()]
+    assert {entry["status"] for entry in journal} == {"begun", "done"}
+
+
+def test_bad_pictures_fail_alone(models: Models, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    good = write_faces(photos, 3)
+    (photos / "notes.jpg").write_text("not a picture")
+    (photos / "cut.png").write_bytes(good[0].read_bytes()[:200])
+    done = adapt(photos, tmp_path / "run", small(*models))
+    counts = done.counts
+    assert (counts.found, counts.done, counts.failed) == (5, 3, 2)
+    assert {name for name, _ in done.failures} == {"notes.jpg", "cut.png"}
+    assert not (tmp_path / "run" / "restored" / "notes.png").exists()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "notes.jpg" in report
+    assert "cut.png" in report
+
+
+def test_nothing_usable_is_said_plainly(models: Models, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("no")
+    with pytest.raises(BadInput, match=r"None of the 1 pictures .*a\.jpg"):
+        adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+
+
+def test_other_settings_need_another_folder(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 2)
+    settings = small(*models)
+    adapt(tmp_path / "photos", tmp_path / "run", settings)
+    with pytest.raises(OutputConflict, match="factor = 4, now it is 2"):
+        adapt(tmp_path / "photos", tmp_path / "run", replace(settings, targets=replace(settings.targets, factor=2)))
+    bigger = replace(settings, targets=replace(settings.targets, batch=1))
+    assert adapt(tmp_path / "photos", tmp_path / "run", bigger).counts.done == 2
+
+
+def test_the_input_is_never_the_output(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 1)
+    with pytest.raises(OutputConflict, match="is also the input"):
+        adapt(tmp_path / "photos", tmp_path / "photos", small(*models))
+
+
+CHANGES: dict[str, Callable[[AdaptSettings], AdaptSettings]] = {
+    "perceptual": lambda s: replace(s, perceptual="none"),
+    "perceptual weight": lambda s: replace(s, losses=replace(s.losses, perceptual_weight=0.1)),
+    "gan weight": lambda s: replace(s, losses=replace(s.losses, gan_weight=0.0)),
+    "flip": lambda s: replace(s, finetune=replace(s.finetune, flip=False)),
+    "start": lambda s: replace(s, targets=replace(s.targets, start=10)),
+    "seed": lambda s: replace(s, targets=replace(s.targets, seed=1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_settings_have_an_effect(
+    change: Callable[[AdaptSettings], AdaptSettings], models: Models, tmp_path: Path
+) -> None:
+    write_faces(tmp_path / "photos", 2)
+    plain = small(*models)
+    adapt(tmp_path / "photos", tmp_path / "plain", plain)
+    adapt(tmp_path / "photos", tmp_path / "changed", change(plain))
+    assert not same(weights(tmp_path / "plain"), weights(tmp_path / "changed"))
+
+
+def test_real_faces_and_truth(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 2)
+    write_faces(tmp_path / "real", 3, first=50)
+    adapt(tmp_path / "photos", tmp_path / "plain", small(*models))
+    real = tmp_path / "real"
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), real=real, truth=tmp_path / "photos")
+    assert not same(weights(tmp_path / "plain"), weights(tmp_path / "run"))
+    rows = {row["against the truth"]: row for row in done.page.scores}
+    assert rows.keys() == {"input", "pre-trained", "target", "adapted"}
+    assert rows["input"]["psnr"] == float("inf")
+
+
+def test_restore_with_a_run(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 2)
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    entries = restore(tmp_path / "photos", tmp_path / "again", tmp_path / "run")
+    assert [entry.status for entry in entries] == ["done", "done"]
+    for name in ("face00.png", "face01.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / "restored" / name).read_bytes()

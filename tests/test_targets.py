@@ -1,0 +1,192 @@
+"""Pseudo targets: Algorithm 1 from restorer to clean image, without influence of company, and every setting."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from networks import CountingNoise, ToyRestorer, fake_prior, tiny_prior
+from recorded import picture
+from unfade.diffusion.guidance import LowFrequency
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.diffusion.sampler import ImageNoise, sample
+from unfade.images.files import read_image, write_png
+from unfade.images.filters import resize
+from unfade.stages.targets import TargetSettings, make_targets, pseudo_target
+from unfade.store.runs import Journal
+
+QUICK = TargetSettings(spacing="20", start=6, free_from=3, factor=4, batch=2)
+
+
+@pytest.fixture(scope="module")
+def prior() -> DiffusionPrior:
+    return tiny_prior(QUICK.spacing)
+
+
+def targets_of(faces: Tensor, seeds: Iterable[int], prior: DiffusionPrior, settings=QUICK) -> Tensor:
+    return pseudo_target(faces, ToyRestorer(), prior, ImageNoise(seeds), settings)
+
+
+def test_a_target_does_not_depend_on_company_or_order(prior):
+    faces, seeds = picture(32, 32, 1, count=4), [11, 12, 13, 14]
+    together = targets_of(faces, seeds, prior)
+    alone = torch.cat([targets_of(faces[i : i + 1], seeds[i : i + 1], prior) for i in range(4)])
+    order = [2, 0, 3, 1]
+    shuffled = targets_of(faces[order], [seeds[i] for i in order], prior)
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+    torch.testing.assert_close(shuffled, together[order], atol=1e-4, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 0.1
+
+
+def test_a_target_is_the_chain_from_the_restored_face(prior):
+    face, restorer = picture(32, 32, 1), ToyRestorer()
+    target = pseudo_target(face, restorer, prior, CountingNoise(), QUICK)
+    guidance = LowFrequency(restorer(face).detach().clamp(-1, 1), 6, 3, 4)
+    expected = sample(prior, guidance, CountingNoise(), face)
+    assert expected.abs().max() > 1
+    assert torch.equal(target, expected.clamp(-1, 1))
+    assert not target.requires_grad
+
+
+def test_the_restored_face_is_clamped_before_the_prior_sees_it(prior):
+    face = picture(32, 32, 1)
+    clamped = (5 * face).clamp(-1, 1)
+
+    class Loud(nn.Module):
+        def forward(self, face: Tensor) -> Tensor:
+            return 5 * face
+
+    loud = pseudo_target(face, Loud(), prior, CountingNoise(), QUICK)
+    assert torch.equal(loud, pseudo_target(clamped, nn.Identity(), prior, CountingNoise(), QUICK))
+
+
+def test_a_prior_of_another_size_gets_the_restored_face_resized(prior):
+    face, restorer = picture(64, 64, 1), ToyRestorer(64)
+    target = pseudo_target(face, restorer, prior, CountingNoise(), QUICK)
+    small = resize(restorer(face).detach().clamp(-1, 1), 32, 32)
+    assert target.shape == (1, 3, 32, 32)
+    assert torch.equal(target, pseudo_target(small, nn.Identity(), prior, CountingNoise(), QUICK))
+
+
+def test_the_papers_setting_is_the_default():
+    draws, steps, prior = CountingNoise(), [], fake_prior()
+    paper = TargetSettings()
+    pseudo_target(picture(32, 32, 1), ToyRestorer(), prior, draws, paper, lambda: steps.append(1))
+    assert (len(prior.schedule), len(steps), draws.draws) == (250, 150, 211)
+    assert (paper.spacing, paper.update, paper.factor) == ("250", "ddpm", 16)
+
+
+def test_the_filter_keeps_its_width_relative_to_the_face():
+    factors = {size: TargetSettings().for_size(size).factor for size in (1024, 512, 256, 128, 32, 16)}
+    assert factors == {1024: 32, 512: 16, 256: 8, 128: 4, 32: 1, 16: 1}
+    assert replace(TargetSettings(seed=3, factor=8), factor=2) == TargetSettings(seed=3, factor=8).for_size(128)
+
+
+def test_bfloat16_reaches_the_networks_only():
+    seen: list[torch.dtype] = []
+
+    def answer(x: Tensor, t: Tensor) -> Tensor:
+        seen.append((x.flatten(1) @ x.flatten(1).T).dtype)
+        assert x.dtype == torch.float32
+        return x
+
+    for bf16 in (False, True):
+        target = pseudo_target(
+            picture(32, 32, 1), ToyRestorer(), fake_prior(answer, "20"), CountingNoise(), replace(QUICK, bf16=bf16)
+        )
+        assert target.dtype == torch.float32
+    assert seen == [torch.float32] * 6 + [torch.bfloat16] * 6
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("faces")
+    paths = [folder / f"{name}.png" for name in "abc"]
+    for path, face in zip(paths, picture(32, 32, 1, count=3), strict=True):
+        write_png(path, face)
+    return paths
+
+
+def made(faces: Iterable[Path], out: Path, prior: DiffusionPrior, settings: TargetSettings) -> dict[str, Tensor]:
+    """The targets of the stage, by name."""
+    entries = make_targets(
+        faces, out, ToyRestorer(), prior, size=32, settings=settings, journal=Journal(out / "journal.jsonl")
+    )
+    assert [entry.status for entry in entries] == ["done"] * len(entries)
+    return {entry.item: read_image(out / entry.output) for entry in entries}
+
+
+CHANGES = {
+    "spacing": "25",
+    "start": 7,
+    "free_from": 4,
+    "factor": 8,
+    "update": "ddim",
+    "bf16": True,
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def usual(faces, tmp_path_factory) -> dict[str, Tensor]:
+    return made(faces, tmp_path_factory.mktemp("usual"), tiny_prior(), QUICK)
+
+
+def test_every_setting_of_the_result_is_tried():
+    assert {field.name for field in fields(TargetSettings)} == {*CHANGES, "batch"}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_setting_has_an_effect(faces, usual, tmp_path, prior, name):
+    targets = made(faces, tmp_path, prior, replace(QUICK, **{name: CHANGES[name]}))
+    assert targets.keys() == usual.keys()
+    assert all(not torch.equal(targets[item], usual[item]) for item in usual)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_size_of_the_batch_and_the_order_of_the_files_have_none(faces, usual, tmp_path, prior, batch):
+    targets = made(reversed(faces), tmp_path, prior, replace(QUICK, batch=batch))
+    assert targets.keys() == usual.keys()
+    level = 2 / 255  # files are rounded to 8 bit
+    assert all((targets[item] - usual[item]).abs().max() <= 1.01 * level for item in usual)
+    assert all((targets[item] != usual[item]).float().mean() < 0.01 for item in usual)
+
+
+def test_the_batch_is_the_number_of_faces_denoised_together(faces, tmp_path):
+    sizes: list[int] = []
+
+    def answer(x: Tensor, t: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x
+
+    made(faces, tmp_path, fake_prior(answer), replace(QUICK, batch=2))
+    assert sizes == [2] * 6 + [1] * 6
+
+
+def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path, prior):
+    for name in ("first.png", "second.png"):
+        write_png(tmp_path / name, picture(32, 32, 1)[0])
+    amounts: list[float] = []
+
+    class Told:
+        def __init__(self, label, total, *, start=0):
+            assert (label, total) == ("targets", 2)
+
+        def __enter__(self):
+            return amounts.append
+
+        def __exit__(self, *error):
+            return None
+
+    out = tmp_path / "targets"
+    make_targets(
+        sorted(tmp_path.glob("*.png")), out, ToyRestorer(), prior, size=32, settings=QUICK,
+        journal=Journal(tmp_path / "journal.jsonl"), progress=Told,
+    )  # fmt: skip
+    assert (out / "first.png").read_bytes() == (out / "second.png").read_bytes()
+    assert math.fsum(amounts) == pytest.approx(2)
+    assert len(amounts) == QUICK.start + 1
