@@ -18,7 +18,7 @@ from unfade.errors import BadInput, UnreadableImage
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
-DAMAGED = (OSError, SyntaxError, ValueError, IndexError, struct.error)  # what Pillow raises for files that are
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)  # as Pillow says it
 
 
 @dataclass(frozen=True)

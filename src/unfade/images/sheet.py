@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -35,4 +36,4 @@ def _titled(page: Tensor, titles: Sequence[str], side: int) -> Tensor:
     draw = ImageDraw.Draw(image)
     for x, title in enumerate(titles):
         draw.text((x * (side + GAP) + side // 2, TITLE // 2), title, "black", ImageFont.load_default(16), anchor="mm")
-    return from_bytes(image)
+    return from_bytes(np.asarray(image))
