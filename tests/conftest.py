@@ -1,3 +1,6 @@
+import torch
 from tiny_models import models
 
 __all__ = ["models"]
+
+torch.set_num_threads(1)  # the networks here are tiny: more threads would only wait for each other

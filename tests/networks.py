@@ -1,16 +1,13 @@
-"""Networks small enough for tests: the U-Net of the golden chains, fakes that know an answer, and a toy restorer."""
+"""Networks small enough for tests: the U-Net of the golden chains, and fakes that know an answer."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recorded import fill_module
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.nets.unet import UNet, UNetConfig
-from unfade.restorers.base import Restorer
-from unfade.training.objective import Objective
 
 B32 = UNetConfig(size=32, channels=32, channel_mult=(1, 2), res_blocks=(1, 1), attention_sizes=(16,), head_channels=32)
 
@@ -54,31 +51,3 @@ class CountingNoise:
     def __call__(self, like: Tensor) -> Tensor:
         self.draws += 1
         return torch.randn(like.shape, generator=self._generator)
-
-
-class ToyObjective(Objective):
-    """Mean absolute difference from the target."""
-
-    def forward(self, model: nn.Module, *batch: Tensor) -> dict[str, Tensor]:
-        face, target = batch[:2]
-        return {"l1": (model(face) - target).abs().mean()}
-
-
-class ToyRestorer(Restorer):
-    """Blurs a little and multiplies by a gain that can be learned."""
-
-    architecture = "toy"
-
-    def __init__(self, size: int = 32, gain: float = 0.9):
-        super().__init__()
-        self.size = size
-        self.gain = nn.Parameter(torch.tensor(gain))
-
-    def forward(self, face: Tensor) -> Tensor:
-        return self.gain * F.avg_pool2d(face, 3, stride=1, padding=1, count_include_pad=False)
-
-    def objective(self, settings: object = None, **parts: object) -> Objective:
-        return ToyObjective()
-
-    def config(self) -> dict[str, object]:
-        return {}

@@ -63,7 +63,7 @@ def test_a_network_learns_from_it():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[0] > losses[1] > losses[2]
 
 

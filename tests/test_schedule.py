@@ -1,5 +1,7 @@
 """The noise schedule and its respacing: parity with Improved DDPM, and the steps the paper names."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_any_number_of_steps_runs_from_first_to_last(count):
     kept = respaced(str(count)).t_model
     assert len(respaced(str(count))) == len(kept) == count
     assert (kept[0], kept[-1]) == (0, 999)
-    assert all(a < b for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a < b for a, b in pairwise(kept))
 
 
 def test_sections_have_their_own_density():

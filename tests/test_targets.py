@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from networks import CountingNoise, ToyRestorer, fake_prior, tiny_prior
+from networks import CountingNoise, fake_prior, tiny_prior
 from recorded import picture
+from toys import ToyRestorer
 from unfade.diffusion.guidance import LowFrequency
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.diffusion.sampler import ImageNoise, sample
+from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
 from unfade.stages.targets import TargetSettings, make_targets, pseudo_target
@@ -27,8 +28,12 @@ def prior() -> DiffusionPrior:
     return tiny_prior(QUICK.spacing)
 
 
+def toy_restorer(size: int = 32) -> nn.Module:
+    return ToyRestorer(size).eval()
+
+
 def targets_of(faces: Tensor, seeds: Iterable[int], prior: DiffusionPrior, settings=QUICK) -> Tensor:
-    return pseudo_target(faces, ToyRestorer(), prior, ImageNoise(seeds), settings)
+    return pseudo_target(faces, toy_restorer(), prior, ImageNoise(seeds), settings)
 
 
 def test_a_target_does_not_depend_on_company_or_order(prior):
@@ -43,13 +48,18 @@ def test_a_target_does_not_depend_on_company_or_order(prior):
 
 
 def test_a_target_is_the_chain_from_the_restored_face(prior):
-    face, restorer = picture(32, 32, 1), ToyRestorer()
+    face, restorer = picture(32, 32, 1), toy_restorer()
     target = pseudo_target(face, restorer, prior, CountingNoise(), QUICK)
     guidance = LowFrequency(restorer(face).detach().clamp(-1, 1), 6, 3, 4)
-    expected = sample(prior, guidance, CountingNoise(), face)
-    assert expected.abs().max() > 1
-    assert torch.equal(target, expected.clamp(-1, 1))
+    assert torch.equal(target, sample(prior, guidance, CountingNoise(), face).clamp(-1, 1))
     assert not target.requires_grad
+
+
+def test_a_target_is_clamped(monkeypatch):
+    monkeypatch.setitem(UPDATES, "loud", lambda prior, step, noise: 5 * step.x0)
+    loud = replace(QUICK, update="loud")
+    target = pseudo_target(picture(32, 32, 1), toy_restorer(), fake_prior(spacing="20"), CountingNoise(), loud)
+    assert target.abs().max() == 1
 
 
 def test_the_restored_face_is_clamped_before_the_prior_sees_it(prior):
@@ -65,7 +75,7 @@ def test_the_restored_face_is_clamped_before_the_prior_sees_it(prior):
 
 
 def test_a_prior_of_another_size_gets_the_restored_face_resized(prior):
-    face, restorer = picture(64, 64, 1), ToyRestorer(64)
+    face, restorer = picture(64, 64, 1), toy_restorer(64)
     target = pseudo_target(face, restorer, prior, CountingNoise(), QUICK)
     small = resize(restorer(face).detach().clamp(-1, 1), 32, 32)
     assert target.shape == (1, 3, 32, 32)
@@ -75,7 +85,7 @@ def test_a_prior_of_another_size_gets_the_restored_face_resized(prior):
 def test_the_papers_setting_is_the_default():
     draws, steps, prior = CountingNoise(), [], fake_prior()
     paper = TargetSettings()
-    pseudo_target(picture(32, 32, 1), ToyRestorer(), prior, draws, paper, lambda: steps.append(1))
+    pseudo_target(picture(32, 32, 1), toy_restorer(), prior, draws, paper, lambda: steps.append(1))
     assert (len(prior.schedule), len(steps), draws.draws) == (250, 150, 211)
     assert (paper.spacing, paper.update, paper.factor) == ("250", "ddpm", 16)
 
@@ -96,7 +106,7 @@ def test_bfloat16_reaches_the_networks_only():
 
     for bf16 in (False, True):
         target = pseudo_target(
-            picture(32, 32, 1), ToyRestorer(), fake_prior(answer, "20"), CountingNoise(), replace(QUICK, bf16=bf16)
+            picture(32, 32, 1), toy_restorer(), fake_prior(answer, "20"), CountingNoise(), replace(QUICK, bf16=bf16)
         )
         assert target.dtype == torch.float32
     assert seen == [torch.float32] * 6 + [torch.bfloat16] * 6
@@ -114,7 +124,7 @@ def faces(tmp_path_factory) -> list[Path]:
 def made(faces: Iterable[Path], out: Path, prior: DiffusionPrior, settings: TargetSettings) -> dict[str, Tensor]:
     """The targets of the stage, by name."""
     entries = make_targets(
-        faces, out, ToyRestorer(), prior, size=32, settings=settings, journal=Journal(out / "journal.jsonl")
+        faces, out, toy_restorer(), prior, size=32, settings=settings, journal=Journal(out / "journal.jsonl")
     )
     assert [entry.status for entry in entries] == ["done"] * len(entries)
     return {entry.item: read_image(out / entry.output) for entry in entries}
@@ -184,7 +194,7 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path,
 
     out = tmp_path / "targets"
     make_targets(
-        sorted(tmp_path.glob("*.png")), out, ToyRestorer(), prior, size=32, settings=QUICK,
+        sorted(tmp_path.glob("*.png")), out, toy_restorer(), prior, size=32, settings=QUICK,
         journal=Journal(tmp_path / "journal.jsonl"), progress=Told,
     )  # fmt: skip
     assert (out / "first.png").read_bytes() == (out / "second.png").read_bytes()

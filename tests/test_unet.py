@@ -27,6 +27,7 @@ CONFIGS = {
     "unet_b32": B32,
     "dr2_unet_b32_updown": UPDOWN32,
 }
+WITH_ATTENTION = ["input_blocks.3.1", "middle_block.1", "output_blocks.0.1", "output_blocks.1.1"]  # of B32
 PARITY = {"atol": 3e-5, "rtol": 0}
 
 
@@ -131,8 +132,9 @@ def test_level_ends_are_the_last_blocks_of_each_resolution(config):
 def test_attention_is_where_the_settings_say():
     blocks = [name for name, module in on_meta(UNetConfig()).named_modules() if name.endswith("proj_out")]
     assert len(blocks) == 22
-    without = on_meta(replace(B32, attention_sizes=())).state_dict()
-    assert {key.split(".")[0] for key in without if "qkv" in key} == {"middle_block"}
+    for change, places in (({"attention_sizes": ()}, ["middle_block.1"]), ({"size": 64, "patch": 2}, WITH_ATTENTION)):
+        keys = on_meta(replace(B32, **change)).state_dict()  # sides are those of the feature maps, patches folded
+        assert [key.removesuffix(".qkv.weight") for key in keys if key.endswith("qkv.weight")] == places
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Small things that tests of the stages and of the training loop put in place of real ones."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unfade.restorers.base import Restorer
+from unfade.training.loop import LoopSettings, train
 from unfade.training.objective import Objective
 
 
@@ -104,3 +107,75 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Whether two copies are equal bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Training
+
+
+class Stopped(Exception):
+    """Stands for the end of the process."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """On networks this small, threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+SIZE = 8
+LOOP = LoopSettings(  # short, with everything on that a checkpoint has to hold
+    steps=13,
+    batch=4,
+    micro_batch=2,
+    learning_rate=1e-2,
+    final_learning_rate=1e-3,
+    ema=0.9,
+    checkpoint_every=3,
+    validate_every=5,
+    seed=1,
+)
+EFFECTS = {  # for each setting of the loop, another value that changes the result
+    "steps": {"steps": 12},
+    "learning_rate": {"learning_rate": 2e-2},
+    "final_learning_rate": {"final_learning_rate": 5e-3},
+    "schedule": {"schedule": "trapezoid"},
+    "warmup": {"warmup": 4},
+    "weight_decay": {"weight_decay": 0.1},
+    "betas": {"betas": (0.8, 0.999)},
+    "clip": {"clip": 1e-3},
+    "ema": {"ema": 0.5},
+    "ema_ramp": {"ema_ramp": True},
+    "bf16": {"bf16": True},
+    "seed": {"seed": 2},
+}
+
+
+def toy_batches(step: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    face, target = torch.randn(2, 4, 3, SIZE, SIZE, generator=generator)
+    return face, target
+
+
+def toy_model(dropout: float = 0.2) -> ToyRestorer:
+    model = ToyRestorer(SIZE, dropout=dropout)
+    model.decoder.requires_grad_(False)
+    return model
+
+
+def trained(
+    settings: LoopSettings = LOOP, objective: Objective | None = None, dropout: float = 0.2, **options: object
+) -> dict[str, Tensor]:
+    """The weights after training the toy from the same start."""
+    model = toy_model(dropout)
+    train(model, objective or ToyObjective(), toy_batches, settings, **options)
+    return state_of(model)
+
+
+def toy_distance(model: nn.Module) -> dict[str, float]:
+    face, target = toy_batches(-1 % 2**31)
+    return {"held_out": (model(face) - target).square().mean().item()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from unfade.atomic import atomic_write
@@ -19,6 +19,15 @@ from unfade.errors import BadInput, UnreadableImage
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)  # as Pillow says it
+TURNS = {  # EXIF orientation: what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ def read_picture(path: Path) -> Picture:
     Raises UnreadableImage, its message starting with the path.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:  # by path, Pillow maps and so garbles a turned TIFF
             _refuse_animation(path, image)
             image.load()
             return _to_picture(image)
@@ -105,7 +114,7 @@ def _refuse_animation(path: Path, image: Image.Image) -> None:
 
 def _to_picture(image: Image.Image) -> Picture:
     notes: list[str] = []
-    image = ImageOps.exif_transpose(image)  # first: what follows does not keep the EXIF
+    image = _upright(image)  # first: what follows does not keep the EXIF
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         image = _from_16_bit(image)
         notes.append("16 bits brought to 8")
@@ -116,6 +125,12 @@ def _to_picture(image: Image.Image) -> Picture:
         notes.append(f"{_mode_name(image.mode)} converted to RGB")
         image = image.convert("RGB")
     return Picture(from_bytes(np.asarray(image)), tuple(notes))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:

@@ -21,11 +21,16 @@ Degradation = Callable[[Tensor, np.random.Generator], Tensor]  # (3, H, W) to th
 
 
 def blind_degradation(preset: str = "swinir", scale: int | None = None) -> Degradation:
-    """The degradation that restorers are trained with (Eq. 9). `scale` fixes the downsampling ratio."""
+    """The degradation that restorers are trained with (Eq. 9). `scale` fixes the downsampling ratio, at any size."""
     settings = _preset(BLIND_PRESETS, preset)
-    if scale is not None:
-        settings = replace(settings, ratio=(scale, scale))
-    return lambda truth, rng: blind(truth, draw_blind(rng, size=truth.shape[-1], settings=settings))
+    if scale is not None and scale < 1:
+        raise BadInput(f"Expected a whole scale of at least 1, got {scale}; the paper has 4 and 8.")
+
+    def degrade(truth: Tensor, rng: np.random.Generator) -> Tensor:
+        draw = draw_blind(rng, size=truth.shape[-1], settings=settings)
+        return blind(truth, draw if scale is None else replace(draw, ratio=float(scale)))
+
+    return degrade
 
 
 def camera_degradation(preset: str = "moderate", scale: int | None = None) -> Degradation:

@@ -1,0 +1,254 @@
+"""The command line: what it prints, its exit codes, and that every flag arrives."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unfade.recipes.adapt
+import unfade.recipes.pretrain
+from tiny_models import write_faces
+from unfade.cli import main
+from unfade.recipes.adapt import AdaptSettings
+from unfade.training.loop import History
+
+Models = tuple[Path, Path]
+QUICK = ("--spacing", "20", "--start", "6", "--free-from", "3", "--factor", "4")
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str):
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict[str, Any]:
+        assert self.out.count("\n") == 1, "one object and nothing else"
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def call(*args: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["unfade", *map(str, args)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+def test_help_and_import_are_light() -> None:
+    """No heavy package is loaded before a command needs it."""
+    script = (
+        "import sys, unfade, unfade.cli; print(sorted({'torch', 'numpy', 'PIL', 'cv2', 'jinja2'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_every_command_has_help(run) -> None:
+    for command in (
+        "demo",
+        "adapt",
+        "restore",
+        "targets",
+        "finetune",
+        "degrade",
+        "evaluate",
+        "doctor",
+        "train",
+        "models",
+    ):
+        result = run(command, "--help")
+        assert (result.code, result.err) == (0, "")
+        assert command in result.out
+
+
+def test_adapt_says_what_it_did(run, models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 2)
+    (tmp_path / "photos" / "bad.jpg").write_text("no picture")
+    args = ("adapt", tmp_path / "photos", "--aligned", "--out", tmp_path / "run", "--restorer", models[0], "--prior")
+    options = (models[1], *QUICK, "--steps", "2", "--batch", "2", "--device", "cpu")
+    result = run(*args, *options, "--json", "--quiet")
+    assert result.code == 1
+    assert {k: result.json[k] for k in ("found", "done", "failed", "skipped", "no_face")} == {
+        "found": 3, "done": 2, "failed": 1, "skipped": 0, "no_face": 0
+    }  # fmt: skip
+    assert result.json["failures"][0][0] == "bad.jpg"
+    assert Path(result.json["report"]).exists()
+    again = run(*args, *options)
+    assert again.code == 1
+    assert "3 found = 2 done + 0 skipped + 1 failed + 0 without a face" in again.out
+    assert "bad.jpg is not a picture" in again.out
+    silent = run(*args, *options, "--quiet")
+    assert (silent.out, silent.err) == ("", "")
+
+
+def test_targets_finetune_restore_evaluate(run, models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 3)
+    common = ("--restorer", models[0], "--device", "cpu", "--json")
+    made = run("targets", tmp_path / "faces", "--out", tmp_path / "targets", "--prior", models[1], *QUICK, *common)
+    assert (made.code, made.json["done"]) == (0, 3)
+    tuned = run(
+        "finetune", tmp_path / "faces", tmp_path / "targets", "--out", tmp_path / "r.safetensors",
+        "--prior", models[1], "--steps", "2", "--batch", "2", *common,
+    )  # fmt: skip
+    assert (tuned.code, tuned.json["pairs"]) == (0, 3)
+    restored = run(
+        "restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "restored",
+        "--restorer", tmp_path / "r.safetensors", "--json",
+    )  # fmt: skip
+    assert (restored.code, restored.json["done"]) == (0, 3)
+    scores = run(
+        "evaluate", tmp_path / "restored", "--truth", tmp_path / "faces", "--csv", tmp_path / "s.csv", "--json"
+    )
+    assert scores.code == 0
+    assert scores.json["scored"] == 3
+    assert (tmp_path / "s.csv").read_text().count("\n") == 4
+    assert "psnr" in run("evaluate", tmp_path / "restored", "--truth", tmp_path / "faces").out
+
+
+@pytest.mark.parametrize("change", [
+    ("--start", "7"), ("--free-from", "2"), ("--factor", "8"), ("--spacing", "25"), ("--update", "ddim"),
+    ("--precision", "bfloat16"), ("--seed", "1"),
+], ids=lambda change: change[0])  # fmt: skip
+def test_flags_of_targets_have_an_effect(run, change: tuple[str, str], models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 1)
+    common = ("--restorer", models[0], "--prior", models[1], "--device", "cpu", "--quiet")
+    run("targets", tmp_path / "faces", "--out", tmp_path / "a", *QUICK, *common)
+    run("targets", tmp_path / "faces", "--out", tmp_path / "b", *QUICK, *common, *change)
+    assert (tmp_path / "a" / "face00.png").read_bytes() != (tmp_path / "b" / "face00.png").read_bytes()
+
+
+ADAPT_FLAGS = {
+    ("--start", "99"): lambda s: s.targets.start == 99,
+    ("--free-from", "31"): lambda s: s.targets.free_from == 31,
+    ("--factor", "8"): lambda s: s.targets.factor == 8,
+    ("--spacing", "100"): lambda s: s.targets.spacing == "100",
+    ("--update", "ddim"): lambda s: s.targets.update == "ddim",
+    ("--steps", "7"): lambda s: s.finetune.loop.steps == 7,
+    ("--batch", "5"): lambda s: s.finetune.loop.batch == 5,
+    ("--micro-batch", "3"): lambda s: s.finetune.loop.micro_batch == 3,
+    ("--learning-rate", "0.5"): lambda s: s.finetune.loop.learning_rate == 0.5,
+    ("--no-flip",): lambda s: s.finetune.flip is False,
+    ("--hold-out", "0.3"): lambda s: s.finetune.hold_out == 0.3,
+    ("--perceptual", "none"): lambda s: s.perceptual == "none",
+    ("--perceptual-weight", "0.2"): lambda s: s.losses.perceptual_weight == 0.2,
+    ("--gan-weight", "0.7"): lambda s: s.losses.gan_weight == 0.7,
+    ("--precision", "float32"): lambda s: not s.targets.bf16 and not s.finetune.loop.bf16,
+    ("--seed", "4"): lambda s: (s.targets.seed, s.finetune.loop.seed) == (4, 4),
+}
+
+
+@pytest.mark.parametrize("flag", ADAPT_FLAGS, ids=lambda flag: flag[0])
+def test_flags_of_adapt_arrive(run, flag, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[AdaptSettings] = []
+
+    def record(photos: Path, out: Path, settings: AdaptSettings, **rest: object) -> None:
+        seen.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unfade.recipes.adapt, "adapt", record)
+    base = ("adapt", tmp_path, "--aligned", "--out", tmp_path, "--restorer", models[0], "--prior", models[1])
+    assert run(*base).code == 130
+    run(*base, *flag)
+    assert not ADAPT_FLAGS[flag](seen[0])
+    assert ADAPT_FLAGS[flag](seen[1])
+
+
+@pytest.mark.parametrize("what", ["prior", "restorer"])
+def test_flags_of_train_arrive(run, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def record(faces: Path, out: Path, recipe: Any, **rest: object) -> History:
+        seen.append(recipe)
+        return History()
+
+    monkeypatch.setattr(unfade.recipes.pretrain, f"pretrain_{what}", record)
+    flags = ("--steps", "7", "--batch", "5", "--micro-batch", "3", "--learning-rate", "0.5", "--seed", "4")
+    run(
+        "train",
+        what,
+        tmp_path,
+        "--out",
+        tmp_path / "x.safetensors",
+        *flags,
+        "--weight",
+        "old=0.5",
+        "--precision",
+        "float32",
+    )
+    loop = seen[0].loop
+    assert (loop.steps, loop.batch, loop.micro_batch, loop.learning_rate, loop.seed) == (7, 5, 3, 0.5, 4)
+    assert not loop.bf16
+    assert seen[0].weights == {"old": 0.5}
+    assert run("train", what, tmp_path, "--out", "x.safetensors", "--weight", "old").code == 2
+
+
+def test_flags_of_degrade_have_an_effect(run, tmp_path: Path) -> None:
+    write_faces(tmp_path / "truth", 1, size=64)
+    results = {}
+    for name, flags in {
+        "plain": (), "kind": ("--kind", "camera"), "preset": ("--preset", "gfpgan"), "scale": ("--scale", "4"),
+        "size": ("--size", "32"), "seed": ("--seed", "3"),
+    }.items():  # fmt: skip
+        result = run("degrade", tmp_path / "truth", "--out", tmp_path / name, *flags, "--json")
+        assert (result.code, result.json["done"]) == (0, 1)
+        results[name] = (tmp_path / name / "face00.png").read_bytes()
+    assert len(set(results.values())) == len(results)
+
+
+BAD = {
+    "an empty folder": (("restore", "empty", "--aligned", "--out", "out"), "empty holds no pictures"),
+    "no folder": (("restore", "nowhere", "--aligned", "--out", "out"), "nowhere is not a folder"),
+    "whole photos": (("restore", "faces", "--out", "out"), "say --aligned"),
+    "unknown restorer": (
+        ("restore", "faces", "--aligned", "--out", "out", "--restorer", "x"), "no restorer named x, .*small-restorer"
+    ),
+    "output is input": (("restore", "faces", "--aligned", "--out", "faces"), "faces is also the input"),
+    "unknown device": (("doctor", "--device", "gpu9"), "device gpu9 cannot be used"),
+    "unknown kind": (("degrade", "faces", "--out", "out", "--kind", "rain"), "named rain.*blind, camera"),
+    "unknown preset": (("degrade", "faces", "--out", "out", "--preset", "rain"), "no preset named rain.*swinir"),
+    "unknown precision": (("targets", "faces", "--out", "out", "--precision", "int4"), "no precision int4"),
+    "no truth": (("evaluate", "faces", "--truth", "empty"), "empty holds no pictures"),
+    "unknown model": (("models", "show", "x"), "no model named x.*small-prior"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.replace(" ", "-"))
+def test_bad_input_is_one_sentence(run, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args, message = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    write_faces(tmp_path / "faces", 1)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    result = run(*args)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert re.search(message, result.err), result.err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before, "nothing is left behind"
+
+
+def test_a_checkpoint_of_another_kind(run, models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 1)
+    result = run("restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "out", "--restorer", models[1])
+    assert result.code == 2
+    assert "holds a unet, not a restorer" in result.err
+
+
+def test_models_and_doctor(run) -> None:
+    listed = run("models", "list", "--json")
+    assert {"small-prior", "small-restorer"} <= {row["name"] for row in listed.json["models"]}
+    assert "small-prior" in run("models", "list").out
+    shown = run("models", "show", "small-restorer", "--json")
+    assert shown.json["licence"] == shown.json["card"]["licence"] == "CC BY-NC-SA 4.0"
+    assert len(shown.json["sha256"]) == 64
+    checked = run("doctor", "--json", "--device", "cpu")
+    assert checked.code == 0
+    assert checked.json["seconds_per_face"]["restore"] > 0
