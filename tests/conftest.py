@@ -1,4 +1,5 @@
 import torch
+
 from tiny_models import models
 
 __all__ = ["models"]

@@ -19,8 +19,8 @@ on_linux = pytest.mark.skipif(not FULL.is_char_device(), reason="needs /dev/full
 
 
 def torch_save_into_a_full_disk(temporary: Path) -> None:
-    with FULL.open("wb") as file:
-        torch.save({"a": torch.zeros(1000)}, file)
+    with FULL.open("wb", buffering=0) as file:  # or closing it would raise the plain OSError
+        torch.save({"a": torch.zeros(1_000_000)}, file)
 
 
 def safetensors_on_a_full_disk(temporary: Path) -> None:

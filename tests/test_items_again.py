@@ -189,7 +189,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
     def no_room(descriptor: int) -> None:
         nonlocal left
         left -= 1
-        if left < 0:
+        if left == -1:  # once: the run must not go on as if one picture had failed
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
@@ -201,3 +201,26 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
     work = Work()
     assert statuses(place.run(work, batch=1)) == {"a.png": "done", "b.png": "failed", "c.png": "done"}
     assert work.names == ["c.png"]
+
+
+@pytest.mark.parametrize("status", ["begun", "skipped", "failed"])
+def test_no_room_for_a_line_is_not_the_pictures_fault(
+    place: Place, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    save_pictures(place.photos, ["a.png"])
+    if status == "failed":
+        spoil(place.photos / "a.png")
+    if status == "skipped":
+        place.out.mkdir()
+        (place.out / "a.png").write_text("mine")
+    record = Journal.record
+
+    def no_room(journal: Journal, entry: Entry) -> None:
+        if entry.status == status:
+            raise DiskFull("The disk is full.")
+        record(journal, entry)
+
+    monkeypatch.setattr(Journal, "record", no_room)
+    with pytest.raises(DiskFull):
+        place.run(Work())
+    assert place.journal.stage("negative") == []

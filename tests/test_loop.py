@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -34,6 +34,11 @@ from unfade.training.modes import mode, seeded
 def quick() -> Iterator[None]:
     with one_thread():
         yield
+
+
+def stop_inside(context: AbstractContextManager[None]) -> None:
+    with context:
+        raise Stopped
 
 
 # What a run is
@@ -88,6 +93,19 @@ def test_nothing_outside_is_touched_and_nothing_outside_matters() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     assert same_state(trained(), first)
+
+
+def test_every_step_and_every_seed_draws_its_own_numbers() -> None:
+    drawn: list[float] = []
+
+    class Drawing(ToyObjective):
+        def forward(self, model: nn.Module, *batch: Tensor) -> dict[str, Tensor]:
+            drawn.append(torch.rand(()).item())
+            return super().forward(model, *batch)
+
+    for seed in (1, 2):
+        train(toy_model(), Drawing(), toy_batches, replace(LOOP, steps=3, seed=seed))
+    assert len(set(drawn)) == len(drawn) == 12
 
 
 def test_batches_are_asked_for_once_each_in_order() -> None:
@@ -232,9 +250,11 @@ def test_applied_weights_are_taken_off_again() -> None:
     average = MovingAverage(network, 0.9)
     start = state_of(network)
     nn.init.ones_(network.encoder.weight)
-    with pytest.raises(Stopped), average.applied(network):
+    with average.applied(network):
         assert same_state(state_of(network), start)
-        raise Stopped
+    assert bool((network.encoder.weight == 1).all())
+    with pytest.raises(Stopped):
+        stop_inside(average.applied(network))
     assert bool((network.encoder.weight == 1).all())
 
 
@@ -254,12 +274,12 @@ def test_the_average_is_what_is_validated_and_kept() -> None:
 
 def test_modes_are_put_back_each_as_it_was() -> None:
     one, other = nn.Dropout().train(), nn.Dropout().eval()
-    with pytest.raises(Stopped), mode(True, one, other):
-        assert one.training
-        assert other.training
-        raise Stopped
-    assert one.training
-    assert not other.training
+    with mode(True, one, other):
+        assert (one.training, other.training) == (True, True)
+    assert (one.training, other.training) == (True, False)
+    with pytest.raises(Stopped):
+        stop_inside(mode(False, one, other))
+    assert (one.training, other.training) == (True, False)
 
 
 def test_seeded_draws_are_the_same_and_leave_no_trace() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recorded import arrays, fill_module, picture
 
+from recorded import arrays, fill_module, picture
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.nets.lpips import LPIPS, trunk_keys
 from unfade.recipes.lpips import import_lpips, load_lpips

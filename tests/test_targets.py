@@ -15,6 +15,7 @@ from toys import ToyRestorer
 from unfade.diffusion.guidance import LowFrequency
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
+from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
 from unfade.stages.targets import TargetSettings, make_targets, pseudo_target
@@ -200,3 +201,22 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path,
     assert (out / "first.png").read_bytes() == (out / "second.png").read_bytes()
     assert math.fsum(amounts) == pytest.approx(2)
     assert len(amounts) == QUICK.start + 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spacing": "ddim300"}, "spacing ddim300"),
+        ({"spacing": "2000"}, "spacing 2000"),
+        ({"spacing": "many"}, "spacing many"),
+        ({"start": 250}, "start must lie in 1..249"),
+        ({"start": 0}, "start must lie in"),
+        ({"factor": 5}, "factor 5 does not divide a side of 32"),
+        ({"factor": 32}, "factor 32"),
+        ({"update": "euler"}, "no update named euler; there are: ddpm"),
+    ],
+)
+def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        TargetSettings(**{"factor": 4, **change}).check(32)
+    TargetSettings(factor=4).check(32)

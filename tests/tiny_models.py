@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from networks import B32
 from recorded import fill_module, picture
 from unfade.images.files import write_png
 from unfade.nets.swinir import SwinIR, SwinIRConfig
-from unfade.nets.unet import UNet, UNetConfig
+from unfade.nets.unet import UNet
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import save_restorer
 from unfade.store.checkpoints import save_weights
 
-PRIOR = UNetConfig(
-    size=32, channels=32, channel_mult=(1, 2), res_blocks=(1, 1), attention_sizes=(16,), head_channels=32
-)
 RESTORER = SwinIRConfig(img_size=16, embed_dim=24, depths=(2, 2), heads=2, unshuffle=2, upscale=2, drop_path=0.1)
 
 
@@ -24,8 +22,8 @@ def write_models(folder: Path) -> tuple[Path, Path]:
     """(restorer, prior) files with weights that follow from their names."""
     restorer, prior = folder / "tiny-restorer.safetensors", folder / "tiny-prior.safetensors"
     save_restorer(restorer, fill_module(SwinIRRestorer(SwinIR(RESTORER), 32)))
-    unet = fill_module(UNet(PRIOR))
-    save_weights(prior, unet, architecture="unet", config=asdict(PRIOR), dtype=torch.float32)
+    unet = fill_module(UNet(B32))
+    save_weights(prior, unet, architecture="unet", config=asdict(B32), dtype=torch.float32)
     return restorer, prior
 
 

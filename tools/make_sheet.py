@@ -1,6 +1,6 @@
 """Draw held-out faces of a demonstration side by side: the picture at the top of the README.
 
-    unfade demo --out RUN && python tools/make_sheet.py RUN --out docs/demo.png
+unfade demo --out RUN && python tools/make_sheet.py RUN --out docs/demo.png
 """
 
 import argparse

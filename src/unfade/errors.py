@@ -12,7 +12,7 @@ class UnreadableImage(UnfadeError):
     """A file that is not a picture, or only part of one. The message starts with its path."""
 
 
-class BadInput(UnfadeError):
+class BadInput(UnfadeError, ValueError):
     """A folder, file or argument that cannot be worked on as it is."""
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import MODEL_STEPS, linear_betas
 from unfade.store.seeds import seed_for
 from unfade.training.objective import Objective
@@ -62,7 +63,7 @@ def denoising_score(faces: list[Tensor], *, batch: int = 16) -> Callable[[nn.Mod
         totals = dict.fromkeys(levels, 0.0)
         for start in range(0, len(faces), batch):
             x0 = torch.stack(faces[start : start + batch])
-            noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed_for("held out", start)))
+            noise = ImageNoise(seed_for("held out", start + i) for i in range(len(x0)))(x0)
             for level in levels:
                 t = torch.full((len(x0),), level)
                 errors = objective.per_image(model, x0.to(device), t.to(device), noise.to(device))

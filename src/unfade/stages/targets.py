@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from unfade.diffusion.guidance import Guidance, LowFrequency, Noise
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
+from unfade.diffusion.schedule import respaced
+from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.progress import Advance, Progress, silent
 from unfade.stages.items import Item, Stage, run_stage
@@ -35,6 +37,19 @@ class TargetSettings:
         """What a target depends on: everything but the company it is made in."""
         return {name: value for name, value in asdict(self).items() if name != "batch"}
 
+    def check(self, size: int) -> None:
+        """Raises BadInput, naming the setting, for settings that a prior of this size cannot follow."""
+        try:
+            steps = len(respaced(self.spacing))
+        except ValueError as error:
+            raise BadInput(f"The spacing {self.spacing} is of no use: {error}") from error
+        if not 0 < self.start < steps:
+            raise BadInput(f"The start must lie in 1..{steps - 1} of the {steps} steps kept, got {self.start}.")
+        if self.factor < 1 or size % self.factor or size // self.factor < 2:
+            raise BadInput(f"The factor {self.factor} does not divide a side of {size} into 2 pixels or more.")
+        if self.update not in UPDATES:
+            raise BadInput(f"There is no update named {self.update}; there are: {', '.join(UPDATES)}.")
+
     def for_size(self, size: int) -> "TargetSettings":
         """The same filter on images of another size: N is meant for 512 px."""
         return replace(self, factor=max(1, self.factor * size // 512))
@@ -56,6 +71,7 @@ def make_targets(
 
     `key` says which restorer and prior these are: targets made with others are made again.
     """
+    settings.check(prior.size)
     prior = prior.respaced(settings.spacing)
 
     def work(items: list[Item], advance: Advance) -> Tensor:
