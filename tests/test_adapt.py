@@ -150,33 +150,35 @@ CHANGES: dict[str, Callable[[AdaptSettings], AdaptSettings]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photos, and a run with the plain settings."""
+    folder = tmp_path_factory.mktemp("plain")
+    write_faces(folder / "photos", 2)
+    adapt(folder / "photos", folder / "run", small(*models))
+    return folder
+
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_settings_have_an_effect(
-    change: Callable[[AdaptSettings], AdaptSettings], models: Models, tmp_path: Path
+    change: Callable[[AdaptSettings], AdaptSettings], models: Models, plain: Path, tmp_path: Path
 ) -> None:
-    write_faces(tmp_path / "photos", 2)
-    plain = small(*models)
-    adapt(tmp_path / "photos", tmp_path / "plain", plain)
-    adapt(tmp_path / "photos", tmp_path / "changed", change(plain))
-    assert not same(weights(tmp_path / "plain"), weights(tmp_path / "changed"))
+    adapt(plain / "photos", tmp_path / "changed", change(small(*models)))
+    assert not same(weights(plain / "run"), weights(tmp_path / "changed"))
 
 
-def test_real_faces_and_truth(models: Models, tmp_path: Path) -> None:
-    write_faces(tmp_path / "photos", 2)
+def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> None:
     write_faces(tmp_path / "real", 3, first=50)
-    adapt(tmp_path / "photos", tmp_path / "plain", small(*models))
-    real = tmp_path / "real"
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), real=real, truth=tmp_path / "photos")
-    assert not same(weights(tmp_path / "plain"), weights(tmp_path / "run"))
+    photos = plain / "photos"
+    done = adapt(photos, tmp_path / "run", small(*models), real=tmp_path / "real", truth=photos)
+    assert not same(weights(plain / "run"), weights(tmp_path / "run"))
     rows = {row["against the truth"]: row for row in done.page.scores}
     assert rows.keys() == {"input", "pre-trained", "target", "adapted"}
     assert rows["input"]["psnr"] == float("inf")
 
 
-def test_restore_with_a_run(models: Models, tmp_path: Path) -> None:
-    write_faces(tmp_path / "photos", 2)
-    adapt(tmp_path / "photos", tmp_path / "run", small(*models))
-    entries = restore(tmp_path / "photos", tmp_path / "again", tmp_path / "run")
+def test_restore_with_a_run(plain: Path, tmp_path: Path) -> None:
+    entries = restore(plain / "photos", tmp_path / "again", plain / "run")
     assert [entry.status for entry in entries] == ["done", "done"]
     for name in ("face00.png", "face01.png"):
-        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / "restored" / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored" / name).read_bytes()

@@ -284,3 +284,9 @@ def test_a_face_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     pairs[1].target.write_bytes(b"gone")
     with pytest.raises(Exception, match=r"targets/01\.png is not a picture"):
         tuned(pairs)
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.6, 1.0])
+def test_more_than_half_is_not_held_out(share: float) -> None:
+    with pytest.raises(BadInput, match="hold out must lie in"):
+        FinetuneSettings(hold_out=share)

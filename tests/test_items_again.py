@@ -224,3 +224,21 @@ def test_no_room_for_a_line_is_not_the_pictures_fault(
     with pytest.raises(DiskFull):
         place.run(Work())
     assert place.journal.stage("negative") == []
+
+
+def test_a_batch_keeps_its_company_after_a_restart(place: Place) -> None:
+    """What is left of a batch is worked on beside the pictures that were there the first time."""
+    save_pictures(place.photos, ["a.png", "b.png", "c.png", "d.png", "e.png"])
+    seen: list[list[str]] = []
+
+    def work(items: list[Item], advance: Advance) -> Tensor:
+        seen.append([item.name for item in items])
+        return torch.stack([-item.pixels for item in items])
+
+    place.run(work, batch=2)
+    untouched = (place.out / "c.png").stat().st_mtime_ns
+    (place.out / "d.png").unlink()
+    entries = place.run(work, batch=2)
+    assert seen == [["a.png", "b.png"], ["c.png", "d.png"], ["e.png"], ["c.png", "d.png"]]
+    assert [entry.status for entry in entries] == ["done"] * 5
+    assert (place.out / "c.png").stat().st_mtime_ns == untouched

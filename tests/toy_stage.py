@@ -21,13 +21,16 @@ class Killed(BaseException):
 
 
 class Work:
-    """Turns pictures into their negatives and remembers what it was given, batch by batch."""
+    """Turns pictures into their negatives and remembers what was asked of it, batch by batch.
+
+    Pictures that are done and only keep the others company are not counted.
+    """
 
     def __init__(self) -> None:
         self.given: list[list[str]] = []
 
     def __call__(self, items: list[Item], advance: Advance) -> Tensor:
-        self.given.append([item.name for item in items])
+        self.given.append([item.name for item in items if not item.done])
         return -torch.stack([item.pixels for item in items])
 
     @property

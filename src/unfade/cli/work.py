@@ -204,8 +204,11 @@ def finetune(
         clean=list_images(real) if real else [],
         progress=progress(quiet=quiet),
     )
-    result = {"pairs": len(pairs), "losses": history.losses[-1:], "held_out": history.validations[-1:], "out": str(out)}
-    finish(result, as_json=as_json, quiet=quiet, lines=[f"{len(pairs)} pairs; fine-tuned restorer: {out}"])
+    alone = len(list_images(faces)) - len(pairs)
+    scores = {"losses": history.losses[-1:], "held_out": history.validations[-1:]}
+    line = f"{len(pairs)} pairs, {alone} faces without a target left out; fine-tuned restorer: {out}"
+    result = {"pairs": len(pairs), "without_target": alone, **scores, "out": str(out)}
+    finish(result, as_json=as_json, quiet=quiet, lines=[line])
 
 
 def degrade(

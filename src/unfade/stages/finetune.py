@@ -27,6 +27,10 @@ class FinetuneSettings:
     flip: bool = False  # mirror half of the pairs; the paper does for CodeFormer, not for SwinIR
     hold_out: float = 0.1  # share of the pairs that is only watched, never learned from (none of fewer than 10)
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold_out <= 0.5:
+            raise BadInput(f"The share to hold out must lie in 0..0.5, got {self.hold_out}.")
+
 
 @dataclass(frozen=True)
 class Pair:

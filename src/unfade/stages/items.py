@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ class Item:
     pixels: Tensor  # (3, H, W) in [-1, 1]
     content: str  # hash of the file's bytes
     notes: tuple[str, ...] = ()
+    done: bool = False  # its result is there already
 
     def seed(self, run_seed: int, purpose: str) -> int:
         """The seed of this picture's own generator: the same in any company, order or run."""
@@ -48,14 +49,19 @@ def run_stage(
 ) -> list[Entry]:
     """Work on every source and write `out/<stem>.png`; one entry for each, in the order given.
 
-    What is done already under the same key and content is kept. A file of that name which this run did not write is
-    never overwritten: its source is skipped. Bad input fails alone, and the rest goes on.
+    Batches are formed of all sources, done or not, so that a picture keeps its company when a killed run goes on: the
+    last bits of a network's output depend on it. What is done under the same key and content is kept. A file of that
+    name which this run did not write is never overwritten: its source is skipped. Bad input fails alone, and the rest
+    goes on.
     """
     paths = list(sources)
     taken: dict[str, str] = {}
     with progress(stage.name, len(paths)) as advance:
-        for group in _batches(_pending(stage, paths, out, journal, taken, advance), stage.batch):
-            _work_on(stage, group, out, journal, advance)
+        for group in _batches(_opened(stage, paths, out, journal, taken, advance), stage.batch):
+            if all(item.done for item in group):
+                advance(len(group))
+            else:
+                _work_on(stage, group, out, journal, advance)
     entries = [journal.entry(stage.name, path.name) for path in paths]
     return [entry for entry in entries if entry is not None]
 
@@ -70,10 +76,10 @@ def load_item(path: Path, size: int | None) -> Item:
     return Item(path.name, pixels, hashlib.sha256(path.read_bytes()).hexdigest(), picture.notes)
 
 
-def _pending(
+def _opened(
     stage: Stage, paths: list[Path], out: Path, journal: Journal, taken: dict[str, str], advance: Advance
 ) -> Iterator[Item]:
-    """The items that are left to do; the others get their entries here."""
+    """The items that can be worked on; the others get their entries here."""
     for path in paths:
         try:
             item = _open(stage, path, out, journal, taken)
@@ -100,7 +106,7 @@ def _open(stage: Stage, path: Path, out: Path, journal: Journal, taken: dict[str
     item = _load_or_withdraw(stage, path, target)
     taken[target.name] = path.name
     if target.exists() and before is not None and before.status == "done" and before.key == _key(stage, item):
-        return None
+        return replace(item, done=True)
     return item
 
 
@@ -122,7 +128,8 @@ def _work_on(stage: Stage, items: list[Item], out: Path, journal: Journal, advan
 
     try:
         for item, result in zip(items, stage.work(items, counted).cpu(), strict=True):
-            journal.record(_written(stage, item, result, out, journal))
+            if not item.done:
+                journal.record(_written(stage, item, result, out, journal))
     except DiskFull:
         raise
     except UnfadeError as error:  # these pictures cannot be worked on: they are of one shape

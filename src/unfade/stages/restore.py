@@ -10,6 +10,7 @@ from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
 from unfade.store.runs import Entry, Journal
+from unfade.training.modes import mode
 
 
 def restore_faces(
@@ -38,4 +39,6 @@ def restore_faces(
 def restore_batch(face: Tensor, restorer: Restorer) -> Tensor:
     """(B, 3, size, size) to the same, clamped to [-1, 1]."""
     device = next(restorer.parameters()).device
-    return restorer(face.to(device)).float().clamp(-1, 1)  # type: ignore[no-any-return]
+    with mode(False, restorer):
+        restored: Tensor = restorer(face.to(device))
+    return restored.float().clamp(-1, 1)
