@@ -18,11 +18,10 @@ def demo(
     quiet: o.Quiet = False,
 ) -> None:
     """See the whole story on sample photos with the built-in models, offline."""
-    from unfade.recipes.adapt import SMALL_ADAPT
-    from unfade.recipes.demo import QUICK
+    from unfade.recipes.demo import DEMO, QUICK
     from unfade.recipes.demo import demo as run
 
-    settings = QUICK if quick else SMALL_ADAPT
+    settings = QUICK if quick else DEMO
     settings = o.changed(
         settings,
         targets=o.changed(settings.targets, seed=seed),

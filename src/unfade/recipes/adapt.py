@@ -54,7 +54,7 @@ class AdaptSettings:
 
 # For the built-in models and tens of photos on a processor: minutes instead of days.
 SMALL_ADAPT = AdaptSettings(
-    targets=TargetSettings().for_size(128),
+    targets=TargetSettings(bf16=True).for_size(128),
     finetune=FinetuneSettings(
         LoopSettings(
             steps=300,
@@ -134,7 +134,7 @@ def adapt(
     failures = [(e.item, e.reason) for e in [*final, *targets] if e.status != "done"]
     with clock.measure("report"):
         page = report_of(
-            out, final, failures, history, asdict(settings), truth=by_stem(truth), distance=PriorFeatures(prior.unet)
+            out, final, failures, history, asdict(settings), truth=by_stem(truth), distance=_distance(prior)
         )
         atomic_write(out / "report.html", render(page))
     return Adapted(
@@ -145,7 +145,7 @@ def adapt(
 def settings_for(restorer_size: int, prior_size: int) -> AdaptSettings:
     """The defaults for models of these sizes: the paper's, or the small ones for restorers up to 256 px."""
     base = SMALL_ADAPT if restorer_size <= 256 else AdaptSettings()
-    return replace(base, targets=TargetSettings().for_size(prior_size))
+    return replace(base, targets=replace(base.targets, factor=TargetSettings.factor).for_size(prior_size))
 
 
 def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
@@ -202,6 +202,12 @@ def finetune_to_file(
     write_card(out, _card(settings, pairs, key, fingerprint, history))
     checkpoint.unlink()
     return history
+
+
+def _distance(prior: DiffusionPrior) -> Perceptual:
+    """The feature distance of pictures wherever they are, computed where the prior is."""
+    features, device = PriorFeatures(prior.unet), next(prior.parameters()).device
+    return lambda image, other: features(image.to(device), other.to(device)).cpu()
 
 
 def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSettings) -> Objective:
