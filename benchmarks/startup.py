@@ -11,11 +11,7 @@ HELP = "import sys; sys.argv = ['unfade', '--help']; from unfade.cli import main
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "import unfade": [sys.executable, "-c", "import unfade"],
-    "unfade --help": [
-        sys.executable,
-        "-c",
-        "import sys; sys.argv = ['unfade', '--help']; from unfade.cli import main; main()",
-    ],
+    "unfade --help": [sys.executable, "-c", HELP],
 }
 
 

@@ -1,6 +1,5 @@
 """From a folder of clean, aligned faces to a prior or a restorer."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,7 +95,7 @@ def pretrain_prior(
         label="prior",
     )
     save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
-    write_card(out, {"kind": "prior", "recipe": _plain(asdict(recipe)), "pictures": len(paths), **_last(history)})
+    write_card(out, _card("prior", recipe, paths, history))
     return history
 
 
@@ -161,7 +160,7 @@ def pretrain_restorer(
         label="restorer",
     )
     save_restorer(out, restorer, dtype=torch.float16)
-    write_card(out, {"kind": "restorer", "recipe": _plain(asdict(recipe)), "pictures": len(paths), **_last(history)})
+    write_card(out, _card("restorer", recipe, paths, history))
     return history
 
 
@@ -205,9 +204,13 @@ def _checkpoint(out: Path) -> Path:
     return out.with_suffix(".training")
 
 
-def _plain(settings: dict[str, object]) -> dict[str, object]:
-    return dict(json.loads(json.dumps(settings)))
-
-
-def _last(history: History) -> dict[str, object]:
-    return {"validation": history.validations[-1] if history.validations else {}, "losses": history.losses[-1:]}
+def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], history: History) -> dict[str, object]:
+    """What the training itself knows; data, licence and use are for whoever publishes the model to add."""
+    return {
+        "kind": kind,
+        "recipe": asdict(recipe),
+        "steps": recipe.loop.steps,
+        "pictures": len(paths),
+        "losses": history.losses[-1:],
+        "held_out": history.validations,
+    }

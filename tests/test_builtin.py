@@ -1,0 +1,88 @@
+"""What comes with the package: models that have learned something, samples with their truth, the demonstration."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from unfade.diffusion.denoising import Denoising
+from unfade.diffusion.load import load_prior
+from unfade.diffusion.sampler import ImageNoise
+from unfade.images.files import list_images, read_image
+from unfade.metrics.reference import psnr
+from unfade.recipes.demo import QUICK, SAMPLES, demo
+from unfade.restorers.load import load_restorer
+from unfade.store.checkpoints import read_card
+from unfade.store.zoo import MODELS, path_of
+
+SETS = {"photos": "truth", "held_out_photos": "held_out_truth"}
+
+
+def pictures(folder: str, count: int = 8) -> Tensor:
+    return torch.stack([read_image(path) for path in list_images(SAMPLES / folder)[:count]])
+
+
+@pytest.mark.parametrize(("name", "megabytes"), [("small-prior", 30), ("small-restorer", 6)])
+def test_models_are_small_and_have_a_card(name: str, megabytes: int) -> None:
+    path = path_of(MODELS[name])
+    assert path.stat().st_size <= megabytes * 1e6
+    card = read_card(path)
+    for field in ("licence", "data", "recipe", "steps", "held_out", "intended_use", "not_for", "trained_with"):
+        assert card[field], field
+    assert card["licence"] == MODELS[name].licence == "CC BY-NC-SA 4.0"
+
+
+def test_the_prior_knows_faces() -> None:
+    """At t = 200 it explains most of the noise; a prior that knows nothing would leave an error of 1."""
+    prior, x0 = load_prior(), pictures("truth")
+    noise = ImageNoise(range(len(x0)))(x0)
+    with torch.no_grad():
+        error = Denoising().per_image(prior.unet, x0, torch.full((len(x0),), 200), noise)
+    assert error.mean() < 0.1
+
+
+def test_the_restorer_restores() -> None:
+    photo, truth = pictures("held_out_photos"), pictures("held_out_truth")
+    with torch.no_grad():
+        restored = load_restorer()(photo).clamp(-1, 1)
+    assert (psnr(restored, truth) - psnr(photo, truth)).mean() > 1
+
+
+def test_samples_are_pairs_and_held_out_ones_are_apart() -> None:
+    contents = set()
+    total = 0
+    for photos, truth in SETS.items():
+        names = [path.name for path in list_images(SAMPLES / photos)]
+        assert names == [path.name for path in list_images(SAMPLES / truth)]
+        for path in list_images(SAMPLES / photos):
+            assert read_image(path).shape == (3, 128, 128)
+            contents.add(hashlib.sha256(path.read_bytes()).hexdigest())
+        total += len(names)
+    assert total == len(contents) >= 48
+    draws = json.loads((SAMPLES / "draws.json").read_text())["degradation"]
+    assert len(draws) == total
+    assert (SAMPLES / "README.md").exists()
+
+
+def test_the_demonstration(tmp_path: Path) -> None:
+    loop = replace(QUICK.finetune.loop, steps=4, batch=4, micro_batch=4, validate_every=4)
+    settings = replace(
+        QUICK,
+        targets=replace(QUICK.targets, spacing="10", start=4, free_from=2, batch=10),
+        finetune=replace(QUICK.finetune, loop=loop),
+    )
+    done = demo(tmp_path / "demo", settings)
+    assert done.faces == len(list_images(SAMPLES / "photos"))
+    assert done.held_out == len(list_images(SAMPLES / "held_out_photos"))
+    assert set(done.pretrained) == set(done.adapted) == {"psnr", "ssim", "feature_distance"}
+    assert done.pretrained != done.adapted
+    assert done.peak_memory_mb > 0
+    learned = {path.name for path in (tmp_path / "demo" / "targets").iterdir()}
+    assert learned.isdisjoint(path.name for path in list_images(SAMPLES / "held_out_photos"))
+    page = done.report.read_text()
+    assert "held out: never learned from" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
