@@ -25,6 +25,7 @@ from toys import (
     toy_model,
     trained,
 )
+from unfade.errors import Diverged
 from unfade.training.ema import MovingAverage
 from unfade.training.loop import LOG_EVERY, History, LoopSettings, cosine, learning_rate, train, trapezoid
 from unfade.training.modes import mode, seeded
@@ -297,3 +298,9 @@ def test_history_is_plain_data() -> None:
     history = History([{"step": 1, "l2": 0.5}], [{"step": 1, "held_out": 0.25}])
     assert History(**copy.deepcopy(asdict(history))) == history
     assert history.curve("held_out") == [(1, 0.25)]
+
+
+def test_a_diverged_run_says_so() -> None:
+    settings = replace(LOOP, steps=LOG_EVERY, learning_rate=1e30, warmup=0, clip=0.0)
+    with pytest.raises(Diverged, match=f"not a number at step {LOG_EVERY}.*lower --learning-rate"):
+        train(toy_model(), ToyObjective(), toy_batches, settings)

@@ -28,5 +28,9 @@ class OutputConflict(UnfadeError):
     """Output that is there already and was made otherwise, or that would overwrite the input."""
 
 
+class Diverged(UnfadeError):
+    """A training whose loss is no number any more; nothing of it is kept but its last checkpoint."""
+
+
 class DiskFull(UnfadeError):
     """There is no room to write a result. What was written before is kept, and a second run goes on from there."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.atomic import write_through
-from unfade.errors import BadCheckpoint, OutputConflict
+from unfade.errors import BadCheckpoint, Diverged, OutputConflict
 from unfade.progress import Progress, silent
 from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
@@ -76,7 +76,8 @@ def train(
     """Train `model` in place on `batches(step)` and return the history.
 
     Only parameters with requires_grad learn. With `checkpoint`, a run goes on where the file says, and the file stays
-    after the last step. Raises OutputConflict when the checkpoint was made with other settings.
+    after the last step. Raises OutputConflict when the checkpoint was made with other settings, Diverged when the loss
+    is not a number any more.
     """
     run = _Run(model, objective, settings)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -156,6 +157,8 @@ class _Run:
     def _log(self, step: int) -> None:
         names = self._pending[0].keys()
         means = {name: float(torch.stack([row[name] for row in self._pending]).mean()) for name in names}
+        if not all(math.isfinite(mean) for mean in means.values()):
+            raise Diverged(f"The loss is not a number at step {step} ({means}); lower --learning-rate and start again.")
         self.history.losses.append({"step": step, **means})
         self._pending.clear()
 
