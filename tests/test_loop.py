@@ -301,6 +301,8 @@ def test_history_is_plain_data() -> None:
 
 
 def test_a_diverged_run_says_so() -> None:
-    settings = replace(LOOP, steps=LOG_EVERY, learning_rate=1e30, warmup=0, clip=0.0)
+    def broken(step: int) -> tuple[Tensor, ...]:
+        return tuple(part * float("nan") for part in toy_batches(step))
+
     with pytest.raises(Diverged, match=f"not a number at step {LOG_EVERY}.*lower --learning-rate"):
-        train(toy_model(), ToyObjective(), toy_batches, settings)
+        train(toy_model(), ToyObjective(), broken, replace(LOOP, steps=LOG_EVERY))
