@@ -1,7 +1,7 @@
 """Make the sample set: faces of nobody, drawn with the prior, and what a small camera in poor light makes of them.
 
-Each truth begins as a clean face of the folder given, is noised to step `--start` and denoised by the prior without
-any constraint: what is left of the original is its pose and colours. Then the camera degradation of Eq. 10 is applied,
+Each truth begins as a clean face of the folder given, is mirrored, noised to step `--start` and denoised by the prior
+without any constraint: what is left of the original is its pose, its colours and its coarse features. Then the camera degradation of Eq. 10 is applied,
 which the built-in restorer was never trained with.
 
     python tools/make_samples.py FACES --out src/unfade/samples
@@ -50,9 +50,11 @@ def variations(prior: torch.nn.Module, paths: list[Path], start: int, batch: int
     """(3, 128, 128) faces, one for each path."""
     for first in range(0, len(paths), batch):
         group = paths[first : first + batch]
-        faces = torch.stack([fit_square(read_image(path), prior.size, path) for path in group])
+        faces = torch.stack([fit_square(read_image(path), prior.size, path).flip(-1) for path in group])
         noise = ImageNoise([seed_for("variation", path.name) for path in group])
-        yield from sample(prior, DifFace(faces, start), noise, faces).clamp(-1, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            made = sample(prior, DifFace(faces, start), noise, faces)
+        yield from made.clamp(-1, 1)
 
 
 def arguments() -> argparse.Namespace:
@@ -62,7 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--prior", default="small-prior")
     parser.add_argument("--photos", type=int, default=40, help="to adapt to")
     parser.add_argument("--held-out", type=int, default=20, help="to score on")
-    parser.add_argument("--start", type=int, default=150, help="noise level of the variation, of 250")
+    parser.add_argument("--start", type=int, default=75, help="noise level of the variation, of 250")
     parser.add_argument("--iso", type=float, default=3000)
     parser.add_argument("--scale", type=int, default=2, help="downsampling before the sensor")
     parser.add_argument("--batch", type=int, default=10)
