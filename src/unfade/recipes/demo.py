@@ -22,7 +22,11 @@ from unfade.report.page import Face, render
 SAMPLES = Path(str(files("unfade") / "samples"))
 
 # A few minutes on two cores: the same noise levels as the paper's (K = 600, L = 360), in 60 steps instead of 150.
-DEMO = replace(SMALL_ADAPT, targets=replace(SMALL_ADAPT.targets, spacing="100", start=60, free_from=36))
+DEMO = replace(
+    SMALL_ADAPT,
+    targets=replace(SMALL_ADAPT.targets, spacing="100", start=60, free_from=36),
+    finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=200)),
+)
 
 # The shortest run that still does everything: few steps of the prior, few of the optimiser.
 QUICK = replace(
