@@ -1,8 +1,8 @@
 """Make the sample set: faces of nobody, drawn with the prior, and what a small camera in poor light makes of them.
 
 Each truth begins as a clean face of the folder given, is mirrored, noised to step `--start` and denoised by the prior
-without any constraint: what is left of the original is its pose, its colours and its coarse features. Then the camera degradation of Eq. 10 is applied,
-which the built-in restorer was never trained with.
+without any constraint: what is left of the original is its pose, its colours and its coarse features. Then the camera
+degradation of Eq. 10 is applied, which the built-in restorer was never trained with.
 
     python tools/make_samples.py FACES --out src/unfade/samples
 """

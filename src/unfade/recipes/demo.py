@@ -83,7 +83,12 @@ def _write_report(run: Adapted, out: Path, scores: Mapping[str, Mapping[str, flo
     """The report of the adaptation, with the held-out faces and their scores in front."""
     faces = [_held_out_face(photo, out) for photo in list_images(SAMPLES / "held_out_photos")]
     rows = [{"held-out faces": name, **values} for name, values in scores.items()]
-    page = replace(run.page, title="unfade: demonstration", scores=rows, faces=[*faces, *run.page.faces])
+    summary = (
+        f"Adapted to {run.counts.done} photos; the scores are of {len(faces)} others that were never learned from."
+    )
+    page = replace(
+        run.page, title="unfade: demonstration", summary=summary, scores=rows, faces=[*faces, *run.page.faces]
+    )
     atomic_write(run.report, render(page))
 
 
