@@ -52,10 +52,12 @@ def keeping(before: int, after: int) -> nn.Module:
 
 
 def normalised(conv: nn.Conv2d) -> nn.Conv2d:
+    """The convolution under spectral normalisation, one power iteration for each training pass."""
     return spectral_norm(conv)
 
 
 def activated(x: Tensor) -> Tensor:
+    """LeakyReLU of slope 0.2."""
     return F.leaky_relu(x, 0.2)
 
 

@@ -98,6 +98,7 @@ class Head(nn.Module):
 
 
 def unit_length(x: Tensor) -> Tensor:
+    """(B, C, H, W) with the channels of each pixel scaled to length 1."""
     return x / (x.square().sum(1, keepdim=True) + TINY**2).sqrt()
 
 

@@ -230,6 +230,7 @@ class Perceptron(nn.Module):
 
 
 def conv(before: int, after: int) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the size."""
     return nn.Conv2d(before, after, 3, padding=1)
 
 
