@@ -252,3 +252,22 @@ def test_models_and_doctor(run) -> None:
     checked = run("doctor", "--json", "--device", "cpu")
     assert checked.code == 0
     assert checked.json["seconds_per_face"]["restore"] > 0
+
+
+def test_weights_that_are_there_are_not_overwritten(run, models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(b"somebody's work")
+    pair = ("finetune", tmp_path / "faces", tmp_path / "faces", "--restorer", models[0], "--prior", models[1])
+    for command in (pair, ("train", "prior", tmp_path / "faces"), ("train", "restorer", tmp_path / "faces")):
+        refused = run(*command, "--out", kept, "--steps", "2", "--device", "cpu")
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "kept.safetensors is there already" in refused.err
+        assert "must end in .safetensors" in run(*command, "--out", tmp_path / "x.json", "--steps", "2").err
+    assert kept.read_bytes() == b"somebody's work"
+    mine = (*pair, "--out", tmp_path / "mine.safetensors", "--batch", "2", "--device", "cpu", "--json")
+    assert run(*mine, "--steps", "2").code == 0
+    written = (tmp_path / "mine.safetensors").stat().st_mtime_ns
+    assert run(*mine, "--steps", "2").code == 0
+    assert run(*mine, "--steps", "3").code == 2
+    assert (tmp_path / "mine.safetensors").stat().st_mtime_ns == written

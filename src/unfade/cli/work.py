@@ -124,11 +124,10 @@ def targets(
     """Make a pseudo target for each aligned face."""
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
+    from unfade.recipes.adapt import weights_key
     from unfade.restorers.load import load_restorer
     from unfade.stages.targets import TargetSettings, make_targets
-    from unfade.store.checkpoints import sha256_of
     from unfade.store.runs import open_run
-    from unfade.store.zoo import find_weights
 
     found = list_images(faces)
     where = o.choose_device(device)
@@ -138,10 +137,7 @@ def targets(
         start=start, free_from=free_from, factor=factor, spacing=spacing, update=update, batch=batch,
         bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
-    key = {
-        "restorer_sha256": sha256_of(find_weights(restorer, "restorer")),
-        "prior_sha256": sha256_of(find_weights(prior, "prior")),
-    }
+    key = weights_key(restorer, prior)
     journal = open_run(out, {"targets": settings.identity(), **key}, about={"faces": str(faces)}, inputs=[faces])
     entries = make_targets(
         found, out, network, model,

@@ -27,7 +27,7 @@ from unfade.stages.align import take_aligned
 from unfade.stages.finetune import FinetuneSettings, Pair, finetune
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
-from unfade.store.checkpoints import load_state, read_card, read_weights, sha256_of, write_card
+from unfade.store.checkpoints import check_output, load_state, read_card, read_weights, sha256_of, write_card
 from unfade.store.runs import Counts, Entry, open_run
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import MODELS, find_weights
@@ -104,7 +104,7 @@ def adapt(
     """
     found = list_images(photos)
     restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
-    key = _key(settings)
+    key = weights_key(settings.restorer, settings.prior)
     journal = open_run(out, {"adapt": settings.identity(), **key}, about={"photos": str(photos)}, inputs=[photos])
     clock = _Clock()
     with clock.measure("faces"):
@@ -125,7 +125,14 @@ def adapt(
         pairs = [Pair(out / "faces" / t.item, out / "targets" / t.output) for t in targets if t.status == "done"]
         clean = list_images(real) if real else []
         history = finetune_to_file(
-            restorer, prior, pairs, out / "restorer.safetensors", settings, clean=clean, progress=progress
+            restorer,
+            prior,
+            pairs,
+            out / "restorer.safetensors",
+            settings,
+            clean=clean,
+            replace_older=True,
+            progress=progress,
         )
     with clock.measure("restore"):
         adapted_key = sha256_of(out / "restorer.safetensors")
@@ -170,24 +177,28 @@ def finetune_to_file(
     settings: AdaptSettings,
     *,
     clean: list[Path],
+    replace_older: bool = False,
     progress: Progress = silent,
 ) -> History:
     """Fine-tune `restorer` in place and write it to `out` with a card; a killed run goes on.
 
     Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
-    OutputConflict if a file is there that was made otherwise and is not of a run of this kind.
+    OutputConflict if a file is there that was made otherwise, unless `replace_older`: the file is the run folder's own.
     """
-    key = _key(settings)
+    key = weights_key(settings.restorer, settings.prior)
     if not pairs:
         raise BadInput(
             f"No pseudo target could be made, so there is nothing to learn from; see {out.parent}/journal.jsonl."
         )
     fingerprint = _fingerprint(pairs, clean, settings, key)
+    checkpoint = out.with_name(f"finetune-{fingerprint}.training")
     card = read_card(out)
     if out.exists() and card.get("fingerprint") == fingerprint:
+        checkpoint.unlink(missing_ok=True)  # left by a run that was killed at its very end
         load_state(restorer, read_weights(out).state, out)
         return History(**card["history"])
-    checkpoint = out.with_name(f"finetune-{fingerprint}.training")
+    if not replace_older:
+        check_output(out, checkpoint)
     history = finetune(
         restorer,
         pairs,
@@ -242,10 +253,11 @@ def _card(
     }
 
 
-def _key(settings: AdaptSettings) -> dict[str, str]:
+def weights_key(restorer: str, prior: str) -> dict[str, str]:
+    """Hashes of the weights that a name, a file or a run folder stands for."""
     return {
-        "restorer_sha256": sha256_of(find_weights(settings.restorer, "restorer")),
-        "prior_sha256": sha256_of(find_weights(settings.prior, "prior")),
+        "restorer_sha256": sha256_of(find_weights(restorer, "restorer")),
+        "prior_sha256": sha256_of(find_weights(prior, "prior")),
     }
 
 

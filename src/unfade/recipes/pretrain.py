@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
-from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
@@ -18,7 +17,7 @@ from unfade.nets.unet import UNet, UNetConfig
 from unfade.progress import Progress, silent
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
 from unfade.restorers.load import save_restorer
-from unfade.store.checkpoints import save_weights, write_card
+from unfade.store.checkpoints import check_output, save_weights, write_card
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loop import Batch, History, LoopSettings, train
@@ -70,8 +69,10 @@ def pretrain_prior(
 ) -> History:
     """Train a prior on the pictures below `faces` and write it to `out` with a card; resumable.
 
-    `held_out` is a folder of faces for validation. Raises BadInput for a folder without pictures.
+    `held_out` is a folder of faces for validation. Raises BadInput for a folder without pictures,
+    OutputConflict when `out` is there and no run of this kind has begun it.
     """
+    checkpoint = _checkpoint(out)
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.network.size)
     order = Order(weights, seed=recipe.loop.seed)
@@ -89,7 +90,7 @@ def pretrain_prior(
         Denoising().to(device),
         batches,
         recipe.loop,
-        checkpoint=_checkpoint(out),
+        checkpoint=checkpoint,
         validate=validate,
         progress=progress,
         label="prior",
@@ -136,8 +137,10 @@ def pretrain_restorer(
 ) -> History:
     """Train a restorer on the pictures below `faces`, degraded anew each time, and write it to `out`; resumable.
 
-    `held_out` is a folder of clean faces for validation. Raises BadInput for a folder without pictures.
+    `held_out` is a folder of clean faces for validation. Raises BadInput for a folder without pictures,
+    OutputConflict when `out` is there and no run of this kind has begun it.
     """
+    checkpoint = _checkpoint(out)
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
@@ -154,7 +157,7 @@ def pretrain_restorer(
         restorer.objective(recipe.losses, **_parts(recipe, device)),
         batches,
         recipe.loop,
-        checkpoint=_checkpoint(out),
+        checkpoint=checkpoint,
         validate=_restoration_score(held_out, recipe) if held_out else None,
         progress=progress,
         label="restorer",
@@ -199,9 +202,9 @@ def _held_out(folder: Path, size: int) -> list[Tensor]:
 
 
 def _checkpoint(out: Path) -> Path:
-    if out.suffix != ".safetensors":
-        raise BadInput(f"{out} must end in .safetensors, the format that weights are written in.")
-    return out.with_suffix(".training")
+    checkpoint = out.with_suffix(".training")
+    check_output(out, checkpoint)
+    return checkpoint
 
 
 def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], history: History) -> dict[str, object]:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unfade.atomic import atomic_write, write_through
-from unfade.errors import BadCheckpoint
+from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,17 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_output(path: Path, checkpoint: Path) -> None:
+    """Whether a training may write weights to `path`; `checkpoint` is the file that its run keeps meanwhile.
+
+    Raises BadInput for another ending than .safetensors, OutputConflict when a file is there that no run has begun.
+    """
+    if path.suffix != ".safetensors":
+        raise BadInput(f"{path} must end in .safetensors, the format that weights are written in.")
+    if path.exists() and not checkpoint.exists():
+        raise OutputConflict(f"{path} is there already and was made otherwise; name another file with --out.")
 
 
 def card_path(weights: Path) -> Path:
