@@ -14,6 +14,7 @@ app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_he
 
 Faces = Annotated[Path, typer.Argument(help="Folder of clean, aligned faces; folders below it are searched too.")]
 HeldOut = Annotated[Path | None, typer.Option(help="Folder of faces to validate on, never learned from.")]
+From = Annotated[str | None, typer.Option("--from", help="Name or file of a model to go on from; else from nothing.")]
 Weight = Annotated[list[str] | None, typer.Option(help="SUBFOLDER=WEIGHT, e.g. 0.33; may be given several times.")]
 
 
@@ -23,6 +24,7 @@ def prior(
     out: o.OutFile,
     held_out: HeldOut = None,
     weight: Weight = None,
+    start: From = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
@@ -36,7 +38,7 @@ def prior(
     """Train a diffusion prior of 128 px; run it again to go on where it stopped."""
     from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
 
-    recipe = PriorRecipe(weights=_weights(weight or []))
+    recipe = PriorRecipe(weights=_weights(weight or []), start=start)
     recipe = replace(recipe, loop=o.changed(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
         bf16=o.is_bf16(precision), seed=seed,
@@ -53,6 +55,7 @@ def restorer(
     out: o.OutFile,
     held_out: HeldOut = None,
     weight: Weight = None,
+    start: From = None,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     gan_weight: o.GanWeight = None,
     steps: o.Steps = None,
@@ -71,7 +74,7 @@ def restorer(
 
     if preset not in BLIND_PRESETS:
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
-    recipe = RestorerRecipe(weights=_weights(weight or []), blind=BLIND_PRESETS[preset])
+    recipe = RestorerRecipe(weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
     loop = o.changed(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
         bf16=o.is_bf16(precision), seed=seed,

@@ -1,7 +1,8 @@
 """The U-Net of Dhariwal & Nichol, "Diffusion Models Beat GANs" (2021), with the published key names.
 
 `patch` folds blocks of pixels into channels before the first layer and unfolds them after the last, so that a small
-prior works at a quarter of the cost (1 in every published network).
+prior works at a quarter of the cost (1 in every published network). That alone leaves a faint grid of the blocks in
+flat regions; `detail` adds two layers at full resolution, which see across the blocks' borders.
 """
 
 import math
@@ -25,6 +26,7 @@ class UNetConfig:
     resblock_updown: bool = False  # change resolution in a residual block instead of in a convolution
     learned_variance: bool = True  # predict the variance beside the noise: 6 channels out instead of 3
     patch: int = 1  # side of the blocks of pixels folded into channels
+    detail: int = 0  # channels of a correction at full resolution; 0: none, as in every published network
 
     def __post_init__(self) -> None:
         if len(self.channel_mult) != len(self.res_blocks):
@@ -57,6 +59,7 @@ class UNet(nn.Module):
         self.output_blocks = nn.ModuleList(plan.decoder())
         out = nn.Conv2d(width * config.channel_mult[0], config.out_channels * config.patch**2, 3, padding=1)
         self.out = nn.Sequential(_norm(width * config.channel_mult[0]), nn.SiLU(), _zeroed(out))
+        self.detail = _Detail(width * config.channel_mult[0], config) if config.detail else None
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Predict the noise in x_t (and the fraction of the variance's log range) at the original steps t."""
@@ -65,7 +68,8 @@ class UNet(nn.Module):
         h = self.middle_block(skips[-1], embedding)
         for block in self.output_blocks:
             h = block(torch.cat([h, skips.pop()], 1), embedding)
-        return F.pixel_shuffle(self.out(h), self.config.patch)
+        folded = F.pixel_shuffle(self.out(h), self.config.patch)
+        return folded if self.detail is None else folded + self.detail(x, h)
 
     def embed(self, t: Tensor) -> Tensor:
         """The embedding of steps t, (B,) to (B, 4 * channels)."""
@@ -141,6 +145,27 @@ class _Attention(nn.Module):
         h = F.scaled_dot_product_attention(*qkv.chunk(3, 3))
         out: Tensor = self.proj_out(h.transpose(2, 3).flatten(1, 2))
         return (flat + out).reshape(x.shape)
+
+
+class _Detail(nn.Module):
+    """What the folded network cannot say: from x_t (B, 3, H, W) and its last features to (B, 3 or 6, H, W)."""
+
+    def __init__(self, features: int, config: UNetConfig):
+        super().__init__()
+        self.unfold = nn.Sequential(
+            _norm(features),
+            nn.SiLU(),
+            nn.Conv2d(features, config.detail * config.patch**2, 3, padding=1),
+            nn.PixelShuffle(config.patch),
+        )
+        self.mix = nn.Sequential(
+            nn.Conv2d(3 + config.detail, config.detail, 3, padding=1),
+            nn.SiLU(),
+            _zeroed(nn.Conv2d(config.detail, config.out_channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return self.mix(torch.cat([x, self.unfold(h)], 1))  # type: ignore[no-any-return]
 
 
 class _Downsample(nn.Module):

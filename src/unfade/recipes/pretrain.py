@@ -17,8 +17,9 @@ from unfade.nets.unet import UNet, UNetConfig
 from unfade.progress import Progress, silent
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
 from unfade.restorers.load import save_restorer
-from unfade.store.checkpoints import check_output, save_weights, write_card
+from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
 from unfade.store.seeds import seed_for
+from unfade.store.zoo import Kind, find_weights
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loop import Batch, History, LoopSettings, train
 from unfade.training.modes import seeded
@@ -31,6 +32,7 @@ SMALL_PRIOR = UNetConfig(
     attention_sizes=(16, 8),
     learned_variance=False,
     patch=2,
+    detail=16,
 )
 
 PRIOR_LOOP = LoopSettings(
@@ -45,6 +47,7 @@ PRIOR_LOOP = LoopSettings(
     ema=0.999,
     ema_ramp=True,
     bf16=True,
+    checkpoint_every=200,
 )
 
 
@@ -56,6 +59,7 @@ class PriorRecipe:
     loop: LoopSettings = PRIOR_LOOP
     denoising: DenoisingSettings = DenoisingSettings()
     weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
+    start: str | Path | None = None  # name or file of a prior to go on from; None: from nothing
 
 
 def pretrain_prior(
@@ -77,7 +81,9 @@ def pretrain_prior(
     pictures = Pictures(paths, recipe.network.size)
     order = Order(weights, seed=recipe.loop.seed)
     with seeded(torch.device("cpu"), recipe.loop.seed):
-        network = UNet(recipe.network).to(device)
+        network = UNet(recipe.network)
+    _go_on_from(recipe.start, "prior", network)
+    network.to(device)
 
     def batches(step: int) -> Batch:
         draws = order.step(step, recipe.loop.batch)
@@ -106,11 +112,13 @@ RESTORER_LOOP = LoopSettings(
     micro_batch=16,
     learning_rate=4e-4,
     final_learning_rate=1e-5,
+    schedule="trapezoid",
     warmup=100,
     clip=1.0,
     ema=0.995,
     ema_ramp=True,
     bf16=True,
+    checkpoint_every=200,
 )
 
 
@@ -124,6 +132,7 @@ class RestorerRecipe:
     losses: ImageLossSettings = ImageLossSettings(perceptual_weight=0, gan_weight=0)
     blind: BlindSettings = BlindSettings()
     weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
+    start: str | Path | None = None  # name or file of a restorer to go on from; None: from nothing
 
 
 def pretrain_restorer(
@@ -145,7 +154,9 @@ def pretrain_restorer(
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
     with seeded(torch.device("cpu"), recipe.loop.seed):
-        restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size).to(device)
+        restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size)
+    _go_on_from(recipe.start, "restorer", restorer)
+    restorer.to(device)
 
     def batches(step: int) -> Batch:
         draws = order.step(step, recipe.loop.batch)
@@ -165,6 +176,11 @@ def pretrain_restorer(
     save_restorer(out, restorer, dtype=torch.float16)
     write_card(out, _card("restorer", recipe, paths, history))
     return history
+
+
+def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> None:
+    if start is not None:
+        start_from(network, find_weights(start, kind))
 
 
 def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
@@ -211,7 +227,7 @@ def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], hi
     """What the training itself knows; data, licence and use are for whoever publishes the model to add."""
     return {
         "kind": kind,
-        "recipe": asdict(recipe),
+        "recipe": {**asdict(recipe), "start": recipe.start and str(recipe.start)},
         "steps": recipe.loop.steps,
         "pictures": len(paths),
         "losses": history.losses[-1:],

@@ -63,6 +63,16 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     network.load_state_dict(dict(state))
 
 
+def start_from(network: nn.Module, path: Path) -> None:
+    """Fill a network from a file as far as the file goes; what the file lacks keeps its fresh values.
+
+    Raises BadCheckpoint for a file that holds what the network has no place for, or nothing it has a place for.
+    """
+    fresh = network.state_dict()
+    state = read_weights(path).state
+    load_state(network, {**{key: fresh[key] for key in fresh.keys() - state.keys()}, **state}, path)
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

@@ -1,0 +1,5 @@
+"""`python -m unfade`, for where the command is not on the path."""
+
+from unfade.cli import main
+
+main()
