@@ -1,0 +1,95 @@
+"""How far two sets of images are from each other, from features of each: Frechet distance and kernel distance.
+
+Which network gives the features, and how many images there are, belongs beside every number: the Frechet distance of
+few images is too large, and distances of different networks have nothing to do with each other.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class FeatureStatistics:
+    """Mean and covariance of features that come in parts, in float64, whatever the parts (Chan et al. 1979)."""
+
+    dimensions: int
+    count: int = 0
+    mean: Array = field(init=False)
+    _scatter: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.mean = np.zeros(self.dimensions)
+        self._scatter = np.zeros((self.dimensions, self.dimensions))
+
+    def add(self, features: NDArray[np.floating]) -> None:
+        """Take in (N, dimensions) features. Raises ValueError on another shape or on values that are not finite."""
+        part = np.asarray(features, dtype=np.float64)
+        if part.ndim != 2 or part.shape[1] != self.dimensions or not np.isfinite(part).all():
+            raise ValueError(f"expected finite features of shape (N, {self.dimensions}), got {part.shape}")
+        if not len(part):
+            return
+        mean = part.mean(0)
+        shift, total = mean - self.mean, self.count + len(part)
+        self._scatter += (part - mean).T @ (part - mean) + np.outer(shift, shift) * (self.count * len(part) / total)
+        self.mean = self.mean + shift * (len(part) / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Array:
+        """(D, D), divided by count - 1. Raises ValueError on fewer than two features."""
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least two features, got {self.count}")
+        return self._scatter / (self.count - 1)
+
+
+def statistics(features: NDArray[np.floating]) -> FeatureStatistics:
+    """The statistics of (N, D) features at once."""
+    result = FeatureStatistics(features.shape[1])
+    result.add(features)
+    return result
+
+
+def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, Eq. 6), at least 0.
+
+    The trace of the root is taken from the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues: real ones,
+    also where a covariance is singular. Raises ValueError on features of different size.
+    """
+    if one.dimensions != other.dimensions:
+        raise ValueError(f"expected features of one size, got {one.dimensions} and {other.dimensions}")
+    root = _root(one.covariance)
+    eigenvalues = np.linalg.eigvalsh(root @ other.covariance @ root)
+    trace_of_root = np.sqrt(eigenvalues.clip(0)).sum()
+    distance = np.square(one.mean - other.mean).sum() + np.trace(one.covariance) + np.trace(other.covariance)
+    return max(0.0, float(distance - 2 * trace_of_root))
+
+
+def kernel_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """The unbiased squared maximum mean discrepancy of (N, D) and (M, D) features: KID (Binkowski et al. 2018).
+
+    Kernel (x y / D + 1)^3. Its expectation does not depend on the number of images; it may be below 0. Raises
+    ValueError on fewer than two features of either or on different sizes.
+    """
+    x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(f"expected two sets of at least two features of one size, got {x.shape} and {y.shape}")
+    return float(_mean_of_different(x) + _mean_of_different(y) - 2 * _kernel(x, y).mean())
+
+
+def _kernel(x: Array, y: Array) -> Array:
+    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
+
+
+def _mean_of_different(x: Array) -> float:
+    """The kernel's mean over pairs of different features."""
+    kernel = _kernel(x, x)
+    return float((kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1)))
+
+
+def _root(covariance: Array) -> Array:
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
