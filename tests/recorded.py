@@ -14,7 +14,7 @@ from golden.fill import fill_module, image, image_u8
 
 FOLDER = Path(__file__).parent / "golden"
 
-__all__ = ["arrays", "fill_module", "image_u8", "manifest", "meta", "noise", "picture"]
+__all__ = ["arrays", "fill_module", "image_u8", "manifest", "meta", "noise", "picture", "subsampled"]
 
 
 def arrays(name: str) -> dict[str, np.ndarray]:
@@ -45,3 +45,8 @@ def picture(height: int, width: int, seed: int, count: int = 1) -> Tensor:
     """`count` deterministic pictures of consecutive seeds: (count, 3, height, width) in [-1, 1]."""
     stack = np.stack([image(height, width, seed + i) for i in range(count)])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous() * 2 - 1
+
+
+def subsampled(values: Tensor, golden: dict[str, np.ndarray], name: str) -> Tensor:
+    """Those of the values that were recorded under `name`: every so many of them."""
+    return values.flatten()[:: int(golden[f"{name}.stride"])]

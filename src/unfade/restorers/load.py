@@ -8,11 +8,15 @@ import torch
 
 from unfade.errors import BadCheckpoint
 from unfade.restorers.base import Restorer
+from unfade.restorers.code_level import build_codeformer_restorer
 from unfade.restorers.image_level import build_swinir_restorer
 from unfade.store.checkpoints import load_state, read_weights, save_weights
 from unfade.store.zoo import find_weights
 
-BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {"swinir": build_swinir_restorer}
+BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {
+    "swinir": build_swinir_restorer,
+    "codeformer": build_codeformer_restorer,
+}
 
 
 def load_restorer(spec: str | Path = "small-restorer", *, device: torch.device | str = "cpu") -> Restorer:
