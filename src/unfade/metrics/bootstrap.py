@@ -1,6 +1,6 @@
-"""How far a mean can be trusted: the percentile bootstrap (Efron 1979)."""
+"""How far a mean, or any other value of a set of images, can be trusted: the percentile bootstrap (Efron 1979)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,26 @@ def bootstrap_interval(
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or sample.size == 0 or np.isnan(sample).any():
         raise ValueError(f"expected a list of one or more numbers without NaN, got shape {sample.shape}")
-    if not 0 < level < 1 or draws < 1:
-        raise ValueError(f"expected a level between 0 and 1 and at least one draw, got {level} and {draws}")
-    means = [sample[rng.integers(sample.size, size=sample.size)].mean() for _ in range(draws)]
+    return bootstrap(lambda drawn: float(sample[drawn].mean()), sample.size, rng=rng, level=level, draws=draws)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    count: int,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    draws: int = 2000,
+) -> tuple[float, float]:
+    """Interval (low, high) of a statistic of `count` images, in its own unit.
+
+    `statistic` gets the (count,) indices of the images that were drawn, with replacement; so several values of one
+    image stay together. Raises ValueError on a level outside (0, 1), on fewer than one draw or no image.
+    """
+    if not 0 < level < 1 or draws < 1 or count < 1:
+        raise ValueError(f"expected a level between 0 and 1, draws and images, got {level}, {draws} and {count}")
+    values = [statistic(rng.integers(count, size=count)) for _ in range(draws)]
     tail = (1 - level) / 2
     # A method without interpolation, because between two infinities there is nothing to interpolate.
-    low, high = np.quantile(means, [tail, 1 - tail], method="inverted_cdf")
+    low, high = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")
     return float(low), float(high)

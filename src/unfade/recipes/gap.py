@@ -1,0 +1,108 @@
+"""The share of a gap: how much of what fine-tuning on the truth gives is recovered without it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unfade.images.files import read_image
+from unfade.metrics.bootstrap import bootstrap
+from unfade.metrics.distribution import frechet_distance, statistics
+
+Features = NDArray[np.float32]  # (faces, places, dimensions)
+Space = Callable[[Tensor], Features]  # (B, 3, H, W) in [-1, 1] to (B, places, dimensions)
+Indices = NDArray[np.int64]
+Value = Callable[[Indices], float]  # of a part of the faces, each as often as it was drawn
+
+METRICS = ("psnr", "ssim", "feature_distance")
+FRECHET_DRAWS = 200  # of the bootstrap; a mean takes 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one way of restoring came to, face by face."""
+
+    files: Mapping[str, Mapping[str, float]]  # file name -> metric -> value
+    features: Mapping[str, Features]  # space -> features, the faces in the order of their names
+
+    @property
+    def count(self) -> int:
+        """How many faces."""
+        return len(self.files)
+
+    def values(self, metric: str) -> NDArray[np.float64]:
+        """(faces,) in the order of their names."""
+        return np.array([self.files[name][metric] for name in sorted(self.files)])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value over a set of faces."""
+
+    value: float
+    low: float  # bootstrap interval, 95 %
+    high: float
+
+
+def features_of(folder: Path, names: Sequence[str], spaces: Mapping[str, Space]) -> dict[str, Features]:
+    """The features of the named pictures of a folder, in every space."""
+    pictures = [read_image(folder / name)[None] for name in names] if spaces else []
+    return {space: np.concatenate([extract(p) for p in pictures]) for space, extract in spaces.items()}
+
+
+def estimates(row: Row, truth: Row, *, seed: int) -> dict[str, Estimate]:
+    """Every metric of one row with its interval: means, and the Frechet distance to the truth in every space."""
+    values = _values(row, truth)
+    return {name: _estimate(value, row.count, _draws(name), seed) for name, value in values.items()}
+
+
+def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
+    """(adapted - pre-trained) / (supervised - pre-trained) of every metric; NaN where there is no gap.
+
+    `rows` has these three and the truth.
+    """
+    truth = rows["truth"]
+    before, after, upper = (_values(rows[name], truth) for name in ("pre-trained", "adapted", "supervised"))
+
+    def share(name: str) -> Value:
+        def value(drawn: Indices) -> float:
+            start = before[name](drawn)
+            gap = upper[name](drawn) - start
+            return (after[name](drawn) - start) / gap if gap else math.nan
+
+        return value
+
+    return {name: _estimate(share(name), truth.count, _draws(name), seed) for name in before}
+
+
+def _values(row: Row, truth: Row) -> dict[str, Value]:
+    means: dict[str, Value] = {name: _mean(row.values(name)) for name in METRICS}
+    return means | {f"frechet_{name}": _frechet(row.features[name], truth.features[name]) for name in row.features}
+
+
+def _mean(values: NDArray[np.float64]) -> Value:
+    return lambda drawn: float(values[drawn].mean())
+
+
+def _frechet(features: Features, truth: Features) -> Value:
+    """Of the features at all places together: as many samples as places times faces."""
+    dimensions = truth.shape[-1]
+
+    def distance(drawn: Indices) -> float:
+        one, other = (part[drawn].reshape(-1, dimensions) for part in (features, truth))
+        return frechet_distance(statistics(one), statistics(other))
+
+    return distance
+
+
+def _draws(metric: str) -> int:
+    return FRECHET_DRAWS if metric.startswith("frechet_") else 2000
+
+
+def _estimate(value: Value, count: int, draws: int, seed: int) -> Estimate:
+    low, high = bootstrap(value, count, rng=np.random.default_rng(seed), draws=draws)
+    return Estimate(value(np.arange(count)), low, high)

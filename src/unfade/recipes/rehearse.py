@@ -1,0 +1,216 @@
+"""A rehearsal on known truth: clean faces, degraded as a camera like yours would, show what adaptation will do.
+
+Part of the faces is adapted to, without their truth; on the others, never learned from, the pre-trained and the adapted
+restorer are scored, and beside them the one fine-tuned on the truth itself: as much as fine-tuning can give. The share
+of that gap which adaptation recovers, (adapted - pre-trained) / (supervised - pre-trained), has no scale and can be
+compared between cameras, metrics and papers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from unfade.atomic import atomic_write
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.load import load_prior
+from unfade.errors import BadInput
+from unfade.images.files import encode, read_image
+from unfade.progress import Progress, silent
+from unfade.recipes.adapt import SMALL_ADAPT, Adapted, AdaptSettings, adapt, finetune_to_file, weights_key
+from unfade.recipes.evaluate import score_folder
+from unfade.recipes.gap import Estimate, Row, Space, estimates, features_of, shares
+from unfade.report.page import Face, Report, render
+from unfade.restorers.load import load_restorer
+from unfade.stages.align import take_aligned
+from unfade.stages.degrade import Degradation, degrade_faces
+from unfade.stages.finetune import Pair
+from unfade.stages.restore import restore_faces
+from unfade.stages.targets import make_targets
+from unfade.store.checkpoints import sha256_of
+from unfade.store.runs import Journal, open_run
+from unfade.store.seeds import seed_for
+from unfade.store.zoo import find_weights
+from unfade.training.batches import find_training_pictures
+
+ROWS = ("pre-trained", "targets", "adapted", "supervised")  # the columns of pictures and the rows of scores
+SHOWN = 24  # held-out faces in the report
+
+
+@dataclass(frozen=True)
+class RehearseSettings:
+    """What is rehearsed."""
+
+    adapt: AdaptSettings = SMALL_ADAPT
+    learn: float = 0.7  # share of the faces that is adapted to; the others are scored
+    most: int = 0  # faces to adapt to, at most; 0: all of that share
+    seed: int = 0  # of the split and of the degradation
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learn < 1:
+            raise BadInput(f"The share of faces to adapt to must lie between 0 and 1, got {self.learn}.")
+        if self.most < 0:
+            raise BadInput(f"The number of faces to adapt to must be 0 (all) or more, got {self.most}.")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal came to."""
+
+    scores: Mapping[str, Mapping[str, Estimate]]  # row of ROWS -> metric
+    share: Mapping[str, Estimate]  # of the gap recovered, by metric; 1 is all of it
+    learned: int  # faces adapted to
+    held_out: int  # faces scored
+    failures: Sequence[tuple[str, str]]  # (file, reason)
+    report: Path
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {**asdict(self), "report": str(self.report)}
+
+
+def rehearse(
+    faces: Path,
+    out: Path,
+    degradation: Degradation,
+    settings: RehearseSettings = RehearseSettings(),
+    *,
+    spaces: Mapping[str, Space] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Rehearsal:
+    """Degrade clean, aligned faces, adapt to some of them, score on the others and write a report; resumable.
+
+    `spaces` are features in which Frechet distances to the truth are taken as well; they should not be those of the
+    loss. Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
+    """
+    found, _ = find_training_pictures(faces, {})
+    key = weights_key(settings.adapt.restorer, settings.adapt.prior)
+    identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
+    journal = open_run(out, {"rehearse": identity, **key}, about={"faces": str(faces)}, inputs=[faces])
+    failures = _prepare(split(found, settings), out, degradation, settings, journal, progress)
+    run = adapt(out / "photos" / "learn", out / "adapted", settings.adapt, device=device, progress=progress)
+    upper = _supervise(out, settings.adapt, device, progress)
+    restorers: dict[str, str | Path] = {
+        "pre-trained": settings.adapt.restorer,
+        "adapted": run.restorer,
+        "supervised": upper,
+    }
+    _results(restorers, out, settings.adapt, journal, device, progress)
+    rows = _rows(out, settings.adapt.prior, spaces or {}, device)
+    scores = {name: estimates(row, rows["truth"], seed=settings.seed) for name, row in rows.items() if name != "truth"}
+    share = shares(rows, seed=settings.seed)
+    result = Rehearsal(
+        scores, share, run.counts.done, rows["truth"].count, [*failures, *run.failures], out / "report.html"
+    )
+    atomic_write(result.report, render(_report(result, run, settings, repr(degradation))))
+    return result
+
+
+def split(faces: Sequence[Path], settings: RehearseSettings) -> dict[str, list[Path]]:
+    """Faces to learn from and faces to score, in an order that follows from their names and the seed alone.
+
+    So fewer faces to learn from are a part of more of them, and the scored ones stay the same. Raises BadInput where
+    a side would be empty.
+    """
+    order = sorted(faces, key=lambda path: (seed_for("rehearse", settings.seed, path.stem), path.name))
+    cut = round(len(order) * settings.learn)
+    if not 0 < cut < len(order):
+        raise BadInput(f"{len(order)} faces are too few to adapt to {settings.learn:.0%} of them and score the others.")
+    learn = order[:cut]
+    return {"learn": learn[: settings.most or cut], "score": order[cut:]}
+
+
+def _prepare(
+    parts: Mapping[str, list[Path]], out: Path, degradation: Degradation, settings: RehearseSettings,
+    journal: Journal, progress: Progress,
+) -> list[tuple[str, str]]:  # fmt: skip
+    """Bring the truths to size and degrade them; what failed, with the reason."""
+    size = load_restorer(settings.adapt.restorer).size
+    failures = []
+    for part, paths in parts.items():
+        truth = take_aligned(paths, out / "truth" / part, size=size, journal=journal, progress=progress)
+        failures += [(entry.item, entry.reason) for entry in truth if entry.status != "done"]
+        kept = [out / "truth" / part / entry.output for entry in truth if entry.status == "done"]
+        if not kept:
+            raise BadInput(f"None of the {len(paths)} faces to {part} could be used; the first: {truth[0].reason}")
+        degrade_faces(kept, out / "photos" / part, degradation, seed=settings.seed, journal=journal, progress=progress)
+    return failures
+
+
+def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> Path:
+    """The restorer fine-tuned on the truth, in every other way as `adapt` does it."""
+    restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
+    photos = sorted((out / "photos" / "learn").glob("*.png"))
+    pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]
+    weights = out / "supervised.safetensors"
+    finetune_to_file(restorer, prior, pairs, weights, settings, clean=[], replace_older=True, progress=progress)
+    return weights
+
+
+def _results(
+    restorers: Mapping[str, str | Path], out: Path, settings: AdaptSettings, journal: Journal, device: str,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """The held-out photos through every restorer, and their pseudo targets."""
+    photos = sorted((out / "photos" / "score").glob("*.png"))
+    for name, spec in restorers.items():
+        network, key = load_restorer(spec, device=device), sha256_of(find_weights(spec, "restorer"))
+        restore_faces(
+            photos, out / "results" / name, network, journal=journal, key=key, stage=name, progress=progress
+        )  # fmt: skip
+    restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
+    key = str(weights_key(settings.restorer, settings.prior))
+    make_targets(
+        photos, out / "results" / "targets", restorer, prior,
+        size=restorer.size, settings=settings.targets, journal=journal, key=key, progress=progress,
+    )  # fmt: skip
+
+
+def _rows(out: Path, prior: str, spaces: Mapping[str, Space], device: str) -> dict[str, Row]:
+    """Values and features of every held-out face, in one order of faces; the truth has features only."""
+    features = PriorFeatures(load_prior(prior).unet)
+    truth = out / "truth" / "score"
+    rows = {}
+    for name in ROWS:
+        with torch.no_grad():
+            found = score_folder(out / "results" / name, truth, extra={"feature_distance": features})
+        rows[name] = Row(found.files, features_of(out / "results" / name, sorted(found.files), spaces))
+    names = sorted(rows[ROWS[0]].files)
+    return {**rows, "truth": Row({name: {} for name in names}, features_of(truth, names, spaces))}
+
+
+def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degradation: str) -> Report:
+    out, metrics = result.report.parent, list(result.share)
+    scores = [{"held-out faces": row, **_values(result.scores[row], metrics)} for row in ROWS]
+    scores.append({"held-out faces": "share of the gap", **_values(result.share, metrics)})
+    names = sorted(path.name for path in (out / "photos" / "score").glob("*.png"))
+    drawn = sorted(names, key=lambda name: seed_for("shown", name))[:SHOWN]  # at random, not picked
+    return Report(
+        title="unfade: rehearsal",
+        summary=(
+            f"Adapted to {result.learned} photos without their truth and scored on {result.held_out} others. The "
+            "supervised restorer is fine-tuned on the truth; the share of the gap is (adapted - pre-trained) / "
+            "(supervised - pre-trained)."
+        ),
+        counts=run.counts.as_dict(),
+        scores=scores,
+        curves=run.page.curves,
+        settings={**asdict(settings), "degradation": degradation},
+        failures=result.failures,
+        faces=[_face(out, name) for name in sorted(drawn)],
+    )
+
+
+def _values(values: Mapping[str, Estimate], metrics: Sequence[str]) -> dict[str, float | str]:
+    return {name: values[name].value if name in values else "" for name in metrics}
+
+
+def _face(out: Path, name: str) -> Face:
+    paths = {
+        "input": out / "photos" / "score" / name,
+        **{row: out / "results" / row / name for row in ROWS},
+        "truth": out / "truth" / "score" / name,
+    }
+    return Face(name, {column: encode(read_image(path), "JPEG", quality=95) for column, path in paths.items()})

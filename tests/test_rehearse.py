@@ -1,0 +1,105 @@
+"""The rehearsal on tiny networks: what is there, who learns from whom, going on, and what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adapt_settings import small
+from tiny_models import write_faces
+from unfade.errors import BadInput, OutputConflict
+from unfade.images.files import list_images, read_image
+from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse, split
+from unfade.stages.degrade import camera_degradation
+from unfade.store.checkpoints import read_weights
+
+CAMERA = camera_degradation("severe", 4)
+Models = tuple[Path, Path]
+
+
+def colours(image: torch.Tensor) -> np.ndarray:
+    return image.flatten(2).transpose(1, 2).numpy()
+
+
+@pytest.fixture(scope="module")
+def done(models: Models, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("rehearsal")
+    write_faces(folder / "faces", 8)
+    settings = RehearseSettings(small(*models), learn=0.5)
+    return folder, settings, rehearse(folder / "faces", folder / "out", CAMERA, settings, spaces={"colour": colours})
+
+
+def test_everything_is_there(done) -> None:
+    folder, _, result = done
+    out = folder / "out"
+    assert (result.learned, result.held_out, list(result.failures)) == (4, 4, [])
+    names = {part: {path.name for path in list_images(out / "photos" / part)} for part in ("learn", "score")}
+    assert names["learn"].isdisjoint(names["score"])
+    assert names["learn"] | names["score"] == {f"face{i:02d}.png" for i in range(8)}
+    for row in ROWS:
+        assert {path.name for path in list_images(out / "results" / row)} == names["score"]
+        assert result.scores[row].keys() == {"psnr", "ssim", "feature_distance", "frechet_colour"}
+    assert result.share.keys() == result.scores["adapted"].keys()
+    page = result.report.read_text()
+    assert "share of the gap" in page
+    assert all(name in page for name in names["score"])
+    json.dumps(result.as_dict())
+
+
+def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> None:
+    out = done[0] / "out"
+    card = json.loads((out / "supervised.json").read_text())
+    adapted = json.loads((out / "adapted" / "restorer.json").read_text())
+    assert card["pairs"] == adapted["pairs"] == 4
+    assert card["fingerprint"] != adapted["fingerprint"]
+    states = [
+        read_weights(path).state for path in (out / "supervised.safetensors", out / "adapted/restorer.safetensors")
+    ]
+    assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_same_rehearsal_goes_on_and_another_is_refused(done) -> None:
+    folder, settings, result = done
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")}
+    again = rehearse(folder / "faces", folder / "out", CAMERA, settings, spaces={"colour": colours})
+    assert again.scores == result.scores
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")} == before
+    for other, camera in ((replace(settings, seed=1), CAMERA), (settings, camera_degradation("mild", 4))):
+        with pytest.raises(OutputConflict, match="another folder"):
+            rehearse(folder / "faces", folder / "out", camera, other)
+
+
+def test_a_broken_face_is_named_and_left_out(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 5)
+    (tmp_path / "faces" / "broken.png").write_bytes(b"no picture")
+    result = rehearse(tmp_path / "faces", tmp_path / "out", CAMERA, RehearseSettings(small(*models), learn=0.5))
+    assert [name for name, _ in result.failures] == ["broken.png"]
+    assert result.learned + result.held_out == 5
+    assert read_image(tmp_path / "out" / "results" / "adapted" / next(iter(
+        path.name for path in list_images(tmp_path / "out" / "photos" / "score")
+    ))).shape == (3, 32, 32)  # fmt: skip
+
+
+def test_fewer_faces_are_a_part_of_more_and_the_scored_ones_stay() -> None:
+    faces = [Path(f"{i}.png") for i in range(50)]
+    settings = RehearseSettings()
+    few, all_of_them = split(faces, replace(settings, most=10)), split(faces, settings)
+    assert few["learn"] == all_of_them["learn"][:10]
+    assert few["score"] == all_of_them["score"]
+    assert len(all_of_them["learn"]) == 35
+    assert split(list(reversed(faces)), settings) == all_of_them
+    assert split(faces, replace(settings, seed=1)) != all_of_them
+
+
+@pytest.mark.parametrize("wrong", [{"learn": 0.0}, {"learn": 1.0}, {"most": -1}])
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match="adapt to"):
+        RehearseSettings(**wrong)
+
+
+def test_one_face_is_too_few() -> None:
+    with pytest.raises(BadInput, match="too few"):
+        split([Path("a.png")], RehearseSettings())
