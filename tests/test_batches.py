@@ -1,5 +1,6 @@
 """The order of training items follows from the step number; weights are exact shares of the epochs."""
 
+import pickle
 from collections import Counter
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_as_many_are_kept_as_fit(tmp_path: Path) -> None:
         pictures[2]
 
 
+def test_whether_files_will_be_read_again(tmp_path: Path) -> None:
+    paths = save_pictures(tmp_path, ["0.png", "1.png"])
+    assert [Pictures(paths, 16, keep=keep).all_kept for keep in (0, 3 * 16 * 16, 2 * 3 * 16 * 16)] == [
+        False,
+        False,
+        True,
+    ]
+
+
 def test_pictures_are_brought_to_size(tmp_path: Path) -> None:
     picture = Pictures(save_pictures(tmp_path, ["a.png"], size=32), 16)[0]
     assert (picture - resize(from_bytes(levels(0, 32)), 16, 16).clamp(-1, 1)).abs().max() <= 0.5 / 127.5 + 1e-6
@@ -154,6 +164,13 @@ def test_a_weight_for_nothing_is_refused(tmp_path: Path) -> None:
     save_pictures(tmp_path / "old", ["a.png"])
     with pytest.raises(BadInput, match="no folder named odl"):
         find_training_pictures(tmp_path, {"odl": 0.5})
+
+
+def test_an_order_is_the_same_after_pickling() -> None:
+    order = Order([1.0, 0.5, 0.5], seed=4)
+    expected = [order.step(step, 4) for step in range(20)]
+    assert [pickle.loads(pickle.dumps(order)).step(step, 4) for step in range(20)] == expected
+    assert order.step(0, 4) == expected[0], "epochs that were forgotten are drawn again as they were"
 
 
 def test_weights_are_plain_numbers() -> None:

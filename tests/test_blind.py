@@ -24,6 +24,7 @@ from unfade.degradations.blind import (
     scaled_kernel_size,
     scaled_ratio,
 )
+from unfade.degradations.colour import COLOUR
 from unfade.errors import BadInput
 
 PLAIN = BlindDraw(
@@ -157,6 +158,7 @@ def test_probabilities_are_the_settings():
     many = draws(3000, settings=replace(BLIND_PRESETS["gfpgan"], grey_probability=0.2))
     assert abs(sum(draw.kernel == "iso" for draw in many) / 3000 - 0.5) < 0.04
     assert abs(sum(any(draw.shift) for draw in many) / 3000 - 0.3) < 0.04
+    assert abs(sum(bool(draw.colour) for draw in many) / 3000 - 0.3) < 0.04
     assert abs(sum(draw.grey for draw in many) / 3000 - 0.2) < 0.04
     assert all(draw.sigma_x == draw.sigma_y for draw in many if draw.kernel == "iso")
 
@@ -200,6 +202,11 @@ OTHER = {
     "quality": (5.0, 10.0),
     "jitter_probability": 1.0,
     "jitter_shift": 5.0,
+    "colour_probability": 1.0,
+    "brightness": (1.6, 1.7),
+    "contrast": (1.6, 1.7),
+    "saturation": (1.6, 1.7),
+    "hue": (0.3, 0.4),
     "grey_probability": 1.0,
     "grey_truth": True,
     "reference_size": 128,
@@ -211,6 +218,7 @@ def test_every_setting_has_an_effect(name):
     base = BlindSettings(
         kernels=("iso", "generalized_aniso"),
         jitter_probability=0.5,
+        colour_probability=0.5,
         grey_probability=0.5,
         grey_truth=False,
     )
@@ -233,6 +241,10 @@ def test_every_setting_has_an_effect(name):
         {"quality": 20},
         {"shift": (20.0, 0.0, 0.0)},
         {"grey": True},
+        {"colour": (("brightness", 0.8),)},
+        {"colour": (("contrast", 0.8),)},
+        {"colour": (("saturation", 0.5),)},
+        {"colour": (("hue", 0.1),)},
     ],
     ids=str,
 )
@@ -280,9 +292,62 @@ def test_what_cannot_be_degraded_is_refused():
         {"ratio": (4.0, 1.0)},
         {"quality": (30.0, 101.0)},
         {"noise": (-1.0, 1.0)},
+        {"brightness": (-0.5, 1.0)},
+        {"hue": (-0.6, 0.1)},
     ],
     ids=str,
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(BadInput):
         BlindSettings(**wrong)
+
+
+# GFPGAN's colour jitter
+
+
+def test_a_colour_draw_goes_through_json():
+    settings = replace(BLIND_PRESETS["gfpgan"], colour_probability=1.0)
+    for draw in draws(5, settings=settings):
+        again = BlindDraw(**json.loads(json.dumps(asdict(draw))))
+        assert again == draw
+        assert hash(again) == hash(draw)
+        truth = picture(32, 32, 3)[0]
+        assert torch.equal(blind(truth, again), blind(truth, draw))
+
+
+def test_every_order_is_drawn_and_every_amount_is_within_its_range():
+    settings = replace(BLIND_PRESETS["gfpgan"], colour_probability=1.0)
+    many = draws(1000, settings=settings)
+    assert len({tuple(name for name, _ in draw.colour) for draw in many}) == 24
+    for name in COLOUR:
+        amounts = [dict(draw.colour)[name] for draw in many]
+        low, high = getattr(settings, name)
+        assert low <= min(amounts) < low + 0.02
+        assert high - 0.02 < max(amounts) <= high
+
+
+def test_colour_takes_as_many_draws_whatever_comes_out():
+    after = []
+    for probability in (0.0, 1.0):
+        rng = np.random.default_rng(3)
+        for _ in range(20):
+            draw_blind(rng, size=64, settings=BlindSettings(colour_probability=probability))
+        after.append(rng.bit_generator.state)
+    assert after[0] == after[1]
+
+
+def test_only_gfpgan_changes_colours():
+    assert {name for name, settings in BLIND_PRESETS.items() if settings.colour_probability} == {"gfpgan"}
+
+
+def test_the_order_of_the_steps_counts():
+    truth = picture(32, 32, 4)[0]
+    steps = (("brightness", 1.4), ("contrast", 0.6))
+    one, other = (blind(truth, replace(PLAIN, colour=order)) for order in (steps, steps[::-1]))
+    assert not torch.equal(one, other)
+
+
+def test_a_third_of_a_turn_makes_red_green():
+    red = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 16, 16)
+    green = blind(red, replace(PLAIN, colour=(("hue", 1 / 3),)))
+    torch.testing.assert_close(green.mean(dim=(1, 2)), torch.tensor([-1.0, 1.0, -1.0]), atol=0.03, rtol=0)

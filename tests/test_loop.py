@@ -27,7 +27,7 @@ from toys import (
 )
 from unfade.errors import Diverged
 from unfade.training.ema import MovingAverage
-from unfade.training.loop import LOG_EVERY, History, LoopSettings, cosine, learning_rate, train, trapezoid
+from unfade.training.loop import LOG_EVERY, History, LoopSettings, cosine, halving, learning_rate, train, trapezoid
 from unfade.training.modes import mode, seeded
 
 
@@ -193,6 +193,13 @@ def test_cosine_falls_from_one_rate_to_the_other() -> None:
     settings = LoopSettings(learning_rate=3.0, final_learning_rate=1.0)
     assert [cosine(settings, x) for x in (0, 0.5, 1)] == pytest.approx([3, 2, 1])
     assert cosine(settings, 0.25) == pytest.approx(2 + 0.5**0.5)
+
+
+def test_halving_is_codeformer_s() -> None:
+    settings = LoopSettings(learning_rate=8.0, steps=40_000, schedule="halving")
+    steps = (0, 34_999, 35_000, 37_999, 38_000, 39_999)
+    assert [learning_rate(settings, step) for step in steps] == [8, 8, 4, 4, 2, 2]
+    assert halving(settings, 1.0) == 2
 
 
 def test_trapezoid_is_constant_for_two_thirds() -> None:

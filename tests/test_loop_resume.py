@@ -2,7 +2,7 @@
 
 import errno
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ def outcome(objective: Objective, checkpoint: Path | None, **options: object) ->
         validate=toy_distance,
         **options,
     )
-    return state_of(model), {k: v for k, v in objective.state_dict().items() if isinstance(v, Tensor)}, asdict(history)
+    return state_of(model), {k: v for k, v in objective.state_dict().items() if isinstance(v, Tensor)}, history
 
 
 def equal(one: tuple[object, ...], other: tuple[object, ...]) -> bool:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from unfade.cli import demo, doctor, models, train, work
+from unfade.cli import data, degrade, demo, doctor, models, rehearse, train, work
 from unfade.errors import UnfadeError
 
 app = typer.Typer(
@@ -18,10 +18,12 @@ app.command()(work.adapt)
 app.command()(work.restore)
 app.command()(work.targets)
 app.command()(work.finetune)
-app.command()(work.degrade)
+app.command()(degrade.degrade)
+app.command()(rehearse.rehearse)
 app.command()(work.evaluate)
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
 
 

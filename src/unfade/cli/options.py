@@ -31,6 +31,12 @@ Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int | None, typer.Option(help="Pictures per optimiser step.")]
 MicroBatch = Annotated[int | None, typer.Option(help="Pictures per forward pass; gradients are accumulated.")]
 LearningRate = Annotated[float | None, typer.Option(help="Learning rate to begin with.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Processes that prepare batches; 0: a thread. Default: what the cores and the work ask for."
+    ),
+]
 Flip = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the pairs.")]
 HoldOut = Annotated[float | None, typer.Option(help="Share of the pairs that is only watched.")]
 Perceptual = Annotated[str | None, typer.Option(help="prior, lpips or none.")]

@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unfade.cli import options as o
 from unfade.cli.console import finish, progress
 from unfade.errors import BadInput
+
+if TYPE_CHECKING:
+    from unfade.training.loop import History
 
 app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_help=True)
 
@@ -32,6 +35,7 @@ def prior(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
+    workers: o.Workers = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -44,9 +48,10 @@ def prior(
         bf16=o.is_bf16(precision), seed=seed,
     ))  # fmt: skip
     history = pretrain_prior(
-        faces, out, recipe, held_out=held_out, device=o.choose_device(device), progress=progress(quiet=quiet)
-    )
-    _finish(history.losses, history.validations, out, as_json, quiet)
+        faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,
+        progress=progress(quiet=quiet),
+    )  # fmt: skip
+    _finish(history, out, as_json, quiet)
 
 
 @app.command("restorer")
@@ -65,6 +70,7 @@ def restorer(
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
+    workers: o.Workers = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -81,17 +87,18 @@ def restorer(
     )  # fmt: skip
     recipe = replace(recipe, loop=loop, losses=o.changed(recipe.losses, gan_weight=gan_weight))
     history = pretrain_restorer(
-        faces, out, recipe, held_out=held_out, device=o.choose_device(device), progress=progress(quiet=quiet)
-    )
-    _finish(history.losses, history.validations, out, as_json, quiet)
+        faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,
+        progress=progress(quiet=quiet),
+    )  # fmt: skip
+    _finish(history, out, as_json, quiet)
 
 
-def _finish(
-    losses: list[dict[str, float]], scores: list[dict[str, float]], out: Path, as_json: bool, quiet: bool
-) -> None:
-    result = {"out": str(out), "losses": losses[-1:], "validation": scores[-1:]}
-    lines = [f"{name}: {value:.4f}" for row in [*losses[-1:], *scores[-1:]] for name, value in row.items()]
-    finish(result, as_json=as_json, quiet=quiet, lines=[*lines, f"weights: {out}"])
+def _finish(history: "History", out: Path, as_json: bool, quiet: bool) -> None:
+    losses, scores = history.losses[-1:], history.validations[-1:]
+    result = {"out": str(out), "losses": losses, "validation": scores, "waiting": history.waiting}
+    lines = [f"{name}: {value:.4f}" for row in [*losses, *scores] for name, value in row.items()]
+    waited = f"waited for data: {history.waiting:.1%} of the time"
+    finish(result, as_json=as_json, quiet=quiet, lines=[*lines, waited, f"weights: {out}"])
 
 
 def _weights(given: list[str]) -> dict[str, float]:

@@ -101,7 +101,7 @@ def restore(
     _need_aligned(aligned)
     shown = progress(quiet=quiet)
     entries = run(photos, out, restorer, batch=batch, device=o.choose_device(device), progress=shown)
-    _finish_stage(entries, out, as_json, quiet)
+    finish_stage(entries, out, as_json, quiet)
 
 
 def targets(
@@ -144,7 +144,7 @@ def targets(
         size=network.size, settings=settings, journal=journal, key=str(sorted(key.items())),
         progress=progress(quiet=quiet),
     )  # fmt: skip
-    _finish_stage(entries, out, as_json, quiet)
+    finish_stage(entries, out, as_json, quiet)
 
 
 def finetune(
@@ -207,37 +207,6 @@ def finetune(
     finish(result, as_json=as_json, quiet=quiet, lines=[line])
 
 
-def degrade(
-    truth: Annotated[Path, typer.Argument(help="Folder of clean faces.")],
-    out: o.Out,
-    kind: Annotated[str, typer.Option(help="blind or camera.")] = "blind",
-    preset: Annotated[
-        str | None, typer.Option(help="swinir, gfpgan, ... of blind; mild, moderate, severe of camera.")
-    ] = None,
-    scale: Annotated[int | None, typer.Option(help="Downsampling ratio, instead of the preset's.")] = None,
-    size: Annotated[int | None, typer.Option(help="Bring the faces to this size first.")] = None,
-    seed: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Make degraded faces of clean ones, to train with or to rehearse on."""
-    from unfade.images.files import list_images
-    from unfade.stages.degrade import KINDS, PRESETS, degrade_faces
-    from unfade.store.runs import open_run
-
-    found = list_images(truth)
-    if kind not in KINDS:
-        raise BadInput(f"There is no degradation named {kind}; there are: {', '.join(KINDS)}.")
-    preset = preset or PRESETS[kind][0]
-    make = KINDS[kind](preset, scale)
-    settings = {"kind": kind, "preset": preset, "scale": scale, "size": size, "seed": seed}
-    journal = open_run(out, {"degrade": settings}, about={"truth": str(truth)}, inputs=[truth])
-    entries = degrade_faces(
-        found, out, make, size=size, seed=seed, key=str(settings), journal=journal, progress=progress(quiet=quiet)
-    )
-    _finish_stage(entries, out, as_json, quiet)
-
-
 def evaluate(
     results: Annotated[Path, typer.Argument(help="Folder of results.")],
     truth: Annotated[Path, typer.Option(help="Folder of clean versions, with the same file names.")],
@@ -262,7 +231,8 @@ def _need_aligned(aligned: bool) -> None:
         raise BadInput("Whole photos are not cropped yet: give square face crops in FFHQ framing and say --aligned.")
 
 
-def _finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
+def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
+    """Say what became of each picture of a stage, and exit with 1 if some failed."""
     from unfade.store.runs import Counts
 
     counts = Counts.of(entries).as_dict()

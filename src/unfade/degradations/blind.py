@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from unfade.degradations.colour import COLOUR
 from unfade.errors import BadInput
 
 Array = npt.NDArray[np.float32]
@@ -64,6 +65,11 @@ class BlindSettings:
     quality: Range = (30.0, 100.0)  # JPEG quality, truncated to an integer
     jitter_probability: float = 0.0  # of shifting the channels (GFPGAN v1: 0.3)
     jitter_shift: float = 20.0  # largest shift of one channel, in levels of 255 (GFPGAN v1)
+    colour_probability: float = 0.0  # of changing the next four, all of them and in random order (GFPGAN v1: 0.3)
+    brightness: Range = (0.5, 1.5)  # factor; 1 changes nothing (this and the next three: GFPGAN v1)
+    contrast: Range = (0.5, 1.5)  # factor
+    saturation: Range = (0.0, 1.5)  # factor; 0 is grey
+    hue: Range = (-0.1, 0.1)  # turns of the colour circle; 0 changes nothing
     grey_probability: float = 0.01  # of a grey face
     grey_truth: bool = True  # whether the truth of a grey face is grey too, so that nobody learns to colour
     reference_size: int = 512  # side of the faces that the ranges in pixels are meant for
@@ -91,6 +97,10 @@ class BlindSettings:
             "ratio": (above_zero, open_ended),
             "noise": (0.0, open_ended),
             "quality": (0.0, 100.0),
+            "brightness": (0.0, open_ended),
+            "contrast": (0.0, open_ended),
+            "saturation": (0.0, open_ended),
+            "hue": (-0.5, 0.5),
         }
         for name, (lowest, highest) in limits.items():
             low, high = getattr(self, name)
@@ -103,7 +113,12 @@ class BlindSettings:
 BLIND_PRESETS: dict[str, BlindSettings] = {
     "swinir": BlindSettings(),  # the paper's SwinIR, and DifFace
     "gfpgan": BlindSettings(
-        sigma=(0.1, 10), ratio=(0.8, 8), quality=(60, 100), jitter_probability=0.3, grey_truth=False
+        sigma=(0.1, 10),
+        ratio=(0.8, 8),
+        quality=(60, 100),
+        jitter_probability=0.3,
+        colour_probability=0.3,
+        grey_truth=False,
     ),
     "codeformer": BlindSettings(  # as the paper states it
         sigma=(1, 15), ratio=(1, 30), quality=(30, 90), grey_probability=0
@@ -138,9 +153,11 @@ class BlindDraw:
     grey: bool  # the face is grey
     grey_truth: bool  # the truth is made grey too
     noise_seed: int  # of the normal numbers
+    colour: tuple[tuple[str, float], ...] = ()  # (key of COLOUR, amount), in the order they are applied
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shift", tuple(self.shift))  # JSON has lists only
+        object.__setattr__(self, "colour", tuple((name, amount) for name, amount in self.colour))
 
 
 def scaled_ratio(ratio: Range, scale: float) -> Range:
@@ -195,7 +212,16 @@ def draw_blind(rng: np.random.Generator, *, size: int, settings: BlindSettings =
         grey=bool(grey),
         grey_truth=bool(grey) and settings.grey_truth,
         noise_seed=int(rng.integers(2**63)),
+        colour=_draw_colour(rng, settings),  # last, so that the other draws stay what they were without it
     )
+
+
+def _draw_colour(rng: np.random.Generator, settings: BlindSettings) -> tuple[tuple[str, float], ...]:
+    chance = rng.uniform()
+    order = np.argsort(rng.uniform(size=len(COLOUR)))  # a shuffle takes a varying number of draws
+    amounts = {name: float(rng.uniform(*getattr(settings, name))) for name in COLOUR}
+    steps = list(amounts.items())
+    return tuple(steps[k] for k in order) if chance < settings.colour_probability else ()
 
 
 def blind(truth: Tensor, draw: BlindDraw, *, normal: npt.NDArray[np.floating] | None = None) -> Tensor:
@@ -276,10 +302,17 @@ def jpeg(image: Array, quality: int) -> Array:
 
 
 def recolour(image: Array, draw: BlindDraw) -> Array:
-    """(H, W, 3) BGR in [0, 1] with its channels shifted (GFPGAN's colour jitter) and made grey, as the draw says."""
+    """(H, W, 3) BGR in [0, 1]: channels shifted, made grey, brightness to hue changed, each as the draw says.
+
+    GFPGAN's order. On a grey face saturation and hue change nothing.
+    """
     if any(draw.shift):
         image = (image + np.asarray(draw.shift[::-1], dtype=np.float32) / np.float32(255)).clip(0, 1)
-    return _grey(image) if draw.grey else image
+    if draw.grey:
+        image = _grey(image)
+    for name, amount in draw.colour:
+        image = COLOUR[name](image, amount)
+    return image
 
 
 def _grey(image: Array) -> Array:

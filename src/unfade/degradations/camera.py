@@ -48,6 +48,8 @@ CAMERA_PRESETS: dict[str, CameraSettings] = {
     "mild": CameraSettings(iso=800),
     "moderate": CameraSettings(),
     "severe": CameraSettings(iso=3000),
+    "moderate-text": CameraSettings(iso=1600),  # as the paper's text has it; the others are the authors' code
+    "severe-text": CameraSettings(iso=3200),
 }
 
 

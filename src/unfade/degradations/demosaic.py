@@ -5,10 +5,17 @@ green, (0, 1) red, (1, 0) blue and (1, 1) green, and so on in steps of two; odd 
 """
 
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from unfade.nets.demosaicnet import BayerDemosaicNet
+from unfade.store.checkpoints import load_state, read_weights
+from unfade.store.zoo import find_weights
 
 Array = npt.NDArray[np.float32]
 
@@ -34,9 +41,7 @@ def edge_aware(mosaic: Array) -> Array:
 
 def bilinear(mosaic: Array) -> Array:
     """Each missing colour is the mean of its nearest neighbours; blurred edges, coloured fringes."""
-    rgb = np.zeros((*mosaic.shape, 3), dtype=np.float32)
-    for row, column, channel in GRBG:
-        rgb[row::2, column::2, channel] = mosaic[row::2, column::2]
+    rgb = measured(mosaic)
     planes = [
         cv2.filter2D(np.ascontiguousarray(rgb[..., channel]), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
         for channel, kernel in enumerate((_RED_BLUE, _GREEN, _RED_BLUE))
@@ -44,4 +49,29 @@ def bilinear(mosaic: Array) -> Array:
     return np.stack(planes, axis=2, dtype=np.float32)
 
 
-DEMOSAIC: dict[str, Callable[[Array], Array]] = {"edge-aware": edge_aware, "bilinear": bilinear}
+def learned(mosaic: Array) -> Array:
+    """The network of Gharbi et al. 2016, which the paper's authors use, on the CPU."""
+    planes = torch.from_numpy(measured(mosaic)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        rgb = _network(find_weights("demosaic-bayer", "demosaic"))(planes)[0].clamp(0, 1)
+    return np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
+
+
+def measured(mosaic: Array) -> Array:
+    """(h, w) to (h, w, 3): each number in the channel that it was measured of, 0 in the others."""
+    rgb = np.zeros((*mosaic.shape, 3), dtype=np.float32)
+    for row, column, channel in GRBG:
+        rgb[row::2, column::2, channel] = mosaic[row::2, column::2]
+    return rgb
+
+
+DEMOSAIC: dict[str, Callable[[Array], Array]] = {"edge-aware": edge_aware, "bilinear": bilinear, "learned": learned}
+
+
+@lru_cache(maxsize=1)
+def _network(path: Path) -> BayerDemosaicNet:
+    """Read once in each process."""
+    weights = read_weights(path)
+    network = BayerDemosaicNet(**weights.config)
+    load_state(network, weights.state, path)
+    return network.eval().requires_grad_(False)

@@ -1,9 +1,13 @@
 """A camera's sensor as numbers: its levels, its noise at every ISO, the light it has seen, its colours.
 
-Another camera is another `Sensor` of the same numbers; its colour filter is taken to be GRBG.
+Another camera is another `Sensor` of the same numbers, in code or in a file for `load_sensor`; its colour filter is
+taken to be GRBG.
 """
 
+import json
+import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +19,29 @@ Four = tuple[float, float, float, float]  # one number per place of the colour f
 Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 
+SHAPES: dict[str, tuple[int, ...]] = {  # of every number of a Sensor; 0: any length
+    "black": (),
+    "white": (),
+    "isos": (0,),
+    "shot": (0, 4),
+    "read": (0, 4),
+    "illuminant_mean": (2,),
+    "illuminant_covariance": (2, 2),
+    "illuminant_low": (2,),
+    "illuminant_high": (2,),
+    "matrix": (3, 3),
+}
+SINGULAR = 1e6  # condition number from which on a colour matrix cannot be undone in 8 bits, by far
+LARGEST = sys.float_info.max
+
 
 @dataclass(frozen=True)
 class Sensor:
-    """The numbers of one camera, JSON-able: `Sensor(**json)` is `Sensor`. DN are its raw levels.
+    """The numbers of one camera. DN are its raw levels.
 
-    Raises BadInput where the noise tables do not have one row per ISO, the ISOs do not rise, or no light is let in.
+    JSON through `dataclasses.asdict`, and back through `Sensor(**json)`. Raises BadInput for tables of another shape,
+    numbers that are none, ISOs that do not rise or do not have one row of noise each, and a light or a colour matrix
+    that no camera has.
     """
 
     name: str
@@ -37,6 +58,19 @@ class Sensor:
 
     def __post_init__(self) -> None:
         freeze_lists(self)
+        self._check_shapes()
+        self._check_noise()
+        self._check_colours()
+
+    def _check_shapes(self) -> None:
+        for name, shape in SHAPES.items():
+            value = getattr(self, name)
+            if not _fits(value, shape):
+                raise BadInput(
+                    f"Expected {name} of {self.name} to be {_in_words(shape)}, got {_short(value)}; correct it."
+                )
+
+    def _check_noise(self) -> None:
         if not len(self.isos) == len(self.shot) == len(self.read) > 0:
             raise BadInput(
                 f"Expected one row of shot and read noise per ISO for {self.name}, got {len(self.isos)} ISOs, "
@@ -47,6 +81,27 @@ class Sensor:
         if not self.black < self.white:
             raise BadInput(
                 f"Expected black below white for {self.name}, got {self.black} and {self.white}; correct the levels."
+            )
+
+    def _check_colours(self) -> None:
+        low, high, covariance = (
+            np.array(value) for value in (self.illuminant_low, self.illuminant_high, self.illuminant_covariance)
+        )
+        if not ((low >= 0) & (low < high)).all():
+            raise BadInput(
+                f"Expected illuminant_low of {self.name} from 0 to below illuminant_high, got "
+                f"{self.illuminant_low} and {self.illuminant_high}; correct the bounds."
+            )
+        if (covariance != covariance.T).any() or np.linalg.eigvalsh(covariance)[0] <= 0:
+            raise BadInput(
+                f"Expected illuminant_covariance of {self.name} to be symmetric and positive definite, got "
+                f"{self.illuminant_covariance}; correct it."
+            )
+        sums = np.sum(self.matrix, axis=1, keepdims=True)
+        if (sums == 0).any() or not np.linalg.cond(self.matrix / sums) < SINGULAR:
+            raise BadInput(
+                f"Expected a colour matrix of {self.name} that can be inverted, its rows not summing to 0, got "
+                f"{self.matrix}; correct it."
             )
 
     def noise(self, iso: float) -> tuple[Four, Four]:
@@ -77,6 +132,29 @@ class Sensor:
         )
 
 
+def load_sensor(path: Path) -> Sensor:
+    """The sensor that a JSON file describes: one object with the fields of `Sensor`, as `dataclasses.asdict` has them.
+
+    Raises BadInput, naming the file, for one that cannot be read, a number that is missing or unknown, and whatever
+    `Sensor` refuses.
+    """
+    try:
+        numbers = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
+        ) from error
+    except ValueError as error:
+        raise BadInput(f"{path} is not JSON ({error}); describe the sensor by one JSON object.") from error
+    known = [field.name for field in fields(Sensor)]
+    if not isinstance(numbers, dict) or set(numbers) != set(known):
+        raise BadInput(f"{path} {_difference(numbers, known)}; a sensor has exactly {', '.join(known)}.")
+    try:
+        return Sensor(**numbers)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
 def freeze_lists(record: Any) -> None:
     """Turns the lists of a frozen dataclass, as JSON gives them, into the tuples that it was written from."""
     for field in fields(record):
@@ -85,6 +163,31 @@ def freeze_lists(record: Any) -> None:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(part) for part in value) if isinstance(value, list | tuple) else value
+
+
+def _fits(value: Any, shape: tuple[int, ...]) -> bool:
+    if not shape:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    length = isinstance(value, tuple) and len(value)
+    return length == (shape[0] or length) and length > 0 and all(_fits(part, shape[1:]) for part in value)
+
+
+def _in_words(shape: tuple[int, ...]) -> str:
+    counts = [f"{length} " if length else "" for length in shape]
+    return ["one finite number", "{}finite numbers", "{}rows of {}finite numbers"][len(shape)].format(*counts)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _difference(numbers: Any, known: list[str]) -> str:
+    """What is wrong with the names of a sensor's numbers, in words that follow its file's."""
+    if not isinstance(numbers, dict):
+        return f"holds {_short(numbers)} and not one JSON object"
+    missing = [name for name in known if name not in numbers]
+    return f"lacks {', '.join(missing)}" if missing else f"has {', '.join(sorted(set(numbers) - set(known)))} too"
 
 
 def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], at: float) -> npt.NDArray[np.float64]:

@@ -21,7 +21,8 @@ from unfade.store.checkpoints import check_output, save_weights, start_from, wri
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import Kind, find_weights
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
-from unfade.training.loop import Batch, History, LoopSettings, train
+from unfade.training.loader import Batch, spare_workers
+from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import seeded
 
 SMALL_PRIOR = UNetConfig(
@@ -62,6 +63,21 @@ class PriorRecipe:
     start: str | Path | None = None  # name or file of a prior to go on from; None: from nothing
 
 
+@dataclass(frozen=True)
+class PriorBatches:
+    """What a training step of a prior looks at: x0 (B, 3, size, size), steps t (B,) and noise like x0."""
+
+    pictures: Pictures
+    order: Order
+    recipe: PriorRecipe
+
+    def __call__(self, step: int) -> Batch:
+        loop = self.recipe.loop
+        draws = self.order.step(step, loop.batch)
+        x0 = torch.stack([flip(self.pictures[draw.item], draw, loop.seed) for draw in draws])
+        return x0, *draw_noising(x0, step, seed=loop.seed, settings=self.recipe.denoising)
+
+
 def pretrain_prior(
     faces: Path,
     out: Path,
@@ -69,11 +85,13 @@ def pretrain_prior(
     *,
     held_out: Path | None = None,
     device: str = "cpu",
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> History:
     """Train a prior on the pictures below `faces` and write it to `out` with a card; resumable.
 
-    `held_out` is a folder of faces for validation. Raises BadInput for a folder without pictures,
+    `held_out` is a folder of faces for validation. `workers` processes prepare the batches: if None, none while all
+    pictures are kept decoded, as there is little to do then. Raises BadInput for a folder without pictures,
     OutputConflict when `out` is there and no run of this kind has begun it.
     """
     checkpoint = _checkpoint(out)
@@ -85,17 +103,15 @@ def pretrain_prior(
     _go_on_from(recipe.start, "prior", network)
     network.to(device)
 
-    def batches(step: int) -> Batch:
-        draws = order.step(step, recipe.loop.batch)
-        x0 = torch.stack([flip(pictures[d.item], d, recipe.loop.seed) for d in draws])
-        return x0, *draw_noising(x0, step, seed=recipe.loop.seed, settings=recipe.denoising)
-
+    if workers is None:
+        workers = 0 if pictures.all_kept else spare_workers()
     validate = denoising_score(_held_out(held_out, recipe.network.size)) if held_out else None
     history = train(
         network,
         Denoising().to(device),
-        batches,
+        PriorBatches(pictures, order, recipe),
         recipe.loop,
+        workers=workers,
         checkpoint=checkpoint,
         validate=validate,
         progress=progress,
@@ -135,6 +151,23 @@ class RestorerRecipe:
     start: str | Path | None = None  # name or file of a restorer to go on from; None: from nothing
 
 
+@dataclass(frozen=True)
+class RestorerBatches:
+    """What a training step of a restorer looks at: faces, degraded anew each time, and truth, (B, 3, size, size)."""
+
+    pictures: Pictures
+    order: Order
+    recipe: RestorerRecipe
+
+    def __call__(self, step: int) -> Batch:
+        loop = self.recipe.loop
+        pairs = [
+            _degraded(flip(self.pictures[draw.item], draw, loop.seed), draw.position, self.recipe)
+            for draw in self.order.step(step, loop.batch)
+        ]
+        return torch.stack([face for face, _ in pairs]), torch.stack([truth for _, truth in pairs])
+
+
 def pretrain_restorer(
     faces: Path,
     out: Path,
@@ -142,12 +175,14 @@ def pretrain_restorer(
     *,
     held_out: Path | None = None,
     device: str = "cpu",
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> History:
     """Train a restorer on the pictures below `faces`, degraded anew each time, and write it to `out`; resumable.
 
-    `held_out` is a folder of clean faces for validation. Raises BadInput for a folder without pictures,
-    OutputConflict when `out` is there and no run of this kind has begun it.
+    `held_out` is a folder of clean faces for validation. `workers` processes prepare the batches: if None, as many as
+    `spare_workers` counts. Raises BadInput for a folder without pictures, OutputConflict when `out` is there and no
+    run of this kind has begun it.
     """
     checkpoint = _checkpoint(out)
     paths, weights = find_training_pictures(faces, recipe.weights)
@@ -158,16 +193,12 @@ def pretrain_restorer(
     _go_on_from(recipe.start, "restorer", restorer)
     restorer.to(device)
 
-    def batches(step: int) -> Batch:
-        draws = order.step(step, recipe.loop.batch)
-        pairs = [_degraded(flip(pictures[d.item], d, recipe.loop.seed), d.position, recipe) for d in draws]
-        return torch.stack([face for face, _ in pairs]), torch.stack([truth for _, truth in pairs])
-
     history = train(
         restorer,
         restorer.objective(recipe.losses, **_parts(recipe, device)),
-        batches,
+        RestorerBatches(pictures, order, recipe),
         recipe.loop,
+        workers=spare_workers() if workers is None else workers,
         checkpoint=checkpoint,
         validate=_restoration_score(held_out, recipe) if held_out else None,
         progress=progress,
@@ -232,4 +263,5 @@ def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], hi
         "pictures": len(paths),
         "losses": history.losses[-1:],
         "held_out": history.validations,
+        "waiting_for_data": round(history.waiting, 4),
     }

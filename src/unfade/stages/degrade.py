@@ -1,47 +1,107 @@
-"""Clean faces to degraded faces, each with its own draw."""
+"""Clean faces to degraded faces, each with its own draw, which is kept: see `remake`."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unfade.degradations.blind import BLIND_PRESETS, blind, draw_blind
-from unfade.degradations.camera import CAMERA_PRESETS, camera, draw_camera
+from unfade.atomic import atomic_write, room_for
+from unfade.degradations.blind import BLIND_PRESETS, BlindDraw, BlindSettings, blind, draw_blind
+from unfade.degradations.camera import CAMERA_PRESETS, CameraDraw, CameraSettings, camera, draw_camera
+from unfade.degradations.sensor import Sensor
 from unfade.errors import BadInput
+from unfade.images.filters import fit_square
 from unfade.progress import Advance, Progress, silent
-from unfade.stages.items import Item, Stage, run_stage
+from unfade.stages.items import SMALLEST, Item, Stage, load_item
+from unfade.stages.workers import Tell, one_thread, run_stage_on_cores
 from unfade.store.runs import Entry, Journal
 
 T = TypeVar("T")
-Degradation = Callable[[Tensor, np.random.Generator], Tensor]  # (3, H, W) to the same
+Record = dict[str, Any]  # a line of degradation.jsonl, see `remake`
+
+RECORDS = "degradation.jsonl"
+APPLY: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {  # (3, H, W) and the draw as JSON to the same
+    "blind": lambda truth, draw: blind(truth, BlindDraw(**draw)),
+    "camera": lambda truth, draw: camera(truth, CameraDraw(**draw)),
+}
 
 
-def blind_degradation(preset: str = "swinir", scale: int | None = None) -> Degradation:
-    """The degradation that restorers are trained with (Eq. 9). `scale` fixes the downsampling ratio, at any size."""
-    settings = _preset(BLIND_PRESETS, preset)
-    if scale is not None and scale < 1:
-        raise BadInput(f"Expected a whole scale of at least 1, got {scale}; the paper has 4 and 8.")
+class Degradation(Protocol):
+    """What a face is degraded with is drawn first, and then applied by its kind. It can be pickled."""
 
-    def degrade(truth: Tensor, rng: np.random.Generator) -> Tensor:
-        draw = draw_blind(rng, size=truth.shape[-1], settings=settings)
-        return blind(truth, draw if scale is None else replace(draw, ratio=float(scale)))
+    kind: ClassVar[str]  # a key of APPLY
 
-    return degrade
+    def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw | CameraDraw:
+        """Everything random about one face of so many pixels. Raises BadInput where the face is too small."""
 
 
-def camera_degradation(preset: str = "moderate", scale: int | None = None) -> Degradation:
+@dataclass(frozen=True)
+class BlindDegradation:
+    """The degradation that restorers are trained with (Eq. 9)."""
+
+    kind: ClassVar[str] = "blind"
+    settings: BlindSettings = field(default_factory=BlindSettings)
+    scale: int | None = None  # r at any size, instead of a draw from the settings' range
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.scale < 1:
+            raise BadInput(f"Expected a whole scale of at least 1, got {self.scale}; the paper has 4 and 8.")
+
+    def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw:
+        """Raises BadInput where the scale leaves fewer than 2 pixels of a side."""
+        draw = draw_blind(rng, size=width, settings=self.settings)
+        if self.scale is None:
+            return draw
+        if min(height, width) // self.scale < 2:
+            raise BadInput(
+                f"Expected a picture of at least {2 * self.scale} x {2 * self.scale} pixels for scale {self.scale}, "
+                f"got {width} x {height}; use a larger picture or a smaller scale."
+            )
+        return replace(draw, ratio=float(self.scale))
+
+
+@dataclass(frozen=True)
+class CameraDegradation:
     """The degradation of a small camera in poor light (Eq. 10), which no restorer was trained with."""
-    settings = _preset(CAMERA_PRESETS, preset)
-    if scale is not None:
-        settings = replace(settings, scale=scale)
-    return lambda truth, rng: camera(truth, draw_camera(rng, size=truth.shape[-1], settings=settings))
+
+    kind: ClassVar[str] = "camera"
+    settings: CameraSettings = field(default_factory=CameraSettings)
+
+    def draw(self, rng: np.random.Generator, *, height: int, width: int) -> CameraDraw:
+        """Raises BadInput where the scale leaves less than one tile of the sensor's colour filter."""
+        return draw_camera(rng, size=min(height, width), settings=self.settings)
 
 
-KINDS: dict[str, Callable[[str, int | None], Degradation]] = {"blind": blind_degradation, "camera": camera_degradation}
+def blind_degradation(preset: str = "swinir", scale: int | None = None) -> BlindDegradation:
+    """By the name of a preset; `scale` fixes the downsampling ratio. Raises BadInput for what there is not."""
+    return BlindDegradation(_preset(BLIND_PRESETS, preset), scale)
+
+
+def camera_degradation(
+    preset: str = "moderate",
+    scale: int | None = None,
+    *,
+    iso: float | None = None,
+    demosaic: str | None = None,
+    sensor: Sensor | None = None,
+) -> CameraDegradation:
+    """By the name of a preset, with what else is given in place of its own. Raises BadInput for what there is not."""
+    given = {"scale": scale, "iso": iso, "demosaic": demosaic, "sensor": sensor}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    settings = replace(_preset(CAMERA_PRESETS, preset), **changes)
+    return CameraDegradation(replace(settings, iso=float(settings.iso)))  # 1600 and 1600.0 are written alike
+
+
+KINDS: dict[str, Callable[..., BlindDegradation | CameraDegradation]] = {
+    "blind": blind_degradation,
+    "camera": camera_degradation,
+}
 PRESETS: dict[str, tuple[str, ...]] = {"blind": tuple(BLIND_PRESETS), "camera": tuple(CAMERA_PRESETS)}
 
 
@@ -52,17 +112,108 @@ def degrade_faces(
     *,
     size: int | None = None,
     seed: int = 0,
-    key: str = "",
+    workers: int = 1,
     journal: Journal,
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write each clean face degraded to `out`, brought to `size` before if it is given. One entry for each face."""
+    """Write each clean face degraded to `out`, brought to `size` before if it is given. One entry for each face.
 
-    def work(items: list[Item], advance: Advance) -> Tensor:
-        draws = [np.random.default_rng(item.seed(seed, "degrade")) for item in items]
-        return torch.stack([degradation(item.pixels, rng) for item, rng in zip(items, draws, strict=True)])
+    The pictures are the same for any number of worker processes. `out/degradation.jsonl` gets a line for each of them,
+    always before the picture, which `remake` reads. More than one worker asks for a main module that can be imported.
+    """
+    if size is not None and size < SMALLEST:
+        raise BadInput(f"Expected a size of at least {SMALLEST} pixels, got {size}; leave it out to keep the faces'.")
+    paths, records = list(truth), _Records(out / RECORDS)
+    make = _Degrading(degradation, size, seed)
+    entries = run_stage_on_cores(make, paths, out, journal, tell=records.add, workers=workers, progress=progress)
+    done = {entry.item for entry in entries if entry.status == "done"}
+    for path in paths:
+        if path.name in done and path.name not in records.lines:  # somebody took the file away
+            records.add(make.record(load_item(path, size)))
+    records.settle([path.name for path in paths], done)
+    return entries
 
-    return run_stage(Stage("degraded", work, size, 1, key), truth, out, journal, progress=progress)
+
+def remake(truth: Tensor, record: Mapping[str, Any]) -> Tensor:
+    """The degraded face of a line of degradation.jsonl, as parsed: bit for bit the one that was written beside it.
+
+    `truth` is the whole clean picture, (3, H, W) in [-1, 1], whose file has the line's name and sha256; the result is
+    (3, h, w) of the line's size, or of the truth's where that is null. JPEG is bit for bit the same only with the same
+    release of OpenCV. Raises BadInput for something that is not such a line.
+    """
+    try:
+        name, apply, size, draw = record["name"], APPLY[record["kind"]], record["size"], dict(record["draw"])
+        with one_thread():
+            return apply(truth if size is None else fit_square(truth, size, Path(name)), draw)
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"Expected a line of {RECORDS} with name, kind, size and draw, got {record}.") from error
+
+
+@dataclass(frozen=True)
+class _Degrading:
+    """The stage, as each process makes it for itself."""
+
+    degradation: Degradation
+    size: int | None
+    seed: int
+
+    def __call__(self, tell: Tell) -> Stage:
+        def degraded(item: Item) -> Tensor:
+            record = self.record(item)
+            result = APPLY[record["kind"]](item.pixels, record["draw"])
+            tell(record)  # before the picture is written: there is none without its line
+            return result
+
+        def work(items: list[Item], advance: Advance) -> Tensor:
+            return torch.stack([degraded(item) for item in items])
+
+        return Stage("degraded", work, self.size, 1, repr(self))
+
+    def record(self, item: Item) -> Record:
+        """The same for the same content, seed and size, whenever it is drawn."""
+        height, width = item.pixels.shape[-2:]
+        rng = np.random.default_rng(item.seed(self.seed, "degrade"))
+        draw = self.degradation.draw(rng, height=height, width=width)
+        kind = self.degradation.kind
+        return {"name": item.name, "sha256": item.content, "kind": kind, "size": self.size, "draw": asdict(draw)}
+
+
+class _Records:
+    """The lines of degradation.jsonl. While pictures are made they are added; in the end they are put in order."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.lines: dict[str, Record] = {}  # by the name of the truth; the last one counts
+        content = path.read_bytes() if path.exists() else b""
+        self._torn = bool(content) and not content.endswith(b"\n")
+        for line in content.split(b"\n"):
+            try:
+                record = json.loads(line)
+                self.lines[record["name"]] = record
+            except (ValueError, TypeError, KeyError):
+                continue  # the part of a line that a killed run left; its picture is made again
+
+    def add(self, record: Record) -> None:
+        """Append a line and wait until it is on the disk. Raises DiskFull."""
+        line = json.dumps(record).encode() + b"\n"  # ASCII: file names may hold anything, even half characters
+        with room_for(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(b"\n" + line if self._torn else line)
+                file.flush()
+                os.fsync(file.fileno())
+        self._torn = False
+        self.lines[record["name"]] = record
+
+    def settle(self, order: list[str], done: set[str]) -> None:
+        """One line for each picture: first of the names in order that are done, then of what earlier runs made."""
+        now = [self.lines[name] for name in order if name in done]
+        known = set(order)
+        others = [line for name, line in self.lines.items() if name not in known and self._has_picture(name)]
+        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in [*now, *others]))
+
+    def _has_picture(self, name: str) -> bool:
+        return (self.path.parent / f"{Path(name).stem}.png").exists()
 
 
 def _preset(presets: dict[str, T], name: str) -> T:

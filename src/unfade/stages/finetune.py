@@ -13,7 +13,8 @@ from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Draw, Order, Pictures, flip
-from unfade.training.loop import Batch, History, LoopSettings, train
+from unfade.training.loader import Batch
+from unfade.training.loop import History, LoopSettings, train
 from unfade.training.objective import Objective
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice to (B,)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unfade.errors import UnknownModel
 
-Kind = Literal["prior", "restorer", "perceptual"]
+Kind = Literal["prior", "restorer", "perceptual", "demosaic"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ MODELS = {
         Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade", True),
         Model("small-restorer", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade", True),
         Model("lpips-vgg", "perceptual", "lpips", 0, "BSD-2-Clause and BSD-3-Clause", "Zhang et al. 2018", False),
+        Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016", True),
     )
 }
 

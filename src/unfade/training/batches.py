@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
@@ -35,7 +35,7 @@ class Order:
         self._edges = np.cumsum(np.asarray(weights, dtype=np.float64))
         self._seed = seed
         self.epoch_length = max(1, round(float(self._edges[-1])))
-        self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
+        self._drawn: dict[int, np.ndarray] = {}  # of the last epochs asked for
 
     def step(self, step: int, batch: int) -> list[Draw]:
         """The items of training step `step`, counted from 0."""
@@ -44,6 +44,13 @@ class Order:
     def _at(self, position: int) -> Draw:
         epoch, place = divmod(position, self.epoch_length)
         return Draw(int(self._epoch(epoch)[place]), epoch, position)
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        places = self._drawn.get(epoch)
+        if places is None:
+            places = self._draw_epoch(epoch)
+            self._drawn = dict([*self._drawn.items(), (epoch, places)][-4:])
+        return places
 
     def _draw_epoch(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng(seed_for("order", self._seed, epoch))
@@ -55,23 +62,36 @@ class Order:
 class Pictures:
     """Square pictures of one size. As many as fit in `keep` bytes stay decoded, in 8 bits; the rest is read each time.
 
-    Raises UnreadableImage or BadInput for a file that cannot be used: the kept ones are read at once.
+    The kept ones are one tensor, which worker processes share: a fork reads the same memory, and pickling a tensor
+    for another process moves it to shared memory, once. Raises UnreadableImage or BadInput for a file that cannot be
+    used: the kept ones are read at once.
     """
 
     def __init__(self, paths: Sequence[Path], size: int, *, keep: int = 2 << 30):
         self.paths = list(paths)
         self.size = size
+        kept = min(len(self.paths), keep // (3 * size * size))
+        self._kept = torch.empty(kept, size, size, 3, dtype=torch.uint8)
         with ThreadPoolExecutor() as pool:
-            self._kept = list(pool.map(self._read, self.paths[: keep // (3 * size * size)]))
+            list(pool.map(self._keep, range(kept)))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
         """(3, size, size) float32 in [-1, 1]."""
-        return from_bytes(self._kept[index] if index < len(self._kept) else self._read(self.paths[index]))
+        return from_bytes(self._kept[index].numpy() if index < len(self._kept) else self._read(index))
 
-    def _read(self, path: Path) -> np.ndarray:
+    @property
+    def all_kept(self) -> bool:
+        """Whether no file will be read again."""
+        return len(self._kept) == len(self.paths)
+
+    def _keep(self, index: int) -> None:
+        self._kept[index] = torch.from_numpy(self._read(index))
+
+    def _read(self, index: int) -> np.ndarray:
+        path = self.paths[index]
         return to_bytes(fit_square(read_image(path), self.size, path))
 
 

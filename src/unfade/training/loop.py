@@ -5,8 +5,7 @@ by that number, so a run that was killed goes on from its checkpoint exactly as 
 """
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from unfade.progress import Progress, silent
 from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
 from unfade.training.ema import MovingAverage
+from unfade.training.loader import Batch, Batches, Clock, feeding, watched
 from unfade.training.modes import mode, seeded
 from unfade.training.objective import Objective
 
-Batch = tuple[Tensor, ...]
 LOG_EVERY = 10  # steps between reads of the losses: reading one waits for the device
 
 
@@ -55,6 +54,7 @@ class History:
 
     losses: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
+    waiting: float = field(default=0.0, compare=False)  # share of the time, 0..1, in which the loop waited for data
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of a loss term or a validation score."""
@@ -65,9 +65,10 @@ class History:
 def train(
     model: nn.Module,
     objective: Objective,
-    batches: Callable[[int], Batch],
+    batches: Batches,
     settings: LoopSettings,
     *,
+    workers: int = 0,
     checkpoint: Path | None = None,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     progress: Progress = silent,
@@ -76,13 +77,18 @@ def train(
     """Train `model` in place on `batches(step)` and return the history.
 
     Only parameters with requires_grad learn. With `checkpoint`, a run goes on where the file says, and the file stays
-    after the last step. Raises OutputConflict when the checkpoint was made with other settings, Diverged when the loss
-    is not a number any more.
+    after the last step. `workers` processes prepare the batches, or a thread if 0: no result depends on their number,
+    so it may change from call to call (see `loader.feeding` for what they ask of `batches`). Raises OutputConflict
+    when the checkpoint was made with other settings, Diverged when the loss is not a number any more.
     """
     run = _Run(model, objective, settings)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
-    with mode(True, model, objective), progress(label, settings.steps, start=start) as advance:
-        for step, batch in _prefetched(batches, start, settings.steps):
+    with (
+        mode(True, model, objective),
+        feeding(batches, range(start, settings.steps), workers=workers, device=run.device) as feed,
+        progress(label, settings.steps, start=start) as advance,
+    ):
+        for step, batch in enumerate(watched(feed, run.clock), start):
             run.step(step, batch)
             advance(1)
             done = step + 1
@@ -106,7 +112,16 @@ def trapezoid(settings: LoopSettings, progress: float) -> float:
     return settings.learning_rate + (settings.final_learning_rate - settings.learning_rate) * falling
 
 
-SCHEDULES: dict[str, Callable[[LoopSettings, float], float]] = {"cosine": cosine, "trapezoid": trapezoid}
+def halving(settings: LoopSettings, progress: float) -> float:
+    """Halved at 7/8 and again at 19/20 of the run: CodeFormer's, at 35,000 and 38,000 of 40,000 steps."""
+    return settings.learning_rate * 0.5 ** sum(progress >= share for share in (0.875, 0.95))
+
+
+SCHEDULES: dict[str, Callable[[LoopSettings, float], float]] = {
+    "cosine": cosine,
+    "trapezoid": trapezoid,
+    "halving": halving,
+}
 
 
 def learning_rate(settings: LoopSettings, step: int) -> float:
@@ -127,6 +142,7 @@ class _Run:
         )
         self.average = MovingAverage(model, settings.ema, ramp=settings.ema_ramp) if settings.ema else None
         self.history = History()
+        self.clock = Clock()
         self._pending: list[dict[str, Tensor]] = []
 
     def step(self, step: int, batch: Batch) -> None:
@@ -170,6 +186,7 @@ class _Run:
                 return validate(self.model)
 
     def finish(self) -> None:
+        self.history.waiting = self.clock.share
         if self.average:
             self.average.copy_to(self.model)
 
@@ -183,6 +200,7 @@ class _Run:
             "objective": self.objective.state_dict(),
             "history": {"losses": self.history.losses, "validations": self.history.validations},
             "pending": self._pending,
+            "clock": asdict(self.clock),
         }
         write_through(path, lambda temporary: _write(state, temporary))
 
@@ -196,6 +214,7 @@ class _Run:
             self.average.load_state_dict(state["average"])
         self.history = History(**state["history"])
         self._pending = [{name: term.to(self.device) for name, term in row.items()} for row in state["pending"]]
+        self.clock = Clock(**state.get("clock", {}))  # older checkpoints have none
         return int(state["step"])
 
 
@@ -228,14 +247,3 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise BadCheckpoint(f"{path} is damaged ({error}); remove it to start again.") from error
-
-
-def _prefetched(batches: Callable[[int], Batch], start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-    """Prepare the next batch in a thread while this one is being used."""
-    with ThreadPoolExecutor(1) as worker:
-        following = worker.submit(batches, start) if start < stop else None
-        for step in range(start, stop):
-            assert following is not None
-            batch = following.result()
-            following = worker.submit(batches, step + 1) if step + 1 < stop else None
-            yield step, batch

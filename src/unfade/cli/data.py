@@ -1,0 +1,103 @@
+"""The commands `unfade data ...`: sets of faces that you have downloaded, made ready."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unfade.cli import options as o
+from unfade.cli.console import failure_lines, finish, progress, sum_line
+
+if TYPE_CHECKING:
+    from unfade.stages.prepare import Prepared
+
+SHOWN = 20  # of many names or reasons; --json has them all
+
+app = typer.Typer(
+    help="Sets of faces that you have downloaded, made ready for training and tests.", no_args_is_help=True
+)
+
+
+@app.command()
+def prepare(
+    kind: Annotated[str, typer.Argument(help="ffhq, celebahq, wider or folder.")],
+    source: Annotated[Path, typer.Argument(help="The folder or the zip file that you have downloaded.")],
+    out: o.Out,
+    size: Annotated[int, typer.Option(help="Side of the pictures, in pixels.")] = 512,
+    split: Annotated[
+        tuple[int, int] | None, typer.Option(help="Pictures in OUT/train and OUT/test; celebahq has 2500 500.")
+    ] = None,
+    stems: Annotated[Path | None, typer.Option(help="Text file of the stems for the split, one a line.")] = None,
+    min_face: Annotated[int | None, typer.Option(help="wider: shorter side of a face's box; 48 by default.")] = None,
+    crop: Annotated[bool, typer.Option("--crop", help="Take the central square of what is not square.")] = False,
+    enlarge: Annotated[bool, typer.Option("--enlarge", help="Take what is smaller than --size, too.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Take the first so many only, to try.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads; by default one for each core.")] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is fetched; docs/data.md has more."""
+    from unfade.stages.data_sets import PrepareSettings
+    from unfade.stages.prepare import prepare as run
+    from unfade.stages.splits import read_stems
+    from unfade.stages.workers import cores
+
+    listed = read_stems(stems) if stems else ()
+    settings = PrepareSettings(size, split, listed, min_face, crop, enlarge)
+    count = cores() if workers is None else workers
+    shown = progress(quiet=quiet)
+    prepared = run(kind, source, out, settings=settings, limit=limit, workers=count, progress=shown)
+    _finish_prepared(prepared, out, as_json, quiet)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder that `unfade data prepare` has filled.")],
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Check every picture of a prepared folder against its manifest: missing, changed and extra files."""
+    from unfade.stages.manifest import verify_folder
+
+    found = verify_folder(folder, progress=progress(quiet=quiet))
+    wrong = {"missing": found.missing, "changed": found.changed, "extra": found.extra}
+    good = found.checked - len(found.missing) - len(found.changed)
+    counts = " + ".join(f"{len(names)} {what}" for what, names in wrong.items() if what != "extra")
+    lines = [f"{found.checked} in the manifest = {good} as they were + {counts}; {len(found.extra)} extra"]
+    lines += _first(failure_lines([(what, name) for what, names in wrong.items() for name in names]))
+    result = {"checked": found.checked, **{what: list(names) for what, names in wrong.items()}}
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(map(len, wrong.values())))
+
+
+def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool) -> None:
+    from unfade.store.runs import Counts
+
+    counts = Counts.of(prepared.entries).as_dict()
+    failures = [(entry.item, entry.reason) for entry in prepared.entries if entry.status in ("skipped", "failed")]
+    result: Mapping[str, Any] = {
+        **counts,
+        "expected": prepared.expected,
+        "missing": list(prepared.missing),
+        "left_out": dict(prepared.left_out),
+        "verified": prepared.verified,
+        "failures": [list(failure) for failure in failures],
+        "out": str(out),
+    }
+    lines = [sum_line(counts), *_about(prepared), *_first(failure_lines(failures)), f"results: {out}"]
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+
+
+def _about(prepared: "Prepared") -> list[str]:
+    lines = [f"left out: {count} faces {why}" for why, count in prepared.left_out.items()]
+    if prepared.missing:
+        names = ", ".join(prepared.missing[:SHOWN]) + (", ..." if len(prepared.missing) > SHOWN else "")
+        lines.append(f"missing: {len(prepared.missing)} of {prepared.expected}: {names}")
+    if prepared.verified:
+        lines.append(f"verified: {prepared.verified} files by their published MD5")
+    return lines
+
+
+def _first(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"  and {more} more; --json has them all"] if more > 0 else [])]

@@ -1,0 +1,199 @@
+"""Batches ahead of the loop that uses them: made by worker processes, or by a thread, the same bit for bit.
+
+A batch is a function of its step number, so nothing depends on who makes it, on how many do, or on where a run that
+was killed goes on.
+"""
+
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from unfade.errors import BadInput, UnfadeError
+
+T = TypeVar("T")
+Batch = tuple[Tensor, ...]
+Batches = Callable[[int], Batch]
+
+MOST_WORKERS = 8  # more would take memory and hardly help: one degrades hundreds of faces of 128 px a second
+AHEAD = 2  # batches that each worker prepares in advance
+
+
+@dataclass
+class Clock:
+    """How long a loop waited for its data, and how long it took in all."""
+
+    waiting: float = 0.0  # seconds
+    total: float = 0.0  # seconds
+
+    @property
+    def share(self) -> float:
+        """Of the time that was waited, 0..1."""
+        return self.waiting / self.total if self.total else 0.0
+
+
+def watched(feed: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
+    """Pass batches on and add to `clock`, from the second one on: the first waits for the workers to start.
+
+    Nothing waits for the device here. On a GPU, which may still be busy while the loop waits, the share is the most
+    that it can have been idle for want of data.
+    """
+    asked = None
+    for batch in feed:
+        got = time.perf_counter()
+        if asked is not None:
+            clock.waiting += got - asked
+            clock.total += got - asked
+        yield batch
+        asked = time.perf_counter()
+        clock.total += asked - got
+
+
+@contextmanager
+def feeding(
+    batches: Batches, steps: range, *, workers: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[Iterator[Batch]]:
+    """Inside, an iterator over `batches(step)` for each step, in order; for CUDA in pinned memory.
+
+    With workers, those processes call `batches`; where they are not forked (see `start_method`) it is pickled, and a
+    script that trains must keep its work below `if __name__ == "__main__":`. With 0 a thread calls it. An error of
+    `batches` is raised when its step is due. Raises UnfadeError when a worker is killed, also while another step is
+    under way. No process is left behind, however the context is left.
+    """
+    if workers < 0:
+        raise BadInput(f"Expected 0 or more workers, got {workers}; 0 prepares batches in a thread.")
+    make = _from_processes if workers else _from_a_thread
+    pin = torch.device(device).type == "cuda"
+    try:
+        with closing(make(batches, steps, workers, pin) if steps else _nothing()) as feed:
+            yield feed
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UnfadeError(
+            f"A process that prepares batches has ended ({str(error).strip().rstrip('.')}), as when memory runs out; "
+            "run again to go on from the last checkpoint, with fewer --workers or none (0)."
+        ) from error
+
+
+def spare_workers() -> int:
+    """As many workers as there are cores that this process may use, less the one that trains; at most MOST_WORKERS."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores - 1, MOST_WORKERS)
+
+
+def start_method() -> str:
+    """How worker processes begin, as multiprocessing names it.
+
+    A fork begins at once and shares the decoded pictures as they lie in memory. Where CUDA is at work it must not be
+    used: the driver's threads and locks do not come along, and the child hangs or fails at what it inherited. macOS'
+    own libraries have the same trouble, and Windows has no fork.
+    """
+    if sys.platform != "linux":
+        return "spawn"
+    return "forkserver" if torch.cuda.is_initialized() else "fork"  # type: ignore[no-untyped-call]
+
+
+def _nothing() -> Generator[Batch, None, None]:
+    yield from ()
+
+
+def _from_a_thread(batches: Batches, steps: range, workers: int, pin: bool) -> Generator[Batch, None, None]:
+    def make(step: int) -> Batch:
+        return tuple(tensor.pin_memory() if pin else tensor for tensor in batches(step))
+
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(make, steps[0])
+        for step in steps:
+            batch = following.result()
+            if step != steps[-1]:
+                following = thread.submit(make, step + steps.step)
+            yield batch
+
+
+def _from_processes(batches: Batches, steps: range, workers: int, pin: bool) -> Generator[Batch, None, None]:
+    with _quiet_start():
+        loader = DataLoader(
+            _Steps(batches),
+            batch_size=None,
+            sampler=steps,
+            num_workers=min(workers, len(steps)),
+            prefetch_factor=AHEAD,
+            pin_memory=pin,
+            collate_fn=_as_it_is,
+            worker_init_fn=_begin_worker,
+            multiprocessing_context=start_method(),
+            generator=torch.Generator(),  # else it would draw from the generator of everybody
+        )
+        made = iter(loader)
+    try:
+        for batch in made:
+            if isinstance(batch, UnfadeError):
+                raise batch
+            yield tuple(batch)
+    finally:  # left to the garbage collector, workers would live as long as the traceback of an error does
+        made._shutdown_workers()  # type: ignore[attr-defined]
+
+
+class _Steps(Dataset[Batch | UnfadeError]):
+    """Batches by step number, as a worker makes them."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Batch | UnfadeError:
+        try:
+            return tuple(_shared(tensor) for tensor in self.batches(step))
+        except UnfadeError as error:  # handed over as it is: raised, it would arrive with a traceback for a message
+            return error
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """Where the training process can read it. Left to the queue's own thread, a failure would be a hang."""
+    try:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise UnfadeError(
+            f"There is no room for batches in shared memory ({error}); use fewer --workers or none (0), "
+            "or give the container more of it."
+        ) from error
+    return tensor
+
+
+def _as_it_is(batch: T) -> T:
+    return batch
+
+
+def _begin_worker(worker: int) -> None:
+    torch.set_num_threads(1)  # there are as many workers as cores already
+    cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the training process ends its workers
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """OpenCV's threads do not come along in a fork, and the child would wait for them: inside, there are none.
+
+    Not worth a warning are more workers than cores, which somebody asked for, and other threads at a fork: a worker
+    takes none of the locks that those of this process (progress, OpenMP) may hold.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            yield
+    finally:
+        cv2.setNumThreads(threads)
