@@ -60,6 +60,8 @@ def test_every_command_has_help(run) -> None:
         "targets",
         "finetune",
         "degrade",
+        "rehearse",
+        "data",
         "evaluate",
         "doctor",
         "train",
@@ -183,11 +185,14 @@ def test_flags_of_train_arrive(run, what: str, tmp_path: Path, monkeypatch: pyte
         "old=0.5",
         "--precision",
         "float32",
+        "--from",
+        f"small-{what}",
     )
     loop = seen[0].loop
     assert (loop.steps, loop.batch, loop.micro_batch, loop.learning_rate, loop.seed) == (7, 5, 3, 0.5, 4)
     assert not loop.bf16
     assert seen[0].weights == {"old": 0.5}
+    assert seen[0].start == f"small-{what}"
     assert run("train", what, tmp_path, "--out", "x.safetensors", "--weight", "old").code == 2
 
 

@@ -1,6 +1,7 @@
 """The rehearsal on tiny networks: what is there, who learns from whom, going on, and what is refused."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import list_images, read_image
+from unfade.recipes.gap import Estimate
 from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse, split
 from unfade.stages.degrade import camera_degradation
 from unfade.store.checkpoints import read_weights
@@ -46,7 +48,9 @@ def test_everything_is_there(done) -> None:
     page = result.report.read_text()
     assert "share of the gap" in page
     assert all(name in page for name in names["score"])
-    json.dumps(result.as_dict())
+    json.dumps(result.as_dict(), allow_nan=False)
+    nothing = replace(result, share={"psnr": Estimate(math.nan, math.nan, math.nan)})
+    assert nothing.as_dict()["share"] == {"psnr": {"value": None, "low": None, "high": None}}
 
 
 def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> None:

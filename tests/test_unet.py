@@ -107,6 +107,25 @@ def test_patches_are_folded_in_and_out(learned, channels):
 
 
 @torch.no_grad()
+def test_the_detail_is_a_correction_that_starts_as_nothing_and_sees_across_blocks():
+    plain = filled_unet(replace(B32, size=64, patch=2))
+    net = UNet(replace(plain.config, detail=4))
+    net.load_state_dict({**net.state_dict(), **plain.state_dict()})
+    x, t = noise("detail", (2, 3, 64, 64)), torch.tensor([0, 999])
+    assert torch.equal(net(x, t), plain(x, t))
+    net.detail.mix[2].weight.normal_(generator=torch.Generator().manual_seed(0))
+    correction = net(x, t) - plain(x, t)
+    assert correction.shape == (2, 6, 64, 64)
+    assert correction.abs().mean() > 1e-3
+    single = x.clone()
+    single[0, :, 31, 31] += 1  # in the corner of its block: only a layer at full resolution carries it to the next
+    h = torch.zeros(2, 32, 32, 32)
+    change = (net.detail(single, h) - net.detail(x, h)).abs().amax((0, 1)) > 0
+    assert change.nonzero().min(0).values.tolist() == [29, 29]
+    assert change.nonzero().max(0).values.tolist() == [33, 33]
+
+
+@torch.no_grad()
 def test_patches_keep_their_place():
     net = filled_unet(replace(B32, size=64, patch=2))
     x, t = noise("place", (1, 3, 64, 64)), torch.tensor([100])

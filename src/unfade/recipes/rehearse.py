@@ -6,6 +6,7 @@ of that gap which adaptation recovers, (adapted - pre-trained) / (supervised - p
 compared between cameras, metrics and papers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,8 +67,9 @@ class Rehearsal:
     report: Path
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {**asdict(self), "report": str(self.report)}
+        """For JSON: a share of no gap is None."""
+        share = {name: _finite(asdict(estimate)) for name, estimate in self.share.items()}
+        return {**asdict(self), "share": share, "report": str(self.report)}
 
 
 def rehearse(
@@ -201,6 +203,10 @@ def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degrada
         failures=result.failures,
         faces=[_face(out, name) for name in sorted(drawn)],
     )
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _values(values: Mapping[str, Estimate], metrics: Sequence[str]) -> dict[str, float | str]:
