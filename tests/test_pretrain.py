@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+import unfade.recipes.pretrain
 from networks import B32
 from tiny_models import RESTORER, write_faces
+from unfade.cli import app
 from unfade.errors import BadCheckpoint, UnknownModel
 from unfade.recipes.pretrain import PRIOR_LOOP, RESTORER_LOOP, PriorRecipe, RestorerRecipe, pretrain_prior
 from unfade.recipes.pretrain import pretrain_restorer as restorer_training
+from unfade.restorers.image_level import ImageLossSettings
 from unfade.store.checkpoints import read_card, read_weights
+from unfade.training.loop import History
 
 Models = tuple[Path, Path]
 STILL = {"steps": 1, "batch": 2, "micro_batch": 2, "learning_rate": 0.0, "final_learning_rate": 0.0, "bf16": False}
@@ -58,3 +63,35 @@ def test_a_model_of_another_shape_is_refused(models: Models, tmp_path: Path) -> 
         pretrain_prior(tmp_path / "faces", tmp_path / "prior.safetensors", replace(PRIOR, start=models[0]))
     with pytest.raises(UnknownModel, match="small-prior"):
         pretrain_prior(tmp_path / "faces", tmp_path / "prior.safetensors", replace(PRIOR, start="nothing"))
+
+
+def test_the_paper_s_terms_are_there_and_repeatable(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    losses = ImageLossSettings(perceptual_weight=0.4, gan_weight=0.1, discriminator_features=4)
+    loop = replace(RESTORER_RECIPE.loop, learning_rate=1e-3, warmup=0, steps=2)
+    recipe = replace(RESTORER_RECIPE, loop=loop, losses=losses, prior=str(models[1]))
+    histories = []
+    for name in ("a", "b"):
+        torch.manual_seed(len(histories))  # nothing may depend on it
+        histories.append(restorer_training(tmp_path / "faces", tmp_path / f"{name}.safetensors", recipe))
+    assert histories[0].losses[-1].keys() == {"step", "l1", "perceptual", "gan"}
+    assert histories[0].losses == histories[1].losses
+    plain = restorer_training(tmp_path / "faces", tmp_path / "c.safetensors", RESTORER_RECIPE)
+    assert plain.losses[-1].keys() == {"step", "l1"}
+
+
+def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RestorerRecipe] = []
+
+    def record(faces: Path, out: Path, recipe: RestorerRecipe, **rest: object) -> History:
+        seen.append(recipe)
+        return History()
+
+    monkeypatch.setattr(unfade.recipes.pretrain, "pretrain_restorer", record)
+    base = ["train", "restorer", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
+    CliRunner().invoke(app, base)
+    CliRunner().invoke(app, [*base, "--perceptual-weight", "0.4", "--gan-weight", "0.1", "--prior", "mine"])
+    assert [(r.losses.perceptual_weight, r.losses.gan_weight, r.prior) for r in seen] == [
+        (0, 0, "small-prior"),
+        (0.4, 0.1, "mine"),
+    ]

@@ -62,6 +62,8 @@ def restorer(
     weight: Weight = None,
     start: From = None,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
+    perceptual_weight: o.PerceptualWeight = None,
+    prior: o.Prior = "small-prior",
     gan_weight: o.GanWeight = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
@@ -85,7 +87,9 @@ def restorer(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
         bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
-    recipe = replace(recipe, loop=loop, losses=o.changed(recipe.losses, gan_weight=gan_weight))
+    recipe = replace(recipe, loop=loop, prior=prior, losses=o.changed(
+        recipe.losses, perceptual_weight=perceptual_weight, gan_weight=gan_weight
+    ))  # fmt: skip
     history = pretrain_restorer(
         faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,
         progress=progress(quiet=quiet),

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.load import load_prior
 from unfade.metrics.reference import psnr
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
@@ -146,6 +148,7 @@ class RestorerRecipe:
     size: int = 128  # side of the faces in pixels
     loop: LoopSettings = RESTORER_LOOP
     losses: ImageLossSettings = ImageLossSettings(perceptual_weight=0, gan_weight=0)
+    prior: str = "small-prior"  # whose features the perceptual term compares, where it has a weight
     blind: BlindSettings = BlindSettings()
     weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
     start: str | Path | None = None  # name or file of a restorer to go on from; None: from nothing
@@ -215,10 +218,14 @@ def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> Non
 
 
 def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
-    if not recipe.losses.gan_weight:
-        return {}
-    discriminator = UNetDiscriminatorSN(features=recipe.losses.discriminator_features).to(device)
-    return {"discriminator": discriminator, "micro_batches": -(-recipe.loop.batch // recipe.loop.micro_batch)}
+    parts: dict[str, object] = {}
+    if recipe.losses.perceptual_weight:
+        parts["perceptual"] = PriorFeatures(load_prior(recipe.prior, device=device).unet)
+    if recipe.losses.gan_weight:
+        with seeded(torch.device("cpu"), recipe.loop.seed):
+            parts["discriminator"] = UNetDiscriminatorSN(features=recipe.losses.discriminator_features).to(device)
+        parts["micro_batches"] = -(-recipe.loop.batch // recipe.loop.micro_batch)
+    return parts
 
 
 def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tuple[Tensor, Tensor]:

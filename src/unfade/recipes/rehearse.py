@@ -8,7 +8,7 @@ compared between cameras, metrics and papers.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ from unfade.stages.align import take_aligned
 from unfade.stages.degrade import Degradation, degrade_faces
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
-from unfade.stages.targets import make_targets
+from unfade.stages.targets import TargetSettings, make_targets
 from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Journal, open_run
 from unfade.store.seeds import seed_for
@@ -142,7 +142,8 @@ def _prepare(
 
 
 def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> Path:
-    """The restorer fine-tuned on the truth, in every other way as `adapt` does it."""
+    """The restorer fine-tuned on the truth, in every other way as `adapt` does it; it knows nothing of targets."""
+    settings = replace(settings, targets=TargetSettings())
     restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
     pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]
