@@ -271,7 +271,7 @@ def test_built_in_models_lie_in_the_package_and_others_where_the_user_says(
     for name, model in MODELS.items():
         assert model.name == name
         folder = PACKAGE / "weights" if model.built_in else tmp_path
-        assert path_of(model) == folder / f"{name}.safetensors"
+        assert path_of(model) == folder / f"{name}{'.onnx' if model.architecture == 'onnx' else '.safetensors'}"
     monkeypatch.delenv("UNFADE_WEIGHTS")
     assert all(path_of(model).is_absolute() for model in MODELS.values())
 
@@ -281,7 +281,7 @@ def test_a_name_is_found_for_its_kind_once_its_file_is_there(tmp_path: Path, mon
     monkeypatch.setattr("unfade.store.zoo.files", lambda package: tmp_path)
     (tmp_path / "weights").mkdir()
     for name, model in MODELS.items():
-        with pytest.raises(UnknownModel, match=f"The weights of {name} are not at .*; (install|import) "):
+        with pytest.raises(UnknownModel, match=f"The weights of {name} are not at .*; (install|fetch|find) "):
             find_weights(name, model.kind)
         path_of(model).touch()
         assert find_weights(name, model.kind) == path_of(model)

@@ -1,59 +1,202 @@
 """The command `unfade models`."""
 
-from dataclasses import asdict
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unfade.cli import export
 from unfade.cli import options as o
-from unfade.cli.console import finish, table
-from unfade.errors import UnknownModel
+from unfade.cli.console import failure_lines, finish, progress, table
 
-app = typer.Typer(help="The models there are.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from unfade.recipes.importing import Imported
+    from unfade.store.zoo import Model
+
+app = typer.Typer(help="The models there are: pull, import and check them.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of a model, as `unfade models list` shows it.")]
 
 
 @app.command("list")
-def list_models(as_json: o.Json = False, quiet: o.Quiet = False) -> None:
-    """List the models: name, kind, size, licence."""
+def list_models(
+    licence: Annotated[str | None, typer.Option(help="commercial: only those that may be used for money.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only one kind: prior, restorer, detector, ...")] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """List the models: which are here, their kind, size and licence."""
+    from unfade.errors import BadInput
     from unfade.store.zoo import MODELS
 
-    rows = [asdict(model) for model in MODELS.values()]
-    if not (as_json or quiet):
-        table(rows)
+    if licence not in (None, "commercial"):
+        raise BadInput(f"--licence takes commercial, got {licence}.")
+    kinds = sorted({model.kind for model in MODELS.values()})
+    if kind is not None and kind not in kinds:
+        raise BadInput(f"There is no kind {kind}; there are: {', '.join(kinds)}.")
+    rows = [*map(_row, MODELS.values()), *_own_rows()]
+    rows = [row for row in rows if kind in (None, row["kind"]) and (licence is None or row["commercial"])]
+    if rows and not (as_json or quiet):
+        table([_shown(row) for row in rows])
     finish({"models": rows}, as_json=as_json, quiet=quiet)
+
+
+@app.command("show")
+def show(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Show one model with its card, and where its files come from."""
+    from unfade.store.checkpoints import read_card, sha256_of
+    from unfade.store.zoo import MODELS, how_to_get, imported, row_of
+
+    added = {row["name"]: row for row in _own_rows()} if name in imported() else {}
+    row = added[name] if name in added else _row(row_of(name))
+    path = Path(str(row["path"]))
+    stored: dict[str, Any] = {"sha256": sha256_of(path), "bytes": path.stat().st_size} if path.exists() else {}
+    card = read_card(path) if path.exists() else {}
+    lines = [f"{key}: {_said(value)}" for key, value in {**row, **stored}.items() if key != "files"]
+    lines += [line for file in row["files"] for line in _file_lines(file)]
+    lines += [f"{key}: {_said(value)}" for key, value in card.items() if key not in {**row, **stored}]
+    if not path.exists():
+        lines.append(f"It is not here; {how_to_get(MODELS[name])}.")
+    finish({**row, **stored, "card": card}, as_json=as_json, quiet=quiet, lines=lines)
+
+
+@app.command("pull")
+def pull_model(
+    name: Name,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the licence of a model that is not for commercial use.")
+    ] = False,
+    mirror: Annotated[
+        str, typer.Option(help="Address that is tried first: of the file, or of its folder with / at the end.")
+    ] = "",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Download a model, check it, and convert it. Run it again and it goes on where it stopped."""
+    from unfade.recipes.pulling import pull, pullable
+    from unfade.store.zoo import path_of
+
+    row = pullable(name)
+    if not (row.commercial or path_of(row).exists()):
+        _settle_licence(row, accepted=accept_licence)
+    _say(pull(name, mirror=mirror, progress=progress(quiet=quiet)), as_json=as_json, quiet=quiet)
 
 
 @app.command("import")
 def import_model(
-    name: Annotated[str, typer.Argument(help="Name of a model that does not come with unfade: lpips-vgg.")],
-    files: Annotated[list[Path], typer.Argument(help="Its published files, in the order that the model names.")],
+    files: Annotated[list[Path], typer.Argument(help="The file of weights; all of them for a model that has several.")],
+    name: Annotated[str, typer.Option("--as", help="Name for a file that is in no row of the table.")] = "",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Convert published weights that you have downloaded, once. lpips-vgg: torchvision's VGG16, then LPIPS' heads."""
-    from unfade.recipes.lpips import import_lpips
+    """Convert weights that you have: .pth, .pt, .pkl, .ckpt or .safetensors of a network that unfade knows."""
+    from unfade.recipes.importing import import_files
 
-    importers = {"lpips-vgg": import_lpips}
-    if name not in importers:
-        raise UnknownModel(f"{name} is not imported from files; there are: {', '.join(importers)}.")
-    path = importers[name](files)
-    finish({"name": name, "path": str(path)}, as_json=as_json, quiet=quiet, lines=[f"{name}: {path}"])
+    _say(import_files(files, name=name), as_json=as_json, quiet=quiet)
 
 
-@app.command("show")
-def show(
-    name: Annotated[str, typer.Argument(help="Name of a model.")], as_json: o.Json = False, quiet: o.Quiet = False
+@app.command("verify")
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names of models; all that are here if none is given.")
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
 ) -> None:
-    """Show one model with its card."""
-    from unfade.store.checkpoints import read_card, sha256_of
-    from unfade.store.zoo import MODELS, path_of
+    """Compare the files that are here with the hashes that were recorded when they were converted."""
+    from unfade.store.zoo import MODELS, find_named, imported, path_of
 
-    if name not in MODELS:
-        raise UnknownModel(f"There is no model named {name}; there are: {', '.join(MODELS)}.")
-    path = path_of(MODELS[name])
-    stored = {"bytes": path.stat().st_size, "sha256": sha256_of(path)} if path.exists() else {"bytes": "not imported"}
-    row = {**asdict(MODELS[name]), "path": str(path), **stored}
-    card = read_card(path)
-    lines = [f"{key}: {value}" for key, value in {**row, **card}.items()]
-    finish({**row, "card": card}, as_json=as_json, quiet=quiet, lines=lines)
+    here = [name for name, model in MODELS.items() if path_of(model).exists()] + list(imported())
+    states = {name: _state(find_named(name)) for name in names or here}
+    failures = [(name, state) for name, state in states.items() if state.startswith("changed")]
+    lines = [f"{name}: {state}" for name, state in states.items() if not state.startswith("changed")]
+    lines += failure_lines(failures)
+    finish({"models": states}, as_json=as_json, quiet=quiet, lines=lines, failed=len(failures))
+
+
+@app.command("path")
+def path(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
+    """Print where the file of a model lies."""
+    from unfade.store.zoo import find_named
+
+    place = str(find_named(name))
+    finish({"name": name, "path": place}, as_json=as_json, quiet=quiet, lines=[place])
+
+
+def _say(result: "Imported", *, as_json: bool, quiet: bool) -> None:
+    lines = [f"{result.name}: {result.path}", *(f"  note: {note}" for note in result.notes)]
+    said = {"name": result.name, "path": str(result.path), "architecture": result.architecture}
+    finish({**said, "notes": list(result.notes)}, as_json=as_json, quiet=quiet, lines=lines)
+
+
+def _settle_licence(row: "Model", *, accepted: bool) -> None:
+    """Show the licence and have it accepted, once for all models under it."""
+    from unfade.errors import BadInput
+    from unfade.store.published import LICENCES
+    from unfade.store.zoo import accept, is_accepted
+
+    if is_accepted(row.licence):
+        return
+    about = f"{row.name} by {row.author} is under this licence: {row.licence}, not for commercial use."
+    print(f"{about} {LICENCES[row.licence].url or row.source}", file=sys.stderr)
+    if not accepted and not sys.stdin.isatty():
+        raise BadInput(f"Nobody is here to accept the licence of {row.name}; add --accept-licence if you do.")
+    if not accepted and not typer.confirm("Do you accept it?", err=True):
+        raise BadInput(f"The licence of {row.name} was not accepted, so nothing was fetched.")
+    accept(row.licence)
+
+
+def _row(model: "Model") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from unfade.store.zoo import path_of
+
+    facts = {"name": model.name, "kind": model.kind, "architecture": model.architecture, "size": model.size}
+    whose = {"licence": model.licence, "commercial": model.commercial, "author": model.author, "source": model.source}
+    where = {"built_in": model.built_in, "here": path_of(model).exists(), "path": str(path_of(model))}
+    return {**facts, **whose, **where, "files": [asdict(download) for download in model.downloads]}
+
+
+def _own_rows() -> list[dict[str, Any]]:
+    """Models that the user imported under names of their own."""
+    from unfade.store.zoo import card_of, imported
+
+    empty = {"kind": "", "architecture": "", "size": 0, "licence": "", "commercial": False, "author": "", "source": ""}
+    found = {name: (path, card_of(path)) for name, path in imported().items()}
+    return [
+        {"name": name, **{key: card.get(key, value) for key, value in empty.items()}, "built_in": False, "here": True,
+         "path": str(path), "files": card.get("files", [])}
+        for name, (path, card) in found.items()
+    ]  # fmt: skip
+
+
+def _shown(row: dict[str, Any]) -> dict[str, object]:
+    """The columns of the table, in 100 characters."""
+    here = "built in" if row["built_in"] else "yes" if row["here"] else "no"
+    size = row["size"] or "any"
+    money = "yes" if row["commercial"] else "no"
+    return {"name": row["name"], "kind": row["kind"], "px": size, "licence": row["licence"], "commercial": money,
+            "here": here}  # fmt: skip
+
+
+def _file_lines(file: dict[str, Any]) -> list[str]:
+    size = f"{file['bytes']:,} bytes" if file.get("bytes") else "size unknown"
+    known = file.get("sha256") or "unknown until first seen"
+    addresses = file.get("urls") or ["no address: has to be found by hand"]
+    return [f"file: {file['file']}, {size}", f"  sha256: {known}", *(f"  from: {url}" for url in addresses)]
+
+
+def _said(value: object) -> object:
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
+def _state(path: Path) -> str:
+    from unfade.store.checkpoints import read_card, sha256_of
+
+    known, found = read_card(path).get("sha256"), sha256_of(path)
+    if known is None:
+        return f"no hash was recorded; now it has sha256 {found}"
+    return "unchanged" if known == found else f"changed: sha256 {known} was recorded, now it is {found}"
+
+
+app.command("export")(export.export)

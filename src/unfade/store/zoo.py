@@ -1,75 +1,131 @@
 """The table of models: what there is by name, and where its file lies."""
 
+import json
 import os
-from dataclasses import dataclass
+import shlex
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from unfade.atomic import atomic_write
 from unfade.errors import UnknownModel
+from unfade.store.published import PUBLISHED, Kind, Model
 
-Kind = Literal["prior", "restorer", "perceptual", "demosaic"]
+__all__ = ["MODELS", "Kind", "Model", "find_weights", "path_of"]
 
-
-@dataclass(frozen=True)
-class Model:
-    """One row of the table."""
-
-    name: str
-    kind: Kind
-    architecture: str
-    size: int  # side of its images in pixels; 0: any
-    licence: str
-    author: str
-    built_in: bool  # comes with the package; otherwise its files are fetched by the user and imported once
-
-    @property
-    def file(self) -> str:
-        """Name of its file."""
-        return f"{self.name}.safetensors"
+BUILT_IN = (
+    Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade"),
+    Model("small-restorer", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
+    Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016"),
+)
+MODELS = {model.name: model for model in (*BUILT_IN, *PUBLISHED)}
 
 
-MODELS = {
-    model.name: model
-    for model in (
-        Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade", True),
-        Model("small-restorer", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade", True),
-        Model("lpips-vgg", "perceptual", "lpips", 0, "BSD-2-Clause and BSD-3-Clause", "Zhang et al. 2018", False),
-        Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016", True),
-    )
-}
+def weights_folder() -> Path:
+    """The user's folder of imported models: $UNFADE_WEIGHTS, or ~/.cache/unfade."""
+    return Path(os.environ.get("UNFADE_WEIGHTS") or Path.home() / ".cache" / "unfade")
+
+
+def offline() -> bool:
+    """Whether UNFADE_OFFLINE forbids to open a connection."""
+    return os.environ.get("UNFADE_OFFLINE", "0") not in ("", "0")
 
 
 def path_of(model: Model) -> Path:
-    """Where the file of a model lies, or would lie: in the package, or in the user's folder of imported models.
-
-    That folder is $UNFADE_WEIGHTS, or ~/.cache/unfade.
-    """
+    """Where the file of a model lies, or would lie: in the package, or in the user's folder of imported models."""
     if model.built_in:
         return Path(str(files("unfade") / "weights" / model.file))
-    return Path(os.environ.get("UNFADE_WEIGHTS") or Path.home() / ".cache" / "unfade") / model.file
+    return weights_folder() / model.file
+
+
+def row_of(name: str) -> Model:
+    """The row of that name. Raises UnknownModel, which lists the names there are."""
+    if name not in MODELS:
+        raise UnknownModel(f"There is no model named {name}; there are: {', '.join(MODELS)}.")
+    return MODELS[name]
 
 
 def find_weights(spec: str | Path, kind: Kind) -> Path:
-    """The file that a name of the table, a path of a .safetensors file, or a run folder stands for.
+    """The file that a name, a path of a .safetensors file, or a run folder stands for.
 
-    Raises UnknownModel, which lists the names there are.
+    A name is one of the table, or one that the user gave to an imported file. Raises UnknownModel, which lists the
+    names there are, or has the command that brings what is missing.
     """
     model = MODELS.get(str(spec))
     if model and model.kind == kind:
-        return _present(model)
+        return present(model)
     path = Path(spec)
     if path.is_dir():
         path = path / f"{kind}.safetensors"
     if path.is_file():
         return path
-    names = ", ".join(name for name, row in MODELS.items() if row.kind == kind)
+    added = {name: path for name, path in imported().items() if card_of(path).get("kind") == kind}
+    if str(spec) in added:
+        return added[str(spec)]
+    names = ", ".join([*(name for name, row in MODELS.items() if row.kind == kind), *added])
     raise UnknownModel(f"There is no {kind} named {spec}, nor such a file or run folder; there are: {names}.")
 
 
-def _present(model: Model) -> Path:
+def find_named(name: str) -> Path:
+    """The file of a model of any kind by its name. Raises UnknownModel as `find_weights` does."""
+    added = imported()
+    return added[name] if name in added else present(row_of(name))
+
+
+def imported() -> dict[str, Path]:
+    """Files under names that are not in the table, given by the user with `--as`."""
+    found = sorted(path for path in weights_folder().glob("*.safetensors") if card_of(path))
+    return {path.stem: path for path in found if path.stem not in MODELS}
+
+
+def card_of(weights: Path) -> dict[str, Any]:
+    """The card beside the weights; empty if there is none."""
+    from unfade.store.checkpoints import read_card  # needs torch, which a list of models should not wait for
+
+    return read_card(weights)
+
+
+def present(model: Model) -> Path:
+    """The file of a model. Raises UnknownModel with the command that brings it if it is not there."""
     path = path_of(model)
     if not path.exists():
-        how = "install unfade again" if model.built_in else f"import its files with `unfade models import {model.name}`"
-        raise UnknownModel(f"The weights of {model.name} are not at {path}; {how}.")
+        raise UnknownModel(f"The weights of {model.name} are not at {path}; {how_to_get(model)}.")
     return path
+
+
+def how_to_get(model: Model) -> str:
+    """What to do for a model that is not there, as the end of a sentence."""
+    if model.built_in:
+        return "install unfade again"
+    addresses = [download.urls[0] for download in model.downloads if download.urls]
+    if len(addresses) < len(model.downloads):
+        names = " and ".join(download.file for download in model.downloads)
+        return f"find {names} (see {model.source}) and run `{import_command(model)}`"
+    if offline():
+        where = " and ".join(addresses)
+        return f"UNFADE_OFFLINE is set, so fetch {where} elsewhere and run `{import_command(model)}`"
+    return f"fetch them with `unfade models pull {model.name}`"
+
+
+def import_command(model: Model) -> str:
+    """The command that takes files fetched by hand."""
+    return shlex.join(["unfade", "models", "import", *(d.file for d in model.downloads), "--as", model.name])
+
+
+def is_accepted(licence: str) -> bool:
+    """Whether the user has accepted a licence on this machine."""
+    return licence in _accepted()
+
+
+def accept(licence: str) -> None:
+    """Remember, in the folder of weights, that the user accepts a licence."""
+    atomic_write(_licences(), json.dumps(sorted({*_accepted(), licence}), indent=2) + "\n")
+
+
+def _licences() -> Path:
+    return weights_folder() / "accepted_licences.json"
+
+
+def _accepted() -> list[str]:
+    path = _licences()
+    return list(json.loads(path.read_text())) if path.exists() else []

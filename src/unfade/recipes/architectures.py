@@ -1,0 +1,246 @@
+"""The networks whose published files can be taken: how to know one by its keys, and how to build it from its shapes."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unfade.errors import BadCheckpoint
+from unfade.nets.arcface import ArcFace, ArcFaceConfig
+from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
+from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
+from unfade.nets.lpips import LPIPS, lpips_state
+from unfade.nets.parsenet import ParseNet, ParseNetConfig
+from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig
+from unfade.nets.swinir import SwinIR, SwinIRConfig
+from unfade.nets.unet import UNet, UNetConfig
+from unfade.nets.vqfr import VQFR, VQFRConfig
+from unfade.nets.vqgan import VQAutoEncoder, VQGANConfig, VQGANDiscriminator
+from unfade.store.checkpoints import load_state, read_weights
+from unfade.store.foreign import without_prefix
+from unfade.store.zoo import Kind, find_weights
+
+State = Mapping[str, Tensor]
+Config = dict[str, Any]  # numbers, strings and lists: what the header of a file holds
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of network."""
+
+    kind: Kind
+    marks: tuple[str, ...]  # keys that it has and those before it in the table have not all of
+    build: Callable[[Config], nn.Module]  # with fresh weights
+    configs: Callable[[State], Iterable[Config]]  # those that the shapes in a file may belong to, the likeliest first
+    convert: Callable[[State], State] = dict  # the published tensors to the network's
+    files: int = 1  # how many published files make it
+
+
+def fixed(*published: Any) -> Callable[[State], Iterable[Config]]:
+    """Dataclasses of the shapes that were published; which of them it is, the check of all shapes finds out."""
+    return lambda state: [_lists(asdict(config)) for config in published]
+
+
+def settings(kind: type, config: Config) -> Any:
+    """The dataclass that `fixed` or a header wrote: tuples for lists, dataclasses for dictionaries."""
+    defaults = kind()
+    nested = {k: settings(type(getattr(defaults, k)), v) for k, v in config.items() if isinstance(v, dict)}
+    return kind(**{**{k: _tuples(v) for k, v in config.items()}, **nested})
+
+
+def shapes(architecture: Architecture, config: Config) -> State:
+    """The tensors of the network, without memory for their numbers."""
+    with torch.device("meta"):
+        return architecture.build(config).state_dict()
+
+
+class Statistics(nn.Module):
+    """Mean (C,) and covariance (C, C) of the features of a set of pictures, float64: what a Frechet distance needs."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("cov", torch.zeros(features, features, dtype=torch.float64))
+
+
+def swinir_configs(state: State) -> list[Config]:
+    """All but stochastic depth, which leaves no trace, follows from the shapes."""
+    first, table = state["conv_first.1.weight"], state[_BLOCK + "attn.relative_position_bias_table"]
+    unshuffle, window = math.isqrt(first.shape[1] // 3), (math.isqrt(table.shape[0]) + 1) // 2
+    depths = [
+        _count(state, rf"layers\.{k}\.residual_group\.blocks\.(\d+)\.")
+        for k in range(_count(state, r"layers\.(\d+)\."))
+    ]
+    masks = state.get(_BLOCK.replace("blocks.0", "blocks.1") + "attn_mask")
+    img_size = window if masks is None else window * math.isqrt(masks.shape[0])
+    return [{
+        "size": img_size * unshuffle,
+        "img_size": img_size,
+        "embed_dim": first.shape[0],
+        "depths": depths,
+        "heads": table.shape[1],
+        "window": window,
+        "mlp_ratio": state[_BLOCK + "mlp.fc1.weight"].shape[0] / first.shape[0],
+        "unshuffle": unshuffle,
+        "upscale": 2 ** _count(state, r"conv_up(\d+)\."),
+        "upsample_features": state["conv_before_upsample.0.weight"].shape[0],
+        "drop_path": SwinIRConfig.drop_path,
+    }]  # fmt: skip
+
+
+def build_swinir(config: Config) -> SwinIR:
+    """Without the size of its pictures, which is the grid's times unshuffle."""
+    return SwinIR(settings(SwinIRConfig, {key: value for key, value in config.items() if key != "size"}))
+
+
+def codeformer_configs(state: State) -> list[Config]:
+    """The published one; the restorer wants the size of its pictures beside the autoencoder's."""
+    return [with_size(config) for config in fixed(CodeFormerConfig())(state)]
+
+
+def with_size(config: Config) -> Config:
+    """A CodeFormer's configuration with the size of its pictures at the top."""
+    return {"size": config["autoencoder"]["size"], **config}
+
+
+def build_codeformer(config: Config) -> CodeFormer:
+    """The inverse of `with_size`, built."""
+    return CodeFormer(settings(CodeFormerConfig, {key: value for key, value in config.items() if key != "size"}))
+
+
+def patch_discriminator_configs(state: State) -> list[Config]:
+    """`features` and `layers` of a VQGANDiscriminator."""
+    return [{"features": state["main.0.weight"].shape[0], "layers": _count(state, r"main\.(\d+)\.running_mean")}]
+
+
+UNETS = (UNetConfig(), UNetConfig(256, 128, (1, 1, 2, 2, 4, 4), (1,) * 6, (16,), 64, resblock_updown=True))
+_BLOCK = "layers.0.residual_group.blocks.0."
+
+ARCHITECTURES = {  # what has the marks of another one too stands before it
+    "unet": Architecture(
+        "prior",
+        ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"),
+        lambda config: UNet(settings(UNetConfig, config)),
+        fixed(*UNETS),
+    ),
+    "swinir": Architecture(
+        "restorer",
+        ("conv_first.1.weight", _BLOCK + "attn.relative_position_bias_table", "conv_before_upsample.0.weight"),
+        build_swinir,
+        swinir_configs,
+    ),
+    "codeformer": Architecture(
+        "restorer",
+        ("position_emb", "quantize.embedding.weight", "encoder.blocks.0.weight", "feat_emb.weight"),
+        build_codeformer,
+        codeformer_configs,
+    ),
+    "vqgan": Architecture(
+        "vqgan",
+        ("quantize.embedding.weight", "encoder.blocks.0.weight", "generator.blocks.0.weight"),
+        lambda config: VQAutoEncoder(settings(VQGANConfig, config)),
+        fixed(VQGANConfig()),
+    ),
+    "gfpgan": Architecture(
+        "restorer",
+        ("conv_body_first.weight", "stylegan_decoder.constant_input.weight"),
+        lambda config: GFPGAN(settings(GFPGANConfig, config)),
+        fixed(GFPGANConfig()),
+    ),
+    "vqfr": Architecture(
+        "restorer",
+        ("feat2index.1.weight", "quantizer.embedding.weight", "inpfeat_extraction.weight"),
+        lambda config: VQFR(settings(VQFRConfig, config)),
+        fixed(VQFRConfig()),
+    ),
+    "arcface": Architecture(
+        "identity",
+        ("conv1.weight", "prelu.weight", "fc5.weight"),
+        lambda config: ArcFace(settings(ArcFaceConfig, config)),
+        fixed(ArcFaceConfig()),
+    ),
+    "parsenet": Architecture(
+        "parser",
+        ("encoder.0.conv2d.weight", "out_mask_conv.conv2d.weight"),
+        lambda config: ParseNet(settings(ParseNetConfig, config)),
+        fixed(ParseNetConfig()),
+    ),
+    "retinaface-resnet50": Architecture(
+        "detector",
+        ("body.layer1.0.conv1.weight", "ClassHead.0.conv1x1.weight"),
+        lambda config: RetinaFace(settings(RetinaFaceConfig, config)),
+        fixed(RESNET50),
+    ),
+    "retinaface-mobilenet": Architecture(
+        "detector",
+        ("body.stage1.0.0.weight", "ClassHead.0.conv1x1.weight"),
+        lambda config: RetinaFace(settings(RetinaFaceConfig, config)),
+        fixed(MOBILENET025),
+    ),
+    "lpips": Architecture(
+        "perceptual",
+        ("features.28.weight", "lin4.model.1.weight"),
+        lambda config: LPIPS(),
+        lambda state: [{}],
+        convert=lambda state: lpips_state(state, state),
+        files=2,
+    ),
+    "unet-discriminator": Architecture(
+        "discriminator",
+        ("conv0.weight", "conv1.weight_orig", "conv9.weight"),
+        lambda config: UNetDiscriminatorSN(config["features"]),
+        lambda state: [{"features": state["conv0.weight"].shape[0]}],
+    ),
+    "vqgan-discriminator": Architecture(
+        "discriminator",
+        ("main.0.weight", "main.3.running_mean"),
+        lambda config: VQGANDiscriminator(config["features"], config["layers"]),
+        patch_discriminator_configs,
+    ),
+    "statistics": Architecture(
+        "statistics",
+        ("mean", "cov"),
+        lambda config: Statistics(config["features"]),
+        lambda state: [{"features": state["mean"].numel()}],
+    ),
+}
+
+
+def load_network(spec: str | Path, kind: Kind, *, device: torch.device | str = "cpu") -> nn.Module:
+    """An imported network of any kind in evaluation mode, as it was published: not wrapped in a restorer or prior.
+
+    Raises UnknownModel, which says how to get it, or BadCheckpoint for weights of another kind.
+    """
+    path = find_weights(spec, kind)
+    weights = read_weights(path)
+    known = ARCHITECTURES.get(weights.architecture)
+    if known is None or known.kind != kind:
+        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a {kind}; name another model.")
+    try:
+        network = known.build(weights.config)
+    except (TypeError, ValueError, KeyError) as error:
+        reason = f"{path} describes a {weights.architecture} that cannot be built ({error})"
+        raise BadCheckpoint(f"{reason}; import it again with this version.") from error
+    load_state(network, without_prefix(weights.state), path)
+    return network.eval().to(device)
+
+
+def _count(state: State, pattern: str) -> int:
+    """How many different numbers the keys have where the pattern has its group."""
+    return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list | tuple) else value

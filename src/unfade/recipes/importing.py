@@ -1,0 +1,260 @@
+"""Published files become safetensors that this program reads: recognised, checked against the network, converted."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unfade.atomic import write_through
+from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.recipes.architectures import ARCHITECTURES, Architecture, Config, State, shapes
+from unfade.store.checkpoints import read_card, sha256_of, write_card
+from unfade.store.foreign import read_foreign
+from unfade.store.published import Model
+from unfade.store.zoo import MODELS, path_of, weights_folder
+
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
+NAMED = 4  # keys that an error lists before it counts
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model that is there now."""
+
+    name: str
+    path: Path
+    architecture: str
+    notes: tuple[str, ...] = ()  # what the user should know
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A network found in a file."""
+
+    architecture: str
+    config: Config
+    state: State
+
+
+def import_files(files: Sequence[Path], *, name: str = "", urls: Sequence[str] = ()) -> Imported:
+    """Convert the published file (or files) of one model; `urls` are where they came from, for its card.
+
+    A known hash gives the model its name, another file is imported under `name`. Nothing in the files is executed, and
+    nothing is written unless all of it fits. Raises BadInput, BadCheckpoint for other weights than expected,
+    OutputConflict if the name is taken by another file, DiskFull.
+    """
+    for file in files:
+        if not file.is_file():
+            raise BadInput(f"There is no file {file}; name the file of weights that you fetched.")
+    hashes = [sha256_of(file) for file in files]
+    row = row_for(files, hashes, name)
+    seen = [
+        {"file": _plain_name(f), "sha256": h, "bytes": f.stat().st_size} for f, h in zip(files, hashes, strict=True)
+    ]
+    card: dict[str, Any] = {"files": [entry | _address(urls, i) for i, entry in enumerate(seen)]}
+    if row is not None and row.architecture == "onnx":
+        return _keep(row, files[0], card)
+    state = _merged(files, _key_of(row))
+    found = _untested(row, state) if row and row.architecture not in ARCHITECTURES else recognise(state, files)
+    if row is not None:
+        _check_row(row, found, files)
+    return _write(row, row.name if row else name, found, card)
+
+
+def recognise(state: State, files: Sequence[Path]) -> Recognised:
+    """Which network these tensors are: its exact keys and shapes. Raises BadCheckpoint that names what does not fit."""
+    where = " and ".join(str(file) for file in files)
+    for name, known in ARCHITECTURES.items():
+        if all(mark in state for mark in known.marks):
+            return _fitting(name, known, known.convert(state), state, where)
+        if known.files > len(files) and any(mark in state for mark in known.marks):
+            raise BadInput(f"{where} is one of the {known.files} files of {name}; give all of them.")
+    raise BadCheckpoint(
+        f"{where} is of no network that unfade has (first keys: {', '.join(sorted(state)[:NAMED])}); "
+        f"known are {', '.join(ARCHITECTURES)}."
+    )
+
+
+def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | None:
+    """The row of the table that these files are: by hash, by the name given, by a file's name where no hash is known.
+
+    Raises BadInput for a name that cannot be used, BadCheckpoint if a row of that name has another hash.
+    """
+    for row in MODELS.values():
+        if {download.sha256 for download in row.downloads} & set(hashes):
+            if name not in ("", row.name):
+                raise BadInput(f"{files[0]} is the published {row.name}; leave --as {name} out.")
+            return _same_files(row, files, hashes)
+    if name in MODELS:
+        return _same_files(MODELS[name], files, hashes)
+    names = {file.name.lower() for file in files}
+    for row in MODELS.values():
+        if not name and any(d.sha256 is None and d.file.lower() in names for d in row.downloads):
+            return _same_files(row, files, hashes)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        got = f"the name {name} cannot be used" if name else f"the sha256 of {files[0]}, {hashes[0]}, is in no row"
+        raise BadInput(f"To import a file of your own, name it with --as NAME (letters, digits, . _ -): {got}.")
+    return None
+
+
+def _same_files(row: Model, files: Sequence[Path], hashes: Sequence[str]) -> Model:
+    if row.built_in:
+        raise BadInput(f"{row.name} comes with unfade; name the file otherwise with --as.")
+    if len(files) != len(row.downloads):
+        names = " and ".join(download.file for download in row.downloads)
+        raise BadInput(f"{row.name} is made of {len(row.downloads)} file(s), {names}; got {len(files)}.")
+    if unmet := {download.sha256 for download in row.downloads} - {None, *hashes}:
+        unknown = sorted(set(hashes) - {download.sha256 for download in row.downloads})
+        raise BadCheckpoint(
+            f"{row.name} is a file of sha256 {' '.join(sorted(map(str, unmet)))}, but this one has {' '.join(unknown)}"
+            "; fetch it again, or import it under another name with --as."
+        )
+    return row
+
+
+def _fitting(name: str, known: Architecture, state: State, published: State, where: str) -> Recognised:
+    """The configuration that all shapes fit; otherwise the complaint about the one that fits best."""
+    complaints: list[list[str]] = []
+    for config in known.configs(published):
+        complaints.append(differences(shapes(known, config), state))
+        if not complaints[-1]:
+            return Recognised(name, config, state)
+    best = min(complaints, key=len)
+    more = f" and {len(best) - NAMED} more" if len(best) > NAMED else ""
+    raise BadCheckpoint(
+        f"{where} looks like a {name}, but {', '.join(best[:NAMED])}{more}; give the file as it was published."
+    )
+
+
+def differences(network: State, file: State) -> list[str]:
+    """What does not fit between a network's tensors and a file's, one phrase for each key."""
+    phrases = [f"{key} is missing" for key in network if key not in file]
+    phrases += [f"{key} is unknown" for key in file if key not in network]
+    for key in network.keys() & file.keys():
+        want, have = network[key], file[key]
+        if want.shape != have.shape:
+            phrases.append(f"{key} has shape {tuple(have.shape)} instead of {tuple(want.shape)}")
+        elif have.dtype not in DTYPES or want.is_floating_point() != have.is_floating_point():
+            phrases.append(f"{key} is {have.dtype} instead of {want.dtype}")
+    return phrases
+
+
+def _untested(row: Model, state: State) -> Recognised:
+    """A file known by its hash, of a network that is not built here: its tensors are kept for programs that have it."""
+    return Recognised(row.architecture, {"size": row.size} if row.size else {}, state)
+
+
+def _check_row(row: Model, found: Recognised, files: Sequence[Path]) -> None:
+    if found.architecture != row.architecture:
+        raise BadCheckpoint(f"{files[0]} holds a {found.architecture}, but {row.name} is a {row.architecture}; "
+                            "give its own file, or name this one with --as.")  # fmt: skip
+    if row.size and found.config.get("size", row.size) != row.size:
+        raise BadCheckpoint(f"{files[0]} is for {found.config['size']} px, but {row.name} is for {row.size} px; "
+                            "give its own file, or name this one with --as.")  # fmt: skip
+
+
+def _merged(files: Sequence[Path], key: str) -> State:
+    state: dict[str, Tensor] = {}
+    for file in files:
+        part = read_foreign(file, key=key)
+        if both := sorted(part.keys() & state.keys()):
+            raise BadInput(f"{file} holds {both[0]} too, like the file before it; give each file of the model once.")
+        state |= part
+    return state
+
+
+def _write(row: Model | None, name: str, found: Recognised, card: dict[str, Any]) -> Imported:
+    path = weights_folder() / f"{name}.safetensors"
+    notes = _notes(row, found, card)
+    state = {key: value.contiguous() for key, value in found.state.items()}
+    about = _about(row, name, found) | card | {"notes": notes}
+
+    def write(temporary: Path) -> None:
+        save_file(_apart(state), temporary, _header(found))
+        write_card(path, about | {"sha256": sha256_of(temporary)})
+
+    _check_free(path, card)
+    write_through(path, write)
+    return Imported(name, path, found.architecture, tuple(notes))
+
+
+def _keep(row: Model, file: Path, card: dict[str, Any]) -> Imported:
+    """A file that is used as it was published."""
+    path = path_of(row)
+    found = Recognised(row.architecture, {}, {})
+    _check_free(path, card)
+    write_through(path, lambda temporary: shutil.copyfile(file, temporary))
+    write_card(path, _about(row, row.name, found) | card | {"notes": [], "sha256": sha256_of(path)})
+    return Imported(row.name, path, row.architecture)
+
+
+def _check_free(path: Path, card: Mapping[str, Any]) -> None:
+    if not path.exists():
+        return
+    before, now = ({entry["sha256"] for entry in c.get("files", [])} for c in (read_card(path), card))
+    if before != now:
+        raise OutputConflict(f"{path} is there already and was made from another file; choose another name with --as.")
+
+
+def _header(found: Recognised) -> dict[str, str]:
+    """What `read_weights` reads."""
+    return {"architecture": found.architecture, "config": json.dumps(found.config)}
+
+
+def _apart(state: State) -> dict[str, Tensor]:
+    """Copies of the tensors that share memory with one before them: safetensors refuses those."""
+    seen: set[int] = set()
+    result = {}
+    for key, value in state.items():
+        place = value.untyped_storage().data_ptr()
+        result[key] = value.clone() if place in seen else value
+        seen.add(place)
+    return result
+
+
+def _about(row: Model | None, name: str, found: Recognised) -> dict[str, Any]:
+    if row is None:
+        return {"name": name, "kind": ARCHITECTURES[found.architecture].kind, "architecture": found.architecture,
+                "licence": "not stated"}  # fmt: skip
+    return {"name": name, "kind": row.kind, "architecture": row.architecture, "licence": row.licence,
+            "commercial": row.commercial, "author": row.author, "source": row.source}  # fmt: skip
+
+
+def _notes(row: Model | None, found: Recognised, card: Mapping[str, Any]) -> list[str]:
+    hashes = " ".join(entry["sha256"] for entry in card["files"])
+    notes = []
+    if row is None:
+        notes.append(f"its sha256 {hashes} is in no row of the table: whose it is and its licence are yours to know")
+    elif any(download.sha256 is None for download in row.downloads):
+        notes.append(f"no hash was known for it; the one seen, {hashes}, is recorded in its card")
+    if found.architecture not in ARCHITECTURES:
+        notes.append(f"unfade has no network {found.architecture}: its keys and shapes were not checked")
+    return notes
+
+
+def _address(urls: Sequence[str], index: int) -> dict[str, str]:
+    return {"url": urls[index]} if urls else {}
+
+
+def _plain_name(file: Path) -> str:
+    return file.name.removesuffix(".part")
+
+
+def _key_of(row: Model | None) -> str:
+    return row.downloads[0].key if row else ""

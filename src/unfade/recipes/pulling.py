@@ -1,0 +1,66 @@
+"""A model of the table by its name: downloaded, checked, imported."""
+
+from pathlib import Path
+
+from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.progress import Progress, silent
+from unfade.recipes.importing import Imported, import_files
+from unfade.store.download import DownloadSettings, discard_parts, fetch
+from unfade.store.published import Download, Model
+from unfade.store.zoo import how_to_get, is_accepted, offline, path_of, row_of, weights_folder
+
+
+def pull(
+    name: str, *, mirror: str = "", progress: Progress = silent, settings: DownloadSettings | None = None
+) -> Imported:
+    """Download and import a model of the table. `mirror` is an address that is tried first; with "/" at its end the
+    file's name is added.
+
+    Raises BadInput if its licence was not accepted or it comes with the package, UnknownModel if it has no address or
+    the program is offline, and what `fetch` and `import_files` raise.
+    """
+    row = pullable(name)
+    path = path_of(row)
+    if path.exists():
+        return Imported(name, path, row.architecture, ("it was there already; nothing was fetched",))
+    addresses = [_addresses(row, download, mirror) for download in row.downloads]
+    if not row.commercial and not is_accepted(row.licence):
+        raise BadInput(f"{name} is under {row.licence}, not for commercial use; accept it with --accept-licence.")
+    folder = weights_folder() / "downloads"
+    fetched = [
+        fetch(download, folder, urls=urls, progress=progress, settings=settings)
+        for download, urls in zip(row.downloads, addresses, strict=True)
+    ]
+    try:
+        result = import_files([file.path for file in fetched], name=name, urls=[file.url for file in fetched])
+    except BadCheckpoint:
+        _discard(row, folder)  # what cannot be used is not gone on with
+        raise
+    _discard(row, folder)
+    return result
+
+
+def pullable(name: str) -> Model:
+    """The row of a model that is here or can be fetched now. Raises UnknownModel, BadInput if it is built in."""
+    row = row_of(name)
+    if row.built_in:
+        raise BadInput(f"{name} comes with unfade; there is nothing to pull.")
+    if offline() and not path_of(row).exists():
+        raise UnknownModel(f"{name} is not here; {how_to_get(row)}.")
+    return row
+
+
+def _addresses(row: Model, download: Download, mirror: str) -> tuple[str, ...]:
+    if mirror and not mirror.endswith("/") and len(row.downloads) > 1:
+        raise BadInput(
+            f"{row.name} is made of {len(row.downloads)} files; end --mirror with / so that names are added."
+        )
+    first = (mirror + download.file if mirror.endswith("/") else mirror,) if mirror else ()
+    if not (first or download.urls):
+        raise UnknownModel(f"{row.name} has no address that unfade knows; {how_to_get(row)}.")
+    return (*first, *download.urls)
+
+
+def _discard(row: Model, folder: Path) -> None:
+    for download in row.downloads:
+        discard_parts(folder, download)

@@ -1,0 +1,248 @@
+"""Published files over http(s): resumed where they stopped, from the first mirror that has them, and checked whole.
+
+Only the standard library: proxies come from the usual environment variables (http_proxy, https_proxy, no_proxy).
+"""
+
+import http.client
+import json
+import math
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from unfade.atomic import atomic_write, room_for
+from unfade.errors import BadCheckpoint, BadInput, UnfadeError
+from unfade.progress import Progress, silent
+from unfade.store.checkpoints import sha256_of
+from unfade.store.published import Download
+from unfade.store.zoo import offline
+
+MEGABYTE = 1_000_000  # what progress counts in
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one in a moment
+
+
+class DownloadFailed(UnfadeError):
+    """No address gave the file. The message says what each of them answered."""
+
+
+@dataclass(frozen=True)
+class DownloadSettings:
+    """How patient a download is."""
+
+    timeout: float = 30.0  # seconds without a byte
+    tries: int = 4  # at each address; every one goes on where the last one stopped
+    pause: float = 1.0  # seconds before the second try, doubled before each further one
+    chunk: int = 1 << 20  # bytes read at once
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that came whole."""
+
+    path: Path
+    url: str  # the address that gave it; "": all of it was there already
+    sha256: str
+
+
+class _Again(Exception):
+    """It failed, but may work in a moment."""
+
+
+class _Refused(Exception):
+    """This address has no such file."""
+
+
+def fetch(
+    download: Download, folder: Path, *, urls: Sequence[str], progress: Progress = silent,
+    settings: DownloadSettings | None = None,
+) -> Fetched:  # fmt: skip
+    """Bring a file into `folder` and check its hash; a part left by a killed run is gone on with.
+
+    Raises BadInput offline or for other addresses than http(s), DownloadFailed when every address failed, BadCheckpoint
+    when what came has another hash (it is deleted, nothing else is).
+    """
+    _check_addresses(urls)
+    part = _Part(folder / f"{download.file}.part")
+    failures: list[Exception] = []
+    for url in urls:
+        try:
+            _bring(url, part, download, progress, settings or DownloadSettings())
+            return _checked(part, download, url)
+        except (_Refused, _Again, BadCheckpoint) as error:
+            failures.append(error)
+    told = "; ".join(f"{url} {error}" for url, error in zip(urls, failures, strict=True))
+    kind = BadCheckpoint if any(isinstance(error, BadCheckpoint) for error in failures) else DownloadFailed
+    raise kind(f"{download.file} could not be fetched: {told}; try again later, or name another address with --mirror.")
+
+
+def _check_addresses(urls: Sequence[str]) -> None:
+    if offline():
+        raise BadInput(f"UNFADE_OFFLINE is set, so {urls[0]} is not opened; fetch it elsewhere and import it.")
+    for url in urls:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise BadInput(f"{url} is not an http or https address; only these are fetched.")
+
+
+def _bring(url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings) -> None:
+    """Try one address until the part is whole. Raises _Refused, or _Again when patience is over."""
+    for attempt in range(settings.tries):
+        if download.bytes is not None and part.size == download.bytes:
+            return
+        try:
+            _transfer(url, part, download, progress, settings)
+            return
+        except _Again:
+            if attempt + 1 == settings.tries:
+                raise
+            time.sleep(settings.pause * 2**attempt)
+
+
+def _checked(part: "_Part", download: Download, url: str) -> Fetched:
+    found = sha256_of(part.path)
+    if download.sha256 is not None and found != download.sha256:
+        part.discard()
+        raise BadCheckpoint(f"gave a file of sha256 {found} instead of {download.sha256}")
+    return Fetched(part.path, url, found)
+
+
+def _transfer(url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings) -> None:
+    """One request: append what is missing to the part."""
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "unfade"})
+    begun = part.resume(request, url, known=download.sha256 is not None)
+    with _answer(request, part, settings.timeout) as response:
+        if response is None:
+            return
+        start, total = _extent(response, begun)
+        if None not in (total, download.bytes) and total != download.bytes:
+            raise _Refused(f"has {total:,} bytes instead of {download.bytes:,}")
+        part.begin(url, response.headers.get("ETag", ""), start)
+        with progress(f"{download.file} (MB)", math.ceil((total or 0) / MEGABYTE), start=start // MEGABYTE) as advance:
+            for chunk in _chunks(response, settings.chunk):
+                part.append(chunk)
+                advance(len(chunk) / MEGABYTE)
+    if total is not None and part.size != total:
+        raise _Again(f"stopped after {part.size:,} of {total:,} bytes")
+
+
+@contextmanager
+def _answer(request: urllib.request.Request, part: "_Part", timeout: float) -> Iterator[Any]:
+    """The server's answer; None if it says that nothing is missing. Raises _Again or _Refused."""
+    try:
+        response = _opener().open(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        with closing(error):
+            if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{part.size}":
+                yield None
+                return
+            if error.code == 416:
+                part.discard()
+            kind = _Again if error.code in (*PASSING, 416) else _Refused
+            raise kind(f"answers {error.code} {error.reason}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Again(_reason(error)) from error
+    with response:
+        yield response
+
+
+def _extent(response: Any, begun: int) -> tuple[int, int | None]:
+    """(first byte that comes, bytes of the whole file if the server says it)."""
+    if response.status == 206:
+        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if told is None or int(told[1]) != begun:
+            raise _Refused("answers with another part of the file than the one asked for")
+        return begun, int(told[2])
+    length = response.headers.get("Content-Length")
+    return 0, None if length is None else int(length)
+
+
+def _chunks(response: IO[bytes], size: int) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(size)
+        except (OSError, http.client.HTTPException) as error:
+            raise _Again(_reason(error)) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+class _Part:
+    """The bytes that are there so far, and beside them which version of the file they are of."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.about = path.with_name(path.name + ".json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def resume(self, request: urllib.request.Request, url: str, *, known: bool) -> int:
+        """Ask for the rest only; returns how many bytes are there.
+
+        The server sends the whole file if it is another one by now (If-Range). Where it cannot tell, the rest is
+        trusted only if the hash of the whole is known.
+        """
+        told = json.loads(self.about.read_text()) if self.about.exists() else {}
+        etag = told.get("etag", "") if told.get("url") == url else ""
+        if not self.size or not (etag or known):
+            return 0
+        request.add_header("Range", f"bytes={self.size}-")
+        if etag:
+            request.add_header("If-Range", etag)
+        return self.size
+
+    def begin(self, url: str, etag: str, start: int) -> None:
+        """Keep the first `start` bytes and remember the version; weak tags say nothing about bytes."""
+        with room_for(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.truncate(start)
+        atomic_write(self.about, json.dumps({"url": url, "etag": "" if etag.startswith("W/") else etag}))
+
+    def append(self, chunk: bytes) -> None:
+        with room_for(self.path), self.path.open("ab") as file:
+            file.write(chunk)
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to anything else."""
+
+    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+                         ) -> urllib.request.Request | None:  # fmt: skip
+        allowed = ("https",) if req.type == "https" else ("http", "https")
+        if urlsplit(newurl).scheme not in allowed:
+            fp.close()
+            raise _Refused(f"leads to {newurl}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """http and https only: no file:, ftp: or data: addresses, whatever a server redirects to."""
+    opener = urllib.request.OpenerDirector()
+    kinds = (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _Redirects,
+             urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler)  # fmt: skip
+    for kind in kinds:
+        opener.add_handler(kind())
+    return opener
+
+
+def _reason(error: Exception) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return "no answer in time" if isinstance(cause, TimeoutError) else f"cannot be reached ({cause})"
+
+
+def discard_parts(folder: Path, download: Download) -> None:
+    """Delete what `fetch` brought, once it is converted."""
+    _Part(folder / f"{download.file}.part").discard()
