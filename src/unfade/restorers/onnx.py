@@ -1,0 +1,122 @@
+"""A restorer that was exported with `unfade models export`, run by onnxruntime. It cannot learn."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unfade.errors import BadCheckpoint, BadInput
+from unfade.restorers.base import Restorer
+from unfade.training.objective import Objective
+
+INPUT, OUTPUT = "face", "restored"  # names in the file
+ARCHITECTURE = "onnx"
+RANGE = "RGB in [-1, 1]"  # of both, as the file's metadata says it
+
+
+class OnnxRestorer(Restorer):
+    """A file of fixed faces per run is fed whole batches, the last one filled up with copies of its last face."""
+
+    architecture = ARCHITECTURE
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        """Raises BadInput without the extra or its device, BadCheckpoint for another file than `export` writes."""
+        super().__init__()
+        self.path = path
+        self.session = open_session(path, torch.device(device))
+        self.metadata = metadata_of(self.session, path)
+        self.size = int(self.metadata["size"])
+        rows = self.session.get_inputs()[0].shape[0]
+        self.batch: int | None = rows if isinstance(rows, int) else None  # None: any number
+        # without weights of its own, this says where it runs
+        self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+
+    @torch.no_grad()
+    def forward(self, face: Tensor) -> Tensor:
+        parts = [self._run(part) for part in torch.split(face.float().cpu(), self.batch or len(face))]
+        return torch.cat(parts).to(face.device)
+
+    def _run(self, face: Tensor) -> Tensor:
+        missing = (self.batch or len(face)) - len(face)
+        whole = F.pad(face, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else face
+        whole[len(face) :] = face[-1]
+        (restored,) = self.session.run([OUTPUT], {INPUT: whole.contiguous().numpy()})
+        return torch.from_numpy(restored)[: len(face)]
+
+    def objective(self, settings: Any = None, **parts: Any) -> Objective:
+        """Raises BadInput: it cannot learn."""
+        self._refuse()
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Raises BadInput: it cannot learn."""
+        self._refuse()
+
+    def config(self) -> dict[str, object]:
+        """Raises BadInput: there is nothing to be saved that is not in its file."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise BadInput(
+            f"{self.path} can restore but not learn: adapt the restorer that it was exported from, and export that."
+        )
+
+
+def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxRestorer:
+    """The same in evaluation mode."""
+    restorer: OnnxRestorer = OnnxRestorer(path, device).eval()
+    return restorer
+
+
+def onnx_size(path: Path) -> int:
+    """Side of the faces in px. Raises as `OnnxRestorer` does."""
+    return OnnxRestorer(path).size
+
+
+def open_session(path: Path, device: torch.device) -> Any:
+    """An onnxruntime session on a CUDA device, or else on the processor. Raises BadInput, or BadCheckpoint."""
+    runtime = _onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    provider = _provider(runtime, device)
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # onnxruntime has a dozen kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadCheckpoint(f"{path} is not a file that onnxruntime can run ({reason}); export it again.") from error
+    if session.get_providers()[0] != provider[0]:  # it only warns when CUDA's libraries are not found
+        raise BadInput(_no_cuda(device))
+    return session
+
+
+def metadata_of(session: Any, path: Path) -> dict[str, str]:
+    """What `unfade models export` wrote into the file. Raises BadCheckpoint for a file of another program."""
+    found = dict(session.get_modelmeta().custom_metadata_map)
+    if found.get("range") != RANGE or "size" not in found:
+        raise BadCheckpoint(
+            f"{path} does not say that it restores faces {RANGE}: use a file written by `unfade models export`."
+        )
+    return found
+
+
+def _provider(runtime: Any, device: torch.device) -> tuple[str, dict[str, str]]:
+    if device.type != "cuda":
+        return "CPUExecutionProvider", {}
+    if "CUDAExecutionProvider" not in runtime.get_available_providers():
+        raise BadInput(_no_cuda(device))
+    return "CUDAExecutionProvider", {"device_id": str(device.index or 0)}
+
+
+def _no_cuda(device: torch.device) -> str:
+    return (
+        f"This onnxruntime cannot use {device}: install onnxruntime-gpu in place of onnxruntime, or say --device cpu."
+    )
+
+
+def _onnxruntime() -> Any:
+    try:
+        return import_module("onnxruntime")
+    except ImportError as error:
+        raise BadInput(f"Files ending in .onnx need onnxruntime ({error}): run `pip install unfade[onnx]`.") from error

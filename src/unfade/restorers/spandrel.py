@@ -1,0 +1,237 @@
+"""Image-to-image networks of other authors, as far as spandrel (MIT) knows them, behind the interface of all restorers.
+
+spandrel recognises a network from its weights and builds it. What is taken from it is the network, not its call, which
+cannot be trained, clamps, and feeds some families pictures of the wrong range.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from unfade.errors import BadCheckpoint, BadInput
+from unfade.images.filters import resize
+from unfade.restorers.image_level import ImageLevelRestorer, from_unit, to_unit
+from unfade.store.checkpoints import image_size, read_card
+
+ARCHITECTURE = "spandrel"
+FACE_SIZE = 512  # px, of the published face restorers; a card beside the file may say another "size"
+
+Call = Callable[[nn.Module, Tensor], Any]  # the network and (B, 3, H, W) in [-1, 1] -> (B, 3, s * H, s * W) in [-1, 1]
+
+
+def in_unit(net: nn.Module, face: Tensor) -> Tensor:
+    """The network sees and gives [0, 1]: most do."""
+    return from_unit(net(to_unit(face)))
+
+
+def first_in_unit(net: nn.Module, face: Tensor) -> Tensor:
+    """The same, for a network that gives more than the picture."""
+    return from_unit(net(to_unit(face))[0])
+
+
+def first(net: nn.Module, face: Tensor) -> Tensor:
+    """The network sees and gives [-1, 1], and more than the picture."""
+    picture: Tensor = net(face)[0]
+    return picture
+
+
+def stored_noise(net: nn.Module, face: Tensor) -> Tensor:
+    """The same for GFPGAN, with the noise of its file instead of fresh one: a face has one result."""
+    picture: Tensor = net(face, randomize_noise=False)[0]
+    return picture
+
+
+CALLS: dict[str, Call] = {  # by spandrel's name of the family; all others are called `in_unit`
+    "FBCNN": first_in_unit,
+    "MMRealSR": first_in_unit,
+    "MPRNet": first_in_unit,
+    "RestoreFormer": first,
+    "GFPGAN": stored_noise,
+}
+
+REFUSED = {  # families that are no plain function of a picture, and why
+    "DRUNet": "it must be told the noise level",
+    "DnCNN": "some of its networks must be told the noise level",
+    "IPT": "it works on tiles",
+    "MixDehazeNet": "it sees and gives pictures of different ranges",
+    "AuraSR": "it draws its own random numbers",
+    "DDColor": "it colours grey pictures",
+    "CodeFormer": "it learns codes, not pictures; use its own weights with `unfade models import`",
+}
+
+
+class SpandrelRestorer(ImageLevelRestorer):
+    """A network that spandrel built. Its state has the keys of the file it came from, so that spandrel loads it again.
+
+    Pictures are padded by reflection to the multiple that the network asks for and cut again; the result of one that
+    enlarges is brought back to the face's size. Raises BadInput for a network that is not from 3 channels to 3, is
+    told more than the picture, or wants larger faces.
+    """
+
+    architecture = ARCHITECTURE
+    published = True
+
+    def __init__(self, descriptor: Any, size: int, keys: Mapping[str, str]) -> None:
+        """`descriptor` is spandrel's ImageModelDescriptor, `size` in px, `keys` the file's key of each of the net's."""
+        super().__init__()
+        self.family = str(descriptor.architecture.id)
+        _check(descriptor, self.family, size)
+        self.net: nn.Module = descriptor.model
+        self.size = size
+        self.padding: int = descriptor.size_requirements.get_padding(size, size)[0]
+        self.scale: int = descriptor.scale
+        self.net.register_state_dict_post_hook(partial(_to_file, keys=dict(keys)))
+        self.net.register_load_state_dict_pre_hook(partial(_from_file, keys=dict(keys)))
+
+    def forward(self, face: Tensor) -> Tensor:
+        height, width = face.shape[-2:]
+        padded = F.pad(face, (0, self.padding, 0, self.padding), "reflect") if self.padding else face
+        seen = CALLS.get(self.family, in_unit)(self.net, padded)
+        restored: Tensor = seen[..., : height * self.scale, : width * self.scale]
+        return restored if self.scale == 1 else resize(restored, height, width)
+
+    def config(self) -> dict[str, object]:
+        return {"family": self.family}
+
+
+def load_spandrel(path: Path, device: torch.device | str = "cpu") -> SpandrelRestorer:
+    """A restorer from a .pth, .ckpt or .safetensors file of an architecture that spandrel knows.
+
+    Nothing of the file is executed. Raises BadInput without the extra, BadCheckpoint for weights that spandrel cannot
+    place.
+    """
+    try:
+        state = _spandrel(path).ModelLoader().load_state_dict_from_file(path)
+    except BadInput:
+        raise
+    except Exception as error:  # a foreign file can be anything
+        raise BadCheckpoint(f"{path} is not a file of plain weights ({_line(error)}); download it again.") from error
+    return restorer_of(state, size=spandrel_size(path), source=path).to(device)
+
+
+def spandrel_size(path: Path) -> int:
+    """Side of the faces in px: what `save_restorer` wrote, or "size" of the card beside the file, or 512."""
+    return image_size(path) if "config" in _header(path) else int(read_card(path).get("size", FACE_SIZE))
+
+
+def restorer_of(state: Mapping[str, Tensor], *, size: int = FACE_SIZE, source: Path) -> SpandrelRestorer:
+    """A restorer for faces of `size` px from a state dict, which is left as it is; `source` is named in errors."""
+    spandrel = _spandrel(source)
+    loader = spandrel.ModelLoader(registry=_registry(spandrel))
+    try:
+        descriptor = _load(loader, state)
+    except spandrel.UnsupportedModelError as error:
+        raise BadCheckpoint(
+            f"{source} is of no architecture that spandrel knows; try `unfade models import`, which knows others."
+        ) from error
+    except Exception as error:  # of any of forty architectures that looked into the wrong file
+        raise BadCheckpoint(
+            f"{source} looks like an architecture that spandrel knows but is not quite ({_line(error)}); "
+            "download it again."
+        ) from error
+    if not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        raise BadInput(f"{source} also wants a mask of what to fill in, which no restorer has; choose another.")
+    return SpandrelRestorer(descriptor, size, _keys(loader, state, descriptor.model)).eval()
+
+
+def for_spandrel(path: Path) -> bool:
+    """Whether a .safetensors file is one of spandrel's: adapted by unfade, or not written by unfade at all."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    try:
+        header = _header(path)
+    except (SafetensorError, OSError):
+        return False  # whoever reads it next says what is wrong with it
+    return "config" not in header or header.get("architecture") == ARCHITECTURE
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself; nothing for another file."""
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def _check(descriptor: Any, family: str, size: int) -> None:
+    channels = (descriptor.input_channels, descriptor.output_channels)
+    needs = descriptor.size_requirements
+    if family in REFUSED:
+        raise BadInput(f"A {family} cannot be used as a restorer here: {REFUSED[family]}.")
+    if channels != (3, 3):
+        raise BadInput(
+            f"A restorer maps 3 channels to 3, but this {family} maps {channels[0]} to {channels[1]}; choose another."
+        )
+    if size < max(needs.minimum, needs.multiple_of):
+        raise BadInput(
+            f"This {family} needs faces of {max(needs.minimum, needs.multiple_of)} px or more, got {size}; "
+            'write a larger "size" into the card beside its file.'
+        )
+
+
+def _keys(loader: Any, state: Mapping[str, Tensor], net: nn.Module) -> dict[str, str]:
+    """The file's key for each key of the network.
+
+    Where they differ, spandrel loads a second copy in which each tensor is filled with its number in the file, and the
+    numbers are read from where they went. What cannot be told keeps the network's key, which spandrel reads as well.
+    """
+    own = {key: key for key in net.state_dict()}
+    if own.keys() == state.keys():
+        return own
+    numbered = {k: torch.full_like(v, i, dtype=torch.float32) for i, (k, v) in enumerate(state.items(), 1)}
+    try:
+        found = _load(loader, numbered).model.state_dict()
+    except Exception:  # an architecture that reads its shape from values: the numbers made no sense to it
+        return own
+    names = dict(enumerate(state, 1))
+    keys = {key: names.get(int(value.flatten()[0]), key) if value.numel() else key for key, value in found.items()}
+    return keys if keys.keys() == own.keys() and len(set(keys.values())) == len(own) else own
+
+
+def _load(loader: Any, state: Mapping[str, Tensor]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how its networks are written, nothing that a user could change
+        return loader.load_from_state_dict(dict(state))  # a copy: spandrel renames keys in it
+
+
+def _to_file(net: nn.Module, state: dict[str, Any], prefix: str, *_: object, keys: Mapping[str, str]) -> None:
+    found = [(prefix + theirs, state.pop(prefix + ours)) for ours, theirs in keys.items()]
+    state.update(found)
+
+
+def _from_file(net: nn.Module, state: dict[str, Any], prefix: str, *_: object, keys: Mapping[str, str]) -> None:
+    found = [(prefix + ours, state.pop(prefix + theirs)) for ours, theirs in keys.items() if prefix + theirs in state]
+    state.update(found)
+
+
+def _registry(spandrel: Any) -> Any:
+    """spandrel's architectures, and those with restrictive licences if the user has installed them."""
+    registry = spandrel.MAIN_REGISTRY.copy()
+    if find_spec("spandrel_extra_arches"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `_load`
+            registry.add(*import_module("spandrel_extra_arches").EXTRA_REGISTRY)
+    return registry
+
+
+def _spandrel(path: Path) -> Any:
+    try:
+        return import_module("spandrel")
+    except ImportError as error:
+        raise BadInput(
+            f"{path} was not written by unfade, and reading it needs spandrel ({error}): run `pip install "
+            "unfade[archs]`, or try `unfade models import`."
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,227 @@
+"""Export to ONNX and back: the same pictures, one sentence for everything that cannot be."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adapt_settings import small
+from recorded import fill_module, picture
+from tiny_models import write_faces
+from unfade.cli import main
+from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.images.files import read_image
+from unfade.recipes.adapt import adapt
+from unfade.recipes.export import ExportSettings, export, random_faces
+from unfade.recipes.restore import restore
+from unfade.restorers.base import Restorer
+from unfade.restorers.load import head_of, load_restorer
+from unfade.restorers.onnx import OnnxRestorer
+from unfade.store.checkpoints import sha256_of
+from unfade.store.zoo import find_weights
+
+Models = tuple[Path, Path]
+EXTRA = ("onnx", "onnxscript", "onnxruntime")
+needs_extra = pytest.mark.skipif(
+    not all(find_spec(name) for name in EXTRA), reason="the extra `onnx` is not installed: pip install unfade[onnx]"
+)
+
+
+class Toy(nn.Module):
+    """A convolution: torch exports it ten times faster than a SwinIR."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + 0.1 * self.conv(image)
+
+
+@pytest.fixture(scope="module")
+def toy(models: Models) -> Iterator[Restorer]:
+    """What `export` loads in place of the file it is told."""
+    restorer = load_restorer(models[0])
+    restorer.net = fill_module(Toy())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unfade.recipes.export.load_restorer", lambda spec: restorer)
+        yield restorer
+
+
+@pytest.fixture(scope="module")
+def exported(toy: Restorer, models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy with any number of faces per run."""
+    return export(models[0], tmp_path_factory.mktemp("onnx") / "toy.onnx").path
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max())
+
+
+@needs_extra
+@pytest.mark.parametrize("batch", [None, 2], ids=["dynamic", "fixed"])
+def test_the_built_in_restorer_comes_out_the_same(
+    batch: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unfade.recipes.export.load_restorer", load_restorer)  # in any order, no toy
+    done = export("small-restorer", tmp_path / "small.onnx", ExportSettings(batch=batch))
+    assert done.difference <= 1e-4
+    loaded, network = load_restorer(done.path), load_restorer()
+    assert isinstance(loaded, OnnxRestorer)
+    assert (loaded.size, loaded.batch) == (128, batch)
+    faces = picture(128, 128, 5).repeat(3, 1, 1, 1) * torch.tensor([1.0, 0.5, -1.0]).view(3, 1, 1, 1)
+    with torch.no_grad():
+        assert difference(loaded(faces), network(faces)) <= 1e-4
+    assert loaded.metadata["source_sha256"] == sha256_of(find_weights("small-restorer", "restorer"))
+    assert loaded.metadata["licence"] == "CC BY-NC-SA 4.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"], "one file, nothing beside it"
+
+
+@needs_extra
+@pytest.mark.parametrize("opset", [18, 23])
+def test_the_opset_is_the_one_asked_for(opset: int, toy: Restorer, models: Models, tmp_path: Path) -> None:
+    import onnx
+
+    path = export(models[0], tmp_path / "toy.onnx", ExportSettings(opset=opset)).path
+    assert {row.domain: row.version for row in onnx.load(path).opset_import}[""] == opset
+
+
+@needs_extra
+def test_a_batch_restores_as_its_faces_do_alone(toy: Restorer, exported: Path, models: Models, tmp_path: Path) -> None:
+    fixed = OnnxRestorer(export(models[0], tmp_path / "fixed.onnx", ExportSettings(batch=4)).path)
+    faces = random_faces(5, 32, seed=1)
+    alone = torch.cat([OnnxRestorer(exported)(face[None]) for face in faces])
+    assert difference(OnnxRestorer(exported)(faces), alone) <= 1e-5
+    assert difference(fixed(faces), alone) <= 1e-5
+
+
+@needs_extra
+@torch.no_grad()
+def test_restore_runs_it(toy: Restorer, exported: Path, tmp_path: Path) -> None:
+    faces = write_faces(tmp_path / "photos", 3)
+    entries = restore(tmp_path / "photos", tmp_path / "out", exported, batch=2)
+    assert [entry.status for entry in entries] == ["done"] * 3
+    for face in faces:
+        restored = toy(read_image(face)[None])[0].clamp(-1, 1)
+        assert difference(read_image(tmp_path / "out" / face.name), restored) <= 1.01 / 255
+
+
+@needs_extra
+def test_it_restores_but_does_not_learn(exported: Path, models: Models, tmp_path: Path) -> None:
+    assert head_of(exported).size == 32
+    write_faces(tmp_path / "photos", 2)
+    settings = small(exported, models[1])
+    quick = replace(settings, targets=replace(settings.targets, start=2, free_from=1))
+    with pytest.raises(BadInput, match="can restore but not learn"):
+        adapt(tmp_path / "photos", tmp_path / "run", quick)
+    restorer = load_restorer(exported)
+    for refuses in (restorer.objective, restorer.trainable, restorer.config):
+        with pytest.raises(BadInput, match="can restore but not learn"):
+            refuses(*(() if refuses != restorer.objective else (None,)))
+
+
+@needs_extra
+def test_a_file_that_differs_is_not_kept(toy: Restorer, models: Models, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="differs from the network by"):
+        export(models[0], tmp_path / "toy.onnx", ExportSettings(tolerance=-1.0))
+    assert not list(tmp_path.iterdir())
+
+
+@needs_extra
+def test_a_network_that_cannot_be_exported(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Turning(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return image if float(image.mean()) > 0 else -image
+
+    turning = load_restorer(models[0])
+    turning.net = Turning()
+    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec: turning)
+    with pytest.raises(BadInput, match="cannot be exported this way") as caught:
+        export(models[0], tmp_path / "toy.onnx")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@needs_extra
+def test_other_files_are_refused(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    (tmp_path / "half.onnx").write_bytes(exported.read_bytes()[:1000])
+    foreign = onnx.load(exported)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    for name, message in {"half": "is not a file that onnxruntime can run", "foreign": "does not say that"}.items():
+        with pytest.raises(BadCheckpoint, match=message) as caught:
+            load_restorer(tmp_path / f"{name}.onnx")
+        assert "\n" not in str(caught.value)
+
+
+@needs_extra
+def test_an_exported_one_is_not_exported_again(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfade.recipes.export.load_restorer", load_restorer)
+    with pytest.raises(BadInput, match="exported restorer already"):
+        export(exported, tmp_path / "again.onnx")
+
+
+@needs_extra
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_onnxruntime_lacks(exported: Path) -> None:
+    with pytest.raises(BadInput, match="onnxruntime-gpu"):
+        OnnxRestorer(exported, "cuda")
+
+
+def test_where_it_may_be_written(models: Models, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"must end in \.onnx"):
+        export(models[0], tmp_path / "tiny.pth")
+    (tmp_path / "tiny.onnx").touch()
+    with pytest.raises(OutputConflict, match="is there already"):
+        export(models[0], tmp_path / "tiny.onnx")
+
+
+@pytest.mark.parametrize(("values", "message"), [({"batch": 0}, "1 face or more"), ({"opset": 9}, "18..23")])
+def test_settings_out_of_range(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        ExportSettings(**values)
+
+
+def test_without_the_extra(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in EXTRA:
+        monkeypatch.setitem(sys.modules, name, None)
+    (tmp_path / "some.onnx").touch()
+    with pytest.raises(BadInput, match=r"pip install unfade\[onnx\]"):
+        load_restorer(tmp_path / "some.onnx")
+    with pytest.raises(BadInput, match=r"pip install unfade\[onnx\]"):
+        export(models[0], tmp_path / "tiny.onnx")
+
+
+def test_random_faces_follow_from_the_seed() -> None:
+    faces = random_faces(2, 32, seed=3)
+    assert faces.shape == (2, 3, 32, 32)
+    assert faces.abs().max() <= 1
+    assert torch.equal(faces, random_faces(2, 32, seed=3))
+    assert not torch.equal(faces, random_faces(2, 32, seed=4))
+
+
+@needs_extra
+def test_the_command(
+    toy: Restorer, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*args: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["unfade", "models", "export", str(models[0]), *map(str, args)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    out = run("--out", tmp_path / "fixed.onnx", "--fixed-batch", 3, "--opset", 19, "--json")
+    assert json.loads(out)["difference"] <= 1e-3
+    assert OnnxRestorer(tmp_path / "fixed.onnx").batch == 3
+    assert "differs from the network by at most" in run("--out", tmp_path / "any.onnx")
+    assert run("--out", tmp_path / "quiet.onnx", "--quiet") == ""
