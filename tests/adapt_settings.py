@@ -1,10 +1,12 @@
-"""Settings of a whole adaptation that takes a second or two."""
+"""Settings of whole adaptations that take a second or two."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from unfade.recipes.adapt import SMALL_ADAPT, AdaptSettings
+from unfade.restorers.code_level import CodeLossSettings
 from unfade.restorers.image_level import ImageLossSettings
+from unfade.restorers.load import head_of
 from unfade.stages.targets import TargetSettings
 
 
@@ -21,3 +23,24 @@ def small(restorer: Path | str, prior: Path | str) -> AdaptSettings:
         finetune=replace(SMALL_ADAPT.finetune, loop=loop),
         losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.1, discriminator_features=8),
     )
+
+
+def small_codes(restorer: Path | str, prior: Path | str) -> AdaptSettings:
+    """4 steps of a tiny prior, 6 on codes with the published schedule and average, a checkpoint every 2."""
+    base = small(restorer, prior)
+    loop = replace(
+        base.finetune.loop, steps=6, checkpoint_every=2, validate_every=6, learning_rate=1e-3, schedule="halving",
+        betas=(0.9, 0.99), ema=0.9,
+    )  # fmt: skip
+    return replace(
+        base,
+        targets=replace(base.targets, start=4, free_from=2),
+        finetune=replace(base.finetune, loop=loop),
+        losses=CodeLossSettings(),
+        fidelity=0.5,
+    )
+
+
+def quick(restorer: str, prior: str) -> AdaptSettings:
+    """The one of them that suits the restorer."""
+    return (small_codes if head_of(restorer).architecture == "codeformer" else small)(restorer, prior)

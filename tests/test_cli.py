@@ -143,6 +143,7 @@ ADAPT_FLAGS = {
     ("--perceptual", "none"): lambda s: s.perceptual == "none",
     ("--perceptual-weight", "0.2"): lambda s: s.losses.perceptual_weight == 0.2,
     ("--gan-weight", "0.7"): lambda s: s.losses.gan_weight == 0.7,
+    ("--strength", "0.5"): lambda s: s.strength == 0.5,
     ("--precision", "float32"): lambda s: not s.targets.bf16 and not s.finetune.loop.bf16,
     ("--seed", "4"): lambda s: (s.targets.seed, s.finetune.loop.seed) == (4, 4),
 }

@@ -12,7 +12,7 @@ from networks import B32
 from tiny_models import RESTORER, write_faces
 from unfade.cli import app
 from unfade.errors import BadCheckpoint, UnknownModel
-from unfade.recipes.pretrain import PRIOR_LOOP, RESTORER_LOOP, PriorRecipe, RestorerRecipe, pretrain_prior
+from unfade.recipes.pretrain import PRIOR_LOOP, RESTORER_LOOP, PriorRecipe, RestorerRecipe, pretrain_prior, thinned
 from unfade.recipes.pretrain import pretrain_restorer as restorer_training
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.store.checkpoints import read_card, read_weights
@@ -95,3 +95,13 @@ def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pyte
         (0, 0, "small-prior"),
         (0.4, 0.1, "mine"),
     ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 60, 61, 1000])
+def test_a_curve_is_thinned_to_its_end(count: int) -> None:
+    rows = list(range(count))
+    kept = thinned(rows)
+    assert len(kept) <= 60
+    assert kept == sorted(kept)
+    assert kept[-1:] == rows[-1:]
+    assert kept == rows or count > 60

@@ -51,6 +51,14 @@ def test_flags_arrive(flag: tuple[str, ...], models: Models, tmp_path: Path, mon
     assert FLAGS[flag](*seen[1])
 
 
+def test_a_fidelity_is_refused_before_anything_is_written(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 4)
+    args = ["rehearse", str(tmp_path / "faces"), "--out", str(tmp_path / "out"), "--restorer", str(models[0])]
+    result = CliRunner().invoke(app, [*args, "--prior", str(models[1]), "--fidelity", "0.3"])
+    assert "has no fidelity" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_it_says_what_came_of_it(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 6)
     args = ["rehearse", str(tmp_path / "faces"), "--out", str(tmp_path / "out"), "--restorer", str(models[0])]

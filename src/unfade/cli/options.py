@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from unfade.recipes.adapt import AdaptSettings
+    from unfade.restorers.families import Losses
 
 S = TypeVar("S")
 
@@ -26,6 +27,15 @@ FreeFrom = Annotated[int | None, typer.Option(help="L: respaced step below which
 Factor = Annotated[int | None, typer.Option(help="N of the low-pass filter, at the prior's size.")]
 Spacing = Annotated[str | None, typer.Option(help="How many of the 1000 steps are kept: 250, 100, ddim50, ...")]
 Update = Annotated[str | None, typer.Option(help="ddpm, ddim or ddim-eta0.5.")]
+Fidelity = Annotated[
+    float | None,
+    typer.Option(
+        help="0..1, for CodeFormer (0.5 by default): 0 for the cleanest face, 1 for the closest to the input."
+    ),
+]
+Strength = Annotated[
+    float, typer.Option(help="0..1: blends each result with its input; 0 is the input, 1 the restored picture.")
+]
 
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int | None, typer.Option(help="Pictures per optimiser step.")]
@@ -42,6 +52,9 @@ HoldOut = Annotated[float | None, typer.Option(help="Share of the pairs that is 
 Perceptual = Annotated[str | None, typer.Option(help="prior, lpips or none.")]
 PerceptualWeight = Annotated[float | None, typer.Option(help="Weight of the perceptual term.")]
 GanWeight = Annotated[float | None, typer.Option(help="Weight of the adversarial term; 0: no discriminator.")]
+CodeLosses = Annotated[
+    str | None, typer.Option(help="For CodeFormer: codes, or fusion: its feature fusion learns too, from pictures.")
+]
 Real = Annotated[Path | None, typer.Option(help="Folder of clean faces for the discriminator.")]
 
 
@@ -77,20 +90,56 @@ def changed(settings: S, **values: Any) -> S:
 
 
 def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: Any, finetune: Any, losses: Any,
-                   perceptual: str | None) -> "AdaptSettings":  # fmt: skip
-    """The defaults for the size of this restorer and prior, with every flag that was given."""
-    from unfade.recipes.adapt import settings_for
-    from unfade.store.checkpoints import image_size
-    from unfade.store.zoo import find_weights
+                   perceptual: str | None, code_losses: str | None = None, fidelity: float | None = None,
+                   strength: float | None = None) -> "AdaptSettings":  # fmt: skip
+    """The defaults for this restorer and prior, with every flag that was given.
 
-    base = settings_for(image_size(find_weights(restorer, "restorer")), image_size(find_weights(prior, "prior")))
+    Raises BadInput for flags of another family of restorers.
+    """
+    from unfade.recipes.adapt import settings_for
+
+    base = settings_for(restorer, prior)
     tuning = changed(base.finetune, loop=changed(base.finetune.loop, seed=seed, **loop), **finetune)
     return changed(
         base,
-        restorer=restorer,
-        prior=prior,
         targets=changed(base.targets, seed=seed, **targets),
         finetune=tuning,
-        losses=changed(base.losses, **losses),
+        losses=_losses(_kind_of(base.losses, code_losses), losses, perceptual),
         perceptual=perceptual,
+        fidelity=fidelity,
+        strength=strength,
     )
+
+
+def _kind_of(base: "Losses", code_losses: str | None) -> "Losses":
+    """The losses that --code-losses names; those of the family if it was not given."""
+    from unfade.errors import BadInput
+    from unfade.restorers.code_level import CODE_LOSSES, CodeLossSettings
+
+    if code_losses is None:
+        return base
+    if not isinstance(base, CodeLossSettings):
+        raise BadInput("--code-losses is for a CodeFormer, and this restorer learns on pictures: leave it out.")
+    if code_losses not in CODE_LOSSES:
+        raise BadInput(f"There are no code losses named {code_losses}; there are: {', '.join(CODE_LOSSES)}.")
+    return CODE_LOSSES[code_losses]
+
+
+def _losses(base: "Losses", weights: dict[str, float | None], perceptual: str | None) -> "Losses":
+    """The losses with the weights that were given, of the terms that compare pictures."""
+    from unfade.errors import BadInput
+    from unfade.restorers.families import picture_losses
+    from unfade.restorers.image_level import ImageLossSettings
+
+    given = [name for name, value in {**weights, "perceptual": perceptual}.items() if value is not None]
+    pictures = picture_losses(base)
+    if pictures is None:
+        if given:
+            raise BadInput(
+                f"--{given[0].replace('_', '-')} is about pictures, but this restorer learns on codes: leave it out, "
+                "or say --code-losses fusion."
+            )
+        return base
+    if isinstance(base, ImageLossSettings):
+        return changed(base, **weights)
+    return changed(base, image=changed(pictures, **weights))

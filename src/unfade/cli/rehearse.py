@@ -28,6 +28,7 @@ def rehearse(
     free_from: o.FreeFrom = None,
     factor: o.Factor = None,
     spacing: o.Spacing = None,
+    fidelity: o.Fidelity = None,
     steps: o.Steps = None,
     learning_rate: o.LearningRate = None,
     seed: o.Seed = 0,
@@ -49,6 +50,7 @@ def rehearse(
         finetune={},
         losses={},
         perceptual=None,
+        fidelity=fidelity,
     )
     done = run(
         faces, out, degradation, RehearseSettings(adapt, learn, most, seed),

@@ -13,6 +13,7 @@ from unfade.errors import BadInput
 if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted
     from unfade.store.runs import Entry
+    from unfade.training.loop import History
 
 Photos = Annotated[Path, typer.Argument(help="Folder of degraded photos.")]
 Faces = Annotated[Path, typer.Argument(help="Folder of aligned, degraded faces.")]
@@ -41,6 +42,9 @@ def adapt(
     perceptual: o.Perceptual = None,
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
+    code_losses: o.CodeLosses = None,
+    fidelity: o.Fidelity = None,
+    strength: o.Strength = 1.0,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16, of targets and fine-tuning.")] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
@@ -64,7 +68,7 @@ def adapt(
         },
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
-        perceptual=perceptual,
+        perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, strength=strength,
     )  # fmt: skip
     done = run(
         photos, out, settings, real=real, truth=truth, device=o.choose_device(device), progress=progress(quiet=quiet)
@@ -90,6 +94,8 @@ def restore(
     out: o.Out,
     restorer: o.Restorer = "small-restorer",
     aligned: Aligned = False,
+    fidelity: o.Fidelity = None,
+    strength: o.Strength = 1.0,
     batch: Annotated[int, typer.Option(help="Faces restored together.")] = 8,
     device: o.Device = "auto",
     as_json: o.Json = False,
@@ -100,7 +106,10 @@ def restore(
 
     _need_aligned(aligned)
     shown = progress(quiet=quiet)
-    entries = run(photos, out, restorer, batch=batch, device=o.choose_device(device), progress=shown)
+    where = o.choose_device(device)
+    entries = run(
+        photos, out, restorer, fidelity=fidelity, strength=strength, batch=batch, device=where, progress=shown
+    )
     finish_stage(entries, out, as_json, quiet)
 
 
@@ -114,6 +123,7 @@ def targets(
     factor: o.Factor = None,
     spacing: o.Spacing = None,
     update: o.Update = None,
+    fidelity: o.Fidelity = None,
     batch: Annotated[int | None, typer.Option(help="Faces denoised together.")] = None,
     precision: o.Precision = "float32",
     seed: o.Seed = 0,
@@ -124,21 +134,23 @@ def targets(
     """Make a pseudo target for each aligned face."""
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
-    from unfade.recipes.adapt import weights_key
+    from unfade.recipes.adapt import settings_for, weights_key
     from unfade.restorers.load import load_restorer
-    from unfade.stages.targets import TargetSettings, make_targets
+    from unfade.stages.restore import choices
+    from unfade.stages.targets import make_targets
     from unfade.store.runs import open_run
 
     found = list_images(faces)
     where = o.choose_device(device)
-    network, model = load_restorer(restorer, device=where), load_prior(prior, device=where)
+    network, model = load_restorer(restorer, fidelity=fidelity, device=where), load_prior(prior, device=where)
     settings = o.changed(
-        TargetSettings().for_size(model.size),
+        settings_for(restorer, prior).targets,
         start=start, free_from=free_from, factor=factor, spacing=spacing, update=update, batch=batch,
         bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
     key = weights_key(restorer, prior)
-    journal = open_run(out, {"targets": settings.identity(), **key}, about={"faces": str(faces)}, inputs=[faces])
+    identity = {"targets": settings.identity(), **key, **choices(network)}
+    journal = open_run(out, identity, about={"faces": str(faces)}, inputs=[faces])
     entries = make_targets(
         found, out, network, model,
         size=network.size, settings=settings, journal=journal, key=str(sorted(key.items())),
@@ -163,6 +175,8 @@ def finetune(
     perceptual: o.Perceptual = None,
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
+    code_losses: o.CodeLosses = None,
+    fidelity: o.Fidelity = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
@@ -187,12 +201,12 @@ def finetune(
         },
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
-        perceptual=perceptual,
+        perceptual=perceptual, code_losses=code_losses, fidelity=fidelity,
     )  # fmt: skip
     pairs = pairs_of(faces, targets)
     where = o.choose_device(device)
     history = finetune_to_file(
-        load_restorer(restorer, device=where),
+        load_restorer(restorer, fidelity=settings.fidelity, device=where),
         load_prior(prior, device=where),
         pairs,
         out,
@@ -200,10 +214,13 @@ def finetune(
         clean=list_images(real) if real else [],
         progress=progress(quiet=quiet),
     )
-    alone = len(list_images(faces)) - len(pairs)
+    _finish_tuned(len(pairs), len(list_images(faces)) - len(pairs), history, out, as_json, quiet)
+
+
+def _finish_tuned(pairs: int, alone: int, history: "History", out: Path, as_json: bool, quiet: bool) -> None:
     scores = {"losses": history.losses[-1:], "held_out": history.validations[-1:]}
-    line = f"{len(pairs)} pairs, {alone} faces without a target left out; fine-tuned restorer: {out}"
-    result = {"pairs": len(pairs), "without_target": alone, **scores, "out": str(out)}
+    line = f"{pairs} pairs, {alone} faces without a target left out; fine-tuned restorer: {out}"
+    result = {"pairs": pairs, "without_target": alone, **scores, "out": str(out)}
     finish(result, as_json=as_json, quiet=quiet, lines=[line])
 
 

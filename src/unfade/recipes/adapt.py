@@ -21,13 +21,14 @@ from unfade.recipes.adapt_report import report_of
 from unfade.recipes.lpips import load_lpips
 from unfade.report.page import Report, render
 from unfade.restorers.base import Restorer
+from unfade.restorers.families import Losses, family_of, picture_losses
 from unfade.restorers.image_level import ImageLossSettings, Perceptual
-from unfade.restorers.load import load_restorer, save_restorer
+from unfade.restorers.load import head_of, load_restorer, reload_restorer, save_restorer
 from unfade.stages.align import take_aligned
 from unfade.stages.finetune import FinetuneSettings, Pair, finetune
-from unfade.stages.restore import restore_faces
+from unfade.stages.restore import check_strength, restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
-from unfade.store.checkpoints import check_output, load_state, read_card, read_weights, sha256_of, write_card
+from unfade.store.checkpoints import check_output, image_size, read_card, sha256_of, write_card
 from unfade.store.runs import Counts, Entry, open_run
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import MODELS, find_weights
@@ -38,18 +39,32 @@ from unfade.training.objective import Objective
 
 @dataclass(frozen=True)
 class AdaptSettings:
-    """Everything that the result depends on, besides the photos. The defaults are the paper's (Sec. 4.1)."""
+    """Everything that the result depends on, besides the photos.
+
+    The defaults are the paper's for restorers that learn on pictures (Sec. 4.1); see `settings_for` for others. Raises
+    BadInput for a strength outside 0..1.
+    """
 
     restorer: str = "small-restorer"  # a name of the table, a file, or a run folder
     prior: str = "small-prior"  # the same
     targets: TargetSettings = TargetSettings()
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    losses: ImageLossSettings = ImageLossSettings()
-    perceptual: str = "prior"  # a key of PERCEPTUALS
+    losses: Losses = field(default_factory=ImageLossSettings)
+    perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
+    fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
+    strength: float = 1.0  # in 0..1: blends the restored photos with the photos
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
 
     def identity(self) -> dict[str, object]:
-        """What the result depends on: everything but how many faces are denoised together."""
-        return {**asdict(self), "targets": self.targets.identity()}
+        """What the result depends on: everything but how many faces are denoised together.
+
+        Choices that were not made are not mentioned, so that runs begun before there was a choice go on.
+        """
+        values = {**asdict(self), "targets": self.targets.identity()}
+        unmade = {"fidelity": None, "strength": 1.0}
+        return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
 
 
 # For the built-in models and tens of photos on a processor: minutes instead of days.
@@ -100,10 +115,13 @@ def adapt(
     """Adapt a restorer to a folder of aligned faces and restore them. Run it again and it goes on where it stopped.
 
     `real` is a folder of clean faces for the discriminator, `truth` one of clean versions for the report's scores.
-    Raises BadInput when no photo can be used, OutputConflict when `out` holds another run.
+    Raises BadInput when no photo can be used or the settings are another family's, OutputConflict when `out` holds
+    another run.
     """
-    found = list_images(photos)
-    restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
+    found, clean = list_images(photos), list_images(real) if real else []
+    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
+    prior = load_prior(settings.prior, device=device)
+    settings = _settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
     journal = open_run(out, {"adapt": settings.identity(), **key}, about={"photos": str(photos)}, inputs=[photos])
     clock = _Clock()
@@ -123,36 +141,57 @@ def adapt(
         )  # fmt: skip
     with clock.measure("finetune"):
         pairs = [Pair(out / "faces" / t.item, out / "targets" / t.output) for t in targets if t.status == "done"]
-        clean = list_images(real) if real else []
         history = finetune_to_file(
-            restorer,
-            prior,
-            pairs,
-            out / "restorer.safetensors",
-            settings,
-            clean=clean,
-            replace_older=True,
-            progress=progress,
-        )
+            restorer, prior, pairs, out / "restorer.safetensors", settings,
+            clean=clean, replace_older=True, progress=progress,
+        )  # fmt: skip
     with clock.measure("restore"):
         adapted_key = sha256_of(out / "restorer.safetensors")
-        restored = restore_faces(faces, out / "restored", restorer, journal=journal, key=adapted_key, progress=progress)
+        restored = restore_faces(
+            faces, out / "restored", restorer,
+            journal=journal, strength=settings.strength, key=adapted_key, progress=progress,
+        )  # fmt: skip
     final = _final(entries, restored)
     failures = [(e.item, e.reason) for e in [*final, *targets] if e.status != "done"]
     with clock.measure("report"):
-        page = report_of(
-            out, final, failures, history, asdict(settings), truth=by_stem(truth), distance=_distance(prior)
-        )
+        about, truths = asdict(settings), by_stem(truth)
+        page = report_of(out, final, failures, history, about, truth=truths, distance=_distance(prior))
         atomic_write(out / "report.html", render(page))
     return Adapted(
         out / "restorer.safetensors", out / "report.html", Counts.of(final), failures, clock.seconds, history, page
     )
 
 
-def settings_for(restorer_size: int, prior_size: int) -> AdaptSettings:
-    """The defaults for models of these sizes: the paper's, or the small ones for restorers up to 256 px."""
-    base = SMALL_ADAPT if restorer_size <= 256 else AdaptSettings()
-    return replace(base, targets=replace(base.targets, factor=TargetSettings.factor).for_size(prior_size))
+def settings_for(restorer: str, prior: str) -> AdaptSettings:
+    """The defaults for these models: the paper's for the restorer's family, or small ones for restorers up to 256 px.
+
+    Only the heads of their files are read. Raises UnknownModel, BadCheckpoint.
+    """
+    head = head_of(restorer)
+    family = family_of(head.architecture)
+    paper = AdaptSettings(finetune=FinetuneSettings(family.loop, flip=family.flip), losses=family.losses)
+    base = SMALL_ADAPT if head.size <= 256 else paper
+    targets = replace(base.targets, factor=family.factor).for_size(image_size(find_weights(prior, "prior")))
+    losses = base.losses if isinstance(family.losses, ImageLossSettings) else family.losses
+    return replace(base, restorer=restorer, prior=prior, targets=targets, losses=losses, fidelity=family.fidelity)
+
+
+def _settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> AdaptSettings:
+    """The settings with the fidelity that this restorer runs at.
+
+    Raises BadInput for losses of another family, and for clean faces that nothing would look at.
+    """
+    restorer.trainable()  # one that cannot learn says so before anything is made
+    wanted, got = type(family_of(restorer.architecture).losses), type(settings.losses)
+    if got is not wanted:
+        name = restorer.architecture
+        raise BadInput(f"A {name} learns with {wanted.__name__}, not {got.__name__}: begin with settings_for().")
+    if clean and picture_losses(settings.losses) is None:
+        raise BadInput(
+            "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave --real out, or "
+            "take --code-losses fusion."
+        )
+    return replace(settings, fidelity=restorer.fidelity)
 
 
 def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
@@ -185,6 +224,7 @@ def finetune_to_file(
     Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
     OutputConflict if a file is there that was made otherwise, unless `replace_older`: the file is the run folder's own.
     """
+    settings = _settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
     if not pairs:
         raise BadInput(
@@ -195,7 +235,7 @@ def finetune_to_file(
     card = read_card(out)
     if out.exists() and card.get("fingerprint") == fingerprint:
         checkpoint.unlink(missing_ok=True)  # left by a run that was killed at its very end
-        load_state(restorer, read_weights(out).state, out)
+        reload_restorer(restorer, out)
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
@@ -222,12 +262,15 @@ def _distance(prior: DiffusionPrior) -> Perceptual:
 
 
 def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSettings) -> Objective:
+    pictures = picture_losses(settings.losses)
+    if pictures is None:
+        return restorer.objective(settings.losses)
     device = next(restorer.parameters()).device
     loop = settings.finetune.loop
     discriminator = None
-    if settings.losses.gan_weight:
+    if pictures.gan_weight:
         with seeded(torch.device("cpu"), loop.seed):
-            discriminator = UNetDiscriminatorSN(features=settings.losses.discriminator_features).to(device)
+            discriminator = UNetDiscriminatorSN(features=pictures.discriminator_features).to(device)
     return restorer.objective(
         settings.losses,
         perceptual=perceptual_distance(settings.perceptual, prior),
@@ -264,7 +307,8 @@ def weights_key(restorer: str, prior: str) -> dict[str, str]:
 def _fingerprint(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
     """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
     contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
-    return f"{seed_for(*contents, *map(sha256_of, clean), settings.identity(), sorted(key.items())):016x}"
+    learning = replace(settings, strength=1.0).identity()  # the blend comes after it
+    return f"{seed_for(*contents, *map(sha256_of, clean), learning, sorted(key.items())):016x}"
 
 
 def _final(faces: list[Entry], restored: list[Entry]) -> list[Entry]:

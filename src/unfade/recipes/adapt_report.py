@@ -20,6 +20,8 @@ CURVES = {
     "l1": "L1 loss",
     "perceptual": "perceptual loss",
     "gan": "adversarial loss",
+    "feature": "feature loss",
+    "code": "cross-entropy of the codes",
     "held_out_l1": "held-out pairs: mean absolute difference",
     "held_out_perceptual": "held-out pairs: feature distance",
 }

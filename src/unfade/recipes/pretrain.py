@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from unfade.training.batches import Order, Pictures, find_training_pictures, fli
 from unfade.training.loader import Batch, spare_workers
 from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import seeded
+
+T = TypeVar("T")
 
 SMALL_PRIOR = UNetConfig(
     size=128,
@@ -261,6 +264,11 @@ def _checkpoint(out: Path) -> Path:
     return checkpoint
 
 
+def thinned(rows: list[T], most: int = 60) -> list[T]:
+    """At most so many of them, evenly spread, the last one among them: a curve for a card."""
+    return rows[:: -max(1, -(-len(rows) // most))][::-1]
+
+
 def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], history: History) -> dict[str, object]:
     """What the training itself knows; data, licence and use are for whoever publishes the model to add."""
     return {
@@ -268,7 +276,7 @@ def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], hi
         "recipe": {**asdict(recipe), "start": recipe.start and str(recipe.start)},
         "steps": recipe.loop.steps,
         "pictures": len(paths),
-        "losses": history.losses[-1:],
+        "losses": thinned(history.losses),
         "held_out": history.validations,
         "waiting_for_data": round(history.waiting, 4),
     }

@@ -23,7 +23,7 @@ from unfade.recipes.adapt import SMALL_ADAPT, Adapted, AdaptSettings, adapt, fin
 from unfade.recipes.evaluate import score_folder
 from unfade.recipes.gap import Estimate, Row, Space, estimates, features_of, shares
 from unfade.report.page import Face, Report, render
-from unfade.restorers.load import load_restorer
+from unfade.restorers.load import head_of, load_restorer
 from unfade.stages.align import take_aligned
 from unfade.stages.degrade import Degradation, degrade_faces
 from unfade.stages.finetune import Pair
@@ -88,6 +88,7 @@ def rehearse(
     loss. Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
     """
     found, _ = find_training_pictures(faces, {})
+    load_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity)  # refused before anything is written
     key = weights_key(settings.adapt.restorer, settings.adapt.prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
     journal = open_run(out, {"rehearse": identity, **key}, about={"faces": str(faces)}, inputs=[faces])
@@ -129,7 +130,7 @@ def _prepare(
     journal: Journal, progress: Progress,
 ) -> list[tuple[str, str]]:  # fmt: skip
     """Bring the truths to size and degrade them; what failed, with the reason."""
-    size = load_restorer(settings.adapt.restorer).size
+    size = head_of(settings.adapt.restorer).size
     failures = []
     for part, paths in parts.items():
         truth = take_aligned(paths, out / "truth" / part, size=size, journal=journal, progress=progress)
@@ -144,7 +145,8 @@ def _prepare(
 def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> Path:
     """The restorer fine-tuned on the truth, in every other way as `adapt` does it; it knows nothing of targets."""
     settings = replace(settings, targets=TargetSettings())
-    restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
+    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
+    prior = load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
     pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]
     weights = out / "supervised.safetensors"
@@ -159,11 +161,13 @@ def _results(
     """The held-out photos through every restorer, and their pseudo targets."""
     photos = sorted((out / "photos" / "score").glob("*.png"))
     for name, spec in restorers.items():
-        network, key = load_restorer(spec, device=device), sha256_of(find_weights(spec, "restorer"))
+        network = load_restorer(spec, fidelity=settings.fidelity, device=device)
+        key = sha256_of(find_weights(spec, "restorer"))
         restore_faces(
             photos, out / "results" / name, network, journal=journal, key=key, stage=name, progress=progress
         )  # fmt: skip
-    restorer, prior = load_restorer(settings.restorer, device=device), load_prior(settings.prior, device=device)
+    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
+    prior = load_prior(settings.prior, device=device)
     key = str(weights_key(settings.restorer, settings.prior))
     make_targets(
         photos, out / "results" / "targets", restorer, prior,

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unfade.errors import BadInput
 from unfade.training.objective import Objective
 
 
@@ -15,6 +16,8 @@ class Restorer(nn.Module, ABC):
     `frozen` names the submodules that fine-tuning leaves as they are.
     """
 
+    net: nn.Module  # the network itself: its state-dict keys are the published ones
+    published: bool = False  # whether files hold the state of `net`, under those keys, or that of this module
     size: int  # side of the face, px
     architecture: str
     frozen: tuple[str, ...] = ()
@@ -30,6 +33,20 @@ class Restorer(nn.Module, ABC):
     @abstractmethod
     def config(self) -> dict[str, object]:
         """Numbers, strings and lists (JSON) from which the same network can be built again."""
+
+    @property
+    def stored(self) -> nn.Module:
+        """The module whose state is in this restorer's file."""
+        return self.net if self.published else self
+
+    @property
+    def fidelity(self) -> float | None:
+        """Closeness to the input that the family lets one choose, 0..1; None where there is no such choice."""
+        return None
+
+    def set_fidelity(self, fidelity: float) -> None:
+        """Run at another fidelity from now on. Raises BadInput outside 0..1, or for a family that has none."""
+        raise BadInput(f"A {self.architecture} has no fidelity to choose, got {fidelity}: leave --fidelity out.")
 
     def trainable(self) -> list[nn.Parameter]:
         """The parameters outside the `frozen` submodules, in the order of `named_parameters`."""

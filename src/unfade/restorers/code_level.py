@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from unfade.nets.codeformer import CodeFormer, CodeFormerConfig, Prediction
 from unfade.nets.vqgan import VQGANConfig
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, ImageObjective
+from unfade.restorers.shapes import as_lists, as_tuples
 from unfade.training.loop import LoopSettings
 from unfade.training.objective import Objective
 
@@ -149,7 +150,7 @@ class CodeFormerSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fidelity <= 1:
-            raise BadInput(f"CodeFormer's fidelity must lie in 0..1, got {self.fidelity}.")
+            raise BadInput(f"CodeFormer's fidelity must lie in 0..1, got {self.fidelity}: change --fidelity.")
 
 
 class CodeFormerRestorer(Restorer):
@@ -157,6 +158,8 @@ class CodeFormerRestorer(Restorer):
 
     architecture = "codeformer"
     frozen = CodeLossSettings.frozen
+    published = True
+    net: CodeFormer
 
     def __init__(self, net: CodeFormer, settings: CodeFormerSettings | None = None) -> None:
         super().__init__()
@@ -167,6 +170,15 @@ class CodeFormerRestorer(Restorer):
     def forward(self, face: Tensor) -> Tensor:
         restored: Tensor = self.net(face, self.settings.fidelity, adain=self.settings.adain)
         return restored
+
+    @property
+    def fidelity(self) -> float:
+        """w of `settings`."""
+        return float(self.settings.fidelity)
+
+    def set_fidelity(self, fidelity: float) -> None:
+        """Run at another w from now on. Raises BadInput outside 0..1."""
+        self.settings = replace(self.settings, fidelity=fidelity)
 
     def objective(self, settings: CodeLossSettings | None = None, **parts: Any) -> CodeObjective:
         """Eq. 13, taught by this network as it is now; from here on, `frozen` is what the settings say.
@@ -183,20 +195,6 @@ class CodeFormerRestorer(Restorer):
 
     def config(self) -> dict[str, object]:
         return as_lists(asdict(self.net.config))
-
-
-def as_lists(config: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings as JSON gives them back: lists for tuples."""
-    shapes = {key: as_lists(value) if isinstance(value, dict) else value for key, value in config.items()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in shapes.items()}
-
-
-def as_tuples(config: dict[str, Any], kind: type[VQGANConfig] | type[CodeFormerConfig]) -> dict[str, Any]:
-    """The inverse for one level. Raises BadInput on an unknown field."""
-    known = {field.name for field in fields(kind)}
-    if unknown := sorted(set(config) - known):
-        raise BadInput(f"A {kind.__name__} has {sorted(known)}, not {unknown}: use the file's own configuration.")
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
 def build_codeformer_restorer(config: dict[str, Any], size: int) -> CodeFormerRestorer:

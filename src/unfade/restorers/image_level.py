@@ -1,7 +1,7 @@
 """Restorers that map image to image, and how they learn: L1 + perceptual + adversarial (paper, Eq. 6-8)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
+from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD, GFPGANConfig
 from unfade.nets.swinir import SwinIR, SwinIRConfig
 from unfade.restorers.base import Restorer
+from unfade.restorers.shapes import as_lists, as_tuples
 from unfade.training.objective import Objective
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]  # (restored, target), both (B, 3, H, W) in [-1, 1] -> (B,) distances
@@ -143,10 +145,19 @@ def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(real), dtype=torch.float))
 
 
-class SwinIRRestorer(Restorer):
+class ImageLevelRestorer(Restorer):
+    """A restorer that learns from pictures alone."""
+
+    def objective(self, settings: ImageLossSettings | None = None, **parts: Any) -> ImageObjective:
+        """See `ImageObjective` for the parts: perceptual, discriminator, micro_batches."""
+        return ImageObjective(settings, **parts)
+
+
+class SwinIRRestorer(ImageLevelRestorer):
     """A SwinIR that keeps the picture's size, behind the interface of all restorers."""
 
     architecture = "swinir"
+    net: SwinIR
 
     def __init__(self, net: SwinIR, size: int) -> None:
         super().__init__()
@@ -161,17 +172,45 @@ class SwinIRRestorer(Restorer):
     def forward(self, face: Tensor) -> Tensor:
         return from_unit(self.net(to_unit(face)))
 
-    def objective(self, settings: ImageLossSettings | None = None, **parts: Any) -> ImageObjective:
-        """See `ImageObjective` for the parts: perceptual, discriminator, micro_batches."""
-        return ImageObjective(settings, **parts)
-
     def config(self) -> dict[str, object]:
-        return asdict(self.net.config) | {"depths": list(self.net.config.depths)}
+        return as_lists(asdict(self.net.config))
 
 
 def build_swinir_restorer(config: dict[str, Any], size: int) -> SwinIRRestorer:
-    """The restorer that `SwinIRRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field."""
-    known = {field.name for field in fields(SwinIRConfig)}
-    if unknown := sorted(set(config) - known):
-        raise BadInput(f"A SwinIR is described by {sorted(known)}, not by {unknown}: use the file's own configuration.")
-    return SwinIRRestorer(SwinIR(SwinIRConfig(**config | {"depths": tuple(config["depths"])})), size)
+    """The restorer that `SwinIRRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field.
+
+    What the configuration does not say is as in the paper's network of 512 px.
+    """
+    return SwinIRRestorer(SwinIR(SwinIRConfig(**as_tuples(config, SwinIRConfig))), size)
+
+
+class GFPGANRestorer(ImageLevelRestorer):
+    """A GFPGAN v1 clean behind the interface of all restorers.
+
+    Its noise is the stored one, so that a face is always restored to the same picture.
+    """
+
+    architecture = "gfpgan"
+    frozen = tuple(f"net.{name}" for name in NOT_IN_FORWARD)
+    published = True
+    net: GFPGAN
+
+    def __init__(self, net: GFPGAN) -> None:
+        super().__init__()
+        self.net = net
+        self.size = net.config.size
+
+    def forward(self, face: Tensor) -> Tensor:
+        restored: Tensor = self.net(face)
+        return restored
+
+    def config(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self.net.config).items() if name != "size"}
+
+
+def build_gfpgan_restorer(config: dict[str, Any], size: int) -> GFPGANRestorer:
+    """The restorer that `GFPGANRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field.
+
+    What the configuration does not say is as in versions 1.3 and 1.4.
+    """
+    return GFPGANRestorer(GFPGAN(GFPGANConfig(size, **as_tuples(config, GFPGANConfig))))

@@ -1,27 +1,95 @@
 """A restorer from a name, a file or a run folder, and back to a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from unfade.errors import BadCheckpoint
+from unfade.restorers import onnx, spandrel
 from unfade.restorers.base import Restorer
 from unfade.restorers.code_level import build_codeformer_restorer
-from unfade.restorers.image_level import build_swinir_restorer
-from unfade.store.checkpoints import load_state, read_weights, save_weights
+from unfade.restorers.image_level import build_gfpgan_restorer, build_swinir_restorer
+from unfade.restorers.vqfr import build_vqfr_restorer
+from unfade.store.checkpoints import image_size, load_state, read_weights, save_weights
 from unfade.store.zoo import find_weights
 
 BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {
     "swinir": build_swinir_restorer,
+    "gfpgan": build_gfpgan_restorer,
     "codeformer": build_codeformer_restorer,
+    "vqfr": build_vqfr_restorer,
 }
 
 
-def load_restorer(spec: str | Path = "small-restorer", *, device: torch.device | str = "cpu") -> Restorer:
-    """A restorer in evaluation mode. Raises UnknownModel, or BadCheckpoint for weights of another kind."""
+@dataclass(frozen=True)
+class Reader:
+    """How the files of another program are read."""
+
+    architecture: str
+    size_of: Callable[[Path], int]  # side of the face, px
+    load: Callable[[Path, torch.device | str], Restorer]
+
+
+SPANDREL = Reader(spandrel.ARCHITECTURE, spandrel.spandrel_size, spandrel.load_spandrel)
+READERS = {  # by the ending of the file; a .safetensors may be unfade's own, see `_reader_of`
+    ".onnx": Reader(onnx.ARCHITECTURE, onnx.onnx_size, onnx.load_onnx),
+    ".pth": SPANDREL,
+    ".ckpt": SPANDREL,
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the head of a file says, without its weights."""
+
+    architecture: str
+    size: int  # side of the face, px
+
+
+def head_of(spec: str | Path) -> Head:
+    """Which network a name, a file or a run folder stands for. Raises UnknownModel, BadCheckpoint."""
     path = find_weights(spec, "restorer")
+    if reader := _reader_of(path):
+        return Head(reader.architecture, reader.size_of(path))
+    size = image_size(path)  # complains about what cannot be read
+    with safe_open(path, "pt") as file:
+        return Head(file.metadata()["architecture"], size)
+
+
+def load_restorer(
+    spec: str | Path = "small-restorer", *, fidelity: float | None = None, device: torch.device | str = "cpu"
+) -> Restorer:
+    """A restorer in evaluation mode.
+
+    `fidelity` in 0..1 is for a family that has such a choice; None is the family's own (0.5 for CodeFormer). Raises
+    UnknownModel, BadCheckpoint for weights of another kind, BadInput for a fidelity that the family does not have.
+    """
+    path = find_weights(spec, "restorer")
+    restorer = _read(path, device)
+    if fidelity is not None:
+        restorer.set_fidelity(fidelity)
+    return restorer.eval().to(device)
+
+
+def reload_restorer(restorer: Restorer, path: Path) -> None:
+    """Give a restorer the weights of a file that `save_restorer` wrote. Raises BadCheckpoint."""
+    _fill(restorer, read_weights(path).state, path)
+
+
+def save_restorer(path: Path, restorer: Restorer, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a restorer so that `load_restorer` gives it back; one that came under published keys keeps them."""
+    config = {"size": restorer.size, **restorer.config()}
+    save_weights(path, restorer.stored, architecture=restorer.architecture, config=config, dtype=dtype)
+
+
+def _read(path: Path, device: torch.device | str) -> Restorer:
+    if reader := _reader_of(path):
+        return reader.load(path, device)
     weights = read_weights(path)
     if weights.architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
@@ -30,11 +98,17 @@ def load_restorer(spec: str | Path = "small-restorer", *, device: torch.device |
         )
     config = dict(weights.config)
     restorer = BUILDERS[weights.architecture](config, config.pop("size"))
-    load_state(restorer, weights.state, path)
-    return restorer.eval().to(device)
+    _fill(restorer, weights.state, path)
+    return restorer
 
 
-def save_restorer(path: Path, restorer: Restorer, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a restorer so that `load_restorer` gives it back."""
-    config = {"size": restorer.size, **restorer.config()}
-    save_weights(path, restorer, architecture=restorer.architecture, config=config, dtype=dtype)
+def _reader_of(path: Path) -> Reader | None:
+    """Who reads a file of another program; None for one of unfade's own."""
+    return SPANDREL if spandrel.for_spandrel(path) else READERS.get(path.suffix.lower())
+
+
+def _fill(restorer: Restorer, state: Mapping[str, Tensor], path: Path) -> None:
+    """From now on, the restorer is written under the keys of this file."""
+    if not state.keys() & restorer.stored.state_dict().keys():
+        restorer.published = not restorer.published
+    load_state(restorer.stored, state, path)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unfade.errors import BadInput
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -19,6 +20,7 @@ def restore_faces(
     restorer: Restorer,
     *,
     journal: Journal,
+    strength: float = 1.0,
     batch: int = 8,
     key: str = "",
     stage: str = "restored",
@@ -26,19 +28,48 @@ def restore_faces(
 ) -> list[Entry]:
     """Write each face restored to `out`, at the restorer's size. One entry for each face.
 
-    `key` says which restorer this is: faces restored by another are restored again.
+    `strength` in 0..1 blends the result with its input. `key` says which weights these are: faces restored by others,
+    or at another fidelity or strength, are restored again. Raises BadInput for a strength outside 0..1.
     """
+    check_strength(strength)
 
     def work(items: list[Item], advance: Advance) -> Tensor:
-        return restore_batch(torch.stack([item.pixels for item in items]), restorer)
+        return restore_batch(torch.stack([item.pixels for item in items]), restorer, strength=strength)
 
-    return run_stage(Stage(stage, work, restorer.size, batch, key), faces, out, journal, progress=progress)
+    whole_key = key_with(key, choices(restorer, strength))
+    return run_stage(Stage(stage, work, restorer.size, batch, whole_key), faces, out, journal, progress=progress)
 
 
 @torch.no_grad()
-def restore_batch(face: Tensor, restorer: Restorer) -> Tensor:
-    """(B, 3, size, size) to the same, clamped to [-1, 1]."""
+def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) -> Tensor:
+    """(B, 3, size, size) to the same, clamped to [-1, 1]; see `blend` for the strength."""
     device = next(restorer.parameters()).device
+    face = face.to(device)
     with mode(False, restorer):
-        restored: Tensor = restorer(face.to(device))
-    return restored.float().clamp(-1, 1)
+        restored: Tensor = restorer(face)
+    return blend(face, restored.float().clamp(-1, 1), strength)
+
+
+def blend(face: Tensor, restored: Tensor, strength: float) -> Tensor:
+    """From the input at strength 0 to the restored picture at 1, each bit for bit; all of one shape, in [-1, 1]."""
+    return strength * restored + (1 - strength) * face
+
+
+def check_strength(strength: float) -> None:
+    """Raises BadInput for a strength outside 0..1."""
+    if not 0 <= strength <= 1:
+        raise BadInput(f"The strength must lie in 0..1 (0: the input, 1: the restored picture), got {strength}.")
+
+
+def choices(restorer: Restorer, strength: float = 1.0) -> dict[str, float]:
+    """What a result depends on besides the weights: the fidelity of a family that has one, a strength below 1.
+
+    A full strength is not mentioned, so that runs begun before there was a choice go on.
+    """
+    found = {} if restorer.fidelity is None else {"fidelity": restorer.fidelity}
+    return found if strength == 1 else {**found, "strength": float(strength)}
+
+
+def key_with(key: str, choices: dict[str, float]) -> str:
+    """The key of results that depend on these choices too."""
+    return "/".join([key, *(f"{name}={value}" for name, value in choices.items())])

@@ -14,7 +14,9 @@ from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.progress import Advance, Progress, silent
+from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
+from unfade.stages.restore import choices, key_with
 from unfade.store.runs import Entry, Journal
 
 
@@ -58,7 +60,7 @@ class TargetSettings:
 def make_targets(
     faces: Iterable[Path],
     out: Path,
-    restorer: nn.Module,
+    restorer: Restorer,
     prior: DiffusionPrior,
     *,
     size: int,
@@ -69,7 +71,7 @@ def make_targets(
 ) -> list[Entry]:
     """Write a pseudo target for each aligned face to `out`; `size` is the restorer's. One entry for each face.
 
-    `key` says which restorer and prior these are: targets made with others are made again.
+    `key` says which weights these are: targets made with others, or at another fidelity, are made again.
     """
     settings.check(prior.size)
     prior = prior.respaced(settings.spacing)
@@ -80,7 +82,8 @@ def make_targets(
         steps = settings.start
         return pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
 
-    stage = Stage("targets", work, size, settings.batch, f"{key}/{sorted(settings.identity().items())}")
+    whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
+    stage = Stage("targets", work, size, settings.batch, whole_key)
     return run_stage(stage, faces, out, journal, progress=progress)
 
 

@@ -1,0 +1,88 @@
+"""One face through every published network: CodeFormer, SwinIR, GFPGAN, and one step of the 512 px prior.
+
+    python benchmarks/networks.py [--device cpu] [--threads 2] [--repeat 2] [NAME ...]
+
+Float32, random weights. Times are seconds, the operations that they come to, and ratios to matrix products of as many
+operations in the same run.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.nets.codeformer import CodeFormer
+from unfade.nets.gfpgan import GFPGAN
+from unfade.nets.swinir import SwinIR
+from unfade.nets.unet import UNet, UNetConfig
+
+SIDE = 512  # px, of the face
+MATRIX = 4096  # side of the matrices
+
+
+class PriorStep(nn.Module):
+    """A reverse step's pass through the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = DiffusionPrior(UNet(UNetConfig()), SIDE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.prior.denoise(x, 149).x0
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "codeformer": CodeFormer,
+    "swinir": SwinIR,
+    "gfpgan": GFPGAN,
+    "prior": PriorStep,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETWORKS)}; all of them by default")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    matrix = torch.randn(MATRIX, MATRIX, device=args.device)
+    rate = 2e-9 * MATRIX**3 / seconds(lambda: matrix @ matrix, args.repeat, args.device)
+    print(f"matrix product of {MATRIX} x {MATRIX}: {rate:.0f} GFLOP/s")
+    print(f"{'':12} {'seconds':>8} {'GFLOP':>6} {'GFLOP/s':>8} {'x matrix product':>17}")
+    for name in args.names or NETWORKS:
+        operations, took = measure(NETWORKS[name], args.repeat, args.device)
+        print(f"{name:12} {took:8.2f} {operations:6.0f} {operations / took:8.0f} {took * rate / operations:17.2f}")
+
+
+def measure(build: Callable[[], nn.Module], repeat: int, device: str) -> tuple[float, float]:
+    """GFLOP (two for each multiplication and addition) and seconds of one face."""
+    network = build().eval().requires_grad_(False).to(device)
+    face = torch.rand(1, 3, SIDE, SIDE, device=device) * 2 - 1
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counter:
+            network(face)  # warms up as well
+        took = seconds(lambda: network(face), repeat, device, warm=True)
+    return counter.get_total_flops() / 1e9, took
+
+
+def seconds(work: Callable[[], object], repeat: int, device: str, *, warm: bool = False) -> float:
+    """The shortest of `repeat` times, after one to warm up."""
+    times = []
+    for _ in range(repeat if warm else repeat + 1):
+        begin = time.perf_counter()
+        work()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return min(times if warm else times[1:])
+
+
+if __name__ == "__main__":
+    main()
