@@ -32,7 +32,7 @@ from unfade.store.zoo import MODELS, path_of
 from unfade.training.batches import find_training_pictures
 
 ROOT = Path(__file__).parent.parent
-COLUMNS, ROWS = 8, 4  # of the prior's picture
+COLUMNS, ROWS = 8, 2  # of the prior's picture
 TEXTS = {
     "prior": {
         "intended_use": (
@@ -97,7 +97,7 @@ def data_table(path: Path) -> list[dict[str, object]]:
 @torch.no_grad()
 def faces_from_noise(args: argparse.Namespace) -> Tensor:
     """Unconditional samples: all the steps of the respaced schedule, no guidance."""
-    prior = load_prior(args.name).respaced("250")
+    prior = load_prior(args.name).respaced("100")
     like = torch.zeros(COLUMNS * ROWS, 3, prior.size, prior.size)
     noise = ImageNoise([seed_for("card", i) for i in range(len(like))])
     with torch.autocast("cpu", torch.bfloat16):
