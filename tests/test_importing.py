@@ -33,6 +33,7 @@ from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.retinaface import MOBILENET025, RetinaFace
+from unfade.nets.stylegan_discriminator import StyleGANDiscriminator, StyleGANDiscriminatorConfig
 from unfade.nets.swinir import SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.nets.vqfr import VQFR, VQFRConfig
@@ -184,6 +185,7 @@ NETWORKS = {
     "unet-discriminator": (UNetDiscriminatorSN(16), "params"),
     "vqgan-discriminator": (VQGANDiscriminator(8, 3), "params"),
     "vqfr": (VQFR(VQFR32), "params_ema"),
+    "stylegan2-discriminator": (StyleGANDiscriminator(StyleGANDiscriminatorConfig(64, 2, 1 / 32)), "params"),
 }
 
 

@@ -18,6 +18,8 @@ from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.lpips import LPIPS, lpips_state
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig
+from unfade.nets.stylegan import SMALLEST
+from unfade.nets.stylegan_discriminator import WIDEST, StyleGANDiscriminator, StyleGANDiscriminatorConfig
 from unfade.nets.swinir import SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.nets.vqfr import VQFR, VQFRConfig
@@ -119,6 +121,19 @@ def patch_discriminator_configs(state: State) -> list[Config]:
     return [{"features": state["main.0.weight"].shape[0], "layers": _count(state, r"main\.(\d+)\.running_mean")}]
 
 
+def stylegan_discriminator_configs(state: State) -> list[Config]:
+    """All but the group of the standard deviation, which leaves no trace, follows from the shapes."""
+    size = SMALLEST << _count(state, r"conv_body\.(\d+)\.skip\.")
+    first, deepest = state["conv_body.0.0.weight"].shape[0], state["final_conv.0.weight"].shape[0]
+    multiplier = round(first * size / (32 * deepest)) if size > 32 else StyleGANDiscriminatorConfig.channel_multiplier
+    return [{
+        "size": size,
+        "channel_multiplier": multiplier,
+        "narrow": deepest / WIDEST,
+        "group": StyleGANDiscriminatorConfig.group,
+    }]  # fmt: skip
+
+
 UNETS = (UNetConfig(), UNetConfig(256, 128, (1, 1, 2, 2, 4, 4), (1,) * 6, (16,), 64, resblock_updown=True))
 _BLOCK = "layers.0.residual_group.blocks.0."
 
@@ -202,6 +217,12 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         ("main.0.weight", "main.3.running_mean"),
         lambda config: VQGANDiscriminator(config["features"], config["layers"]),
         patch_discriminator_configs,
+    ),
+    "stylegan2-discriminator": Architecture(
+        "discriminator",
+        ("conv_body.0.0.weight", "conv_body.1.skip.1.weight", "final_conv.0.weight"),
+        lambda config: StyleGANDiscriminator(settings(StyleGANDiscriminatorConfig, config)),
+        stylegan_discriminator_configs,
     ),
     "statistics": Architecture(
         "statistics",
