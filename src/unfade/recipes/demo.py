@@ -21,11 +21,12 @@ from unfade.report.page import Face, render
 
 SAMPLES = Path(str(files("unfade") / "samples"))
 
-# A few minutes on two cores: the same noise levels as the paper's (K = 600, L = 360), in 60 steps instead of 150.
+# A few minutes on two cores: the same noise levels as the paper's (K = 600, L = 360), in 60 steps instead of 150. Of 40
+# photos, 200 steps of the optimiser learn what is wrong with their targets: 0.6 dB and 0.03 of SSIM worse than 70.
 DEMO = replace(
     SMALL_ADAPT,
     targets=replace(SMALL_ADAPT.targets, spacing="100", start=60, free_from=36),
-    finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=200)),
+    finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=70)),
 )
 
 # The shortest run that still does everything: few steps of the prior, few of the optimiser.
