@@ -21,8 +21,8 @@ from unfade.report.page import Face, render
 
 SAMPLES = Path(str(files("unfade") / "samples"))
 
-# A few minutes on two cores: the same noise levels as the paper's (K = 600, L = 360), in 60 steps instead of 150. Of 40
-# photos, 200 steps of the optimiser learn what is wrong with their targets: 0.6 dB and 0.03 of SSIM worse than 70.
+# A few minutes on two cores: the same noise levels as the paper's (K = 600, L = 360), in 60 steps instead of 150.
+# Few steps of the optimiser, because of 40 photos more of them learn what is wrong with the targets, too.
 DEMO = replace(
     SMALL_ADAPT,
     targets=replace(SMALL_ADAPT.targets, spacing="100", start=60, free_from=36),
