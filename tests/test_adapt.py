@@ -182,3 +182,13 @@ def test_restore_with_a_run(plain: Path, tmp_path: Path) -> None:
     assert [entry.status for entry in entries] == ["done", "done"]
     for name in ("face00.png", "face01.png"):
         assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored" / name).read_bytes()
+
+
+def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 2)
+    write_faces(tmp_path / "real", 2, first=50)
+    settings = small(*models)
+    settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
+    with pytest.raises(BadInput, match="--gan-weight"):
+        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real")
+    assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput, UnfadeError
+from unfade.nets import vqgan
 from unfade.nets.vqgan import Attention, Downsample, Quantizer, Upsample, conv, norm
 
 NOT_IN_FORWARD = ("encoder", "feat2index")  # submodules that an image gives no gradient: they choose the codes
@@ -264,25 +265,10 @@ def deform_conv2d(x: Tensor, shifts: Tensor, weights: Tensor, kernel: Tensor, bi
     return result
 
 
-class ResBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside an identity, or a 1x1 convolution where the width changes.
+class ResBlock(vqgan.ResBlock):
+    """That of the VQGAN, under a name of this checkpoint."""
 
-    That of the VQGAN under the names of this checkpoint.
-    """
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.norm1 = norm(width)
-        self.conv1 = conv(width, out)
-        self.norm2 = norm(out)
-        self.conv2 = conv(out, out)
-        self.residual_func = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        result: Tensor = self.residual_func(x) + h
-        return result
+    beside = "residual_func"
 
 
 def resized(x: Tensor, side: int) -> Tensor:

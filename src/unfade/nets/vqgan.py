@@ -190,18 +190,20 @@ def middle(width: int) -> list[nn.Module]:
 class ResBlock(nn.Module):
     """Two normalised 3x3 convolutions beside an identity, or a 1x1 convolution where the width changes."""
 
+    beside = "conv_out"  # name of that 1x1 convolution in the checkpoint
+
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm1 = norm(width)
         self.conv1 = conv(width, out)
         self.norm2 = norm(out)
         self.conv2 = conv(out, out)
-        self.conv_out = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
+        self.add_module(self.beside, nn.Conv2d(width, out, 1) if width != out else nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
-        result: Tensor = self.conv_out(x) + h
+        result: Tensor = self.get_submodule(self.beside)(x) + h
         return result
 
 

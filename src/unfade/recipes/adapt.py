@@ -186,10 +186,16 @@ def _settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> 
     if got is not wanted:
         name = restorer.architecture
         raise BadInput(f"A {name} learns with {wanted.__name__}, not {got.__name__}: begin with settings_for().")
-    if clean and picture_losses(settings.losses) is None:
+    pictures = picture_losses(settings.losses)
+    if clean and pictures is None:
         raise BadInput(
             "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave --real out, or "
             "take --code-losses fusion."
+        )
+    if clean and pictures is not None and not pictures.gan_weight:
+        raise BadInput(
+            "Clean faces teach a discriminator, but the adversarial term has no weight: leave --real out, or give it "
+            "one with --gan-weight."
         )
     return replace(settings, fidelity=restorer.fidelity)
 
