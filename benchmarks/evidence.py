@@ -21,32 +21,45 @@ from detector_spaces import retinaface_space, yunet_space
 
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
-from unfade.recipes.demo import DEMO
+from unfade.recipes.adapt_settings import SMALL_ADAPT
 from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
 from unfade.stages.degrade import CameraDegradation, camera_degradation
 
+GAN = "small-restorer-gan"
 CAMERAS = {f"{r}x {name}": camera_degradation(name, r) for r in (4, 8) for name in ("mild", "moderate", "severe")}
-MAIN = RehearseSettings(replace(DEMO, finetune=replace(DEMO.finetune, loop=replace(DEMO.finetune.loop, steps=300))))
+MAIN = RehearseSettings(SMALL_ADAPT)
 BASE = "4x moderate"  # the degradation on which settings are varied
+FEW = replace(MAIN, most=50)  # what is varied: with fewer photos a variant takes a few minutes
 SHOWN = 8  # faces on the sheet of each degradation, drawn at random
 
 
 def varied(**targets: object) -> RehearseSettings:
-    """The main settings with other targets."""
-    return replace(MAIN, adapt=replace(MAIN.adapt, targets=replace(MAIN.adapt.targets, **targets)))
+    """Other targets for the few photos."""
+    return replace(FEW, adapt=replace(FEW.adapt, targets=replace(FEW.adapt.targets, **targets)))
 
 
+def trained(steps: int) -> RehearseSettings:
+    """Another number of the optimiser's steps."""
+    tuning = FEW.adapt.finetune
+    return replace(FEW, adapt=replace(FEW.adapt, finetune=replace(tuning, loop=replace(tuning.loop, steps=steps))))
+
+
+# Steps are respaced ones, 20 of 1000 each, unless the spacing says otherwise. N is meant for 512 px.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
-    "photos": {str(n): replace(MAIN, most=n) for n in (20, 50, 100)},
-    "N": {str(n): varied(factor=n // 4) for n in (4, 8, 16, 32)},  # N is meant for 512 px
-    "L": {"0": varied(free_from=0), "180": varied(free_from=18), "360": MAIN, "unconstrained": varied(free_from=60)},
-    "K": {"300": varied(start=30, free_from=18), "600": MAIN, "900": varied(start=90)},
-    "steps": {
-        "30": varied(spacing="50", start=30, free_from=18),
-        "60": MAIN,
+    "photos": {**{str(n): replace(MAIN, most=n) for n in (20, 50, 100)}, "162": MAIN},
+    "L": {"0": varied(free_from=0), "180": varied(free_from=9), "360": FEW, "unconstrained": varied(free_from=30)},
+    "N": {"4": varied(factor=1), "8": varied(factor=2), "16": FEW, "32": varied(factor=8)},
+    "K": {"300": varied(start=15, free_from=9), "600": FEW, "900": varied(start=45)},
+    "begin with": {"restored": FEW, "face": varied(begin_with="face")},
+    "restorer": {"small-restorer": FEW, GAN: replace(FEW, adapt=replace(FEW.adapt, restorer=GAN))},
+    "steps of the prior": {
+        "20": varied(spacing="33", start=20, free_from=12),
+        "30": FEW,
+        "60": varied(spacing="100", start=60, free_from=36),
         "150": varied(spacing="250", start=150, free_from=90),
     },
+    "steps of the optimiser": {"75": trained(75), "150": FEW, "300": trained(300)},
 }
 
 
@@ -80,30 +93,35 @@ def arguments() -> argparse.Namespace:
 
 
 def plan() -> list[tuple[str, CameraDegradation, RehearseSettings]]:
-    """Every rehearsal once; a variant that is the main setting is the degradation's own."""
-    runs = [(name, camera, MAIN) for name, camera in CAMERAS.items()]
+    """Every rehearsal once; a setting that several tables show is one rehearsal."""
+    runs = {name: (name, camera, MAIN) for name, camera in CAMERAS.items()}
     for what, variants in VARIANTS.items():
-        runs += [(key_of(what, v), CAMERAS[BASE], settings) for v, settings in variants.items() if settings != MAIN]
-    return runs
+        for variant, settings in variants.items():
+            name = key_of(what, variant)
+            runs.setdefault(name, (name, CAMERAS[BASE], settings))
+    return list(runs.values())
 
 
 def key_of(what: str, variant: str) -> str:
     """The name of a variant's rehearsal."""
-    return BASE if VARIANTS[what][variant] == MAIN else f"{what} {variant}"
+    settings = VARIANTS[what][variant]
+    return BASE if settings == MAIN else "photos 50" if settings == FEW else f"{what} {variant}"
 
 
 def one(
     faces: Path, out: Path, name: str, camera: CameraDegradation, settings: RehearseSettings,
     spaces: Mapping[str, Space],
 ) -> Rehearsal:  # fmt: skip
-    """One rehearsal; variants of the targets share the upper bound of their degradation, which knows no targets."""
-    folder = out / name.replace(" ", "-")
-    base = out / BASE.replace(" ", "-")
-    if settings.most == MAIN.most and camera == CAMERAS[BASE] and folder != base and not folder.exists():
+    """One rehearsal; variants of the targets share the upper bound of the few photos, which knows no targets.
+
+    One that was made in another way is not taken for it: its card says how it was made.
+    """
+    folder, few = (out / n.replace(" ", "-") for n in (name, "photos 50"))
+    if settings.most == FEW.most and folder != few and not folder.exists() and few.exists():
         folder.mkdir(parents=True)
         for file in ("supervised.safetensors", "supervised.json"):
-            if (base / file).exists():
-                shutil.copy(base / file, folder)
+            if (few / file).exists():
+                shutil.copy(few / file, folder)
     result = rehearse(faces, folder, camera, settings, spaces=spaces)
     picture(folder)
     return result

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from unfade.recipes.adapt import SMALL_ADAPT, AdaptSettings
+from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
 from unfade.restorers.code_level import CodeLossSettings
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import head_of

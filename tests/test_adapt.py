@@ -15,7 +15,8 @@ from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import read_image
-from unfade.recipes.adapt import AdaptSettings, adapt
+from unfade.recipes.adapt import adapt
+from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.restore import restore
 from unfade.restorers.load import load_restorer
 from unfade.store.checkpoints import read_weights
@@ -34,7 +35,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_everything_is_there(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 5)
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
     run = tmp_path / "run"
     names = [f"face{i:02d}.png" for i in range(5)]
     for folder in ("faces", "pretrained", "targets", "restored"):
@@ -53,10 +54,10 @@ def test_everything_is_there(models: Models, tmp_path: Path) -> None:
 
 def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 3)
-    first = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    first = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.png")}
     state = (tmp_path / "run" / "restorer.safetensors").stat().st_mtime_ns
-    second = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    second = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.png")} == before
     assert (tmp_path / "run" / "restorer.safetensors").stat().st_mtime_ns == state
     assert second.counts == first.counts
@@ -65,10 +66,10 @@ def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
 
 def test_more_photos_later_are_taken_in(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 3)
-    adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
     kept = (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns
     write_faces(tmp_path / "photos", 1, first=3)
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
     assert done.counts.done == 4
     assert (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns == kept
 
@@ -107,7 +108,7 @@ def test_bad_pictures_fail_alone(models: Models, tmp_path: Path) -> None:
     good = write_faces(photos, 3)
     (photos / "notes.jpg").write_text("not a picture")
     (photos / "cut.png").write_bytes(good[0].read_bytes()[:200])
-    done = adapt(photos, tmp_path / "run", small(*models))
+    done = adapt(photos, tmp_path / "run", small(*models), find=None)
     counts = done.counts
     assert (counts.found, counts.done, counts.failed) == (5, 3, 2)
     assert {name for name, _ in done.failures} == {"notes.jpg", "cut.png"}
@@ -120,24 +121,29 @@ def test_bad_pictures_fail_alone(models: Models, tmp_path: Path) -> None:
 def test_nothing_usable_is_said_plainly(models: Models, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("no")
-    with pytest.raises(BadInput, match=r"None of the 1 pictures .*a\.jpg"):
-        adapt(tmp_path / "photos", tmp_path / "run", small(*models))
+    with pytest.raises(BadInput, match=r"None of the 1 photos .*a\.jpg"):
+        adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
 
 
 def test_other_settings_need_another_folder(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 2)
     settings = small(*models)
-    adapt(tmp_path / "photos", tmp_path / "run", settings)
+    adapt(tmp_path / "photos", tmp_path / "run", settings, find=None)
     with pytest.raises(OutputConflict, match="factor = 4, now it is 2"):
-        adapt(tmp_path / "photos", tmp_path / "run", replace(settings, targets=replace(settings.targets, factor=2)))
+        adapt(
+            tmp_path / "photos",
+            tmp_path / "run",
+            replace(settings, targets=replace(settings.targets, factor=2)),
+            find=None,
+        )
     bigger = replace(settings, targets=replace(settings.targets, batch=1))
-    assert adapt(tmp_path / "photos", tmp_path / "run", bigger).counts.done == 2
+    assert adapt(tmp_path / "photos", tmp_path / "run", bigger, find=None).counts.done == 2
 
 
 def test_the_input_is_never_the_output(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
     with pytest.raises(OutputConflict, match="is also the input"):
-        adapt(tmp_path / "photos", tmp_path / "photos", small(*models))
+        adapt(tmp_path / "photos", tmp_path / "photos", small(*models), find=None)
 
 
 CHANGES: dict[str, Callable[[AdaptSettings], AdaptSettings]] = {
@@ -155,7 +161,7 @@ def plain(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two photos, and a run with the plain settings."""
     folder = tmp_path_factory.mktemp("plain")
     write_faces(folder / "photos", 2)
-    adapt(folder / "photos", folder / "run", small(*models))
+    adapt(folder / "photos", folder / "run", small(*models), find=None)
     return folder
 
 
@@ -163,14 +169,14 @@ def plain(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_settings_have_an_effect(
     change: Callable[[AdaptSettings], AdaptSettings], models: Models, plain: Path, tmp_path: Path
 ) -> None:
-    adapt(plain / "photos", tmp_path / "changed", change(small(*models)))
+    adapt(plain / "photos", tmp_path / "changed", change(small(*models)), find=None)
     assert not same(weights(plain / "run"), weights(tmp_path / "changed"))
 
 
 def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> None:
     write_faces(tmp_path / "real", 3, first=50)
     photos = plain / "photos"
-    done = adapt(photos, tmp_path / "run", small(*models), real=tmp_path / "real", truth=photos)
+    done = adapt(photos, tmp_path / "run", small(*models), real=tmp_path / "real", truth=photos, find=None)
     assert not same(weights(plain / "run"), weights(tmp_path / "run"))
     rows = {row["against the truth"]: row for row in done.page.scores}
     assert rows.keys() == {"input", "pre-trained", "target", "adapted"}
@@ -178,7 +184,7 @@ def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> No
 
 
 def test_restore_with_a_run(plain: Path, tmp_path: Path) -> None:
-    entries = restore(plain / "photos", tmp_path / "again", plain / "run")
+    entries = restore(plain / "photos", tmp_path / "again", plain / "run", find=None)
     assert [entry.status for entry in entries] == ["done", "done"]
     for name in ("face00.png", "face01.png"):
         assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored" / name).read_bytes()
@@ -190,5 +196,5 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     settings = small(*models)
     settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
     with pytest.raises(BadInput, match="--gan-weight"):
-        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real")
+        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", find=None)
     assert not (tmp_path / "run").exists()

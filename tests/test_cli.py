@@ -13,7 +13,7 @@ import unfade.recipes.adapt
 import unfade.recipes.pretrain
 from tiny_models import write_faces
 from unfade.cli import main
-from unfade.recipes.adapt import AdaptSettings
+from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.training.loop import History
 
 Models = tuple[Path, Path]
@@ -118,6 +118,7 @@ def test_targets_finetune_restore_evaluate(run, models: Models, tmp_path: Path) 
 
 @pytest.mark.parametrize("change", [
     ("--start", "7"), ("--free-from", "2"), ("--factor", "8"), ("--spacing", "25"), ("--update", "ddim"),
+    ("--begin-with", "face"),
     ("--precision", "bfloat16"), ("--seed", "1"),
 ], ids=lambda change: change[0])  # fmt: skip
 def test_flags_of_targets_have_an_effect(run, change: tuple[str, str], models: Models, tmp_path: Path) -> None:
@@ -133,6 +134,7 @@ ADAPT_FLAGS = {
     ("--free-from", "31"): lambda s: s.targets.free_from == 31,
     ("--factor", "8"): lambda s: s.targets.factor == 8,
     ("--spacing", "100"): lambda s: s.targets.spacing == "100",
+    ("--begin-with", "face"): lambda s: s.targets.begin_with == "face",
     ("--update", "ddim"): lambda s: s.targets.update == "ddim",
     ("--steps", "7"): lambda s: s.finetune.loop.steps == 7,
     ("--batch", "5"): lambda s: s.finetune.loop.batch == 5,

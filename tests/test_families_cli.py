@@ -14,7 +14,7 @@ from tiny_codeformer import codeformer
 from tiny_models import write_faces
 from unfade.cli import app
 from unfade.errors import BadInput
-from unfade.recipes.adapt import AdaptSettings
+from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.restorers.code_level import CODE_LOSSES
 
 __all__ = ["codeformer"]

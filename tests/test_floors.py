@@ -16,7 +16,7 @@ FLOORS = {
     "store": 2,
     "nets": 3,
     "training": 4,
-    "diffusion": 5, "restorers": 5, "degradations": 5, "metrics": 5, "report": 5,
+    "diffusion": 5, "restorers": 5, "degradations": 5, "metrics": 5, "report": 5, "faces": 5,
     "stages": 6,
     "recipes": 7,
     "cli": 8,

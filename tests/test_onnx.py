@@ -106,7 +106,7 @@ def test_a_batch_restores_as_its_faces_do_alone(toy: Restorer, exported: Path, m
 @torch.no_grad()
 def test_restore_runs_it(toy: Restorer, exported: Path, tmp_path: Path) -> None:
     faces = write_faces(tmp_path / "photos", 3)
-    entries = restore(tmp_path / "photos", tmp_path / "out", exported, batch=2)
+    entries = restore(tmp_path / "photos", tmp_path / "out", exported, batch=2, find=None)
     assert [entry.status for entry in entries] == ["done"] * 3
     for face in faces:
         restored = toy(read_image(face)[None])[0].clamp(-1, 1)
@@ -120,7 +120,7 @@ def test_it_restores_but_does_not_learn(exported: Path, models: Models, tmp_path
     settings = small(exported, models[1])
     quick = replace(settings, targets=replace(settings.targets, start=2, free_from=1))
     with pytest.raises(BadInput, match="can restore but not learn"):
-        adapt(tmp_path / "photos", tmp_path / "run", quick)
+        adapt(tmp_path / "photos", tmp_path / "run", quick, find=None)
     restorer = load_restorer(exported)
     for refuses in (restorer.objective, restorer.trainable, restorer.config):
         with pytest.raises(BadInput, match="can restore but not learn"):

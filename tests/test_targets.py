@@ -137,6 +137,7 @@ CHANGES = {
     "free_from": 4,
     "factor": 8,
     "update": "ddim",
+    "begin_with": "face",
     "bf16": True,
     "seed": 1,
 }
@@ -213,6 +214,7 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path,
         ({"start": 0}, "start must lie in"),
         ({"factor": 5}, "factor 5 does not divide a side of 32"),
         ({"factor": 32}, "factor 32"),
+        ({"begin_with": "noise"}, "Targets cannot begin with noise; they can with: restored, face"),
         ({"update": "euler"}, "no update named euler; there are: ddpm"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from unfade.recipes.adapt import AdaptSettings
+    from unfade.recipes.adapt_settings import AdaptSettings
     from unfade.restorers.families import Losses
 
 S = TypeVar("S")
@@ -27,6 +27,10 @@ FreeFrom = Annotated[int | None, typer.Option(help="L: respaced step below which
 Factor = Annotated[int | None, typer.Option(help="N of the low-pass filter, at the prior's size.")]
 Spacing = Annotated[str | None, typer.Option(help="How many of the 1000 steps are kept: 250, 100, ddim50, ...")]
 Update = Annotated[str | None, typer.Option(help="ddpm, ddim or ddim-eta0.5.")]
+BeginWith = Annotated[
+    str | None,
+    typer.Option(help="restored, or face: the prior begins with the face, not the restorer's attempt."),
+]
 Fidelity = Annotated[
     float | None,
     typer.Option(
@@ -96,7 +100,7 @@ def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: 
 
     Raises BadInput for flags of another family of restorers.
     """
-    from unfade.recipes.adapt import settings_for
+    from unfade.recipes.adapt_settings import settings_for
 
     base = settings_for(restorer, prior)
     tuning = changed(base.finetune, loop=changed(base.finetune.loop, seed=seed, **loop), **finetune)

@@ -7,23 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfade.cli import options as o
+from unfade.cli import whole as w
 from unfade.cli.console import failure_lines, finish, progress, sum_line, table
-from unfade.errors import BadInput
 
 if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted
     from unfade.store.runs import Entry
     from unfade.training.loop import History
 
-Photos = Annotated[Path, typer.Argument(help="Folder of degraded photos.")]
+Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
 Faces = Annotated[Path, typer.Argument(help="Folder of aligned, degraded faces.")]
-Aligned = Annotated[bool, typer.Option("--aligned", help="The pictures are face crops already.")]
 
 
 def adapt(
     photos: Photos,
     out: o.Out,
-    aligned: Aligned = False,
+    aligned: w.Aligned = False,
+    which: w.Faces = None,
+    min_face: w.MinFace = None,
+    max_face: w.MaxFace = None,
+    min_score: w.MinScore = None,
+    detector: w.Detector = None,
     restorer: o.Restorer = "small-restorer",
     prior: o.Prior = "small-prior",
     truth: Annotated[Path | None, typer.Option(help="Clean versions, if there are any: scores in the report.")] = None,
@@ -33,6 +37,7 @@ def adapt(
     factor: o.Factor = None,
     spacing: o.Spacing = None,
     update: o.Update = None,
+    begin_with: o.BeginWith = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
@@ -54,25 +59,25 @@ def adapt(
     """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report."""
     from unfade.recipes.adapt import adapt as run
 
-    _need_aligned(aligned)
+    find = w.find_settings(
+        aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
+    )
     bf16 = o.is_bf16(precision)
     settings = o.adapt_settings(
-        restorer,
-        prior,
-        seed,
+        restorer, prior, seed,
         targets={
-            "start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update, "bf16": bf16
+            "start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update,
+            "begin_with": begin_with, "bf16": bf16,
         },
-        loop={
-            "steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16
-        },
+        loop={"steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16},
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
         perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, strength=strength,
     )  # fmt: skip
     done = run(
-        photos, out, settings, real=real, truth=truth, device=o.choose_device(device), progress=progress(quiet=quiet)
-    )
+        photos, out, settings,
+        find=find, real=real, truth=truth, device=o.choose_device(device), progress=progress(quiet=quiet),
+    )  # fmt: skip
     _finish_adapted(done, as_json, quiet)
 
 
@@ -93,23 +98,42 @@ def restore(
     photos: Photos,
     out: o.Out,
     restorer: o.Restorer = "small-restorer",
-    aligned: Aligned = False,
+    aligned: w.Aligned = False,
+    which: w.Faces = None,
+    min_face: w.MinFace = None,
+    max_face: w.MaxFace = None,
+    min_score: w.MinScore = None,
+    detector: w.Detector = None,
     fidelity: o.Fidelity = None,
     strength: o.Strength = 1.0,
+    paste: w.Paste = None,
+    match_colour: w.MatchColour = False,
+    colour: w.Colour = False,
+    format: w.Format = None,
+    quality: w.Quality = None,
+    copy: w.Copy = False,
+    sidecar: w.Sidecar = False,
+    no_provenance: w.NoProvenance = False,
     batch: Annotated[int, typer.Option(help="Faces restored together.")] = 8,
     device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Restore PHOTOS with any restorer, an adapted one too."""
+    """Restore the faces of PHOTOS with any restorer, an adapted one too; the photos keep their names and formats."""
     from unfade.recipes.restore import restore as run
 
-    _need_aligned(aligned)
-    shown = progress(quiet=quiet)
-    where = o.choose_device(device)
-    entries = run(
-        photos, out, restorer, fidelity=fidelity, strength=strength, batch=batch, device=where, progress=shown
+    find = w.find_settings(
+        aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
     )
+    settings = w.photo_settings(
+        aligned, way=paste, match_colour=match_colour, colour=colour, format=format, quality=quality, copy=copy,
+        sidecar=sidecar,
+    )  # fmt: skip
+    entries = run(
+        photos, out, restorer,
+        find=find, settings=settings, provenance=not no_provenance, fidelity=fidelity, strength=strength, batch=batch,
+        device=o.choose_device(device), progress=progress(quiet=quiet),
+    )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)
 
 
@@ -123,6 +147,7 @@ def targets(
     factor: o.Factor = None,
     spacing: o.Spacing = None,
     update: o.Update = None,
+    begin_with: o.BeginWith = None,
     fidelity: o.Fidelity = None,
     batch: Annotated[int | None, typer.Option(help="Faces denoised together.")] = None,
     precision: o.Precision = "float32",
@@ -134,7 +159,7 @@ def targets(
     """Make a pseudo target for each aligned face."""
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
-    from unfade.recipes.adapt import settings_for, weights_key
+    from unfade.recipes.adapt_settings import settings_for, weights_key
     from unfade.restorers.load import load_restorer
     from unfade.stages.restore import choices
     from unfade.stages.targets import make_targets
@@ -145,8 +170,8 @@ def targets(
     network, model = load_restorer(restorer, fidelity=fidelity, device=where), load_prior(prior, device=where)
     settings = o.changed(
         settings_for(restorer, prior).targets,
-        start=start, free_from=free_from, factor=factor, spacing=spacing, update=update, batch=batch,
-        bf16=o.is_bf16(precision), seed=seed,
+        start=start, free_from=free_from, factor=factor, spacing=spacing, update=update,
+        begin_with=begin_with, batch=batch, bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
     key = weights_key(restorer, prior)
     identity = {"targets": settings.identity(), **key, **choices(network)}
@@ -186,7 +211,7 @@ def finetune(
     """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
-    from unfade.recipes.adapt import finetune_to_file
+    from unfade.recipes.tuning import finetune_to_file
     from unfade.restorers.load import load_restorer
     from unfade.stages.finetune import pairs_of
 
@@ -241,11 +266,6 @@ def evaluate(
         table([{"metric": name, **asdict(mean)} for name, mean in scores.summary.items()])
     failures = failure_lines(scores.failed)
     finish(scores.as_dict(), as_json=as_json, quiet=quiet, lines=failures, failed=len(failures))
-
-
-def _need_aligned(aligned: bool) -> None:
-    if not aligned:
-        raise BadInput("Whole photos are not cropped yet: give square face crops in FFHQ framing and say --aligned.")
 
 
 def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:

@@ -4,30 +4,19 @@ Inside the library an image is a float32 tensor (3, H, W) or (B, 3, H, W), RGB, 
 """
 
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput, UnreadableImage
+from unfade.errors import BadInput
+from unfade.images.opening import mode_name, opened, upright
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error)  # as Pillow says it
-TURNS = {  # EXIF orientation: what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -56,15 +45,8 @@ def read_picture(path: Path) -> Picture:
 
     Raises UnreadableImage, its message starting with the path.
     """
-    try:
-        with path.open("rb") as file, Image.open(file) as image:  # by path, Pillow maps and so garbles a turned TIFF
-            _refuse_animation(path, image)
-            image.load()
-            return _to_picture(image)
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{path} has too many pixels; make it smaller first ({error}).") from error
-    except DAMAGED as error:
-        raise UnreadableImage(_what_is_wrong(path, error)) from error
+    with opened(path) as image:
+        return _to_picture(image)
 
 
 def read_image(path: Path) -> Tensor:
@@ -95,26 +77,9 @@ def from_bytes(levels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(levels)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
 
 
-def _what_is_wrong(path: Path, error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno:  # the system's; Pillow's own have no number
-        return f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
-    size = path.stat().st_size
-    if not size:
-        return f"{path} is empty; get the file again from its source."
-    if isinstance(error, UnidentifiedImageError):
-        return f"{path} is not a picture that can be read; convert it to PNG or JPEG."
-    return f"{path} is damaged or cut off ({size:,} bytes: {error}); get the file again from its source."
-
-
-def _refuse_animation(path: Path, image: Image.Image) -> None:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format in ("GIF", "WEBP", "PNG"):  # several pages of a TIFF or MPO are not a film
-        raise UnreadableImage(f"{path} is an animation of {frames} frames; save the frame you want as a PNG.")
-
-
 def _to_picture(image: Image.Image) -> Picture:
     notes: list[str] = []
-    image = _upright(image)  # first: what follows does not keep the EXIF
+    image = upright(image)  # first: what follows does not keep the EXIF
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         image = _from_16_bit(image)
         notes.append("16 bits brought to 8")
@@ -122,15 +87,9 @@ def _to_picture(image: Image.Image) -> Picture:
         image = _over_white(image)
         notes.append("transparency laid over white")
     if image.mode != "RGB":
-        notes.append(f"{_mode_name(image.mode)} converted to RGB")
+        notes.append(f"{mode_name(image.mode)} converted to RGB")
         image = image.convert("RGB")
     return Picture(from_bytes(np.asarray(image)), tuple(notes))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    return image if turn is None else image.transpose(turn)
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
@@ -141,7 +100,3 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 def _over_white(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
-def _mode_name(mode: str) -> str:
-    return {"L": "grey", "1": "black and white", "P": "palette"}.get(mode, mode)

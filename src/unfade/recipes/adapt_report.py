@@ -14,7 +14,7 @@ from unfade.training.loop import History
 
 SHOWN = 300  # faces on the page: about 15 MB at 128 px
 
-COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets", "adapted": "restored"}
+COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets"}  # folders of the run
 
 CURVES = {
     "l1": "L1 loss",
@@ -29,42 +29,47 @@ CURVES = {
 
 def report_of(
     run: Path,
-    photos: list[Entry],
+    faces: list[Entry],
+    counts: Counts,
     failures: list[tuple[str, str]],
     history: History,
     settings: Mapping[str, object],
     *,
+    restored: str,
     truth: Mapping[str, Path],
     distance: Callable[[Tensor, Tensor], Tensor],
 ) -> Report:
-    """The page of a run. `truth` maps stems to clean versions, where there are any."""
-    done = [entry for entry in photos if entry.status == "done"]
-    counts = Counts.of(photos)
+    """The page of a run: its faces, and the counts of its photos.
+
+    `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any.
+    """
+    done = [entry for entry in faces if entry.status == "done"]
+    columns = {**COLUMNS, "adapted": restored}
     return Report(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(done)),
         counts=counts.as_dict(),
-        scores=_scores(run, done, truth, distance),
+        scores=_scores(run, columns, done, truth, distance),
         curves=[Curve(title, points) for name, title in CURVES.items() if (points := history.curve(name))],
         settings=settings,
         failures=failures,
-        faces=[_face(run, entry, truth) for entry in done[:SHOWN]],
+        faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
         warnings=_warnings(done),
     )
 
 
-def _summary(counts: Counts, done: int) -> str:
-    return f"{counts.found} photos found, {done} restored by a restorer adapted to them."
+def _summary(counts: Counts, faces: int) -> str:
+    return f"{counts.found} photos found, {counts.done} restored, with {faces} faces, by a restorer adapted to them."
 
 
 def _warnings(done: list[Entry]) -> list[str]:
-    few = [f"Only {len(done)} photos: an adapted restorer may be worse than the pre-trained one below about 20."]
+    few = [f"Only {len(done)} faces: an adapted restorer may be worse than the pre-trained one below about 20."]
     more = [f"The page shows the first {SHOWN} of {len(done)} faces; the folder restored/ holds all."]
     return (few if len(done) < 20 else []) + (more if len(done) > SHOWN else [])
 
 
-def _face(run: Path, entry: Entry, truth: Mapping[str, Path]) -> Face:
-    paths = {column: run / folder / entry.output for column, folder in COLUMNS.items()}
+def _face(run: Path, columns: Mapping[str, str], entry: Entry, truth: Mapping[str, Path]) -> Face:
+    paths = {column: run / folder / entry.output for column, folder in columns.items()}
     stem = Path(entry.output).stem
     if stem in truth:
         paths["truth"] = truth[stem]
@@ -73,13 +78,17 @@ def _face(run: Path, entry: Entry, truth: Mapping[str, Path]) -> Face:
 
 
 def _scores(
-    run: Path, done: list[Entry], truth: Mapping[str, Path], distance: Callable[[Tensor, Tensor], Tensor]
+    run: Path,
+    columns: Mapping[str, str],
+    done: list[Entry],
+    truth: Mapping[str, Path],
+    distance: Callable[[Tensor, Tensor], Tensor],
 ) -> list[dict[str, object]]:
     """Mean scores against the truth, of the faces that have one of the same size."""
     metrics = {"psnr": psnr, "ssim": ssim, "feature_distance": distance}
     rows: list[dict[str, object]] = []
     for column in ("input", "pre-trained", "target", "adapted"):
-        pairs = [(run / COLUMNS[column] / e.output, truth.get(Path(e.output).stem)) for e in done]
+        pairs = [(run / columns[column] / e.output, truth.get(Path(e.output).stem)) for e in done]
         images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if b and a.exists()]
         if not images:
             continue

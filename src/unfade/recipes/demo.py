@@ -14,25 +14,21 @@ from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
 from unfade.images.files import encode, list_images, read_image
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt import SMALL_ADAPT, Adapted, AdaptSettings, adapt
+from unfade.recipes.adapt import Adapted, adapt
+from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
 from unfade.recipes.evaluate import score_folder
 from unfade.recipes.restore import restore
 from unfade.report.page import Face, render
 
 SAMPLES = Path(str(files("unfade") / "samples"))
 
-# A few minutes on two cores: the same noise levels as the paper's (K = 600, L = 360), in 60 steps instead of 150.
 # Few steps of the optimiser, because of 40 photos more of them learn what is wrong with the targets, too.
-DEMO = replace(
-    SMALL_ADAPT,
-    targets=replace(SMALL_ADAPT.targets, spacing="100", start=60, free_from=36),
-    finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=70)),
-)
+DEMO = replace(SMALL_ADAPT, finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=70)))
 
 # The shortest run that still does everything: few steps of the prior, few of the optimiser.
 QUICK = replace(
     DEMO,
-    targets=replace(DEMO.targets, spacing="50", start=30, free_from=18),
+    targets=replace(DEMO.targets, spacing="25", start=15, free_from=9),
     finetune=replace(DEMO.finetune, loop=replace(DEMO.finetune.loop, steps=40)),
 )
 
@@ -54,12 +50,12 @@ class DemoResult:
 def demo(out: Path, settings: AdaptSettings = DEMO, *, device: str = "cpu", progress: Progress = silent) -> DemoResult:
     """Adapt the built-in restorer to the sample photos and score it on the held-out ones."""
     photos = SAMPLES / "photos"
-    run = adapt(photos, out, settings, truth=SAMPLES / "truth", device=device, progress=progress)
+    run = adapt(photos, out, settings, find=None, truth=SAMPLES / "truth", device=device, progress=progress)
     distance = PriorFeatures(load_prior(settings.prior).unet)
     scores = {}
     for name, restorer in {"pre-trained": settings.restorer, "adapted": str(run.restorer)}.items():
         results = out / "held_out" / name
-        restore(SAMPLES / "held_out_photos", results, restorer, device=device)
+        restore(SAMPLES / "held_out_photos", results, restorer, find=None, device=device)
         scores[name] = _scores(results, distance)
     _write_report(run, out, scores)
     return DemoResult(

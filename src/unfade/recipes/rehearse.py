@@ -19,9 +19,11 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import encode, read_image
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt import SMALL_ADAPT, Adapted, AdaptSettings, adapt, finetune_to_file, weights_key
+from unfade.recipes.adapt import Adapted, adapt
+from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
 from unfade.recipes.evaluate import score_folder
 from unfade.recipes.gap import Estimate, Row, Space, estimates, features_of, shares
+from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Face, Report, render
 from unfade.restorers.load import head_of, load_restorer
 from unfade.stages.align import take_aligned
@@ -93,7 +95,7 @@ def rehearse(
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
     journal = open_run(out, {"rehearse": identity, **key}, about={"faces": str(faces)}, inputs=[faces])
     failures = _prepare(split(found, settings), out, degradation, settings, journal, progress)
-    run = adapt(out / "photos" / "learn", out / "adapted", settings.adapt, device=device, progress=progress)
+    run = adapt(out / "photos" / "learn", out / "adapted", settings.adapt, find=None, device=device, progress=progress)
     upper = _supervise(out, settings.adapt, device, progress)
     restorers: dict[str, str | Path] = {
         "pre-trained": settings.adapt.restorer,

@@ -12,6 +12,7 @@ from unfade.errors import BadInput, DiskFull, UnfadeError
 from unfade.images.files import read_picture, write_png
 from unfade.images.filters import fit_square
 from unfade.progress import Advance, Progress, silent
+from unfade.stages.claims import check_unclaimed, is_strange, strange
 from unfade.store.runs import Entry, Journal
 from unfade.store.seeds import seed_for
 
@@ -96,12 +97,10 @@ def _opened(
 
 def _open(stage: Stage, path: Path, out: Path, journal: Journal, taken: dict[str, str]) -> Item | None:
     target = out / f"{path.stem}.png"
-    if target.name in taken:
-        raise BadInput(f"{path} would get the same name as {taken[target.name]}, {target.name}; rename one of the two.")
+    check_unclaimed(path, target.name, taken)
     before = journal.entry(stage.name, path.name)
-    if target.exists() and (before is None or before.output != target.name):
-        reason = f"{target} is there already and was not made from {path} by this run; move it or name another folder."
-        journal.record(Entry(stage.name, path.name, "skipped", reason=reason))
+    if is_strange(target, target.name, before):
+        journal.record(strange(stage.name, path.name, path, target))
         return None
     item = _load_or_withdraw(stage, path, target)
     taken[target.name] = path.name

@@ -31,13 +31,16 @@ class TargetSettings:
         16  # N of the low-pass filter, in pixels of the prior's images; 8 keeps more of the restorer's structure
     )
     update: str = "ddpm"  # a name in UPDATES
+    begin_with: str = "restored"  # what is noised: "restored", or "face", without the restorer's first attempt
     batch: int = 4  # faces denoised together
     bf16: bool = False  # run the prior and the restorer in bfloat16; everything else stays float32
     seed: int = 0
 
     def identity(self) -> dict[str, object]:
         """What a target depends on: everything but the company it is made in."""
-        return {name: value for name, value in asdict(self).items() if name != "batch"}
+        values = asdict(self)
+        unmade = {"begin_with": "restored"}  # not mentioned, so that runs begun before there was a choice go on
+        return {k: v for k, v in values.items() if k != "batch" and (k not in unmade or v != unmade[k])}
 
     def check(self, size: int) -> None:
         """Raises BadInput, naming the setting, for settings that a prior of this size cannot follow."""
@@ -51,6 +54,8 @@ class TargetSettings:
             raise BadInput(f"The factor {self.factor} does not divide a side of {size} into 2 pixels or more.")
         if self.update not in UPDATES:
             raise BadInput(f"There is no update named {self.update}; there are: {', '.join(UPDATES)}.")
+        if self.begin_with not in BEGINNINGS:
+            raise BadInput(f"Targets cannot begin with {self.begin_with}; they can with: {', '.join(BEGINNINGS)}.")
 
     def for_size(self, size: int) -> "TargetSettings":
         """The same filter on images of another size: N is meant for 512 px."""
@@ -98,10 +103,16 @@ def pseudo_target(
     """Algorithm 1: (B, 3, S, S) faces to targets of the prior's size, all in [-1, 1]."""
     device = _device(prior)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-        restored = _at_size(restorer(face.to(device)).float().clamp(-1, 1), prior.size)
-        guidance: Guidance = LowFrequency(restored, settings.start, settings.free_from, settings.factor)
-        target = sample(prior, guidance, noise, restored, update=UPDATES[settings.update], after_step=after_step)
+        first = _at_size(BEGINNINGS[settings.begin_with](restorer, face.to(device)), prior.size)
+        guidance: Guidance = LowFrequency(first, settings.start, settings.free_from, settings.factor)
+        target = sample(prior, guidance, noise, first, update=UPDATES[settings.update], after_step=after_step)
     return target.clamp(-1, 1)
+
+
+BEGINNINGS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "restored": lambda restorer, face: restorer(face).float().clamp(-1, 1),
+    "face": lambda restorer, face: face,
+}
 
 
 def _at_size(image: Tensor, size: int) -> Tensor:

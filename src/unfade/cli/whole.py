@@ -1,0 +1,85 @@
+"""Flags about whole photos: which faces are found, and how results are written."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unfade.errors import BadInput
+
+if TYPE_CHECKING:
+    from unfade.recipes.sources import FindSettings
+    from unfade.stages.restore_photos import PhotoSettings
+
+Aligned = Annotated[bool, typer.Option("--aligned", help="The pictures are square face crops in FFHQ's framing.")]
+Faces = Annotated[
+    str | None, typer.Option("--faces", help="all, largest, or numbers like 0,2 from left to right. Default: all.")
+]
+MinFace = Annotated[float | None, typer.Option(help="Width of the smallest face that is taken, px.")]
+MaxFace = Annotated[float | None, typer.Option(help="Width of the largest face that is taken, px.")]
+MinScore = Annotated[float | None, typer.Option(help="How sure the detector must be, 0.3..1. Default: 0.6.")]
+Detector = Annotated[str | None, typer.Option(help="yunet (default), retinaface-mobilenet, ... or a file.")]
+Paste = Annotated[
+    str | None,
+    typer.Option(
+        help="change (default): what the restorer changed is added, finer detail of the photo stays; "
+        "face: the restored face replaces it; published: as facexlib and CodeFormer do."
+    ),
+]
+MatchColour = Annotated[
+    bool, typer.Option("--match-colour", help="Match the colours of each face to the photo around it.")
+]
+Colour = Annotated[bool, typer.Option("--colour", help="Faces of grey and sepia photos may come out in colour.")]
+Format = Annotated[str | None, typer.Option(help="png, jpeg, webp, tiff, bmp or avif. Default: the photo's own.")]
+Quality = Annotated[int | None, typer.Option(help="1..100, of lossy formats. Default: that of the photo.")]
+Copy = Annotated[bool, typer.Option("--copy", help="Copy photos without a face.")]
+Sidecar = Annotated[bool, typer.Option("--sidecar", help="Write a JSON file beside each result: boxes, landmarks, ...")]
+NoProvenance = Annotated[
+    bool, typer.Option("--no-provenance", help="Do not write into the result's metadata what made it.")
+]
+
+
+def find_settings(aligned: bool, **given: Any) -> "FindSettings | None":
+    """What the flags say of finding faces; None for aligned ones.
+
+    `given` has which, min_face, max_face, min_score and detector; None where a flag was not used. Raises BadInput for
+    flags that aligned faces have no use for.
+    """
+    from unfade.cli.options import changed
+    from unfade.recipes.sources import FindSettings
+    from unfade.stages.photos import Choice
+
+    if aligned:
+        _unused(given)
+        return None
+    usual = FindSettings()
+    numbers = {name: given[name] for name in ("min_face", "max_face", "min_score")}
+    choice = None if given["which"] is None else Choice(given["which"])
+    return changed(usual, detector=given["detector"], detect=changed(usual.detect, **numbers), choice=choice)
+
+
+def photo_settings(aligned: bool, **given: Any) -> "PhotoSettings":
+    """What the flags say of pasting and writing. Raises BadInput for flags that aligned faces have no use for.
+
+    `given` has way, match_colour, colour, format, quality, copy and sidecar.
+    """
+    from unfade.cli.options import changed
+    from unfade.stages.restore_photos import PhotoSettings
+
+    if aligned:
+        _unused(given)
+    usual = PhotoSettings()
+    ring = "ring" if given["match_colour"] else None
+    return changed(
+        usual,
+        paste=changed(usual.paste, way=given["way"], colour=ring),
+        colour=given["colour"], kind=given["format"], quality=given["quality"], copy=given["copy"],
+        sidecar=given["sidecar"],
+    )  # fmt: skip
+
+
+def _unused(given: dict[str, Any]) -> None:
+    names = {"which": "faces", "way": "paste"}
+    for name, value in given.items():
+        if value not in (None, False):
+            flag = names.get(name, name).replace("_", "-")
+            raise BadInput(f"--{flag} is about whole photos, and --aligned says that these are faces: leave one out.")

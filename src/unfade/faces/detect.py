@@ -1,0 +1,192 @@
+"""Faces of any size in photos of any size: the detector looks at versions of the photo, each a third of the next.
+
+A detector finds faces from about 20 to 400 px. The version of 1,600 px is always searched, and those that are a third
+and a ninth of it, for the large faces; only where smaller faces are asked for, finer versions too, in tiles.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unfade.errors import BadInput
+from unfade.faces.align import TEMPLATE_SIZE, scale_of, to_template
+from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, load_detector
+from unfade.images.photo import Photo, Window
+from unfade.nets.retinaface import suppress
+
+__all__ = ["DetectSettings", "Detector", "Face", "find_faces", "is_plausible", "load_detector"]
+
+SMALLEST = 16.0  # px, width of a box: a face of less is a guess altogether
+STEP = 3  # from one version of the photo to the next
+RESOLVED = 20.0  # px, width of a box in the version where a face of the smallest size asked for is looked for
+BEST = 220.0  # px, width of a box whose landmarks are trusted most; at 500 px YuNet's boxes are too small already
+COARSEST = 240  # px, longer side: nothing is gained below it
+TILE, LAP = 1280, 192  # px, side of a tile of a finer version, and what two neighbours share
+ENLARGED = 2.0  # at most, for the smallest faces
+
+
+@dataclass(frozen=True)
+class DetectSettings:
+    """Which faces are found."""
+
+    min_score: float = 0.6  # probability, YuNet's own; CodeFormer takes 0.8 with RetinaFace, facexlib 0.97
+    min_face: float = 0  # px, width of the box; 0: all that a version of `side` px shows, from SMALLEST on
+    max_face: float = 0  # px, width of the box; 0: any
+    side: int = 1600  # px, longer side of the version that is always searched
+    overlap: float = 0.4  # intersection over union above which two boxes are one face
+
+    def __post_init__(self) -> None:
+        if not LEAST_SCORE <= self.min_score <= 1:
+            raise BadInput(f"The least score of a face lies between {LEAST_SCORE} and 1, but is {self.min_score}.")
+        if self.min_face < 0 or self.max_face < 0 or 0 < self.max_face < self.min_face:
+            raise BadInput(f"Faces from {self.min_face} to {self.max_face} px cannot be; min-face is the smaller one.")
+
+    @property
+    def smallest(self) -> float:
+        """Px, width of the smallest box that counts."""
+        return self.min_face or SMALLEST
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of the photo as the detector gets it."""
+
+    pixels: Tensor  # (3, h, w) in [-1, 1]
+    window: Window = (0, 0, 0, 0)  # the part of the photo, px; (0, 0, 0, 0): all of it
+    scale: tuple[float, float] = (1.0, 1.0)  # px of the view per px of the photo, across and down
+    inner: tuple[bool, bool, bool, bool] = (False,) * 4  # the photo goes on at the left, top, right, bottom
+
+
+def find_faces(photo: Photo, detector: Detector, settings: DetectSettings | None = None) -> list[Face]:
+    """The faces of a photo, from left to right, then from top to bottom.
+
+    A face that several versions show is taken from the one that shows it best. Faces whose landmarks cannot be those
+    of a face are left out, as are those that are too small or too large.
+    """
+    settings = settings or DetectSettings()
+    found = [seen for view in _views(photo, settings) for seen in _seen(view, detector, settings)]
+    faces = [face for face in _once(found, settings.overlap) if _wanted(face, settings) and is_plausible(face)]
+    return sorted(faces, key=lambda face: (face.box, face.score))
+
+
+def is_plausible(face: Face) -> bool:
+    """Whether the landmarks can belong to the box, and a similarity takes them to the template at a fitting size."""
+    left, top, right, bottom = face.box
+    side = max(right - left, bottom - top)
+    inside = (face.points > (left - side / 2, top - side / 2)) & (face.points < (right + side / 2, bottom + side / 2))
+    if not (side > 0 and inside.all()):
+        return False
+    try:
+        covered = TEMPLATE_SIZE / scale_of(to_template(face.points, TEMPLATE_SIZE))
+    except BadInput:
+        return False
+    return 0.6 < covered / side < 4  # 1.4 for a face that looks into the camera
+
+
+# --- the versions of the photo
+
+
+def _views(photo: Photo, settings: DetectSettings) -> Iterator[View]:
+    yield from _coarser(photo.shrunk(settings.side), photo)
+    longest = max(photo.height, photo.width)
+    scale = min(ENLARGED, RESOLVED / settings.min_face) if settings.min_face else 0.0
+    while scale * longest > 1.05 * min(longest, settings.side):
+        yield from _tiles(photo, scale)
+        scale /= STEP
+
+
+def _coarser(pixels: Tensor, photo: Photo) -> Iterator[View]:
+    """The whole photo as it was shrunk, then smaller and smaller."""
+    height, width = pixels.shape[-2:]
+    times = 1
+    while True:
+        yield View(pixels, scale=(width / photo.width / times, height / photo.height / times))
+        if max(pixels.shape[-2:]) <= COARSEST:
+            return
+        pixels = F.avg_pool2d(pixels[None], STEP, ceil_mode=True, count_include_pad=False)[0]
+        times *= STEP
+
+
+def _tiles(photo: Photo, scale: float) -> Iterator[View]:
+    for left, right in _cuts(photo.width, scale):
+        for top, bottom in _cuts(photo.height, scale):
+            width, height = (max(1, round(scale * length)) for length in (right - left, bottom - top))
+            window = left, top, right, bottom
+            yield View(
+                photo.resampled(window, height, width),
+                window,
+                (width / (right - left), height / (bottom - top)),
+                (left > 0, top > 0, right < photo.width, bottom < photo.height),
+            )
+
+
+def _cuts(length: int, scale: float) -> list[tuple[int, int]]:
+    """Equal parts of a side that share what a tile shares with its neighbour, in px of the photo."""
+    tile, lap = TILE / scale, LAP / scale
+    count = max(1, math.ceil((length - lap) / (tile - lap)))
+    part = (length - lap) / count + lap if count > 1 else length
+    starts = [k * (part - lap) for k in range(count)]
+    return [(int(start), min(length, math.ceil(start + part))) for start in starts]
+
+
+# --- from the views to the photo
+
+
+def _seen(view: View, detector: Detector, settings: DetectSettings) -> list[tuple[float, Face]]:
+    """What the detector finds in a view, in px of the photo, each with how far it is to be trusted."""
+    faces = [face for face in detector(view.pixels) if face.score >= settings.min_score and face.width > 0]
+    whole = (face for face in faces if not _is_cut(face, view))
+    return [(face.score - abs(math.log(face.width / BEST)), _in_photo(face, view)) for face in whole]
+
+
+def _is_cut(face: Face, view: View) -> bool:
+    """Whether it reaches where the view ends and the photo goes on; a neighbour or a coarser version shows it whole."""
+    (left, top, right, bottom), (height, width) = face.box, view.pixels.shape[-2:]
+    margin = 0.1 * face.width
+    beyond = left < margin, top < margin, right > width - margin, bottom > height - margin
+    return any(out and goes_on for out, goes_on in zip(beyond, view.inner, strict=True))
+
+
+def _in_photo(face: Face, view: View) -> Face:
+    scale, start = np.array(view.scale), np.array(view.window[:2])
+    corners = (np.array(face.box).reshape(2, 2) + 0.5) / scale - 0.5 + start
+    left, top, right, bottom = corners.ravel().tolist()
+    return Face((left, top, right, bottom), (face.points + 0.5) / scale - 0.5 + start, face.score)
+
+
+def _once(found: list[tuple[float, Face]], overlap: float) -> list[Face]:
+    """Each face once, as the best view has it, without the parts of faces that were taken for faces."""
+    if not found:
+        return []
+    trust, faces = zip(*sorted(found, key=lambda seen: (seen[1].box, seen[1].score)), strict=True)
+    boxes = torch.tensor([face.box for face in faces], dtype=torch.float64)
+    kept = suppress(boxes, torch.tensor(trust, dtype=torch.float64), overlap=overlap).tolist()
+    return _without_parts([faces[k] for k in kept])
+
+
+def _without_parts(faces: list[Face]) -> list[Face]:
+    return [face for face in faces if not any(_is_part(face, other) for other in faces)]
+
+
+def _is_part(face: Face, other: Face) -> bool:
+    """Whether it lies inside a face that is more probable."""
+    if other.score <= face.score or _area(other.box) <= _area(face.box):
+        return False
+    return _common(face.box, other.box) > 0.8 * _area(face.box)
+
+
+def _common(a: Box, b: Box) -> float:
+    return _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def _wanted(face: Face, settings: DetectSettings) -> bool:
+    return settings.smallest <= face.width <= (settings.max_face or math.inf)

@@ -1,0 +1,138 @@
+"""The detectors behind one function: YuNet, which OpenCV runs, and RetinaFace."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unfade.errors import BadCheckpoint
+from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig, find_faces
+from unfade.store.checkpoints import load_state, read_weights
+from unfade.store.foreign import read_foreign, without_prefix
+from unfade.store.zoo import find_weights
+
+Box = tuple[float, float, float, float]
+
+LEAST_SCORE = 0.3  # detectors tell of nothing less probable
+OVERLAP = 0.3  # intersection over union above which YuNet's less probable box is dropped
+MOST = 5000  # candidates that YuNet keeps before that
+PUBLISHED = {"body.stage1.0.0.weight": MOBILENET025, "body.layer1.0.conv1.weight": RESNET50}  # by a key only it has
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in a photo. Positions are in px of the photo; a whole number is the centre of a pixel."""
+
+    box: Box  # left, top, right, bottom; may reach beyond the photo
+    points: NDArray[np.float64]  # (5, 2): left eye, right eye, nose, left and right corner of the mouth
+    score: float  # probability
+
+    @property
+    def width(self) -> float:
+        """Of the box, px."""
+        return self.box[2] - self.box[0]
+
+    @property
+    def height(self) -> float:
+        """Of the box, px."""
+        return self.box[3] - self.box[1]
+
+
+Detector = Callable[[Tensor], list[Face]]  # from a photo (3, H, W) in [-1, 1]
+
+
+def load_detector(name: str | Path = "yunet", *, device: torch.device | str = "cpu") -> Detector:
+    """A detector from a name of the table or a file: .onnx is YuNet, .pth and .safetensors are RetinaFace.
+
+    YuNet runs on the CPU whatever the device. Several threads may call the same detector. Raises UnknownModel, which
+    says how to get it, or BadCheckpoint for a file that is damaged or another network.
+    """
+    path = find_weights(name, "detector")
+    if path.suffix == ".onnx":
+        return YuNet(path)
+    return RetinaFaceDetector(READERS.get(path.suffix, _read_published)(path).eval().to(device))
+
+
+class YuNet:
+    """Wu et al., "YuNet: A Tiny Millisecond-level Face Detector" (2023), from OpenCV's zoo."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with _quiet():
+                self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), LEAST_SCORE, OVERLAP, MOST)
+        except cv2.error as error:
+            raise BadCheckpoint(f"{path} is no YuNet that OpenCV can read ({error.err}); fetch it again.") from error
+        self._one_at_a_time = threading.Lock()  # the size of the picture is part of the network's state
+
+    def __call__(self, photo: Tensor) -> list[Face]:
+        levels = photo.float().mul(127.5).add_(128).clamp_(0, 255).byte()  # rounded
+        bgr = np.ascontiguousarray(levels.flip(0).permute(1, 2, 0).cpu().numpy())
+        with self._one_at_a_time:
+            self._net.setInputSize((bgr.shape[1], bgr.shape[0]))
+            rows = self._net.detect(bgr)[1]
+        return [_face_of(row) for row in ([] if rows is None else rows)]
+
+
+class RetinaFaceDetector:
+    """Deng et al. (2020), see nets/retinaface.py."""
+
+    def __init__(self, net: RetinaFace) -> None:
+        self._net = net
+
+    def __call__(self, photo: Tensor) -> list[Face]:
+        device = next(self._net.parameters()).device
+        (faces,) = find_faces(self._net, photo[None].to(device), settings=DetectionSettings(min_score=LEAST_SCORE))
+        rows = zip(faces.boxes.tolist(), faces.points.double().cpu().numpy(), faces.scores.tolist(), strict=True)
+        return [Face((box[0], box[1], box[2], box[3]), points, score) for box, points, score in rows]
+
+
+def _face_of(row: Any) -> Face:
+    """From YuNet's left, top, width, height, five points and score."""
+    left, top, width, height = row[:4].tolist()
+    return Face((left, top, left + width, top + height), row[4:14].reshape(5, 2).astype(np.float64), float(row[14]))
+
+
+def _read_own(path: Path) -> RetinaFace:
+    weights = read_weights(path)
+    if not weights.architecture.startswith("retinaface"):
+        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a detector; name another model.")
+    try:
+        config = {**weights.config, "anchors": tuple(tuple(pair) for pair in weights.config["anchors"])}
+        net = RetinaFace(RetinaFaceConfig(**config))
+    except (TypeError, ValueError, KeyError) as error:
+        reason = f"{path} describes a {weights.architecture} that cannot be built ({error})"
+        raise BadCheckpoint(f"{reason}; import it again with this version.") from error
+    load_state(net, without_prefix(weights.state), path)
+    return net
+
+
+def _read_published(path: Path) -> RetinaFace:
+    state = read_foreign(path)
+    configs = [config for key, config in PUBLISHED.items() if key in state]
+    if not configs:
+        raise BadCheckpoint(f"{path} is no RetinaFace that was published; give the file of another detector.")
+    net = RetinaFace(configs[0])
+    load_state(net, state, path)
+    return net
+
+
+READERS: dict[str, Callable[[Path], RetinaFace]] = {".safetensors": _read_own}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without OpenCV 5's remark about the engine that it chose."""
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(before)

@@ -1,0 +1,263 @@
+"""From a restored face back into its photo: under a feathered mask, inside the face's square only."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unfade.errors import BadInput
+from unfade.faces.align import Matrix, antialiased, bounds, inverse, onto, scale_of, to_array, to_tensor
+from unfade.images.photo import Photo, Window
+from unfade.nets.parsenet import BACKGROUND, ParseNet
+
+STRIP = 2**20  # px that are worked on at a time: 12 MB in each of the tensors, whatever the size of the face
+PARSED = 512  # px, side of the faces that the published ParseNet learned on
+
+
+@dataclass(frozen=True)
+class PasteSettings:
+    """How a restored face goes back. `paste` says what the ways are."""
+
+    way: str = "change"  # a name in WAYS
+    feather: float = 0.15  # of the square's side: how far inside its border the mask reaches 1 (ways change and face)
+    colour: str = "none"  # a name in COLOURS
+    upscale: int = 1  # how much the photo has been enlarged; only the published way has to know
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("way", self.way, WAYS), ("colour", self.colour, COLOURS)):
+            if value not in known:
+                raise BadInput(f"A {name} of pasting is one of {', '.join(known)}, not {value}.")
+        if not 0 < self.feather <= 0.5:
+            raise BadInput(f"The feather lies between 0 and 0.5 of the face's side, but is {self.feather}.")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One face on its way back."""
+
+    crop: Tensor  # (3, S, S) in [-1, 1], what the network got
+    restored: Tensor  # (3, R, R) in [-1, 1], what it gave
+    matrix: Matrix  # photo -> crop
+    mask: Tensor | None  # (1, M, M) in 0..1
+    others: Sequence[Matrix]  # those of the other faces of the photo
+
+    @property
+    def size(self) -> int:
+        """Side of the crop, px."""
+        return int(self.crop.shape[-1])
+
+
+def paste(
+    photo: Photo,
+    crop: Tensor,
+    restored: Tensor,
+    matrix: Matrix,
+    settings: PasteSettings | None = None,
+    *,
+    mask: Tensor | None = None,
+    others: Sequence[Matrix] = (),
+) -> None:
+    """Put a restored face into its photo, in place; what lies outside its square stays bit for bit.
+
+    `crop` (3, S, S) is what the network got and `restored` (3, R, R) what it gave, both in [-1, 1]; `matrix` takes the
+    photo to the crop (`align.scaled` for a photo that has been enlarged since). `mask`, (1, M, M) in 0..1 over the
+    same square, says where the face is (`parsing_mask`). `others` are the matrices of the other faces of the photo, of
+    the same S: where squares overlap, each face has the larger share the nearer its centre is, and all shares together
+    are at most 1. All faces of a photo are cropped before the first is pasted.
+
+    Ways: "change" adds what the network changed, so that a network that changes nothing gives the photo back exactly,
+    and detail finer than the network's pixels stays; "face" puts the restored face in the photo's place; "published"
+    does so as facexlib and CodeFormer do, half a pixel off where the photo was enlarged and a pixel or two
+    beyond the square. Raises BadInput for faces that are not square.
+    """
+    settings = settings or PasteSettings()
+    _check(crop, restored, mask)
+    matched = COLOURS[settings.colour](restored, _fitted(crop, restored.shape[-1]), settings.feather)
+    WAYS[settings.way](photo, Patch(crop, matched, matrix, mask, others), settings)
+
+
+@torch.no_grad()
+def parsing_mask(parsenet: ParseNet, face: Tensor) -> Tensor:
+    """Where a face (3, S, S) in [-1, 1] is a face, and not hat, neck, clothes or background: (1, S, S) in 0..1.
+
+    As published for 512 px: blurred twice by a Gaussian of 11 px, and empty within 10 px of the border.
+    """
+    device = next(parsenet.parameters()).device
+    classes = parsenet.parse(_fitted(face.float(), PARSED)[None].to(device))[0].cpu()
+    inside = (~torch.isin(classes, torch.tensor(BACKGROUND))).float().numpy()
+    for _ in range(2):
+        inside = cv2.GaussianBlur(inside, (101, 101), 11)
+    middle = torch.from_numpy(inside)[None, 10:-10, 10:-10]
+    return _fitted(F.pad(middle, (10, 10, 10, 10)), face.shape[-1]).clamp(0, 1)
+
+
+def _check(crop: Tensor, restored: Tensor, mask: Tensor | None) -> None:
+    for image, channels in ((crop, 3), (restored, 3), (mask, 1)):
+        if image is not None and (image.ndim != 3 or len(image) != channels or image.shape[1] != image.shape[2]):
+            raise BadInput(f"A face to paste is ({channels}, S, S), not {tuple(image.shape)}; give one square face.")
+
+
+# --- ours: strip by strip, the mask computed where it is needed
+
+
+def _paste_change(photo: Photo, patch: Patch, settings: PasteSettings) -> None:
+    change = patch.restored - _fitted(patch.crop, patch.restored.shape[-1])
+    _paste_layer(photo, change, patch, settings, lambda before, change, share: before + share * change)
+
+
+def _paste_face(photo: Photo, patch: Patch, settings: PasteSettings) -> None:
+    _paste_layer(photo, patch.restored, patch, settings, torch.lerp)
+
+
+def _paste_layer(
+    photo: Photo,
+    layer: Tensor,
+    patch: Patch,
+    settings: PasteSettings,
+    blend: Callable[[Tensor, Tensor, Tensor], Tensor],  # the photo, the layer, its share -> the photo
+) -> None:
+    for window in _strips(photo, patch):
+        share = _share(window, patch, settings.feather)
+        after = blend(photo.region(window), _laid(layer, window, patch), share)
+        photo.paste(window, after, share > 0)
+
+
+def _strips(photo: Photo, patch: Patch) -> Iterator[Window]:
+    left, top, right, bottom = _window(photo, patch.matrix, patch.size)
+    if left >= right:
+        return
+    rows = max(1, STRIP // (right - left))
+    for row in range(top, bottom, rows):
+        yield left, row, right, min(row + rows, bottom)
+
+
+def _window(photo: Photo, matrix: Matrix, size: int, *, margin: int = 1) -> Window:
+    """The part of the photo with the pixels whose centres lie in the square, and a few around them."""
+    left, top, right, bottom = bounds(matrix, size)
+    first_x, first_y = max(0, floor(left) - margin), max(0, floor(top) - margin)
+    return first_x, first_y, min(photo.width, ceil(right) + margin), min(photo.height, ceil(bottom) + margin)
+
+
+def _laid(layer: Tensor, window: Window, patch: Patch) -> Tensor:
+    """(C, S, S) over the square as the window sees it: (C, h, w), cubic, antialiased where it shrinks."""
+    left, top, right, bottom = window
+    finest = scale_of(onto(patch.matrix, layer.shape[-1] / patch.size))  # px of the layer per px of the photo
+    if finest > 1:
+        layer = antialiased(layer, max(1, ceil(layer.shape[-1] / finest)))
+    there = onto(patch.matrix, layer.shape[-1] / patch.size)
+    there[:, 2] += there[:, :2] @ (left, top)
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    laid = cv2.warpAffine(
+        to_array(layer), there, (right - left, bottom - top), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
+    return to_tensor(laid.reshape(bottom - top, right - left, len(layer)))
+
+
+def _share(window: Window, patch: Patch, feather: float) -> Tensor:
+    """How much of each pixel of the window is this face's: (h, w) in 0..1, and 0 outside of its square."""
+    place = _place(window, patch.matrix, patch.size)
+    share = _feathered(place[0], feather) * _feathered(place[1], feather)
+    if patch.mask is not None:
+        share = share * _laid(patch.mask, window, patch)[0].clamp(0, 1)
+    near = [other for other in patch.others if _meets(window, bounds(other, patch.size))]
+    if not near:
+        return share
+    own = _nearness(place)
+    total = sum((_nearness(_place(window, other, patch.size)) for other in near), own)
+    return share * own / total.clamp_min(1e-30)
+
+
+def _place(window: Window, matrix: Matrix, size: int) -> tuple[Tensor, Tensor]:
+    """Where the pixels of the window lie in the square: two of (h, w), from 0 to 1 inside."""
+    left, top, right, bottom = window
+    x, y = (torch.arange(a, b, dtype=torch.float64) for a, b in ((left, right), (top, bottom)))
+    across, down = (
+        ((row[0] * x)[None] + (row[1] * y + row[2] + 0.5)[:, None]).float() / size for row in matrix.tolist()
+    )
+    return across, down
+
+
+def _feathered(t: Tensor, feather: float) -> Tensor:
+    """0 at the border and outside, 1 from `feather` on, without a kink (smoothstep)."""
+    near = (torch.minimum(t, 1 - t) / feather).clamp_(0, 1)
+    return near * near * (3 - 2 * near)
+
+
+def _nearness(place: tuple[Tensor, Tensor]) -> Tensor:
+    """1 in the middle of the square, 0 at its border and beyond."""
+    across, down = (4 * (t * (1 - t)).clamp_min(0) for t in place)
+    return (across * down) ** 4
+
+
+def _meets(window: Window, other: tuple[float, float, float, float]) -> bool:
+    left, top, right, bottom = window
+    return other[0] < right and other[2] > left and other[1] < bottom and other[3] > top
+
+
+def _fitted(image: Tensor, size: int) -> Tensor:
+    """(C, S, S) -> (C, size, size)."""
+    return image if image.shape[-1] == size else antialiased(image, size)
+
+
+# --- as published
+
+
+def _paste_published(photo: Photo, patch: Patch, settings: PasteSettings) -> None:
+    left, top, right, bottom = window = _window(photo, patch.matrix, patch.size, margin=3)
+    if left >= right or top >= bottom:
+        return
+    back = inverse(onto(patch.matrix, patch.restored.shape[-1] / patch.size))
+    back[:, 2] += (0.5 if settings.upscale > 1 else 0) - np.array([left, top])
+    area = right - left, bottom - top
+    soft = _published_mask(back, patch.restored.shape[-1], area, settings.upscale)
+    if patch.mask is not None:
+        soft = soft * _laid(patch.mask, window, patch)[0].clamp(0, 1)
+    face = to_tensor(cv2.warpAffine(to_array(patch.restored), back, area))
+    photo.paste(window, torch.lerp(photo.region(window), face, soft), soft > 0)
+
+
+def _published_mask(back: Matrix, size: int, area: tuple[int, int], upscale: int) -> Tensor:
+    """(h, w) in 0..1: the square, eroded, and once more by a tenth of its side, then blurred by half as much."""
+    whole = cv2.warpAffine(np.ones((size, size), np.float32), back, area)
+    inner = cv2.erode(whole, np.ones((2 * upscale, 2 * upscale), np.uint8))
+    edge = int(float(inner.sum()) ** 0.5) // 20
+    if edge:
+        inner = cv2.erode(inner, np.ones((2 * edge, 2 * edge), np.uint8))
+    return torch.from_numpy(cv2.GaussianBlur(inner, (2 * edge + 1, 2 * edge + 1), 0))
+
+
+# --- colours
+
+
+def _as_restored(restored: Tensor, crop: Tensor, feather: float) -> Tensor:
+    return restored
+
+
+def _as_ring(restored: Tensor, crop: Tensor, feather: float) -> Tensor:
+    """With the mean and deviation per channel that the photo has in the ring where the mask rises."""
+    size = crop.shape[-1]
+    ramp = _feathered((torch.arange(size, dtype=torch.float32) + 0.5) / size, feather).to(crop)
+    rising = ramp[:, None] * ramp
+    ring = rising * (1 - rising)
+    ours, theirs = _moments(restored, ring), _moments(crop, ring)
+    return (restored - ours[0]) * (theirs[1] / ours[1]).clamp(0.5, 2) + theirs[0]
+
+
+def _moments(image: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and deviation of each channel, (3, 1, 1)."""
+    weights = weights / weights.sum()
+    mean = (image * weights).sum((1, 2), keepdim=True)
+    return mean, ((image - mean) ** 2 * weights).sum((1, 2), keepdim=True).sqrt().clamp_min(1e-3)
+
+
+WAYS: dict[str, Callable[[Photo, Patch, PasteSettings], None]] = {
+    "change": _paste_change,
+    "face": _paste_face,
+    "published": _paste_published,
+}
+COLOURS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {"none": _as_restored, "ring": _as_ring}

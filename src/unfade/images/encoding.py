@@ -1,0 +1,158 @@
+"""Photos back into files: the format, the compression and everything else that the file said stay as they were."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, features
+
+from unfade.errors import BadInput
+from unfade.images.containers import png, tiff
+from unfade.images.photo import Levels, Origin, Photo
+from unfade.images.provenance import Provenance, with_provenance
+
+SUFFIXES_OF = {  # the first is what a new file gets
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "AVIF": (".avif",),
+}
+READ_ONLY = {".gif": ".png", ".ppm": ".png", ".pgm": ".png", ".heic": ".jpg", ".heif": ".jpg"}
+SHORT_NAMES = {"JPG": "JPEG", "TIF": "TIFF"}
+DEEP = ("PNG", "TIFF")  # formats of 16 bits
+GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats of one channel
+CLEAR = ("PNG", "TIFF", "WEBP", "AVIF")  # formats with an alpha channel
+QUALITY = 95  # where nothing is known of what the file had before
+SEGMENT = 65_000  # bytes that a JPEG can hold of EXIF, and of XMP
+TO_8_BITS = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)
+
+
+def suffix_for(path: Path, kind: str | None) -> str:
+    """The suffix of the result of `path`: its own where that fits, else that of the format it is written in.
+
+    `kind` is as for `encode_photo`. Raises BadInput for a format that is not written.
+    """
+    own = path.suffix
+    if kind is None:
+        return READ_ONLY.get(own.lower(), own)
+    suffixes = SUFFIXES_OF[_known(kind)]
+    return own if own.lower() in suffixes else suffixes[0]
+
+
+def encode_photo(
+    photo: Photo, *, kind: str | None = None, quality: int | None = None, provenance: Provenance | None = None
+) -> bytes:
+    """The bytes of a file of the photo with the metadata of its origin.
+
+    `kind` is a format by Pillow's name ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"), its origin's if None. A JPEG
+    that was one gets its own quantisation tables and subsampling again, unless `quality` (1 to 100) is given. A photo
+    whose file had one channel gets one as long as its channels are equal. What is lost in the format, `lost_in`
+    tells. Raises BadInput for a format that is not written.
+    """
+    kind = _known(kind or photo.origin.kind)
+    samples = _samples(photo, kind)
+    xmp = photo.origin.xmp if provenance is None else with_provenance(photo.origin.xmp, provenance)
+    origin = replace(photo.origin, xmp=xmp, icc=_profile(photo.origin.icc, samples))
+    return ENCODERS[kind](samples, origin, quality)
+
+
+def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
+    """What a file of this format cannot hold of the photo, in words."""
+    kind = _known(kind or photo.origin.kind)
+    origin = photo.origin
+    exif, xmp, icc = (("EXIF", origin.exif), ("XMP", origin.xmp), ("colour profile", origin.icc))
+    unheld = {"BMP": (exif, xmp, icc), "JPEG": [part for part in (exif, xmp) if len(part[1]) > SEGMENT]}
+    lost = [f"{name} left out" for name, content in unheld.get(kind, ()) if content]
+    if photo.levels.dtype == np.uint16 and kind not in DEEP:
+        lost.append("16 bits brought to 8")
+    if photo.alpha is not None and kind not in CLEAR:
+        lost.append("transparency laid over white")
+    return tuple(lost)
+
+
+def _known(kind: str) -> str:
+    known = SHORT_NAMES.get(kind.upper(), kind.upper())
+    if known not in SUFFIXES_OF:
+        raise BadInput(f"{kind} is not a format that is written; choose one of {', '.join(SUFFIXES_OF)}.")
+    if known == "AVIF" and not features.check("avif"):
+        raise BadInput("AVIF cannot be written by this Pillow; choose another format or install one built with AVIF.")
+    return known
+
+
+def _samples(photo: Photo, kind: str) -> Levels:
+    """(H, W, C) in the depth and the channels that the format has."""
+    levels, alpha = photo.levels, photo.alpha
+    if levels.dtype == np.uint16 and kind not in DEEP:
+        levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
+    if alpha is not None and kind not in CLEAR:
+        levels, alpha = _over_white(levels, alpha), None
+    if photo.origin.grey and kind in GREY and _is_grey(levels):
+        levels = levels[..., :1]
+    return levels if alpha is None else np.concatenate([levels, alpha[..., None]], axis=-1)
+
+
+def _over_white(levels: Levels, alpha: Levels) -> Levels:
+    most = np.iinfo(levels.dtype).max
+    share = alpha[..., None].astype(np.float32) / most
+    laid: Levels = np.rint(levels * share + most * (1 - share)).astype(levels.dtype)
+    return laid
+
+
+def _is_grey(levels: Levels) -> bool:
+    return np.array_equal(levels[..., 0], levels[..., 1]) and np.array_equal(levels[..., 0], levels[..., 2])
+
+
+def _profile(icc: bytes, samples: Levels) -> bytes:
+    """A profile for grey does not tell what colours are."""
+    return b"" if icc[16:20] == b"GRAY" and samples.shape[-1] > 2 else icc
+
+
+def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
+    matched = {"qtables": origin.tables} if origin.tables and quality is None else {"quality": quality or QUALITY}
+    fitting = {name: part for name, part in (("exif", origin.exif), ("xmp", origin.xmp)) if len(part) <= SEGMENT}
+    return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **matched, **fitting)
+
+
+def _webp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
+    lossless = quality is None and (origin.lossless or origin.kind in ("PNG", "BMP", "TIFF"))
+    how = {"lossless": lossless, "exact": lossless, "quality": 75 if lossless else quality or QUALITY}
+    return _by_pillow(samples, "WEBP", origin, exif=origin.exif, xmp=origin.xmp, **how)
+
+
+def _avif(samples: Levels, origin: Origin, quality: int | None) -> bytes:
+    return _by_pillow(samples, "AVIF", origin, exif=origin.exif, xmp=origin.xmp, quality=quality or QUALITY)
+
+
+def _bmp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
+    return _by_pillow(samples, "BMP", origin)
+
+
+def _png(samples: Levels, origin: Origin, quality: int | None) -> bytes:
+    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi)
+
+
+def _tiff(samples: Levels, origin: Origin, quality: int | None) -> bytes:
+    return tiff(samples, origin.exif, origin.xmp, origin.icc, origin.dpi)
+
+
+def _by_pillow(samples: Levels, kind: str, origin: Origin, **how: object) -> bytes:
+    """Options that are empty are left out: Pillow would take b"" for a wish."""
+    said = {"icc_profile": origin.icc, "dpi": origin.dpi, **how}
+    buffer = io.BytesIO()
+    image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    image.save(buffer, kind, **{name: value for name, value in said.items() if value not in (b"", None)})
+    return buffer.getvalue()
+
+
+ENCODERS: dict[str, Callable[[Levels, Origin, int | None], bytes]] = {
+    "PNG": _png,
+    "JPEG": _jpeg,
+    "WEBP": _webp,
+    "TIFF": _tiff,
+    "BMP": _bmp,
+    "AVIF": _avif,
+}

@@ -1,0 +1,142 @@
+"""What a file says besides its pixels: EXIF, XMP, colour profile, resolution, how strongly it was compressed."""
+
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image, JpegImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from unfade.images.opening import DAMAGED, STUMBLED
+from unfade.images.photo import Origin
+from unfade.images.provenance import parse_packet, upright_packet
+
+KINDS = {"MPO": "JPEG", "GIF": "PNG", "PPM": "PNG", "HEIF": "JPEG"}  # read, but written as the other
+GROUPS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+# In a TIFF the same directory holds what describes the photo and what describes the file; only the first is kept:
+# name, description, maker, model, page, software, dates, author, host, rating, copyright, and what Windows adds
+DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095)
+PREFIX = b"Exif\0\0"
+WORST = 65_535  # dpi
+
+
+def origin_of(image: Image.Image, path: Path, notes: list[str]) -> Origin:
+    """What a decoded picture's file says; what cannot be kept is told in `notes`."""
+    kind = image.format or "PNG"
+    jpeg = image if isinstance(image, JpegImagePlugin.JpegImageFile) else None
+    if kind in KINDS and kind != "MPO":
+        notes.append(f"{kind} is not written; {KINDS[kind]} instead")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        notes.append(f"only the first of {pages} pictures in the file is kept")
+    return Origin(
+        kind=KINDS.get(kind, kind),
+        exif=_exif(image, notes),
+        xmp=_xmp(image, notes),
+        icc=image.info.get("icc_profile") or b"",
+        dpi=_dpi(image.info.get("dpi")),
+        tables=_tables(jpeg) if jpeg else {},
+        subsampling=JpegImagePlugin.get_sampling(jpeg) if jpeg else -1,
+        modified=path.stat().st_mtime,
+        lossless=kind == "WEBP" and _is_lossless_webp(path),
+    )
+
+
+def upright_exif(block: bytes) -> bytes:
+    """An EXIF block whose orientation is 1 and whose thumbnail, which shows the photo as it was, is unhooked.
+
+    Only these few bytes change: encoding the tags again would break the makers' notes and fails on odd ones. Raises
+    ValueError or struct.error for what is no EXIF.
+    """
+    data = bytearray(block)
+    while data.startswith(PREFIX):
+        del data[: len(PREFIX)]
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
+    if order is None:
+        raise ValueError("an EXIF block begins with II or MM")
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, start)
+    end = start + 2 + 12 * count
+    for entry in range(start + 2, end, 12):
+        if struct.unpack_from(order + "H", data, entry)[0] == ExifTags.Base.Orientation:
+            struct.pack_into(order + "HIHH", data, entry + 2, 3, 1, 1, 0)  # one SHORT, 1, padding
+    if end + 4 <= len(data):
+        struct.pack_into(order + "I", data, end, 0)  # where the thumbnail's directory would begin
+    return PREFIX + bytes(data)
+
+
+def describing_tags(exif: Image.Exif) -> dict[int, Any]:
+    """The tags that say something about the photo, and the EXIF and GPS groups as dicts; odd ones are left out."""
+    tags: dict[int, Any] = {tag: exif[tag] for tag in DESCRIPTIVE if tag in exif and _encodable(tag, exif[tag])}
+    for group in GROUPS:
+        inside = {tag: value for tag, value in exif.get_ifd(group).items() if _encodable(tag, value, group)}
+        inside.pop(ExifTags.IFD.Interop, None)  # an offset into the file it came from
+        if inside:
+            tags[group] = inside
+    return tags
+
+
+def _exif(image: Image.Image, notes: list[str]) -> bytes:
+    try:
+        if image.format == "TIFF":
+            return _tiff_exif(image)
+        block = image.info.get("exif") or (image.getexif().tobytes() if "Raw profile type exif" in image.info else b"")
+        return upright_exif(block) if block else b""
+    except (*DAMAGED, *STUMBLED):
+        notes.append("damaged EXIF left out")
+        return b""
+
+
+def _tiff_exif(image: Image.Image) -> bytes:
+    exif = Image.Exif()
+    for tag, value in describing_tags(image.getexif()).items():
+        exif[tag] = value
+    return upright_exif(exif.tobytes()) if len(exif) else b""
+
+
+def _encodable(tag: int, value: object, group: int | None = None) -> bool:
+    directory = ImageFileDirectory_v2(group=group)
+    try:
+        directory[tag] = value
+        directory.tobytes()
+    except (*DAMAGED, *STUMBLED):
+        return False
+    return True
+
+
+def _xmp(image: Image.Image, notes: list[str]) -> bytes:
+    packet = image.info.get("xmp") or b""
+    packet = (packet.encode() if isinstance(packet, str) else bytes(packet)).rstrip(b"\0")
+    if packet and parse_packet(packet) is None:
+        notes.append("damaged XMP left out")
+        return b""
+    if b"HasExtendedXMP" in packet:
+        notes.append("XMP beyond the first 64 KB left out")
+    return upright_packet(packet)
+
+
+def _dpi(said: object) -> tuple[float, float] | None:
+    try:
+        across, down = (float(value) for value in said)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    sound = all(math.isfinite(value) and 0 < value < WORST for value in (across, down))
+    return (across, down) if sound else None
+
+
+def _tables(image: JpegImagePlugin.JpegImageFile) -> dict[int, list[int]]:
+    """The table of luma as 0 and of chroma as 1, whatever numbers the file gives them."""
+    used = [image.quantization.get(layer[3]) for layer in image.layer[:2]]
+    return {place: list(table) for place, table in enumerate(used) if table} if used and used[0] else {}
+
+
+def _is_lossless_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            if head[:4] in (b"VP8L", b"VP8 "):
+                return head[:4] == b"VP8L"
+            (size,) = struct.unpack("<I", head[4:])
+            file.seek(size + size % 2, 1)
+    return False

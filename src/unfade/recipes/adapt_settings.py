@@ -1,0 +1,117 @@
+"""What an adaptation depends on, and its defaults for each family of restorers."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from unfade.errors import BadInput
+from unfade.restorers.base import Restorer
+from unfade.restorers.families import Losses, family_of, picture_losses
+from unfade.restorers.image_level import ImageLossSettings
+from unfade.restorers.load import head_of
+from unfade.stages.finetune import FinetuneSettings
+from unfade.stages.restore import check_strength
+from unfade.stages.targets import TargetSettings
+from unfade.store.checkpoints import image_size, sha256_of
+from unfade.store.zoo import find_weights
+from unfade.training.loop import LoopSettings
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Everything that the result depends on, besides the photos.
+
+    The defaults are the paper's for restorers that learn on pictures (Sec. 4.1); see `settings_for` for others. Raises
+    BadInput for a strength outside 0..1.
+    """
+
+    restorer: str = "small-restorer"  # a name of the table, a file, or a run folder
+    prior: str = "small-prior"  # the same
+    targets: TargetSettings = TargetSettings()
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    losses: Losses = field(default_factory=ImageLossSettings)
+    perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
+    fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
+    strength: float = 1.0  # in 0..1: blends the restored photos with the photos
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
+    def identity(self) -> dict[str, object]:
+        """What the result depends on: everything but how many faces are denoised together.
+
+        Choices that were not made are not mentioned, so that runs begun before there was a choice go on.
+        """
+        values = {**asdict(self), "targets": self.targets.identity()}
+        unmade = {"fidelity": None, "strength": 1.0}
+        return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
+
+
+# The paper's K = 600 and L = 360 of 1000 in a fifth of its steps; the targets are as good (docs/evidence.md).
+SHORT_TARGETS = TargetSettings(spacing="50", start=30, free_from=18, bf16=True)
+
+# For the built-in models and tens of photos on a processor: minutes instead of days.
+SMALL_ADAPT = AdaptSettings(
+    targets=SHORT_TARGETS.for_size(128),
+    finetune=FinetuneSettings(
+        LoopSettings(
+            steps=150,
+            batch=8,
+            micro_batch=8,
+            learning_rate=2e-4,
+            final_learning_rate=1e-5,
+            warmup=20,
+            ema=0.98,
+            bf16=True,
+            checkpoint_every=50,
+            validate_every=50,
+        ),
+        flip=True,
+    ),
+    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0),
+)
+
+
+def settings_for(restorer: str, prior: str) -> AdaptSettings:
+    """The defaults for these models: the paper's for the restorer's family, or small ones for restorers up to 256 px.
+
+    Only the heads of their files are read. Raises UnknownModel, BadCheckpoint.
+    """
+    head = head_of(restorer)
+    family = family_of(head.architecture)
+    paper = AdaptSettings(finetune=FinetuneSettings(family.loop, flip=family.flip), losses=family.losses)
+    base = SMALL_ADAPT if head.size <= 256 else paper
+    targets = replace(base.targets, factor=family.factor).for_size(image_size(find_weights(prior, "prior")))
+    losses = base.losses if isinstance(family.losses, ImageLossSettings) else family.losses
+    return replace(base, restorer=restorer, prior=prior, targets=targets, losses=losses, fidelity=family.fidelity)
+
+
+def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> AdaptSettings:
+    """The settings with the fidelity that this restorer runs at.
+
+    Raises BadInput for losses of another family, and for clean faces that nothing would look at.
+    """
+    restorer.trainable()  # one that cannot learn says so before anything is made
+    wanted, got = type(family_of(restorer.architecture).losses), type(settings.losses)
+    if got is not wanted:
+        name = restorer.architecture
+        raise BadInput(f"A {name} learns with {wanted.__name__}, not {got.__name__}: begin with settings_for().")
+    pictures = picture_losses(settings.losses)
+    if clean and pictures is None:
+        raise BadInput(
+            "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave --real out, or "
+            "take --code-losses fusion."
+        )
+    if clean and pictures is not None and not pictures.gan_weight:
+        raise BadInput(
+            "Clean faces teach a discriminator, but the adversarial term has no weight: leave --real out, or give it "
+            "one with --gan-weight."
+        )
+    return replace(settings, fidelity=restorer.fidelity)
+
+
+def weights_key(restorer: str, prior: str) -> dict[str, str]:
+    """Hashes of the weights that a name, a file or a run folder stands for."""
+    return {
+        "restorer_sha256": sha256_of(find_weights(restorer, "restorer")),
+        "prior_sha256": sha256_of(find_weights(prior, "prior")),
+    }

@@ -1,0 +1,142 @@
+"""Where the faces of an adaptation come from: whole photos, or pictures that are aligned faces already."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from unfade.errors import UnknownModel
+from unfade.faces.detect import DetectSettings
+from unfade.faces.detectors import load_detector
+from unfade.images.files import list_images
+from unfade.images.photo_files import find_photos
+from unfade.progress import Progress
+from unfade.recipes.provenance import provenance_of
+from unfade.restorers.base import Restorer
+from unfade.stages.align import take_aligned
+from unfade.stages.crop import crop_photos, faces_in, found_before
+from unfade.stages.photos import Choice, Finder, searching
+from unfade.stages.restore import choices, restore_faces
+from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
+from unfade.store.checkpoints import sha256_of
+from unfade.store.runs import Entry, Journal
+from unfade.store.zoo import find_weights
+
+
+@dataclass(frozen=True)
+class FindSettings:
+    """Which faces of whole photos are found and taken."""
+
+    detector: str = "yunet"  # a name of the table or a file
+    detect: DetectSettings = DetectSettings()
+    choice: Choice = Choice()
+
+    def identity(self) -> dict[str, object]:
+        """What the faces depend on, the detector by the hash of its file. Raises UnknownModel where it is missing."""
+        return {**asdict(self), "detector": sha256_of(self._file())}
+
+    def finder(self, size: int, *, device: str = "cpu") -> Finder:
+        """What finds them and aligns them to `size` px. Raises UnknownModel where the detector is not there."""
+        return searching(load_detector(self._file(), device=device), self.detect, self.choice, size)
+
+    def _file(self) -> Path:
+        try:
+            return find_weights(self.detector, "detector")
+        except UnknownModel as error:
+            hint = "Pictures that are square face crops need no detector: say --aligned."
+            raise UnknownModel(f"{error} {hint}") from error
+
+
+@dataclass(frozen=True)
+class Results:
+    """What became of the photos, and the restored faces among them."""
+
+    photos: list[Entry]  # one for each photo
+    faces: list[Entry]  # one for each face; `output` is a file of `folder`
+    folder: str  # of the run, where restored faces lie
+
+
+class Source(Protocol):
+    """A folder of pictures that an adaptation learns from and restores at its end."""
+
+    def identity(self) -> dict[str, object]:
+        """What a run depends on besides the settings of the adaptation."""
+
+    def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
+        """Write the faces to run/faces: an entry for each picture, and the files of the faces."""
+
+    def restore(
+        self, run: Path, faces: list[Path], restorer: Restorer, key: str, strength: float, journal: Journal,
+        progress: Progress,
+    ) -> Results:  # fmt: skip
+        """Write the results to run/restored; `key` says which weights these are."""
+
+
+@dataclass(frozen=True)
+class AlignedFaces:
+    """Pictures that are square face crops in the framing of FFHQ."""
+
+    folder: Path
+
+    def identity(self) -> dict[str, object]:
+        return {}
+
+    def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
+        found = list_images(self.folder)
+        entries = take_aligned(found, run / "faces", size=size, journal=journal, progress=progress)
+        return entries, [run / "faces" / entry.output for entry in entries if entry.status == "done"]
+
+    def restore(
+        self, run: Path, faces: list[Path], restorer: Restorer, key: str, strength: float, journal: Journal,
+        progress: Progress,
+    ) -> Results:  # fmt: skip
+        restored = restore_faces(
+            faces, run / "restored", restorer, journal=journal, strength=strength, key=key, progress=progress
+        )
+        by_face = {entry.item: entry for entry in restored}
+        photos = [_renamed(by_face, taken) for taken in journal.stage("faces")]
+        return Results(photos, restored, "restored")
+
+
+def _renamed(by_face: dict[str, Entry], taken: Entry) -> Entry:
+    """One entry for each photo: what stopped it, or its restored picture."""
+    if taken.status != "done":
+        return taken
+    restored = by_face[taken.output]
+    return Entry(**{**asdict(restored), "item": taken.item, "notes": restored.notes})
+
+
+@dataclass(frozen=True)
+class WholePhotos:
+    """Photos with any number of faces, in a folder and the folders below it, or one photo."""
+
+    folder: Path
+    find: FindSettings
+    settings: PhotoSettings = PhotoSettings()
+    device: str = "cpu"
+
+    def identity(self) -> dict[str, object]:
+        return {"find": self.find.identity(), "photos": asdict(self.settings)}
+
+    def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
+        found, finder = find_photos(self.folder, without=run), self.find.finder(size, device=self.device)
+        key = str(sorted(self.find.identity().items()))
+        entries = crop_photos(found, run / "faces", finder, size=size, journal=journal, key=key, progress=progress)
+        files = faces_in(run / "faces")
+        done = [entry.item for entry in entries if entry.status == "done"]
+        return entries, [run / "faces" / file for photo in done for file in files[photo]]
+
+    def restore(
+        self, run: Path, faces: list[Path], restorer: Restorer, key: str, strength: float, journal: Journal,
+        progress: Progress,
+    ) -> Results:  # fmt: skip
+        shown = restore_faces(
+            faces, run / "restored_faces", restorer,
+            journal=journal, strength=strength, key=key, stage="restored_faces",
+        )  # fmt: skip
+        found, known = find_photos(self.folder, without=run), found_before(run / "faces")
+        made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
+        photos = restore_photos(
+            found, run / "restored", restorer, known, self.settings, Parts(provenance=made_by),
+            journal=journal, strength=strength, key=f"{key}/{sorted(self.find.identity().items())}", progress=progress,
+        )  # fmt: skip
+        return Results(photos, shown, "restored_faces")

@@ -1,0 +1,129 @@
+"""Fine-tuning of a restorer to a file: what it learns by, when it is done already, and the card it gets."""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.errors import BadInput
+from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.progress import Progress, silent
+from unfade.recipes.adapt_settings import AdaptSettings, settled, weights_key
+from unfade.recipes.lpips import load_lpips
+from unfade.restorers.base import Restorer
+from unfade.restorers.families import picture_losses
+from unfade.restorers.image_level import Perceptual
+from unfade.restorers.load import reload_restorer, save_restorer
+from unfade.stages.finetune import Pair, finetune
+from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
+from unfade.store.seeds import seed_for
+from unfade.store.zoo import MODELS
+from unfade.training.loop import History
+from unfade.training.modes import seeded
+from unfade.training.objective import Objective
+
+
+def finetune_to_file(
+    restorer: Restorer,
+    prior: DiffusionPrior,
+    pairs: list[Pair],
+    out: Path,
+    settings: AdaptSettings,
+    *,
+    clean: list[Path],
+    replace_older: bool = False,
+    progress: Progress = silent,
+) -> History:
+    """Fine-tune `restorer` in place and write it to `out` with a card; a killed run goes on.
+
+    Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
+    OutputConflict if a file is there that was made otherwise, unless `replace_older`: the file is the run folder's own.
+    """
+    settings = settled(settings, restorer, clean)
+    key = weights_key(settings.restorer, settings.prior)
+    if not pairs:
+        raise BadInput(
+            f"No pseudo target could be made, so there is nothing to learn from; see {out.parent}/journal.jsonl."
+        )
+    fingerprint = _fingerprint(pairs, clean, settings, key)
+    checkpoint = out.with_name(f"finetune-{fingerprint}.training")
+    card = read_card(out)
+    if out.exists() and card.get("fingerprint") == fingerprint:
+        checkpoint.unlink(missing_ok=True)  # left by a run that was killed at its very end
+        reload_restorer(restorer, out)
+        return History(**card["history"])
+    if not replace_older:
+        check_output(out, checkpoint)
+    history = finetune(
+        restorer,
+        pairs,
+        objective=_objective(restorer, prior, settings),
+        settings=settings.finetune,
+        real=clean,
+        distance=PriorFeatures(prior.unet),
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+    save_restorer(out, restorer)
+    write_card(out, _card(settings, pairs, key, fingerprint, history))
+    checkpoint.unlink()
+    return history
+
+
+def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
+    """The distance that the perceptual term uses. Raises BadInput for an unknown name."""
+    if name not in PERCEPTUALS:
+        raise BadInput(f"There is no perceptual distance named {name}; there are: {', '.join(PERCEPTUALS)}.")
+    return PERCEPTUALS[name](prior)
+
+
+PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
+    "prior": lambda prior: PriorFeatures(prior.unet),
+    "lpips": lambda prior: load_lpips(device=next(prior.parameters()).device),
+    "none": lambda prior: None,
+}
+
+
+def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSettings) -> Objective:
+    pictures = picture_losses(settings.losses)
+    if pictures is None:
+        return restorer.objective(settings.losses)
+    device = next(restorer.parameters()).device
+    loop = settings.finetune.loop
+    discriminator = None
+    if pictures.gan_weight:
+        with seeded(torch.device("cpu"), loop.seed):
+            discriminator = UNetDiscriminatorSN(features=pictures.discriminator_features).to(device)
+    return restorer.objective(
+        settings.losses,
+        perceptual=perceptual_distance(settings.perceptual, prior),
+        discriminator=discriminator,
+        micro_batches=-(-loop.batch // loop.micro_batch),
+    )
+
+
+def _card(
+    settings: AdaptSettings, pairs: list[Pair], key: dict[str, str], fingerprint: str, history: History
+) -> dict[str, object]:
+    model = MODELS.get(settings.restorer)
+    return {
+        "kind": "restorer",
+        "made_by": "unfade adapt",
+        "adapted_from": settings.restorer,
+        **key,
+        "licence": f"as {settings.restorer}" + (f": {model.licence}" if model else ""),
+        "settings": settings.identity(),
+        "pairs": len(pairs),
+        "fingerprint": fingerprint,
+        "history": asdict(history),
+    }
+
+
+def _fingerprint(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
+    """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
+    contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
+    learning = replace(settings, strength=1.0).identity()  # the blend comes after it
+    return f"{seed_for(*contents, *map(sha256_of, clean), learning, sorted(key.items())):016x}"

@@ -1,0 +1,144 @@
+"""Whole photos, some at a time: read and searched for faces by threads, ahead of whoever works on them.
+
+Photos are worked on in groups, so that the faces of several go through a network together and memory stays bounded.
+A group is the same in every run, whatever of it is done already: the last bits of a network's output depend on the
+company of a face, and a run that was killed must end as one that was not.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from unfade.errors import BadInput, UnfadeError
+from unfade.faces.align import Matrix, crop, to_template
+from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
+from unfade.images.dimensions import pixels_in
+from unfade.images.photo import Photo
+from unfade.images.photo_files import Found, read_photo
+
+TOGETHER = 8  # photos of a group, at most
+PIXELS = 24_000_000  # of a group; one photo may have more
+READERS = 2  # threads that read and search photos
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of the faces that were found are worked on: all, the largest, or some by their numbers."""
+
+    which: str = "all"  # "all", "largest", or numbers from 0 on, left to right, with commas between them
+
+    def __post_init__(self) -> None:
+        if self.which not in ("all", "largest") and not all(part.strip().isdecimal() for part in self.which.split(",")):
+            raise BadInput(
+                f"Faces are chosen by all, largest, or numbers like 0,2 from left to right, not {self.which}."
+            )
+
+    def of(self, faces: Sequence[Face]) -> list[tuple[int, Face]]:
+        """The chosen ones with their numbers; those of a number that the photo does not have are not there."""
+        numbered = list(enumerate(faces))
+        if self.which == "all" or not faces:
+            return numbered
+        if self.which == "largest":
+            return [max(numbered, key=lambda one: one[1].width * one[1].height)]
+        numbers = {int(part) for part in self.which.split(",")}
+        return [one for one in numbered if one[0] in numbers]
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFace:
+    """A face that is worked on."""
+
+    index: int  # among all faces of its photo, from left to right
+    face: Face
+    matrix: Matrix  # (2, 3): the photo to the crop
+
+
+Finder = Callable[[str, Photo], list[FoundFace]]  # from the name of a photo and the photo; may be called by threads
+
+
+@dataclass
+class Opened:
+    """What became of a photo when it was read."""
+
+    name: str  # its path below the folder of photos, with "/"
+    path: Path
+    content: str = ""  # hash of the file's bytes
+    photo: Photo | None = None
+    faces: list[FoundFace] = field(default_factory=list)
+    crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each face
+    error: UnfadeError | None = None
+
+
+def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
+    """Finds faces with a detector and aligns them to crops of `size` px."""
+
+    def find(name: str, photo: Photo) -> list[FoundFace]:
+        chosen = choice.of(find_faces(photo, detector, settings))
+        return [FoundFace(index, face, to_template(face.points, size)) for index, face in chosen]
+
+    return find
+
+
+def groups_of(found: Found) -> Iterator[list[str]]:
+    """The names of all photos, in groups of a few."""
+    group: list[str] = []
+    pixels = 0
+    for name, path in zip(found.names, found.paths, strict=True):
+        count = pixels_in(path)
+        if group and (len(group) == TOGETHER or pixels + count > PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append(name.as_posix())
+        pixels += count
+    if group:
+        yield group
+
+
+def opened_groups(
+    found: Found, find: Finder, size: int, is_settled: Callable[[str, str], bool]
+) -> Iterator[list[Opened]]:
+    """Every group, read and searched while the one before it is worked on.
+
+    A group of which every photo is settled, by its name and the hash of its bytes, comes without photos and faces.
+    """
+    with ThreadPoolExecutor(READERS) as readers:
+
+        def begin(group: list[str]) -> list[Callable[[], Opened]]:
+            hashed = [Opened(name, found.root / name) for name in group]
+            contents = list(readers.map(_hashed, hashed))
+            if all(is_settled(one.name, one.content) for one in contents):
+                return [lambda one=one: one for one in contents]  # type: ignore[misc]
+            return [readers.submit(_searched, one, find, size).result for one in contents]
+
+        waiting: list[Callable[[], Opened]] | None = None
+        for group in groups_of(found):
+            ahead = begin(group)
+            if waiting is not None:
+                yield [get() for get in waiting]
+            waiting = ahead
+        if waiting is not None:
+            yield [get() for get in waiting]
+
+
+def _hashed(one: Opened) -> Opened:
+    """A file that cannot be read has no hash; reading it as a photo will say why."""
+    try:
+        with one.path.open("rb") as file:
+            one.content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        one.content = ""
+    return one
+
+
+def _searched(one: Opened, find: Finder, size: int) -> Opened:
+    try:
+        one.photo = read_photo(one.path)
+        one.faces = find(one.name, one.photo)
+        one.crops = [crop(one.photo, found.matrix, size) for found in one.faces]
+    except UnfadeError as error:
+        one.error = error
+    return one

@@ -1,0 +1,81 @@
+"""Every photo below a folder is found once, whatever the folder is like."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from unfade.errors import BadInput
+from unfade.images.photo_files import find_photos
+
+
+def grow(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def found(root: Path, without: Path | None = None) -> list[str]:
+    return [name.as_posix() for name in find_photos(root, without=without).names]
+
+
+def test_folders_are_searched_and_their_structure_is_told(tmp_path: Path) -> None:
+    grow(tmp_path, "b.JPG", "a.txt", "1931/a.tif", "1931/grandmother/Großmutter 写真.heic", ".hidden/a.png", "._b.jpg")
+    assert found(tmp_path) == ["1931/a.tif", "1931/grandmother/Großmutter 写真.heic", "b.JPG"]
+    assert find_photos(tmp_path).paths[-1] == tmp_path / "b.JPG"
+
+
+def test_a_single_file_will_do_whatever_its_name(tmp_path: Path) -> None:
+    grow(tmp_path, "scan")
+    assert find_photos(tmp_path / "scan").paths == (tmp_path / "scan",)
+
+
+def test_the_output_in_the_input_is_not_read(tmp_path: Path) -> None:
+    grow(tmp_path, "a.png", "out/a.png", "out/deep/b.png", "output/c.png")
+    assert found(tmp_path, without=tmp_path / "out") == ["a.png", "output/c.png"]
+    assert found(tmp_path, without=tmp_path / "x" / ".." / "out") == ["a.png", "output/c.png"]
+
+
+def test_loops_of_links_end_and_every_folder_is_read_once(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    grow(tmp_path, "photos/real/a.png", "elsewhere/b.png", "elsewhere/deep/c.png", "private.png")
+    (photos / "again").symlink_to(photos / "real")
+    (photos / "real" / "up").symlink_to(photos)
+    (photos / "far").symlink_to(tmp_path / "elsewhere")
+    (photos / "far too").symlink_to(tmp_path / "elsewhere" / "deep")
+    (photos / "above").symlink_to(tmp_path)
+    (photos / "self").symlink_to(photos / "self")
+    (photos / "self.png").symlink_to(photos / "self.png")
+    assert found(photos) == ["far/b.png", "far/deep/c.png", "real/a.png", "self.png"]
+
+
+def test_a_dangling_link_is_a_photo_that_will_fail_and_a_pipe_is_none(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert found(tmp_path) == ["gone.jpg"]
+
+
+def test_names_that_are_no_text_are_found(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff\xfe.png")).touch()
+    assert len(find_photos(tmp_path).names) == 1
+
+
+def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow(tmp_path, "a.png", "closed/b.png")
+    look = Path.iterdir
+
+    def refuse(path: Path) -> object:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert find_photos(tmp_path).closed == (Path("closed"),)
+
+
+def test_nothing_and_nowhere_are_refused(tmp_path: Path) -> None:
+    grow(tmp_path, "a.txt")
+    for place, why in ((tmp_path, "holds no photos"), (tmp_path / "b", "is not there")):
+        with pytest.raises(BadInput, match=why) as caught:
+            find_photos(place)
+        assert str(caught.value).startswith(str(place))

@@ -1,0 +1,169 @@
+"""What a file says besides its pixels is said again by the result, and the result says what made it."""
+
+import io
+import struct
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image, ImageCms
+
+from drawn import coloured, exif_with
+from unfade.images.containers import png
+from unfade.images.metadata import PREFIX, upright_exif
+from unfade.images.photo import Origin, Photo
+from unfade.images.photo_files import Provenance, encode_photo, lost_in, read_photo
+from unfade.images.provenance import COMPOSITE, GENERATED, IPTC, OURS, RDF, XMP, parse_packet, with_provenance
+
+MADE = Provenance("unfade 0.1.0", "small-restorer", "ab" * 32, '{"strength": 0.5, "note": "<&>"}')
+DC = "{http://purl.org/dc/elements/1.1/}"
+PACKET = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+    f'<rdf:RDF xmlns:rdf="{RDF[1:-1]}"><rdf:Description rdf:about="" xmlns:xmp="{XMP[1:-1]}" '
+    f'xmlns:Iptc4xmpExt="{IPTC[1:-1]}" xmlns:dc="{DC[1:-1]}" xmp:CreatorTool="Darkroom 3" '
+    'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/print">'
+    '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">Grandmother, 1931</rdf:li></rdf:Alt></dc:description>'
+    '</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+).encode()
+CARRIERS = ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"]
+
+
+def profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def full_photo(kind: str = "PNG", deep: bool = False) -> Photo:
+    """A photo whose file said everything."""
+    levels = coloured(16).astype(np.uint16) * 257 if deep else coloured(16)
+    return Photo(levels, origin=Origin(kind, upright_exif(exif_with(6).tobytes()), PACKET, profile(), (300.0, 300.0)))
+
+
+def written(photo: Photo, folder: Path, **how: object) -> Photo:
+    path = folder / "a.bin"
+    path.write_bytes(encode_photo(photo, **how))
+    return read_photo(path)
+
+
+def said(packet: bytes, name: str) -> list[str]:
+    """What the descriptions of a packet say under a name, as attribute or as element."""
+    root = parse_packet(packet)
+    assert root is not None
+    descriptions = list(root.iter(f"{RDF}Description"))
+    attributes = [each.attrib[name] for each in descriptions if name in each.attrib]
+    return attributes + ["".join(child.itertext()) for each in descriptions for child in each.findall(name)]
+
+
+@pytest.mark.parametrize("kind", CARRIERS)
+@pytest.mark.parametrize("deep", [False, True])
+def test_everything_is_kept(tmp_path: Path, kind: str, deep: bool) -> None:
+    origin = written(full_photo(kind, deep), tmp_path).origin
+    assert origin.xmp == PACKET
+    assert origin.icc == profile()
+    assert kind in ("WEBP", "AVIF") or origin.dpi == pytest.approx((300, 300), abs=0.01)  # those have no resolution
+    exif = Image.Exif()
+    exif.load(origin.exif)
+    assert exif[ExifTags.Base.Make] == "maker"
+    assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "1987:06:05 04:03:02"
+    assert exif.get(ExifTags.Base.Orientation, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_exif_is_kept_byte_for_byte(tmp_path: Path, kind: str) -> None:
+    photo = full_photo(kind)
+    assert written(photo, tmp_path).origin.exif == photo.origin.exif
+
+
+def test_only_the_orientation_and_the_thumbnails_hook_are_patched() -> None:
+    for order in "<>":
+        exif = exif_with(6)
+        exif.endian = order
+        exif[0xEA1C] = b"\x00\xffpadding of some camera"
+        block = exif.tobytes()
+        changed = [place for place, (a, b) in enumerate(zip(block, upright_exif(block), strict=True)) if a != b]
+        assert len(changed) == 1
+        assert block[changed[0]] == 6
+
+
+def test_a_thumbnail_of_the_unrestored_photo_is_no_longer_shown() -> None:
+    block = bytearray(exif_with(6).tobytes())
+    (count,) = struct.unpack_from("<H" if block[6:8] == b"II" else ">H", block, 14)
+    block[16 + 12 * count : 20 + 12 * count] = b"\1\2\3\4"
+    assert upright_exif(bytes(block))[16 + 12 * count : 20 + 12 * count] == bytes(4)
+
+
+def test_damaged_metadata_is_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(coloured(8), PREFIX + b"II nothing of the kind", b"<x:xmpmeta", b"", None))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.notes == ("damaged EXIF left out", "damaged XMP left out")
+    assert (photo.origin.exif, photo.origin.xmp) == (b"", b"")
+
+
+def test_a_resolution_that_is_none_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(coloured(8), b"", b"", b"", (0.0, 0.0)))
+    assert read_photo(tmp_path / "a.png").origin.dpi is None
+
+
+def test_the_date_of_the_file_is_known(tmp_path: Path) -> None:
+    Image.fromarray(coloured(8)).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png").origin.modified == (tmp_path / "a.png").stat().st_mtime
+
+
+def test_a_profile_for_grey_is_not_given_to_colours(tmp_path: Path) -> None:
+    icc = bytes(16) + b"GRAY" + bytes(200)
+    grey = np.repeat(coloured(8)[..., :1], 3, -1)
+    assert written(Photo(grey, origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == icc
+    assert written(Photo(coloured(8), origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == b""
+
+
+def test_what_a_format_cannot_hold_is_told(tmp_path: Path) -> None:
+    photo = full_photo()
+    assert lost_in(photo, kind="BMP") == ("EXIF left out", "XMP left out", "colour profile left out")
+    assert lost_in(photo) == lost_in(photo, kind="jpg") == ()
+    huge = Photo(photo.levels, origin=Origin("JPEG", xmp=PACKET + b" " * 70_000))
+    assert lost_in(huge) == ("XMP left out",)
+    assert written(huge, tmp_path).origin.xmp == b""
+
+
+# Provenance
+
+
+@pytest.mark.parametrize("kind", CARRIERS)
+@pytest.mark.parametrize("packet", [b"", PACKET], ids=["none", "some"])
+def test_a_result_says_what_made_it(tmp_path: Path, kind: str, packet: bytes) -> None:
+    xmp = written(Photo(coloured(16), origin=Origin(kind, xmp=packet)), tmp_path, provenance=MADE).origin.xmp
+    assert said(xmp, f"{IPTC}DigitalSourceType") == [COMPOSITE]
+    note = [said(xmp, OURS + name) for name in ("Tool", "Model", "ModelSHA256", "Settings")]
+    assert note == [[MADE.tool], [MADE.model], [MADE.sha256], [MADE.settings]]
+    assert said(xmp, f"{XMP}CreatorTool") == (["Darkroom 3"] if packet else [MADE.tool])
+    assert not packet or said(xmp, f"{DC}description") == ["Grandmother, 1931"]
+    assert not packet or b"<dc:description>" in xmp, "the packet's own prefixes stay"
+
+
+def test_without_provenance_the_packet_is_untouched(tmp_path: Path) -> None:
+    assert written(full_photo(), tmp_path).origin.xmp == PACKET
+
+
+def test_a_second_result_replaces_the_note_of_the_first() -> None:
+    other = Provenance("unfade 0.2.0", "other", "cd" * 32, "")
+    twice = with_provenance(with_provenance(PACKET, MADE), other)
+    assert said(twice, f"{OURS}Tool") == ["unfade 0.2.0"]
+    assert said(twice, f"{IPTC}DigitalSourceType") == [COMPOSITE]
+    assert said(twice, f"{XMP}CreatorTool") == ["Darkroom 3"]
+
+
+def test_a_wholly_generated_picture_stays_one() -> None:
+    packet = PACKET.replace(b"http://cv.iptc.org/newscodes/digitalsourcetype/print", GENERATED.encode())
+    assert said(with_provenance(packet, MADE), f"{IPTC}DigitalSourceType") == [GENERATED]
+
+
+@pytest.mark.parametrize("packet", [b"no xml", b"<a/>", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', b"<a>\xff</a>"])
+def test_a_packet_that_cannot_be_parsed_is_replaced(packet: bytes) -> None:
+    assert parse_packet(packet) is None
+    assert said(with_provenance(packet, MADE), f"{OURS}Model") == [MADE.model]
+
+
+def test_control_characters_do_not_break_the_packet() -> None:
+    odd = with_provenance(b"", Provenance("unfade\0", "a\x1bb", "", "two\nlines"))
+    assert ElementTree.parse(io.BytesIO(odd)) is not None
+    assert (said(odd, f"{OURS}Model"), said(odd, f"{OURS}Settings")) == (["ab"], ["two\nlines"])
