@@ -30,6 +30,7 @@ GAN = "small-restorer-gan"
 CAMERAS = {f"{r}x {name}": camera_degradation(name, r) for r in (4, 8) for name in ("mild", "moderate", "severe")}
 MAIN = RehearseSettings(SMALL_ADAPT)
 BASE = "4x moderate"  # the degradation on which settings are varied
+MORE = ("photos 500",)  # of which --more has the other faces
 FEW = replace(MAIN, most=50)  # what is varied: with fewer photos a variant takes a few minutes
 SHOWN = 8  # faces on the sheet of each degradation, drawn at random
 
@@ -47,7 +48,7 @@ def trained(steps: int) -> RehearseSettings:
 
 # Steps are respaced ones, 20 of 1000 each, unless the spacing says otherwise. N is meant for 512 px.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
-    "photos": {**{str(n): replace(MAIN, most=n) for n in (20, 50, 100)}, "162": MAIN},
+    "photos": {**{str(n): replace(MAIN, most=n) for n in (20, 50, 100)}, "162": MAIN, "500": replace(MAIN, most=500)},
     "L": {"0": varied(free_from=0), "180": varied(free_from=9), "360": FEW, "unconstrained": varied(free_from=30)},
     "N": {"4": varied(factor=1), "8": varied(factor=2), "16": FEW, "32": varied(factor=8)},
     "K": {"300": varied(start=15, free_from=9), "600": FEW, "900": varied(start=45)},
@@ -68,10 +69,11 @@ def main() -> None:
     spaces = {"retinaface": retinaface_space(args.retinaface), "yunet": yunet_space(args.yunet)}
     results: dict[str, Rehearsal] = {}
     for name, camera, settings in plan():
-        if args.only and name not in args.only:
+        if (args.only and name not in args.only) or (name in MORE and not args.more):
             continue
         begin = time.monotonic()
-        results[name] = one(args.faces, args.out, name, camera, settings, spaces)
+        more = args.more if name in MORE else None
+        results[name] = one(args.faces, args.out, name, camera, settings, spaces, more)
         line = {metric: round(share.value, 3) for metric, share in results[name].share.items()}
         print(f"{name}: share of the gap {line}, {time.monotonic() - begin:.0f} s", flush=True)
     (args.out / "evidence.json").write_text(json.dumps({name: r.as_dict() for name, r in results.items()}, indent=1))
@@ -88,6 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--retinaface", type=Path, required=True)
     parser.add_argument("--yunet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--more", type=Path, help="folder of other clean faces, for 500 photos; left out without it")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     return parser.parse_args()
 
@@ -110,7 +113,7 @@ def key_of(what: str, variant: str) -> str:
 
 def one(
     faces: Path, out: Path, name: str, camera: CameraDegradation, settings: RehearseSettings,
-    spaces: Mapping[str, Space],
+    spaces: Mapping[str, Space], more: Path | None,
 ) -> Rehearsal:  # fmt: skip
     """One rehearsal; variants of the targets share the upper bound of the few photos, which knows no targets.
 
@@ -122,7 +125,7 @@ def one(
         for file in ("supervised.safetensors", "supervised.json"):
             if (few / file).exists():
                 shutil.copy(few / file, folder)
-    result = rehearse(faces, folder, camera, settings, spaces=spaces)
+    result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces)
     picture(folder)
     return result
 

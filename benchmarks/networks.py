@@ -2,8 +2,9 @@
 
     python benchmarks/networks.py [--device cpu] [--threads 2] [--repeat 2] [NAME ...]
 
-Float32, random weights. Times are seconds, the operations that they come to, and ratios to matrix products of as many
-operations in the same run.
+Float32, random weights. Times are seconds, the operations that they come to, and ratios to a matrix product and to a
+3x3 convolution of as many operations in the same run. `--reference 274` also scales the seconds to a machine whose
+convolution runs at so many GFLOP/s.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from unfade.diffusion.prior import DiffusionPrior
+from unfade.diffusion.load import prior_of
 from unfade.nets.codeformer import CodeFormer
 from unfade.nets.gfpgan import GFPGAN
 from unfade.nets.swinir import SwinIR
@@ -29,7 +30,7 @@ class PriorStep(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prior = DiffusionPrior(UNet(UNetConfig()), SIDE)
+        self.prior = prior_of(UNet(UNetConfig()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.prior.denoise(x, 149).x0
@@ -49,16 +50,27 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--reference", type=float, metavar="GFLOP/S", help="of another machine's 3x3 convolution")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     matrix = torch.randn(MATRIX, MATRIX, device=args.device)
     rate = 2e-9 * MATRIX**3 / seconds(lambda: matrix @ matrix, args.repeat, args.device)
     print(f"matrix product of {MATRIX} x {MATRIX}: {rate:.0f} GFLOP/s")
-    print(f"{'':12} {'seconds':>8} {'GFLOP':>6} {'GFLOP/s':>8} {'x matrix product':>17}")
+    print(f"{'':12} {'seconds':>8} {'GFLOP':>6} {'GFLOP/s':>8} {'x matrix product':>17} {'x convolution':>14}")
     for name in args.names or NETWORKS:
+        convolution = convolution_rate(args.repeat, args.device)  # beside each: machines that are shared change
         operations, took = measure(NETWORKS[name], args.repeat, args.device)
-        print(f"{name:12} {took:8.2f} {operations:6.0f} {operations / took:8.0f} {took * rate / operations:17.2f}")
+        ratios = f"{took * rate / operations:17.2f} {took * convolution / operations:14.2f}"
+        scaled = f"   {took * convolution / args.reference:.2f} s there" if args.reference else ""
+        print(f"{name:12} {took:8.2f} {operations:6.0f} {operations / took:8.0f} {ratios}{scaled}", flush=True)
+
+
+def convolution_rate(repeat: int, device: str) -> float:
+    """GFLOP/s of a 3x3 convolution from 256 to 256 channels at 256 x 256."""
+    convolution = nn.Conv2d(256, 256, 3, padding=1, device=device).requires_grad_(False)
+    image = torch.randn(1, 256, 256, 256, device=device)
+    return 2e-9 * 256 * 256 * 9 * 256 * 256 / seconds(lambda: convolution(image), repeat, device)
 
 
 def measure(build: Callable[[], nn.Module], repeat: int, device: str) -> tuple[float, float]:

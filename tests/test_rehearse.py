@@ -98,6 +98,16 @@ def test_fewer_faces_are_a_part_of_more_and_the_scored_ones_stay() -> None:
     assert split(faces, replace(settings, seed=1)) != all_of_them
 
 
+def test_other_faces_are_learned_from_after_the_own_ones_and_never_scored() -> None:
+    faces, others = ([Path(f"{name}{i}.png") for i in range(50)] for name in ("own", "other"))
+    settings = RehearseSettings()
+    alone, together = split(faces, settings), split(faces, settings, others)
+    assert together["score"] == alone["score"]
+    assert together["learn"][:35] == alone["learn"]
+    assert sorted(together["learn"][35:]) == sorted(others)
+    assert split(faces, replace(settings, most=40), others)["learn"] == together["learn"][:40]
+
+
 @pytest.mark.parametrize("wrong", [{"learn": 0.0}, {"learn": 1.0}, {"most": -1}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(BadInput, match="adapt to"):

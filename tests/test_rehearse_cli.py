@@ -35,6 +35,20 @@ FLAGS: dict[tuple[str, ...], Callable[[Any, RehearseSettings], bool]] = {
 }
 
 
+def test_the_folder_of_more_faces_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def record(*args: object, more: Path | None, **rest: object) -> None:
+        seen.append(more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unfade.recipes.rehearse, "rehearse", record)
+    base = ["rehearse", str(tmp_path), "--out", str(tmp_path / "out")]
+    CliRunner().invoke(app, base)
+    CliRunner().invoke(app, [*base, "--more", str(tmp_path / "others")])
+    assert seen == [None, tmp_path / "others"]
+
+
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag[0])
 def test_flags_arrive(flag: tuple[str, ...], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Seen] = []

@@ -22,6 +22,7 @@ def rehearse(
     sensor: SensorFile = None,
     learn: Annotated[float, typer.Option(help="Share of the faces to adapt to; the others are scored.")] = 0.7,
     most: Annotated[int, typer.Option(help="Faces to adapt to, at most; 0: all of that share.")] = 0,
+    more: Annotated[Path | None, typer.Option(help="Folder of other clean faces to adapt to, never scored.")] = None,
     restorer: o.Restorer = "small-restorer",
     prior: o.Prior = "small-prior",
     start: o.Start = None,
@@ -54,7 +55,7 @@ def rehearse(
     )
     done = run(
         faces, out, degradation, RehearseSettings(adapt, learn, most, seed),
-        device=o.choose_device(device), progress=progress(quiet=quiet),
+        more=more, device=o.choose_device(device), progress=progress(quiet=quiet),
     )  # fmt: skip
     if not (as_json or quiet):
         rows = {**done.scores, "share of the gap": done.share}

@@ -65,6 +65,9 @@ def restorer(
     perceptual_weight: o.PerceptualWeight = None,
     prior: o.Prior = "small-prior",
     gan_weight: o.GanWeight = None,
+    discriminator_features: Annotated[
+        int | None, typer.Option(help="Channels of its first layer; 64 as published.")
+    ] = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
@@ -88,7 +91,8 @@ def restorer(
         bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
     recipe = replace(recipe, loop=loop, prior=prior, losses=o.changed(
-        recipe.losses, perceptual_weight=perceptual_weight, gan_weight=gan_weight
+        recipe.losses, perceptual_weight=perceptual_weight, gan_weight=gan_weight,
+        discriminator_features=discriminator_features,
     ))  # fmt: skip
     history = pretrain_restorer(
         faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,

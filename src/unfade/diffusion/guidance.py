@@ -5,6 +5,7 @@ starts, and how it corrects the predicted x0 or the next state x_{t-1}.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unfade.diffusion.prior import DiffusionPrior, Step
@@ -70,4 +71,102 @@ class LowFrequency(DifFace):
         if step.t < max(self.free_from, 1):  # at t = 0 nothing is constrained, as published
             return x_prev
         reference = prior.q_sample(self.restored, step.t - 1, noise(x_prev))
+        return x_prev - low_pass(x_prev, self.factor) + low_pass(reference, self.factor)
+
+
+@dataclass(frozen=True)
+class ILVR(Guidance):
+    """Choi et al., "ILVR" (ICCV 2021), Algorithm 1: from pure noise, with the low frequencies of the photo.
+
+    The photo is noised to level t, not t - 1, as published.
+    """
+
+    photo: Tensor  # (B, 3, H, W) in [-1, 1]
+    factor: int = 32  # N of the low-pass filter; the published runs
+    free_from: int = 20  # respaced step from which on the prior runs free; the published runs, of 100
+
+    def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
+        """The low frequencies of the noised photo replace those of the sample."""
+        if step.t <= self.free_from:
+            return x_prev
+        reference = prior.q_sample(self.photo, step.t, noise(x_prev))
+        return x_prev - low_pass(x_prev, self.factor) + low_pass(reference, self.factor)
+
+
+@dataclass(frozen=True)
+class DDA(DifFace):
+    """Gao et al., "Back to the Source" (CVPR 2023): the noised photo, drawn by a gradient to its low frequencies.
+
+    `restored` is the photo itself. The gradient goes through the network and the clamp; there is one norm for each
+    image (published: one for the whole batch, so that images steer each other; the same for one image). The filter has
+    zeros around the picture, as published.
+    """
+
+    factor: int = 4  # D of the low-pass filter
+    scale: float = 6.0  # of the gradient
+
+    differentiable = True
+
+    def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
+        """A step down the distance between the low frequencies of photo and predicted image."""
+        difference = low_pass(self.restored - step.x0, self.factor, border="zero")
+        distance = difference.flatten(1).norm(dim=1).sum()
+        (gradient,) = torch.autograd.grad(distance, step.x_t)
+        return x_prev - self.scale * gradient
+
+
+@dataclass(frozen=True)
+class PGDiff(Guidance):
+    """Yang et al., "PGDiff" (NeurIPS 2023), for restoration: every step is drawn to what a restorer says of x_t.
+
+    `repeats` visits of each step of a band, with the target of the first. The band is compared with respaced steps
+    though its limits count 1000, as published.
+    """
+
+    target_of: Callable[[Tensor, int], Tensor]  # x_t and the original step to the target, (B, 3, H, W)
+    scale: float = 0.1  # s
+    repeats: int = 1  # visits of a step in the band
+    band: tuple[int, int] = (700, 1000)  # above the first and below the second
+
+    def timesteps(self, num_steps: int) -> list[int]:
+        """All, those of the band several times."""
+        low, high = self.band
+        return [t for t in reversed(range(num_steps)) for _ in range(self.repeats if low < t < high else 1)]
+
+    def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
+        """The mean moves by the variance times the gradient of the squared distance."""
+        target = self.target_of(step.x_t, prior.schedule.t_model[step.t]).clamp(-1, 1)
+        log_variance = torch.as_tensor(step.log_variance)
+        return x_prev - log_variance.exp().to(x_prev) * self.scale * 2 * (step.x0 - target)
+
+
+@dataclass(frozen=True)
+class DR2(Guidance):
+    """Wang et al., "DR2" (CVPR 2023), Algorithm 1: the photo from step omega down to tau, then the prediction of x0.
+
+    The result is smooth; a restorer is meant to follow.
+    """
+
+    photo: Tensor  # (B, 3, H, W) in [-1, 1]
+    factor: int = 4  # N of the low-pass filter
+    begin: int = 42  # omega, respaced; published for 100 steps: tau + 20 for N = 3 and 4, + 25 for 5 to 8, + 30 above
+    end: int = 22  # tau, respaced; published for 100 steps: 22 for N = 4, 35 for N = 8 and 16
+
+    def timesteps(self, num_steps: int) -> list[int]:
+        """omega .. tau. Raises ValueError when the schedule is too short."""
+        if not 0 <= self.end < self.begin < num_steps:
+            raise ValueError(
+                f"DR2 goes from {self.begin} to {self.end}, but the respaced schedule has {num_steps} steps."
+            )
+        return list(range(self.begin, self.end - 1, -1))
+
+    def start(self, prior: DiffusionPrior, t: int, noise: Noise, like: Tensor) -> Tensor:
+        """The photo at noise level omega."""
+        return prior.q_sample(self.photo, t, noise(like))
+
+    def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
+        """The low frequencies of the photo, noised to t - 1; at tau the predicted image itself."""
+        if step.t == self.end:
+            return step.x0
+        reference = prior.q_sample(self.photo, step.t - 1, noise(x_prev))
         return x_prev - low_pass(x_prev, self.factor) + low_pass(reference, self.factor)

@@ -21,7 +21,12 @@ def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str =
     config = _config(weights, path)
     unet = UNet(config)
     load_state(unet, weights.state, path)
-    prior = DiffusionPrior(unet.eval().requires_grad_(False), config.size)
+    return prior_of(unet, device=device)
+
+
+def prior_of(unet: UNet, *, device: torch.device | str = "cpu") -> DiffusionPrior:
+    """A network that only denoises from now on: frozen, in evaluation mode, laid out as its convolutions like it."""
+    prior = DiffusionPrior(unet.eval().requires_grad_(False), unet.config.size)
     prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster; stubs lag
     return prior
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from unfade.errors import BadInput
 
 
-def low_pass(image: Tensor, factor: int) -> Tensor:
+def low_pass(image: Tensor, factor: int, *, border: str = "mirrored") -> Tensor:
     """phi_N of Sec. 3.2: shrink (B, C, H, W) by `factor`, then enlarge it back. It is linear, and not idempotent.
 
-    Raises ValueError when a side is not divisible by `factor` or shrinks to fewer than 2 pixels.
+    `border` is a name in BORDERS: what lies around the image. Raises ValueError when a side is not divisible by `factor` or shrinks to fewer than 2 pixels.
     """
-    return _apply(_low_pass_matrix(image.shape[-2], factor), image, _low_pass_matrix(image.shape[-1], factor))
+    rows, columns = (_low_pass_matrix(side, factor, border) for side in image.shape[-2:])
+    return _apply(rows, image, columns)
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -42,18 +43,18 @@ def _apply(rows: Tensor, image: Tensor, columns: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _low_pass_matrix(size: int, factor: int) -> Tensor:
+def _low_pass_matrix(size: int, factor: int, border: str) -> Tensor:
     if size % factor or size // factor < 2:
         raise ValueError(
             f"A side of {size} pixels cannot be low-passed by {factor}: it must shrink to 2 pixels or more."
         )
     small = size // factor
-    return _resample_matrix(small, size) @ _resample_matrix(size, small)
+    return _resample_matrix(small, size, border) @ _resample_matrix(size, small, border)
 
 
 @lru_cache(maxsize=64)
-def _resample_matrix(source: int, result: int) -> Tensor:
-    """The (result, source) matrix, rows summing to 1, in float64."""
+def _resample_matrix(source: int, result: int, border: str = "mirrored") -> Tensor:
+    """The (result, source) matrix in float64; rows sum to 1, what weighs on zeros around the image included."""
     scale = result / source
     stretch = max(1.0, 1 / scale)  # antialiasing: the kernel grows to cover what a result pixel covers
     centres = (torch.arange(result, dtype=torch.float64) + 0.5) / scale - 0.5
@@ -63,7 +64,7 @@ def _resample_matrix(source: int, result: int) -> Tensor:
     weights = _keys_cubic((centres[:, None] - taps) / stretch)
     weights = weights / weights.sum(1, keepdim=True)
     matrix = torch.zeros(result, source, dtype=torch.float64)
-    return matrix.scatter_add_(1, _mirror(taps.long(), source), weights)
+    return BORDERS[border](matrix, taps.long(), weights)
 
 
 def _keys_cubic(x: Tensor, a: float = -0.5) -> Tensor:
@@ -72,6 +73,19 @@ def _keys_cubic(x: Tensor, a: float = -0.5) -> Tensor:
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * (d**3 - 5 * d**2 + 8 * d - 4)
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def _mirrored(matrix: Tensor, taps: Tensor, weights: Tensor) -> Tensor:
+    return matrix.scatter_add_(1, _mirror(taps, matrix.shape[1]), weights)
+
+
+def _zero(matrix: Tensor, taps: Tensor, weights: Tensor) -> Tensor:
+    size = matrix.shape[1]
+    inside = (taps >= 0) & (taps < size)
+    return matrix.scatter_add_(1, taps.clamp(0, size - 1), weights * inside)
+
+
+BORDERS = {"mirrored": _mirrored, "zero": _zero}
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:

@@ -80,21 +80,26 @@ def rehearse(
     degradation: Degradation,
     settings: RehearseSettings = RehearseSettings(),
     *,
+    more: Path | None = None,
     spaces: Mapping[str, Space] | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Rehearsal:
     """Degrade clean, aligned faces, adapt to some of them, score on the others and write a report; resumable.
 
+    `more` is a folder of other clean faces that are adapted to as well, after those of `faces`, and never scored.
     `spaces` are features in which Frechet distances to the truth are taken as well; they should not be those of the
     loss. Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
     """
     found, _ = find_training_pictures(faces, {})
+    others = find_training_pictures(more, {})[0] if more else []
     load_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity)  # refused before anything is written
     key = weights_key(settings.adapt.restorer, settings.adapt.prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
-    journal = open_run(out, {"rehearse": identity, **key}, about={"faces": str(faces)}, inputs=[faces])
-    failures = _prepare(split(found, settings), out, degradation, settings, journal, progress)
+    journal = open_run(
+        out, {"rehearse": identity, **key}, about={"faces": str(faces), "more": str(more)}, inputs=[faces]
+    )
+    failures = _prepare(split(found, settings, others), out, degradation, settings, journal, progress)
     run = adapt(out / "photos" / "learn", out / "adapted", settings.adapt, find=None, device=device, progress=progress)
     upper = _supervise(out, settings.adapt, device, progress)
     restorers: dict[str, str | Path] = {
@@ -113,18 +118,21 @@ def rehearse(
     return result
 
 
-def split(faces: Sequence[Path], settings: RehearseSettings) -> dict[str, list[Path]]:
+def split(faces: Sequence[Path], settings: RehearseSettings, more: Sequence[Path] = ()) -> dict[str, list[Path]]:
     """Faces to learn from and faces to score, in an order that follows from their names and the seed alone.
 
     So fewer faces to learn from are a part of more of them, and the scored ones stay the same. Raises BadInput where
     a side would be empty.
     """
-    order = sorted(faces, key=lambda path: (seed_for("rehearse", settings.seed, path.stem), path.name))
+    order, others = (
+        sorted(part, key=lambda path: (seed_for("rehearse", settings.seed, path.stem), path.name))
+        for part in (faces, more)
+    )
     cut = round(len(order) * settings.learn)
     if not 0 < cut < len(order):
         raise BadInput(f"{len(order)} faces are too few to adapt to {settings.learn:.0%} of them and score the others.")
-    learn = order[:cut]
-    return {"learn": learn[: settings.most or cut], "score": order[cut:]}
+    learn = [*order[:cut], *others]
+    return {"learn": learn[: settings.most or len(learn)], "score": order[cut:]}
 
 
 def _prepare(
