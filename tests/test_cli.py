@@ -1,6 +1,5 @@
 """The command line: what it prints, its exit codes, and that every flag arrives."""
 
-import json
 import re
 import subprocess
 import sys
@@ -12,36 +11,11 @@ import pytest
 import unfade.recipes.adapt
 import unfade.recipes.pretrain
 from tiny_models import write_faces
-from unfade.cli import main
 from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.training.loop import History
 
 Models = tuple[Path, Path]
 QUICK = ("--spacing", "20", "--start", "6", "--free-from", "3", "--factor", "4")
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str):
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict[str, Any]:
-        assert self.out.count("\n") == 1, "one object and nothing else"
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def call(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["unfade", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 def test_help_and_import_are_light() -> None:

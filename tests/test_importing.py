@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from networks import B32
 from recorded import arrays, fill_module, image_u8, picture, subsampled
-from unfade.cli import main
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.images.files import from_bytes
@@ -66,19 +65,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["unfade", "models", *map(str, args)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small shapes beside the published ones, for networks whose shapes do not tell all."""
     more = {"unet": B32, "vqgan": VQGAN, "gfpgan": GFPGAN16, "vqfr": VQFR32, "arcface": ARCFACE, "parsenet": PARSENET}
@@ -117,8 +103,8 @@ def published(path: Path, network: nn.Module, layout: str = "bare", **how: Any) 
     return path
 
 
-def imported(run: Run, path: Path, name: str) -> Path:
-    code, out, err = run("import", path, "--as", name, "--json")
+def imported(run_models: Run, path: Path, name: str) -> Path:
+    code, out, err = run_models("import", path, "--as", name, "--json")
     assert (code, err) == (0, "")
     return Path(json.loads(out)["path"])
 
@@ -134,9 +120,9 @@ def assert_recorded(found: Tensor, golden: dict[str, np.ndarray], name: str, ato
 
 @torch.no_grad()
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_swinir_from_every_layout(run, tmp_path, layout):
+def test_swinir_from_every_layout(run_models, tmp_path, layout):
     net = fill_module(SwinIR(SWINIR))
-    path = imported(run, published(tmp_path / "a.pth", net, layout), "mine")
+    path = imported(run_models, published(tmp_path / "a.pth", net, layout), "mine")
     golden = arrays("swinir_tiny")
     restorer = load_restorer("mine")
     assert restorer.size == 64
@@ -147,21 +133,21 @@ def test_swinir_from_every_layout(run, tmp_path, layout):
 
 @torch.no_grad()
 @pytest.mark.parametrize("file", ["a.PTH", "a.pt", "a.pkl", "a.Ckpt", "a", "a.SafeTensors", "old.pth"])
-def test_the_ending_does_not_matter(run, tmp_path, file):
+def test_the_ending_does_not_matter(run_models, tmp_path, file):
     net = fill_module(SwinIR(SWINIR))
     if file.lower().endswith("safetensors"):
         save_file(net.state_dict(), tmp_path / file)
     else:
         published(tmp_path / file, net, _use_new_zipfile_serialization=file != "old.pth")
     golden = arrays("swinir_tiny")
-    imported(run, tmp_path / file, "mine")
+    imported(run_models, tmp_path / file, "mine")
     restored = load_restorer("mine")(torch.from_numpy(golden["x"]) * 2 - 1)
     assert_recorded((restored + 1) / 2, golden, "out", 2e-5)
 
 
 @torch.no_grad()
-def test_a_prior(run, tmp_path, small):
-    imported(run, published(tmp_path / "a.pt", fill_module(UNet(B32)), "module"), "mine")
+def test_a_prior(run_models, tmp_path, small):
+    imported(run_models, published(tmp_path / "a.pt", fill_module(UNet(B32)), "module"), "mine")
     golden, prior = arrays("unet_b32"), load_prior("mine")
     assert prior.size == 32
     assert_recorded(prior.unet(torch.from_numpy(golden["x"]), torch.from_numpy(golden["t"])), golden, "y", 3e-5)
@@ -169,9 +155,9 @@ def test_a_prior(run, tmp_path, small):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("net", "size"), [(CodeFormer(CODEFORMER), 32), (GFPGAN(GFPGAN16), 16)])
-def test_restorers(run, tmp_path, small, net, size):
+def test_restorers(run_models, tmp_path, small, net, size):
     fill_module(net).eval()
-    imported(run, published(tmp_path / "a.pth", net, "both"), "mine")
+    imported(run_models, published(tmp_path / "a.pth", net, "both"), "mine")
     restorer, face = load_restorer("mine"), picture(size, size, 3)
     assert restorer.size == size
     torch.testing.assert_close(restorer(face), net(face))
@@ -190,10 +176,10 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_come_back_whole(run, tmp_path, small, name):
+def test_networks_come_back_whole(run_models, tmp_path, small, name):
     net, layout = NETWORKS[name]
     state = fill_module(net).state_dict()
-    path = imported(run, published(tmp_path / "a.pth", net, layout), "mine")
+    path = imported(run_models, published(tmp_path / "a.pth", net, layout), "mine")
     loaded = load_network("mine", ARCHITECTURES[name].kind)
     assert type(loaded) is type(net)
     assert not loaded.training
@@ -205,11 +191,11 @@ def test_networks_come_back_whole(run, tmp_path, small, name):
     assert card["files"][0]["sha256"] == sha256_of(tmp_path / "a.pth")
 
 
-def test_statistics_are_tensors_or_arrays(run, tmp_path):
+def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
     mean, cov = np.arange(4) / 3, np.eye(4) / 3
     for file, values in (("a.pth", (mean, cov)), ("b.pth", (torch.from_numpy(mean), torch.from_numpy(cov)))):
         torch.save(dict(zip(("mean", "cov"), values, strict=True)), tmp_path / file)
-        imported(run, tmp_path / file, file[0])
+        imported(run_models, tmp_path / file, file[0])
     for name in "ab":
         assert torch.allclose(load_network(name, "statistics").cov, torch.from_numpy(cov))
 
@@ -218,21 +204,21 @@ def test_statistics_are_tensors_or_arrays(run, tmp_path):
 
 
 @torch.no_grad()
-def test_the_published_face_embedding(run, tmp_path):
-    imported(run, published(tmp_path / "a.pth", fill_module(ArcFace()), "module"), "mine")
+def test_the_published_face_embedding(run_models, tmp_path):
+    imported(run_models, published(tmp_path / "a.pth", fill_module(ArcFace()), "module"), "mine")
     golden = arrays("arcface18")
     assert_recorded(load_network("mine", "identity")(grey(picture(512, 512, 51, count=2))), golden, "embedding", 1e-4)
 
 
 @torch.no_grad()
-def test_the_published_detector(run, tmp_path):
-    imported(run, published(tmp_path / "a.pth", fill_module(RetinaFace()), "module"), "mine")
+def test_the_published_detector(run_models, tmp_path):
+    imported(run_models, published(tmp_path / "a.pth", fill_module(RetinaFace()), "module"), "mine")
     golden, net = arrays("retinaface_resnet50"), load_network("mine", "detector")
     assert_recorded(net(from_bytes(image_u8(320, 256, 61))[None]).boxes, golden, "loc", 5e-4)
 
 
-def test_the_papers_swinir(run, tmp_path):
-    path = imported(run, published(tmp_path / "swinir_gan_v1.pth", fill_module(SwinIR())), "swinir-512")
+def test_the_papers_swinir(run_models, tmp_path):
+    path = imported(run_models, published(tmp_path / "swinir_gan_v1.pth", fill_module(SwinIR())), "swinir-512")
     assert path == path_of(MODELS["swinir-512"])
     assert load_restorer("swinir-512").net.config == SwinIRConfig()
 
@@ -246,8 +232,8 @@ def test_the_papers_swinir(run, tmp_path):
         (GFPGAN, "gfpgan", ("gfpganv1clean", "out")),
     ],
 )
-def test_the_published_restorers(run, tmp_path, net, name, golden):
-    imported(run, published(tmp_path / "a.pth", fill_module(net()), "params_ema"), "mine")
+def test_the_published_restorers(run_models, tmp_path, net, name, golden):
+    imported(run_models, published(tmp_path / "a.pth", fill_module(net()), "params_ema"), "mine")
     restorer = load_restorer("mine")
     assert restorer.architecture == name
     assert_recorded(restorer(picture(512, 512, 11)), arrays(golden[0]), golden[1], 5e-4)
@@ -255,16 +241,16 @@ def test_the_published_restorers(run, tmp_path, net, name, golden):
 
 @full_size
 @torch.no_grad()
-def test_the_published_parser(run, tmp_path):
-    imported(run, published(tmp_path / "a.pth", fill_module(ParseNet())), "mine")
+def test_the_published_parser(run_models, tmp_path):
+    imported(run_models, published(tmp_path / "a.pth", fill_module(ParseNet())), "mine")
     assert_recorded(load_network("mine", "parser")(picture(512, 512, 11)), arrays("parsenet"), "mask_logits", 5e-4)
 
 
 @full_size
 @pytest.mark.parametrize("config", UNETS)
-def test_the_published_priors(run, tmp_path, config):
+def test_the_published_priors(run_models, tmp_path, config):
     net = fill_module(UNet(config))
-    imported(run, published(tmp_path / "a.pt", net, "module"), "mine")
+    imported(run_models, published(tmp_path / "a.pt", net, "module"), "mine")
     loaded = load_prior("mine")
     assert isinstance(loaded.unet, UNet)
     assert loaded.unet.config == config
@@ -280,47 +266,47 @@ def known(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, *urls: str) ->
     monkeypatch.setitem(MODELS, name, replace(MODELS[name], downloads=(download,), size=0))
 
 
-def test_a_known_hash_gives_the_name(run, tmp_path, folder, monkeypatch):
+def test_a_known_hash_gives_the_name(run_models, tmp_path, folder, monkeypatch):
     path = published(tmp_path / "renamed.bin", fill_module(SwinIR(SWINIR)))
     known(monkeypatch, "swinir-512-l1", path)
-    code, out, _ = run("import", path)
+    code, out, _ = run_models("import", path)
     assert (code, out) == (0, f"swinir-512-l1: {folder / 'swinir-512-l1.safetensors'}\n")
     card = read_card(folder / "swinir-512-l1.safetensors")
     assert (card["licence"], card["commercial"], card["notes"]) == ("S-Lab 1.0", False, [])
-    assert run("verify")[1].endswith("swinir-512-l1: unchanged\n")
-    assert run("import", path)[0] == 0, "the same again changes nothing"
-    assert "leave --as mine out" in run("import", path, "--as", "mine")[2]
+    assert run_models("verify")[1].endswith("swinir-512-l1: unchanged\n")
+    assert run_models("import", path)[0] == 0, "the same again changes nothing"
+    assert "leave --as mine out" in run_models("import", path, "--as", "mine")[2]
 
 
-def test_another_hash_than_the_rows_names_both(run, tmp_path, folder):
+def test_another_hash_than_the_rows_names_both(run_models, tmp_path, folder):
     path = published(tmp_path / "codeformer.pth", fill_module(SwinIR(SWINIR)))
-    code, _, err = run("import", path, "--as", "codeformer")
+    code, _, err = run_models("import", path, "--as", "codeformer")
     assert code == 2
     assert sha256_of(path) in err
     assert "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7" in err
     assert not folder.exists()
 
 
-def test_an_unknown_hash_needs_a_name_and_is_recorded(run, tmp_path, folder):
+def test_an_unknown_hash_needs_a_name_and_is_recorded(run_models, tmp_path, folder):
     path = published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR)))
     for wrong in ((), ("--as", "../up"), ("--as", "a b"), ("--as", ".hidden")):
-        code, _, err = run("import", path, *wrong)
+        code, _, err = run_models("import", path, *wrong)
         assert (code, err.count("\n")) == (2, 1)
         assert "name it with --as NAME" in err
-    assert "comes with unfade" in run("import", path, "--as", "small-restorer")[2]
-    code, out, _ = run("import", path, "--as", "mine")
+    assert "comes with unfade" in run_models("import", path, "--as", "small-restorer")[2]
+    code, out, _ = run_models("import", path, "--as", "mine")
     assert (code, out.count(f"its sha256 {sha256_of(path)} is in no row")) == (0, 1)
-    listed = json.loads(run("list", "--json", "--kind", "restorer")[1])["models"]
+    listed = json.loads(run_models("list", "--json", "--kind", "restorer")[1])["models"]
     assert "mine" in [row["name"] for row in listed]
-    assert "mine" in run("list")[1]
-    assert json.loads(run("show", "mine", "--json")[1])["card"]["files"][0]["bytes"] == path.stat().st_size
-    assert run("path", "mine")[1] == f"{folder / 'mine.safetensors'}\n"
+    assert "mine" in run_models("list")[1]
+    assert json.loads(run_models("show", "mine", "--json")[1])["card"]["files"][0]["bytes"] == path.stat().st_size
+    assert run_models("path", "mine")[1] == f"{folder / 'mine.safetensors'}\n"
 
 
-def test_a_row_without_a_hash_says_what_it_saw(run, tmp_path, folder, monkeypatch):
+def test_a_row_without_a_hash_says_what_it_saw(run_models, tmp_path, folder, monkeypatch):
     monkeypatch.setitem(MODELS, "swinir-512", replace(MODELS["swinir-512"], size=64))
     path = published(tmp_path / "SwinIR_GAN_v1.pth", fill_module(SwinIR(SWINIR)))
-    code, out, _ = run("import", path)
+    code, out, _ = run_models("import", path)
     assert (code, out.splitlines()[0]) == (0, f"swinir-512: {folder / 'swinir-512.safetensors'}")
     assert f"no hash was known for it; the one seen, {sha256_of(path)}, is recorded in its card" in out
     assert read_card(folder / "swinir-512.safetensors")["files"] == [
@@ -328,44 +314,48 @@ def test_a_row_without_a_hash_says_what_it_saw(run, tmp_path, folder, monkeypatc
     ]
 
 
-def test_a_taken_name_is_not_overwritten(run, tmp_path, folder):
-    run("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
+def test_a_taken_name_is_not_overwritten(run_models, tmp_path, folder):
+    run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
     before = sha256_of(folder / "mine.safetensors")
-    code, _, err = run("import", published(tmp_path / "b.pth", fill_module(SwinIR(SWINIR), "other.")), "--as", "mine")
+    code, _, err = run_models(
+        "import", published(tmp_path / "b.pth", fill_module(SwinIR(SWINIR), "other.")), "--as", "mine"
+    )
     assert (code, "is there already and was made from another file" in err) == (2, True)
     assert sha256_of(folder / "mine.safetensors") == before
 
 
-def test_own_restorers_can_be_named_too(run, tmp_path):
-    run("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "first")
+def test_own_restorers_can_be_named_too(run_models, tmp_path):
+    run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "first")
     save_restorer(tmp_path / "own.safetensors", load_restorer("first"))
-    imported(run, tmp_path / "own.safetensors", "second")
+    imported(run_models, tmp_path / "own.safetensors", "second")
     assert load_restorer("second").net.state_dict().keys() == load_restorer("first").net.state_dict().keys()
 
 
-def test_networks_that_are_not_built_here_are_kept_by_their_hash(run, tmp_path, monkeypatch):
+def test_networks_that_are_not_built_here_are_kept_by_their_hash(run_models, tmp_path, monkeypatch):
     path = published(tmp_path / "RestoreFormer.pth", nn.Linear(2, 2), "params_ema")
-    assert "is of no network that unfade has (first keys: bias, weight)" in run("import", path, "--as", "mine")[2]
+    assert (
+        "is of no network that unfade has (first keys: bias, weight)" in run_models("import", path, "--as", "mine")[2]
+    )
     known(monkeypatch, "restoreformer", path)
-    code, out, _ = run("import", path)
+    code, out, _ = run_models("import", path)
     assert (code, "unfade has no network restoreformer" in out) == (0, True)
     assert read_weights(path_of(MODELS["restoreformer"])).state.keys() == {"weight", "bias"}
 
 
-def test_onnx_files_are_kept_as_they_are(run, tmp_path, folder, monkeypatch):
+def test_onnx_files_are_kept_as_they_are(run_models, tmp_path, folder, monkeypatch):
     (tmp_path / "yunet.onnx").write_bytes(b"a graph")
     known(monkeypatch, "yunet", tmp_path / "yunet.onnx")
-    assert run("import", tmp_path / "yunet.onnx")[0] == 0
+    assert run_models("import", tmp_path / "yunet.onnx")[0] == 0
     assert (folder / "yunet.onnx").read_bytes() == b"a graph"
-    assert run("verify", "yunet")[1] == "yunet: unchanged\n"
+    assert run_models("verify", "yunet")[1] == "yunet: unchanged\n"
 
 
 # Bad files
 
 
-def refused(run: Run, path: Path, folder: Path, *name: str) -> str:
+def refused(run_models: Run, path: Path, folder: Path, *name: str) -> str:
     """What is said of a file that is refused; nothing of it stays."""
-    code, out, err = run("import", path, *(name or ("--as", "mine")))
+    code, out, err = run_models("import", path, *(name or ("--as", "mine")))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert not folder.exists() or not list(folder.iterdir())
     return err
@@ -380,13 +370,13 @@ class Trap:
 
 
 @pytest.mark.parametrize("how", ["pickle", "new", "old"])
-def test_a_file_that_would_run_code_is_not_run(run, tmp_path, folder, how):
+def test_a_file_that_would_run_code_is_not_run(run_models, tmp_path, folder, how):
     trap = {"params_ema": fill_module(SwinIR(SWINIR)).state_dict(), "more": Trap(tmp_path / "sprung")}
     if how == "pickle":
         (tmp_path / "a.pth").write_bytes(pickle.dumps(trap["more"], protocol=2))
     else:
         torch.save(trap, tmp_path / "a.pth", _use_new_zipfile_serialization=how == "new")
-    said = refused(run, tmp_path / "a.pth", folder)
+    said = refused(run_models, tmp_path / "a.pth", folder)
     assert re.search(
         r"holds more than plain weights \(.+\), so nothing of it was run or taken; get the file from", said
     )
@@ -397,7 +387,7 @@ def test_a_file_that_would_run_code_is_not_run(run, tmp_path, folder, how):
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 @pytest.mark.parametrize("how", ["new", "old", "safetensors"])
-def test_half_a_file(run, tmp_path, folder, share, how):
+def test_half_a_file(run_models, tmp_path, folder, share, how):
     path = tmp_path / f"a.{'safetensors' if how == 'safetensors' else 'pth'}"
     net = fill_module(SwinIR(SWINIR))
     if how == "safetensors":
@@ -406,31 +396,31 @@ def test_half_a_file(run, tmp_path, folder, share, how):
         published(path, net, _use_new_zipfile_serialization=how == "new")
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "is damaged or no file of weights" in refused(run, path, folder)
+    assert "is damaged or no file of weights" in refused(run_models, path, folder)
 
 
 @pytest.mark.parametrize("length", [2**63, 2**40, 3 * 10**9, 90_000_000])
-def test_a_header_that_claims_gigabytes(run, tmp_path, folder, length):
+def test_a_header_that_claims_gigabytes(run_models, tmp_path, folder, length):
     (tmp_path / "a.bin").write_bytes(length.to_bytes(8, "little") + b"{" + b" " * 100)
-    assert "not a whole safetensors file" in refused(run, tmp_path / "a.bin", folder)
+    assert "not a whole safetensors file" in refused(run_models, tmp_path / "a.bin", folder)
 
 
-def test_tensors_that_claim_gigabytes(run, tmp_path, folder):
+def test_tensors_that_claim_gigabytes(run_models, tmp_path, folder):
     head = json.dumps({"w": {"dtype": "F32", "shape": [2**30], "data_offsets": [0, 2**32]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
-    assert "not a whole safetensors file" in refused(run, tmp_path / "a.safetensors", folder)
+    assert "not a whole safetensors file" in refused(run_models, tmp_path / "a.safetensors", folder)
     wide = fill_module(SwinIR(SWINIR)).state_dict() | {"norm.weight": torch.zeros(1).expand(2**40)}
     torch.save(wide, tmp_path / "a.pth")
-    assert "norm.weight has shape (1099511627776,) instead of (24,)" in refused(run, tmp_path / "a.pth", folder)
+    assert "norm.weight has shape (1099511627776,) instead of (24,)" in refused(run_models, tmp_path / "a.pth", folder)
 
 
-def test_an_archive_that_unpacks_to_more(run, tmp_path, folder):
+def test_an_archive_that_unpacks_to_more(run_models, tmp_path, folder):
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 22))
-    assert "it unpacks to more than it holds" in refused(run, tmp_path / "a.pth", folder)
+    assert "it unpacks to more than it holds" in refused(run_models, tmp_path / "a.pth", folder)
 
 
-def test_what_does_not_fit_is_named(run, tmp_path, folder):
+def test_what_does_not_fit_is_named(run_models, tmp_path, folder):
     state = fill_module(SwinIR(SWINIR)).state_dict()
     wrong = {
         "norm.bias is missing": {k: v for k, v in state.items() if k != "norm.bias"},
@@ -442,7 +432,7 @@ def test_what_does_not_fit_is_named(run, tmp_path, folder):
     }
     for said, broken in wrong.items():
         torch.save(broken, tmp_path / "a.pth")
-        err = refused(run, tmp_path / "a.pth", folder)
+        err = refused(run_models, tmp_path / "a.pth", folder)
         assert f"looks like a swinir, but {said}" in err
         assert err.count(" is missing") <= 4
     assert " more; give the file as it was published" in err, "a few are named, the others are counted"
@@ -461,27 +451,27 @@ def test_what_does_not_fit_is_named(run, tmp_path, folder):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Sparse")
-def test_files_without_a_network(run, tmp_path, folder, content, said):
+def test_files_without_a_network(run_models, tmp_path, folder, content, said):
     torch.save(content, tmp_path / "a.pth")
-    assert said in refused(run, tmp_path / "a.pth", folder)
+    assert said in refused(run_models, tmp_path / "a.pth", folder)
 
 
-def test_no_file_at_all(run, tmp_path, folder):
+def test_no_file_at_all(run_models, tmp_path, folder):
     (tmp_path / "a.pth").mkdir()
-    assert "There is no file" in refused(run, tmp_path / "a.pth", folder)
+    assert "There is no file" in refused(run_models, tmp_path / "a.pth", folder)
     (tmp_path / "b.txt").write_text("hello, this is text")
-    assert "is damaged or no file of weights" in refused(run, tmp_path / "b.txt", folder)
+    assert "is damaged or no file of weights" in refused(run_models, tmp_path / "b.txt", folder)
 
 
-def test_another_network_under_a_rows_name(run, tmp_path, folder, small):
+def test_another_network_under_a_rows_name(run_models, tmp_path, folder, small):
     discriminator = published(tmp_path / "a.pth", UNetDiscriminatorSN(8))
-    said = refused(run, discriminator, folder, "--as", "vqfr-2")
+    said = refused(run_models, discriminator, folder, "--as", "vqfr-2")
     assert "holds a unet-discriminator, but vqfr-2 is a vqfr" in said
     prior = published(tmp_path / "DR2_FFHQ.pkl", fill_module(UNet(B32)))
-    assert "is for 32 px, but ffhq-256-dr2 is for 256 px" in refused(run, prior, folder, "--quiet")
+    assert "is for 32 px, but ffhq-256-dr2 is for 256 px" in refused(run_models, prior, folder, "--quiet")
 
 
-def test_no_space_left(run, tmp_path, folder, monkeypatch):
+def test_no_space_left(run_models, tmp_path, folder, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -489,13 +479,13 @@ def test_no_space_left(run, tmp_path, folder, monkeypatch):
     for where in ("save_file", "write_card"):
         with monkeypatch.context() as patch:
             patch.setattr(f"unfade.recipes.importing.{where}", full)
-            assert "the disk is full" in refused(run, path, folder)
+            assert "the disk is full" in refused(run_models, path, folder)
 
 
-def test_loading_says_what_is_wrong(run, tmp_path, folder):
+def test_loading_says_what_is_wrong(run_models, tmp_path, folder):
     with pytest.raises(UnknownModel, match="unfade models pull parsenet"):
         load_network("parsenet", "parser")
-    run("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
+    run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
     with pytest.raises(BadCheckpoint, match="holds a swinir, not a parser"):
         load_network(folder / "mine.safetensors", "parser")
     save_file({}, folder / "odd.safetensors", {"architecture": "parsenet", "config": '{"wide": 3}'})
@@ -525,18 +515,18 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         thread.join()
 
 
-def test_pull_asks_for_the_licence_once(run, served, folder, monkeypatch):
+def test_pull_asks_for_the_licence_once(run_models, served, folder, monkeypatch):
     address, files = served
     path = published(files / "swinir.pth", fill_module(SwinIR(SWINIR)))
     known(monkeypatch, "swinir-512-l1", path, address + "swinir.pth")
-    code, out, err = run("pull", "swinir-512-l1")
+    code, out, err = run_models("pull", "swinir-512-l1")
     assert (code, out) == (2, "")
     assert "S-Lab 1.0, not for commercial use" in err
     assert "add --accept-licence" in err
     assert not folder.exists()
     with pytest.raises(BadInput, match="accept it with --accept-licence"):
         pull("swinir-512-l1")
-    code, out, _ = run("pull", "swinir-512-l1", "--accept-licence")
+    code, out, _ = run_models("pull", "swinir-512-l1", "--accept-licence")
     assert (code, out) == (0, f"swinir-512-l1: {folder / 'swinir-512-l1.safetensors'}\n")
     assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == [
         "accepted_licences.json", "swinir-512-l1.json", "swinir-512-l1.safetensors",
@@ -545,14 +535,14 @@ def test_pull_asks_for_the_licence_once(run, served, folder, monkeypatch):
     assert card["files"] == [
         {"file": "swinir.pth", "sha256": sha256_of(path), "bytes": path.stat().st_size, "url": address + "swinir.pth"}
     ]
-    assert "it was there already" in run("pull", "swinir-512-l1")[1]
+    assert "it was there already" in run_models("pull", "swinir-512-l1")[1]
     (folder / "swinir-512-l1.safetensors").unlink()
-    assert run("pull", "swinir-512-l1")[0] == 0, "the licence is remembered"
-    assert "comes with unfade" in run("pull", "small-prior")[2]
+    assert run_models("pull", "swinir-512-l1")[0] == 0, "the licence is remembered"
+    assert "comes with unfade" in run_models("pull", "small-prior")[2]
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2)])
-def test_on_a_terminal_the_licence_is_a_question(run, served, monkeypatch, answer, code):
+def test_on_a_terminal_the_licence_is_a_question(run_models, served, monkeypatch, answer, code):
     import io
 
     class Terminal(io.StringIO):
@@ -563,20 +553,20 @@ def test_on_a_terminal_the_licence_is_a_question(run, served, monkeypatch, answe
     path = published(files / "swinir.pth", fill_module(SwinIR(SWINIR)))
     known(monkeypatch, "swinir-512-l1", path, address + "swinir.pth")
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
-    result = run("pull", "swinir-512-l1", "--quiet")
+    result = run_models("pull", "swinir-512-l1", "--quiet")
     assert result[0] == code
     assert "Do you accept it?" in result[2]
 
 
-def test_pull_from_a_mirror_without_a_known_hash(run, served, folder, monkeypatch):
+def test_pull_from_a_mirror_without_a_known_hash(run_models, served, folder, monkeypatch):
     address, files = served
     path = published(files / "own.pth", fill_module(UNetDiscriminatorSN(8)))
     nowhere = replace(MODELS["vqfr-2"], kind="discriminator", architecture="unet-discriminator", size=0,
                       downloads=(Download("own.pth"),))  # fmt: skip
     monkeypatch.setitem(MODELS, "vqfr-2", nowhere)
-    assert "has no address that unfade knows; find own.pth" in run("pull", "vqfr-2")[2]
-    assert "could not be fetched" in run("pull", "vqfr-2", "--mirror", address + "nothing.pth")[2]
-    code, out, _ = run("pull", "vqfr-2", "--mirror", address)
+    assert "has no address that unfade knows; find own.pth" in run_models("pull", "vqfr-2")[2]
+    assert "could not be fetched" in run_models("pull", "vqfr-2", "--mirror", address + "nothing.pth")[2]
+    code, out, _ = run_models("pull", "vqfr-2", "--mirror", address)
     assert (code, f"the one seen, {sha256_of(path)}, is recorded" in out) == (0, True)
 
 

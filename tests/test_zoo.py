@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from unfade.cli import main
 from unfade.errors import UnknownModel
 from unfade.recipes.architectures import ARCHITECTURES
 from unfade.store.checkpoints import sha256_of, write_card
@@ -26,19 +25,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("UNFADE_OFFLINE", raising=False)
     (tmp_path / "weights").mkdir()
     return tmp_path / "weights"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["unfade", "models", *map(str, args)])
-        try:
-            main()
-        except SystemExit as stop:
-            return int(stop.code or 0), *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
 
 
 # The rows
@@ -125,16 +111,16 @@ def test_a_licence_is_accepted_once(folder: Path) -> None:
 # The commands
 
 
-def test_the_list_fits_a_terminal(run: Run) -> None:
-    code, out, _ = run("list")
+def test_the_list_fits_a_terminal(run_models: Run) -> None:
+    code, out, _ = run_models("list")
     assert code == 0
     assert max(map(len, out.splitlines())) <= 100
     assert all(name in out for name in MODELS)
 
 
-def test_the_list_is_narrowed(run: Run, folder: Path) -> None:
+def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
     path_of(MODELS["parsenet"]).touch()
-    rows = json.loads(run("list", "--json")[1])["models"]
+    rows = json.loads(run_models("list", "--json")[1])["models"]
     assert [row["name"] for row in rows] == list(MODELS)
     assert [row["name"] for row in rows if row["here"]] == [
         "small-prior",
@@ -142,45 +128,45 @@ def test_the_list_is_narrowed(run: Run, folder: Path) -> None:
         "demosaic-bayer",
         "parsenet",
     ]
-    free = json.loads(run("list", "--json", "--licence", "commercial")[1])["models"]
+    free = json.loads(run_models("list", "--json", "--licence", "commercial")[1])["models"]
     assert {row["licence"] for row in free} == {n for n, licence in LICENCES.items() if licence.commercial}
-    priors = json.loads(run("list", "--json", "--kind", "prior")[1])["models"]
+    priors = json.loads(run_models("list", "--json", "--kind", "prior")[1])["models"]
     assert {"small-prior", "ffhq-512"} <= {row["name"] for row in priors}
     assert {row["kind"] for row in priors} == {"prior"}
-    assert run("list", "--kind", "prior", "--licence", "commercial") == (0, "", "")
-    assert run("list", "--licence", "free")[::2] == (2, "--licence takes commercial, got free.\n")
-    assert "There is no kind cat; there are: demosaic" in run("list", "--kind", "cat")[2]
+    assert run_models("list", "--kind", "prior", "--licence", "commercial") == (0, "", "")
+    assert run_models("list", "--licence", "free")[::2] == (2, "--licence takes commercial, got free.\n")
+    assert "There is no kind cat; there are: demosaic" in run_models("list", "--kind", "cat")[2]
 
 
-def test_one_model_is_shown(run: Run) -> None:
-    code, out, _ = run("show", "swinir-512")
+def test_one_model_is_shown(run_models: Run) -> None:
+    code, out, _ = run_models("show", "swinir-512")
     assert code == 0
     assert "sha256: unknown until first seen" in out
     assert "commercial: no" in out
     assert "It is not here; fetch them with `unfade models pull swinir-512`." in out
-    assert "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7" in run("show", "codeformer")[1]
-    assert "no address" in run("show", "ffhq-256-dr2")[1]
-    assert run("show", "nobody")[0] == 2
+    assert "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7" in run_models("show", "codeformer")[1]
+    assert "no address" in run_models("show", "ffhq-256-dr2")[1]
+    assert run_models("show", "nobody")[0] == 2
 
 
-def test_paths(run: Run, folder: Path) -> None:
+def test_paths(run_models: Run, folder: Path) -> None:
     (folder / "yunet.onnx").touch()
-    assert run("path", "yunet") == (0, f"{folder / 'yunet.onnx'}\n", "")
-    assert run("path", "small-prior")[1].endswith("small-prior.safetensors\n")
-    assert "unfade models pull codeformer" in run("path", "codeformer")[2]
+    assert run_models("path", "yunet") == (0, f"{folder / 'yunet.onnx'}\n", "")
+    assert run_models("path", "small-prior")[1].endswith("small-prior.safetensors\n")
+    assert "unfade models pull codeformer" in run_models("path", "codeformer")[2]
 
 
-def test_changed_files_are_found(run: Run, folder: Path) -> None:
+def test_changed_files_are_found(run_models: Run, folder: Path) -> None:
     weights = path_of(MODELS["parsenet"])
     weights.write_bytes(b"weights")
     write_card(weights, {"sha256": sha256_of(weights)})
-    assert run("verify", "parsenet") == (0, "parsenet: unchanged\n", "")
+    assert run_models("verify", "parsenet") == (0, "parsenet: unchanged\n", "")
     weights.write_bytes(b"weighty")
-    code, out, _ = run("verify")
+    code, out, _ = run_models("verify")
     assert code == 1
     assert re.search(r"  parsenet: changed: sha256 [0-9a-f]{64} was recorded, now it is [0-9a-f]{64}\n", out)
     assert "small-prior: " in out, "without names all that are here are checked"
-    assert "There is no model named nobody" in run("verify", "nobody")[2]
+    assert "There is no model named nobody" in run_models("verify", "nobody")[2]
 
 
 def test_a_list_opens_no_network() -> None:

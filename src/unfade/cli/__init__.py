@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from unfade.cli import data, degrade, demo, doctor, models, rehearse, train, work
+from unfade.cli import compare, data, degrade, demo, doctor, models, rehearse, train, work
 from unfade.errors import UnfadeError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(work.finetune)
 app.command()(degrade.degrade)
 app.command()(rehearse.rehearse)
 app.command()(work.evaluate)
+app.command()(compare.compare)
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

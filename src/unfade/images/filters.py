@@ -16,7 +16,8 @@ from unfade.errors import BadInput
 def low_pass(image: Tensor, factor: int, *, border: str = "mirrored") -> Tensor:
     """phi_N of Sec. 3.2: shrink (B, C, H, W) by `factor`, then enlarge it back. It is linear, and not idempotent.
 
-    `border` is a name in BORDERS: what lies around the image. Raises ValueError when a side is not divisible by `factor` or shrinks to fewer than 2 pixels.
+    `border` is a name in BORDERS: what lies around the image. Raises ValueError when a side is not divisible by
+    `factor` or shrinks to fewer than 2 pixels.
     """
     rows, columns = (_low_pass_matrix(side, factor, border) for side in image.shape[-2:])
     return _apply(rows, image, columns)

@@ -1,0 +1,64 @@
+"""`unfade compare`: the same faces through many methods."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unfade.cli import options as o
+from unfade.cli.console import failure_lines, finish, progress, sum_line, table
+from unfade.errors import BadInput
+
+
+def compare(
+    faces: Annotated[Path, typer.Argument(help="Folder of aligned, degraded faces.")],
+    out: o.Out,
+    methods: Annotated[
+        str,
+        typer.Option(help="With commas: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
+                          "or any restorer: a name, a file, a run folder."),
+    ] = "restorer,ours,difface,dr2",
+    truth: Annotated[Path | None, typer.Option(help="Clean versions: scores in the table.")] = None,
+    results: Annotated[
+        list[str] | None, typer.Option(help="NAME=FOLDER: results made elsewhere; may be given several times.")
+    ] = None,
+    restorer: o.Restorer = "small-restorer",
+    prior: o.Prior = "small-prior",
+    batch: Annotated[int, typer.Option(help="Faces denoised together.")] = 4,
+    precision: o.Precision = "float32",
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:  # fmt: skip
+    """Run several methods on the same FACES: one table with time and memory, one sheet, one report."""
+    from dataclasses import asdict
+
+    from unfade.recipes.compare import CompareSettings
+    from unfade.recipes.compare import compare as run
+    from unfade.stages.methods import MethodSettings
+
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    settings = CompareSettings(names, restorer, prior, MethodSettings(batch, bool(o.is_bf16(precision)), seed))
+    done = run(
+        faces, out, settings,
+        truth=truth, results=_folders(results or []), device=o.choose_device(device), progress=progress(quiet=quiet),
+    )  # fmt: skip
+    if not (as_json or quiet):
+        table([{k: "-" if v is None else v for k, v in row.items()} for row in done.rows()])
+    counts = done.counts.as_dict()
+    failures = [(e.item, e.reason) for rows in done.entries.values() for e in rows if e.status != "done"]
+    lines = [sum_line(counts), *failure_lines(failures), f"sheet: {done.sheet}", f"report: {done.report}"]
+    scores = {name: {k: asdict(v) for k, v in found.summary.items()} for name, found in done.scores.items()}
+    result = {**counts, "rows": done.rows(), "scores": scores, "report": str(done.report), "sheet": str(done.sheet)}
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+
+
+def _folders(given: list[str]) -> dict[str, Path]:
+    folders = {}
+    for text in given:
+        name, sign, folder = text.partition("=")
+        if not (name and sign and folder):
+            raise BadInput(f"--results {text} is not NAME=FOLDER, for example theirs=outputs/theirs.")
+        folders[name] = Path(folder)
+    return folders

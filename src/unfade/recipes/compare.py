@@ -1,0 +1,248 @@
+"""The same faces through many methods: one table, one sheet, one report."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from unfade.atomic import atomic_write
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.load import load_prior
+from unfade.diffusion.prior import DiffusionPrior
+from unfade.errors import BadInput
+from unfade.images.files import encode, list_images, read_image, write_png
+from unfade.images.sheet import sheet
+from unfade.progress import Progress, silent
+from unfade.recipes.adapt_settings import weights_key
+from unfade.recipes.evaluate import Scores, score_folder
+from unfade.report.page import Face, Report, render
+from unfade.restorers.base import Restorer
+from unfade.restorers.load import load_restorer
+from unfade.stages.align import take_aligned
+from unfade.stages.methods import METHODS, MethodSettings, run_method
+from unfade.stages.restore import restore_faces
+from unfade.store.checkpoints import sha256_of
+from unfade.store.runs import Counts, Entry, Journal, open_run
+from unfade.store.seeds import seed_for
+from unfade.store.zoo import find_weights
+
+SHOWN = 8  # faces on the sheet, drawn at random with a fixed seed
+ON_PAGE = 60  # faces in the report, at most
+FIRST = "restorer"  # the method that is the given restorer alone
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """What is compared."""
+
+    methods: tuple[str, ...] = (FIRST, "ours", "difface", "dr2")  # names in METHODS, or restorers
+    restorer: str = "small-restorer"  # the first stage of all methods that have one
+    prior: str = "small-prior"  # of all diffusion methods
+    run: MethodSettings = MethodSettings()
+
+    def __post_init__(self) -> None:
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise BadInput(f"Name each method once, at least one, of {FIRST}, {', '.join(METHODS)}, or a restorer.")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method took for each face, in this call; None where nothing was left to do, or it was made elsewhere."""
+
+    seconds: float | None = None
+    memory_mb: float | None = None  # highest of the process (CPU) or of the device while it ran
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of it."""
+
+    entries: Mapping[str, Sequence[Entry]]  # method -> an entry for each face
+    scores: Mapping[str, Scores]  # method -> scores, where there is a truth
+    costs: Mapping[str, Cost]
+    report: Path
+    sheet: Path
+
+    @property
+    def counts(self) -> Counts:
+        """Of all results of all methods."""
+        return Counts.of(entry for entries in self.entries.values() for entry in entries)
+
+    def rows(self) -> list[dict[str, object]]:
+        """A row of the table for each method."""
+        return [
+            {
+                "method": name,
+                **{metric: mean.mean for metric, mean in getattr(self.scores.get(name), "summary", {}).items()},
+                "s per face": self.costs[name].seconds,
+                "peak MB": self.costs[name].memory_mb,
+            }
+            for name in self.costs
+        ]
+
+
+def compare(
+    faces: Path,
+    out: Path,
+    settings: CompareSettings = CompareSettings(),
+    *,
+    truth: Path | None = None,
+    results: Mapping[str, Path] | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Comparison:
+    """Run every method on a folder of aligned faces, score it where there is a truth, and write a report; resumable.
+
+    `results` are folders of results made elsewhere, by name. All pictures are compared at the restorer's size. Raises
+    BadInput for an unknown method, a truth that is missing for some faces or of another size, and for results that do
+    not pair with the faces.
+    """
+    results = results or {}
+    found = list_images(faces)
+    restorer = load_restorer(settings.restorer, device=device)
+    prior = load_prior(settings.prior, device=device)
+    others = {name: load_restorer(name, device=device) for name in _restorers(settings)}
+    key = weights_key(settings.restorer, settings.prior)
+    identity = {"compare": {**asdict(settings), "methods": None}, **key}
+    journal = open_run(out, identity, about={"faces": str(faces), "methods": settings.methods}, inputs=[faces])
+    taken = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
+    inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
+    if not inputs:
+        raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
+    entries: dict[str, Sequence[Entry]] = {}
+    costs: dict[str, Cost] = {}
+    for name in settings.methods:
+        run = _runner(name, restorer, others, prior, settings, journal, str(sorted(key.items())), progress)
+        entries[name], costs[name] = _measured(lambda run=run, name=name: run(inputs, out / "results" / name), device)  # type: ignore[misc]
+    places = {name: out / "results" / name for name in settings.methods} | dict(results)
+    costs |= {name: Cost() for name in results}
+    features = PriorFeatures(load_prior(settings.prior).unet)
+    scores = {name: _scored(place, truth, inputs, out, features) for name, place in places.items()} if truth else {}
+    done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
+    _show(done, places, inputs, truth, taken, settings)
+    return done
+
+
+def _restorers(settings: CompareSettings) -> list[str]:
+    return [name for name in settings.methods if name != FIRST and name not in METHODS]
+
+
+Run = Callable[[list[Path], Path], list[Entry]]
+
+
+def _runner(
+    name: str, restorer: Restorer, others: Mapping[str, Restorer], prior: DiffusionPrior, settings: CompareSettings,
+    journal: Journal, key: str, progress: Progress,
+) -> Run:  # fmt: skip
+    if name in METHODS:
+        return lambda faces, out: run_method(
+            name, faces, out, restorer, prior, settings=settings.run, journal=journal, key=key, progress=progress
+        )
+    network, spec = (restorer, settings.restorer) if name == FIRST else (others[name], name)
+    weights = sha256_of(find_weights(spec, "restorer"))
+    return lambda faces, out: restore_faces(
+        faces, out, network, journal=journal, key=weights, stage=name, progress=progress
+    )
+
+
+def _measured(run: Callable[[], list[Entry]], device: str) -> tuple[list[Entry], Cost]:
+    with _peak(device) as peak:
+        begin = time.perf_counter()
+        entries = run()
+        seconds = time.perf_counter() - begin
+    done = sum(entry.status == "done" for entry in entries)
+    return entries, Cost(seconds / max(done, 1), peak[0])
+
+
+@contextmanager
+def _peak(device: str) -> Iterator[list[float | None]]:
+    """The highest memory while the block runs, in MB, in the first place of the list afterwards."""
+    peak: list[float | None] = [None]
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated(device) / 2**20
+        return
+    stop = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(stop, peak), daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _watch(stop: threading.Event, peak: list[float | None]) -> None:
+    """Linux tells of a process's memory in a file; elsewhere nothing is claimed."""
+    status = Path("/proc/self/statm")
+    while status.exists():
+        resident = int(status.read_text().split()[1]) * 4096 / 2**20
+        peak[0] = max(peak[0] or 0.0, resident)
+        if stop.wait(0.05):
+            return
+
+
+def _scored(place: Path, truth: Path | None, inputs: list[Path], out: Path, features: PriorFeatures) -> Scores:
+    assert truth is not None
+    with torch.no_grad():
+        return score_folder(place, _truths(truth, inputs, out), extra={"feature_distance": features})
+
+
+def _truths(truth: Path, inputs: list[Path], out: Path) -> Path:
+    """The truths of the faces alone, in a folder of their own. Raises BadInput where one is missing."""
+    by_stem = {path.stem: path for path in list_images(truth)}
+    missing = [path.name for path in inputs if path.stem not in by_stem]
+    if missing:
+        raise BadInput(f"{len(missing)} faces have no truth in {truth}, the first is {missing[0]}; add them.")
+    folder = out / "truth"
+    for path in inputs:
+        if not (folder / path.name).exists():
+            write_png(folder / path.name, read_image(by_stem[path.stem]))
+    return folder
+
+
+def _show(
+    done: Comparison, places: Mapping[str, Path], inputs: list[Path], truth: Path | None, taken: list[Entry],
+    settings: CompareSettings,
+) -> None:  # fmt: skip
+    columns = {"face": inputs[0].parent, **places} | ({"truth": done.report.parent / "truth"} if truth else {})
+    names = [path.name for path in inputs if all(_there(folder, path) for folder in columns.values())]
+    drawn = sorted(sorted(names, key=lambda name: seed_for("shown", name))[:SHOWN])
+    if drawn:
+        columns_of = [(title, [read_image(_file(folder, n)) for n in drawn]) for title, folder in columns.items()]
+        write_png(done.sheet, sheet(columns_of))
+    failures = [
+        (entry.item, entry.reason) for rows in [taken, *done.entries.values()] for entry in rows if entry.reason
+    ]
+    counts = Counts.of(taken)
+    page = Report(
+        title="unfade: methods compared",
+        summary=f"{counts.done} faces through {len(places)} methods, all at the restorer's size.",
+        counts=counts.as_dict(),
+        scores=done.rows(),
+        curves=[],
+        settings=asdict(settings),
+        failures=failures,
+        faces=[_face(name, columns) for name in names[:ON_PAGE]],
+    )
+    atomic_write(done.report, render(page))
+    atomic_write(done.report.with_name("table.json"), json.dumps(done.rows(), indent=1) + "\n")
+
+
+def _there(folder: Path, face: Path) -> bool:
+    return any(folder.glob(f"{face.stem}.*"))
+
+
+def _file(folder: Path, name: str) -> Path:
+    return next(iter(sorted(folder.glob(f"{Path(name).stem}.*"))))
+
+
+def _face(name: str, columns: Mapping[str, Path]) -> Face:
+    pictures = {title: encode(read_image(_file(folder, name)), "JPEG", quality=95) for title, folder in columns.items()}
+    return Face(name, pictures)

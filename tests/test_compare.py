@@ -1,0 +1,123 @@
+"""The same faces through many methods."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from networks import fake_prior
+from test_targets import toy_restorer
+from tiny_models import write_faces
+from unfade.diffusion.sampler import ImageNoise
+from unfade.errors import BadInput
+from unfade.images.files import list_images, read_image, write_png
+from unfade.recipes.compare import FIRST, CompareSettings, compare
+from unfade.stages.methods import METHODS, Inputs, MethodSettings, walk
+
+Models = tuple[Path, Path]
+FAST = ("restorer", "ours-short", "dr2")
+
+
+@pytest.fixture(scope="module")
+def done(models: Models, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("compare")
+    write_faces(folder / "faces", 3)
+    write_faces(folder / "elsewhere", 3)
+    settings = CompareSettings(FAST, str(models[0]), str(models[1]))
+    truth, others = folder / "faces", {"theirs": folder / "elsewhere"}
+    return folder, settings, compare(folder / "faces", folder / "out", settings, truth=truth, results=others)
+
+
+def test_every_method_has_a_row_with_scores_and_costs(done) -> None:
+    folder, _, comparison = done
+    rows = {row["method"]: row for row in comparison.rows()}
+    assert list(rows) == [*FAST, "theirs"]
+    assert rows["theirs"]["psnr"] == float("inf"), "the same faces"
+    assert all(rows[name]["psnr"] > 0 and rows[name]["s per face"] > 0 for name in FAST)
+    assert rows["theirs"]["s per face"] is None
+    assert comparison.counts.found == comparison.counts.done == 9
+    assert json.loads((folder / "out" / "table.json").read_text().replace("Infinity", "1e999"))[0]["method"] == FIRST
+    assert "theirs" in comparison.report.read_text()
+    assert read_image(comparison.sheet).shape[-1] > 4 * 192
+
+
+def test_a_second_call_keeps_what_is_there_and_takes_more_methods(done) -> None:
+    folder, settings, _ = done
+    before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "results").rglob("*.png")}
+    more = compare(folder / "faces", folder / "out", replace(settings, methods=(*FAST, "difface")))
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert len(list_images(folder / "out" / "results" / "difface")) == 3
+    assert more.scores == {}
+
+
+def test_every_method_gives_other_pictures(models: Models) -> None:
+    """Of the same face with the same noise, and all are pictures."""
+    face = torch.rand(1, 3, 32, 32) * 2 - 1
+    results = {}
+    for name, method in METHODS.items():
+        if name == "pgdiff":
+            method = replace(method, spacing="50")
+        prior = fake_prior(lambda x, t: 0.3 * x**2, spacing=method.spacing)
+        results[name] = walk(method, face, toy_restorer(), prior, ImageNoise([1]))
+        assert results[name].shape == face.shape
+        assert results[name].abs().max() <= 1
+    names = list(results)
+    assert all(not torch.equal(results[a], results[b]) for i, a in enumerate(names) for b in names[:i])
+
+
+def test_filters_keep_their_share_of_a_face() -> None:
+    given = {side: Inputs(torch.zeros(1, 3, side, side), torch.zeros(1, 3, side, side)) for side in (32, 128, 512)}
+    assert [given[side].factor(16, 512) for side in given] == [2, 4, 16]
+    assert given[128].factor(32, 256) == 16
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"bf16": True}])
+def test_settings_of_methods_have_an_effect(change: dict[str, int], done, tmp_path: Path) -> None:
+    folder, settings, _ = done
+    assert {field.name for field in fields(MethodSettings)} == {"seed", "bf16", "batch"}
+    one = replace(settings, methods=("ours-short",), run=replace(settings.run, **change))
+    compare(folder / "faces", tmp_path / "out", one)
+    name = list_images(folder / "faces")[0].stem
+    ours, changed = (root / "results" / "ours-short" / f"{name}.png" for root in (folder / "out", tmp_path / "out"))
+    assert not torch.equal(read_image(ours), read_image(changed))
+
+
+def test_the_company_of_a_face_changes_nothing(done, tmp_path: Path) -> None:
+    folder, settings, _ = done
+    compare(folder / "faces", tmp_path / "out", replace(settings, run=replace(settings.run, batch=1)))
+    for path in (folder / "out" / "results" / "ours-short").glob("*.png"):
+        same = read_image(tmp_path / "out" / "results" / "ours-short" / path.name)
+        assert (read_image(path) - same).abs().max() <= 2 / 255 * 1.01
+
+
+def test_bad_input_is_one_sentence(done, tmp_path: Path) -> None:
+    folder, settings, _ = done
+    (tmp_path / "truth").mkdir()
+    some = list_images(folder / "faces")[0]
+    write_png(tmp_path / "truth" / some.name, read_image(some))
+    with pytest.raises(BadInput, match=r"2 faces have no truth in .*truth, the first is"):
+        compare(folder / "faces", tmp_path / "a", replace(settings, methods=(FIRST,)), truth=tmp_path / "truth")
+    write_png(tmp_path / "other" / some.name, read_image(some))
+    with pytest.raises(BadInput, match=r"Every result needs a truth of the same name"):
+        compare(
+            folder / "faces", tmp_path / "b", replace(settings, methods=(FIRST,)), truth=folder / "faces",
+            results={"theirs": tmp_path / "other"},
+        )  # fmt: skip
+    for methods in ((), (FIRST, FIRST)):
+        with pytest.raises(BadInput, match="Name each method once"):
+            replace(settings, methods=methods)
+
+
+def test_the_command(run, models: Models, done, tmp_path: Path) -> None:
+    folder, _, _ = done
+    base = ("compare", folder / "faces", "--restorer", models[0], "--prior", models[1], "--device", "cpu", "--quiet")
+    args = ("--methods", "restorer,ours-short", "--truth", folder / "faces", "--results", f"x={folder / 'elsewhere'}")
+    result = run(*base, "--out", tmp_path / "out", *args, "--json").json
+    assert [row["method"] for row in result["rows"]] == ["restorer", "ours-short", "x"]
+    assert (result["found"], result["done"]) == (6, 6)
+    for wrong, message in ((("--methods", "x"), "no restorer named x"), (("--results", "x"), "not NAME=FOLDER")):
+        failed = run(*base, "--out", tmp_path / "no", *wrong)
+        assert failed.code == 2
+        assert message in failed.err
