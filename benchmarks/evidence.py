@@ -19,12 +19,17 @@ from pathlib import Path
 import numpy as np
 from detector_spaces import retinaface_space, yunet_space
 
+from unfade.diffusion.load import load_prior
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.recipes.adapt_settings import SMALL_ADAPT
 from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
-from unfade.stages.degrade import CameraDegradation, camera_degradation
+from unfade.restorers.load import load_restorer
+from unfade.stages.degrade import CameraDegradation, camera_degradation, degrade_faces
+from unfade.stages.restore import restore_faces
+from unfade.stages.targets import make_targets
+from unfade.store.runs import open_run
 
 GAN = "small-restorer-gan"
 CAMERAS = {f"{r}x {name}": camera_degradation(name, r) for r in (4, 8) for name in ("mild", "moderate", "severe")}
@@ -80,6 +85,10 @@ def main() -> None:
     cameras = {name: results[name] for name in CAMERAS if name in results}
     if cameras:
         print_cameras(cameras)
+    if args.pictures:
+        for name, camera in CAMERAS.items():
+            if name in results:
+                pictures(args.pictures, args.out, name, camera)
     for what, variants in VARIANTS.items():
         print_variants(what, {v: results[key_of(what, v)] for v in variants if key_of(what, v) in results})
 
@@ -91,6 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--yunet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--more", type=Path, help="folder of other clean faces, for 500 photos; left out without it")
+    parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     return parser.parse_args()
 
@@ -137,6 +147,26 @@ def picture(folder: Path) -> None:
     places = {"photo": folder / "photos" / "score", **{row: folder / "results" / row for row in ROWS}}
     places["truth"] = folder / "truth" / "score"
     write_png(folder / "sheet.png", sheet([(t, [read_image(p / n) for n in drawn]) for t, p in places.items()]))
+
+
+def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation) -> None:
+    """The same sheet of faces that may be shown to anyone: nothing was adapted to them, nor are they scored."""
+    folder = out / name.replace(" ", "-")
+    shown, paths = folder / "shown", list_images(faces)
+    drawn = [paths[i] for i in sorted(np.random.default_rng(0).permutation(len(paths))[:SHOWN])]
+    journal = open_run(shown, {"shown": name})
+    degrade_faces(drawn, shown / "photo", camera, seed=0, journal=journal)
+    photos = list_images(shown / "photo")
+    supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
+    for row, spec in {"pre-trained": MAIN.adapt.restorer, "adapted": adapted, "supervised": supervised}.items():
+        restore_faces(photos, shown / row, load_restorer(spec), journal=journal, stage=row)
+    restorer, prior = load_restorer(MAIN.adapt.restorer), load_prior(MAIN.adapt.prior)
+    make_targets(
+        photos, shown / "targets", restorer, prior, size=prior.size, settings=MAIN.adapt.targets, journal=journal
+    )
+    columns = {row: [read_image(shown / row / f"{p.stem}.png") for p in drawn] for row in ("photo", *ROWS)}
+    columns["truth"] = [read_image(path) for path in drawn]
+    write_png(shown / "sheet.png", sheet(list(columns.items()), side=128))
 
 
 def print_cameras(results: Mapping[str, Rehearsal]) -> None:

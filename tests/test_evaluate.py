@@ -3,18 +3,28 @@
 import csv
 import json
 import math
+import re
+import warnings
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from recorded import picture
+from recorded import fill_module, picture
 from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.metrics.bootstrap import bootstrap_interval
+from unfade.metrics.distribution import Moments, frechet_distance, kernel_distance, statistics
 from unfade.metrics.reference import matched, psnr, ssim
+from unfade.nets.arcface import ArcFace, ArcFaceConfig
+from unfade.nets.inception import Inception, InceptionConfig
+from unfade.recipes.architectures import Statistics, load_network
 from unfade.recipes.evaluate import METRICS, pair_by_stem, score_folder
+from unfade.recipes.scoring import evaluate_folder, with_published_mean
+from unfade.recipes.sets import PictureSet, SetScores, compare_sets
+from unfade.store.checkpoints import save_weights
 
 
 @pytest.fixture
@@ -159,3 +169,182 @@ def test_csv_has_one_line_per_file(folders: tuple[Path, Path], tmp_path: Path) -
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == list(scores.files)
     assert [float(row["ssim"]) for row in rows] == [values["ssim"] for values in scores.files.values()]
+
+
+# Oracles
+
+
+def test_psnr_and_ssim_equal_torchmetrics() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = pytest.importorskip("torchmetrics.functional.image")
+    restored, truth = picture(64, 48, 1).double() * 0.8, picture(64, 48, 1).double()
+    a, b = (restored + 1) * 127.5, (truth + 1) * 127.5
+    ours = psnr(restored, truth).item()
+    assert ours == pytest.approx(image.peak_signal_noise_ratio(a, b, data_range=255.0).item(), rel=1e-5)
+    _, each = image.structural_similarity_index_measure(a, b, sigma=1.5, data_range=255.0, return_full_image=True)
+    inside = each[..., 5:-5, 5:-5].mean().item()  # its own mean takes in the border too, where the window is mirrored
+    assert ssim(restored, truth).item() == pytest.approx(inside, rel=1e-5)
+
+
+# Metrics by name
+
+TINY = InceptionConfig(width=1 / 16)
+ARCFACE = ArcFaceConfig(size=32, width=4, blocks=(1, 1, 1, 1), embedding=8)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of imported models."""
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.delenv("UNFADE_OFFLINE", raising=False)
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def here(weights: Path) -> Path:
+    """Small networks of every metric, under the names of the published ones, and statistics of three pictures."""
+    kinds = {"inception-fid": ("inception", Inception, TINY), "arcface-18": ("arcface", ArcFace, ARCFACE)}
+    for name, (kind, build, config) in kinds.items():
+        network, path = fill_module(build(config)), weights / f"{name}.safetensors"
+        save_weights(path, network, architecture=kind, config=asdict(config), dtype=torch.float32)
+    return weights
+
+
+def tiny_features(folder: Path) -> np.ndarray:
+    net = load_network("inception-fid", "features")
+    with torch.no_grad():
+        return np.concatenate([net(read_image(path)[None]).numpy() for path in sorted(folder.iterdir())])
+
+
+def test_fid_and_kid_carry_their_protocol(run, folders: tuple[Path, Path], here: Path) -> None:
+    results, clean = folders
+    write_png(results / "more.png", picture(40, 30, seed=9)[0])  # a reference is not paired
+    found = run("evaluate", results, "--reference", clean, "--metrics", "fid,kid", "--json").json
+    ours, theirs = tiny_features(results), tiny_features(clean)
+    assert found["sets"]["fid"] == pytest.approx(frechet_distance(statistics(ours), statistics(theirs)), rel=1e-3)
+    assert found["sets"]["kid"] == pytest.approx(kernel_distance(ours, theirs), rel=1e-3, abs=1e-9)
+    assert (found["found"], found["scored"], found["failed"]) == (4, 4, [])
+    assert (found["sets"]["pictures"], found["sets"]["reference_pictures"]) == (4, 3)
+    assert found["sets"]["reference"] == str(clean)
+    assert found["sets"]["network"].startswith("inception-fid")
+    shown = run("evaluate", results, "--reference", clean)
+    assert re.search(r"^fid .*: 4 pictures against .*truth of 3 pictures; inception-fid", shown.out, re.M)
+    assert "FID of 3 pictures is far too large" in shown.out
+    assert "\nkid" not in shown.out
+
+
+def test_a_set_against_itself_has_no_distance(folders: tuple[Path, Path], here: Path) -> None:
+    sets = evaluate_folder(folders[0], truth=folders[0], metrics=["fid"]).sets
+    assert sets is not None
+    assert sets.values["fid"] == pytest.approx(0, abs=1e-6)
+    assert sets.reference == str(folders[0]), "without a reference it is the truth"
+
+
+def test_published_statistics_are_a_reference(run, folders: tuple[Path, Path], here: Path) -> None:
+    moments, known = statistics(tiny_features(folders[1])), Statistics(TINY.features)
+    known.mean.copy_(torch.from_numpy(moments.mean))
+    known.cov.copy_(torch.from_numpy(moments.covariance))
+    path = here / "fid-ffhq-512.safetensors"
+    save_weights(path, known, architecture="statistics", config={"features": TINY.features}, dtype=torch.float64)
+    by_name = run("evaluate", folders[0], "--reference", "fid-ffhq-512", "--json").json["sets"]
+    by_folder = run("evaluate", folders[0], "--reference", folders[1], "--json").json["sets"]
+    assert by_name["fid"] == pytest.approx(by_folder["fid"], rel=1e-6)
+    assert (by_name["reference"], by_name["reference_pictures"]) == ("fid-ffhq-512", None)
+    refused = run("evaluate", folders[0], "--reference", "fid-ffhq-512", "--metrics", "kid")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "kid needs the pictures of the reference" in refused.err
+
+
+def test_statistics_of_other_features_are_refused() -> None:
+    one = PictureSet("a", statistics(np.ones((2, 3))), 2)
+    with pytest.raises(BadInput, match="b has 4 features a picture, but a has 3"):
+        compare_sets(["fid"], one, PictureSet("b", Moments(np.zeros(4), np.eye(4))))
+    with pytest.raises(BadInput, match="b has moments alone"):
+        compare_sets(["kid"], replace(one, features=np.ones((2, 3))), PictureSet("b", Moments(np.zeros(3), np.eye(3))))
+
+
+def test_enough_pictures_are_not_warned_of() -> None:
+    many = SetScores({"fid": 1.0}, 3000, 3000, "somewhere", None)
+    assert many.warnings == []
+    assert replace(many, count=2047).warnings
+    assert replace(many, reference_count=100).warnings
+    assert replace(many, count=10, values={"kid": 1.0}).warnings == [], "KID is not biased"
+
+
+def test_metrics_are_chosen(run, folders: tuple[Path, Path], here: Path, tmp_path: Path) -> None:
+    results, truth = folders
+    command = ("evaluate", results, "--truth", truth, "--metrics", "deg,ssim,fid,feature_distance")
+    found = run(*command, "--json", "--csv", tmp_path / "s.csv").json
+    assert list(found["files"]["a.png"]) == ["deg", "ssim", "feature_distance"]
+    assert set(found["protocol"]) == {"deg", "deg_published", "ssim", "feature_distance"}
+    assert found["sets"]["reference"] == str(truth)
+    assert (tmp_path / "s.csv").read_text().splitlines()[0] == "file,deg,ssim,feature_distance"
+    default = run("evaluate", results, "--truth", truth, "--json").json
+    assert list(default["files"]["a.png"]) == list(METRICS)
+    assert "sets" not in default
+
+
+def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Path, Path]) -> None:
+    angles = iter([0.0, 4.0, 8.0])
+    scores = score_folder(*folders, metrics={"deg": lambda a, b: torch.tensor([next(angles)])})
+    summary = with_published_mean(scores).summary
+    assert (summary["deg"].mean, summary["deg"].count) == (4, 3)
+    assert (summary["deg_published"].mean, summary["deg_published"].count) == (6, 2)
+    still = score_folder(*folders, metrics={"deg": lambda a, b: torch.zeros(1)})
+    assert with_published_mean(still).summary["deg_published"].count == 0
+    json.dumps(with_published_mean(still).as_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "model"),
+    [("lpips", "lpips-vgg"), ("deg", "arcface-18"), ("fid", "inception-fid"), ("kid", "inception-fid")],
+)
+def test_weights_that_are_absent_are_named_with_their_command(
+    run, folders: tuple[Path, Path], weights: Path, metric: str, model: str
+) -> None:
+    refused = run("evaluate", folders[0], "--truth", folders[1], "--metrics", metric)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert str(weights / f"{model}.safetensors") in refused.err
+    assert f"`unfade models pull {model}`" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "add --truth FOLDER, --reference FOLDER-OR-NAME"),
+        (("--reference", "truth", "--metrics", "psnr"), "psnr compares each result with its truth"),
+        (("--truth", "truth", "--metrics", "cat"), "There is no metric cat; there are: psnr, "),
+        (("--truth", "truth", "--metrics", "lmd"), "lmd needs the landmark network awing-fan"),
+        (("--reference", "nobody"), "there are: fid-ffhq-512, fid-celeba-test"),
+        (("--reference", "fid-ffhq-512"), "unfade models pull fid-ffhq-512"),
+        (("--reference", "truth", "--csv", "s.csv"), "--csv takes the scores of each file"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_sentence(
+    run,
+    folders: tuple[Path, Path],
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(folders[0].parent)
+    refused = run("evaluate", "results", *arguments)
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert said in refused.err
+
+
+def test_sets_go_on_without_what_cannot_be_read(run, folders: tuple[Path, Path], here: Path) -> None:
+    (folders[0] / "a.png").write_text("not a picture")
+    (folders[1] / "z.png").write_text("not a picture")
+    result = run("evaluate", folders[0], "--reference", folders[1], "--json")
+    found = result.json
+    assert result.code == 1
+    assert (found["found"], found["scored"], found["sets"]["reference_pictures"]) == (3, 2, 2)
+    assert [entry["file"] for entry in found["failed"]] == ["a.png", f"{folders[1]}/z.png"]
+    (folders[0] / "m.png").write_text("not a picture")
+    refused = run("evaluate", folders[0], "--reference", folders[1])
+    assert refused.code == 2
+    assert "need two pictures or more" in refused.err

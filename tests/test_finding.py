@@ -70,7 +70,7 @@ def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return look(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    assert find_photos(tmp_path).closed == (Path("closed"),)
+    assert find_photos(tmp_path).names == (Path("a.png"), Path("closed"))
 
 
 def test_nothing_and_nowhere_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
     Raises DiskFull when there is no room; nothing is left behind then.
     """
-    data = content.encode() if isinstance(content, str) else content
+    # a file name may hold half characters, which no encoding has
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     write_through(path, lambda temporary: temporary.write_bytes(data))
 
 

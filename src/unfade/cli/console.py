@@ -27,12 +27,23 @@ def finish(
 ) -> None:
     """Say what came of it, as one JSON object or in words, and exit with 1 if some items failed."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        print(_as_json(result))
     elif not quiet:
         for line in lines:
-            print(line)
+            print(_sayable(line))
     if failed:
         _fail()
+
+
+def _as_json(result: Mapping[str, object]) -> str:
+    text = json.dumps(result, ensure_ascii=False)
+    return text if text == _sayable(text) else json.dumps(result)
+
+
+def _sayable(text: str) -> str:
+    """File names may hold what standard output cannot show, even bytes that are no characters."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> None:
@@ -82,7 +93,7 @@ def _bar(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
 
         def advance(amount: float) -> None:
             clock.done += amount
-            bar.update(task, completed=clock.done, rate=clock.rate())
+            bar.update(task, completed=clock.done, rate=clock.rate() or "")
 
         yield advance
 
@@ -98,11 +109,8 @@ def _lines(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
         now = time.monotonic()
         if now - said >= EVERY and now - clock.begin >= PATIENCE and clock.done < total:
             said = now
-            print(
-                f"{label}: {clock.done:.0f} of {total}, {clock.rate()}, {clock.left()} left",
-                file=sys.stderr,
-                flush=True,
-            )
+            speed = f", {clock.rate()}, {clock.left()} left" if clock.rate() else ""
+            print(f"{label}: {clock.done:.0f} of {total}{speed}", file=sys.stderr, flush=True)
 
     yield advance
     seconds = time.monotonic() - clock.begin
@@ -117,9 +125,13 @@ class _Clock:
         self.total, self.start, self.done = total, start, float(start)
         self.begin = time.monotonic()
 
-    def rate(self) -> str:
-        per_second = (self.done - self.start) / max(1e-9, time.monotonic() - self.begin)
-        return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / max(per_second, 1e-9):.1f} s each"
+    def rate(self) -> str | None:
+        """None as long as nothing is done: then nobody knows."""
+        done = self.done - self.start
+        if done <= 0:
+            return None
+        per_second = done / max(1e-9, time.monotonic() - self.begin)
+        return f"{per_second:.1f}/s" if per_second >= 1 else f"{1 / per_second:.1f} s each"
 
     def left(self) -> str:
         done = self.done - self.start

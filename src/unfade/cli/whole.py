@@ -33,6 +33,21 @@ Format = Annotated[str | None, typer.Option(help="png, jpeg, webp, tiff, bmp or 
 Quality = Annotated[int | None, typer.Option(help="1..100, of lossy formats. Default: that of the photo.")]
 Copy = Annotated[bool, typer.Option("--copy", help="Copy photos without a face.")]
 Sidecar = Annotated[bool, typer.Option("--sidecar", help="Write a JSON file beside each result: boxes, landmarks, ...")]
+Background = Annotated[
+    str | None,
+    typer.Option(
+        help="What lies around the faces. none: left as it is (usual); lanczos: enlarged (usual with --scale); "
+        "realesrgan-x2 or a file: restored by that model, which needs the extra archs."
+    ),
+]
+Scale = Annotated[int | None, typer.Option(help="1, 2 or 4: how many times as large results are. Default: 1.")]
+Identity = Annotated[
+    str | None,
+    typer.Option(
+        help="What tells whether results resemble the faces: sface, arcface-18, a file, or none. Default: sface if it "
+        "was pulled."
+    ),
+]
 NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Do not write into the result's metadata what made it.")
 ]
@@ -60,7 +75,8 @@ def find_settings(aligned: bool, **given: Any) -> "FindSettings | None":
 def photo_settings(aligned: bool, **given: Any) -> "PhotoSettings":
     """What the flags say of pasting and writing. Raises BadInput for flags that aligned faces have no use for.
 
-    `given` has way, match_colour, colour, format, quality, copy and sidecar.
+    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background, identity and
+    no_provenance are no settings of these, but refused as well.
     """
     from unfade.cli.options import changed
     from unfade.stages.restore_photos import PhotoSettings
@@ -73,7 +89,7 @@ def photo_settings(aligned: bool, **given: Any) -> "PhotoSettings":
         usual,
         paste=changed(usual.paste, way=given["way"], colour=ring),
         colour=given["colour"], kind=given["format"], quality=given["quality"], copy=given["copy"],
-        sidecar=given["sidecar"],
+        sidecar=given["sidecar"], scale=given["scale"],
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ def adapt(
     prior: o.Prior = "small-prior",
     truth: Annotated[Path | None, typer.Option(help="Clean versions, if there are any: scores in the report.")] = None,
     real: o.Real = None,
+    identity: w.Identity = None,
     start: o.Start = None,
     free_from: o.FreeFrom = None,
     factor: o.Factor = None,
@@ -62,13 +63,11 @@ def adapt(
     find = w.find_settings(
         aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
     )
-    bf16 = o.is_bf16(precision)
+    bf16, where = o.is_bf16(precision), o.choose_device(device)
     settings = o.adapt_settings(
         restorer, prior, seed,
-        targets={
-            "start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update,
-            "begin_with": begin_with, "bf16": bf16,
-        },
+        targets={"start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update,
+                 "begin_with": begin_with, "bf16": bf16},
         loop={"steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16},
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
@@ -76,7 +75,7 @@ def adapt(
     )  # fmt: skip
     done = run(
         photos, out, settings,
-        find=find, real=real, truth=truth, device=o.choose_device(device), progress=progress(quiet=quiet),
+        find=find, real=real, truth=truth, embedder=identity, device=where, progress=progress(quiet=quiet),
     )  # fmt: skip
     _finish_adapted(done, as_json, quiet)
 
@@ -112,6 +111,9 @@ def restore(
     format: w.Format = None,
     quality: w.Quality = None,
     copy: w.Copy = False,
+    background: w.Background = None,
+    scale: w.Scale = None,
+    identity: w.Identity = None,
     sidecar: w.Sidecar = False,
     no_provenance: w.NoProvenance = False,
     batch: Annotated[int, typer.Option(help="Faces restored together.")] = 8,
@@ -119,20 +121,21 @@ def restore(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Restore the faces of PHOTOS with any restorer, an adapted one too; the photos keep their names and formats."""
+    """Restore the faces of PHOTOS (videos too) with any restorer, an adapted one too; names and formats are kept."""
     from unfade.recipes.restore import restore as run
 
     find = w.find_settings(
         aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
     )
     settings = w.photo_settings(
-        aligned, way=paste, match_colour=match_colour, colour=colour, format=format, quality=quality, copy=copy,
-        sidecar=sidecar,
+        aligned, no_provenance=no_provenance, way=paste, match_colour=match_colour, colour=colour, format=format, quality=quality, copy=copy,
+        sidecar=sidecar, scale=scale, background=background, identity=identity,
     )  # fmt: skip
     entries = run(
         photos, out, restorer,
-        find=find, settings=settings, provenance=not no_provenance, fidelity=fidelity, strength=strength, batch=batch,
-        device=o.choose_device(device), progress=progress(quiet=quiet),
+        find=find, settings=settings, background=background, embedder=identity, provenance=not no_provenance,
+        fidelity=fidelity, strength=strength, batch=batch, device=o.choose_device(device),
+        progress=progress(quiet=quiet),
     )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)
 
@@ -251,21 +254,36 @@ def _finish_tuned(pairs: int, alone: int, history: "History", out: Path, as_json
 
 def evaluate(
     results: Annotated[Path, typer.Argument(help="Folder of results.")],
-    truth: Annotated[Path, typer.Option(help="Folder of clean versions, with the same file names.")],
+    truth: Annotated[Path | None, typer.Option(help="Folder of clean versions, with the same file names.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="For fid and kid: folder of clean faces, or statistics by name (fid-ffhq-512).")
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, feature_distance, deg, "
+                          "fid, kid. Default: the first four with --truth, fid with --reference."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
+    device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
-) -> None:
-    """Score a folder of results against the truth: PSNR and SSIM, plain and with matched colours."""
-    from unfade.recipes.evaluate import score_folder
+) -> None:  # fmt: skip
+    """Score a folder of results: each against its truth, or all of them against a reference set."""
+    from unfade.errors import BadInput
+    from unfade.recipes.scoring import evaluate_folder
 
-    scores = score_folder(results, truth)
-    if csv:
-        scores.write_csv(csv)
-    if not (as_json or quiet):
-        table([{"metric": name, **asdict(mean)} for name, mean in scores.summary.items()])
-    failures = failure_lines(scores.failed)
-    finish(scores.as_dict(), as_json=as_json, quiet=quiet, lines=failures, failed=len(failures))
+    if csv and not truth:
+        raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
+    found = evaluate_folder(
+        results, truth=truth, reference=reference, metrics=[name for name in (metrics or "").split(",") if name],
+        device=o.choose_device(device), progress=progress(quiet=quiet),
+    )  # fmt: skip
+    if csv and found.scores:
+        found.scores.write_csv(csv)
+    if found.scores and not (as_json or quiet):
+        table([{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()])
+    lines = [*(found.sets.lines if found.sets else ()), *failure_lines(found.failed)]
+    finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))
 
 
 def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:

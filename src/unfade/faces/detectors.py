@@ -66,7 +66,7 @@ class YuNet:
 
     def __init__(self, path: Path) -> None:
         try:
-            with _quiet():
+            with quiet():
                 self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), LEAST_SCORE, OVERLAP, MOST)
         except cv2.error as error:
             raise BadCheckpoint(f"{path} is no YuNet that OpenCV can read ({error.err}); fetch it again.") from error
@@ -128,7 +128,7 @@ READERS: dict[str, Callable[[Path], RetinaFace]] = {".safetensors": _read_own}
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without OpenCV 5's remark about the engine that it chose."""
     before = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from unfade.images.opening import DAMAGED, readable_kinds
+from unfade.images.opening import DAMAGED, HUSH, STUMBLED, readable_kinds
 
 
 def pixels_in(path: Path) -> int:
     """Pixels of a picture file, by its head alone; 0 for one that cannot be read."""
     try:
-        with path.open("rb") as file, Image.open(file, formats=readable_kinds()) as image:
+        with HUSH, path.open("rb") as file, Image.open(file, formats=readable_kinds()) as image:
             return image.width * image.height
-    except (*DAMAGED, Image.DecompressionBombError):
+    except (*DAMAGED, *STUMBLED, Image.DecompressionBombError):
         return 0

@@ -16,7 +16,6 @@ class Found:
 
     root: Path
     names: tuple[Path, ...]  # relative to `root`, sorted: an output of the same name keeps the folders' structure
-    closed: tuple[Path, ...] = ()  # folders that may not be looked into, relative to `root`
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -28,22 +27,21 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
     """Every file below a folder that is named like a photo; or the one file, if `place` is one, whatever its name.
 
     Hidden files and folders are passed over, and so is the folder `without` (the output's). A link to a folder is
-    followed once, unless it leads to a folder that holds `place`. A link to a file that is gone counts as a photo: it
-    will fail under its name. Raises BadInput when `place` is missing or holds no photo.
+    followed once, unless it leads to a folder that holds `place`. A link to a file that is gone, and a folder
+    that may not be looked into, count as photos: they will fail under their names. Raises BadInput when `place` is missing or holds no photo.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
         raise BadInput(f"{place} is not there; name a photo or the folder that holds the photos.")
-    names, closed = _walk(place, None if without is None else without.resolve())
+    names = _walk(place, None if without is None else without.resolve())
     if not names:
         raise BadInput(f"{place} holds no photos; expected files ending in {', '.join(PHOTO_SUFFIXES)}.")
-    return Found(place, tuple(sorted(names)), tuple(sorted(closed)))
+    return Found(place, tuple(sorted(names)))
 
 
-def _walk(root: Path, without: Path | None) -> tuple[list[Path], list[Path]]:
+def _walk(root: Path, without: Path | None) -> list[Path]:
     names: list[Path] = []
-    closed: list[Path] = []
     seen = {without}
     folders, links = [root], list[Path]()  # links last: what is also there without one is named without one
     while folders or links:
@@ -55,7 +53,7 @@ def _walk(root: Path, without: Path | None) -> tuple[list[Path], list[Path]]:
         try:
             entries = sorted(folder.iterdir())
         except OSError:
-            closed.append(folder.relative_to(root))
+            names.append(folder.relative_to(root))
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -64,7 +62,7 @@ def _walk(root: Path, without: Path | None) -> tuple[list[Path], list[Path]]:
                 (links if entry.is_symlink() else folders).append(entry)
             elif entry.suffix.lower() in PHOTO_SUFFIXES and _is_file(entry):
                 names.append(entry.relative_to(root))
-    return names, closed
+    return names
 
 
 def _mode(path: Path) -> int | None:

@@ -41,7 +41,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """
     try:
         # an open file, not its path: by path, Pillow maps and so garbles a turned TIFF
-        with _HUSH, path.open("rb") as file, _loaded(path, file) as image:
+        with HUSH, path.open("rb") as file, _loaded(path, file) as image:
             yield image
     except Image.DecompressionBombError as error:
         raise UnreadableImage(f"{path} has too many pixels; make it smaller first ({error}).") from error
@@ -66,7 +66,7 @@ def _loaded(path: Path, file: IO[bytes]) -> Image.Image:
 def readable_kinds() -> tuple[str, ...]:
     """Pillow's names of what is read. Not all that Pillow knows: a renamed PostScript file would start a program."""
     kinds = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # a JPEG may turn out an MPO
-    with _HUSH:
+    with HUSH:
         try:
             importlib.import_module("pillow_heif").register_heif_opener()
         except ImportError:
@@ -150,4 +150,4 @@ class _Hush:
                 self._before.__exit__(None, None, None)
 
 
-_HUSH = _Hush()
+HUSH = _Hush()

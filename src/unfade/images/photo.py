@@ -88,8 +88,3 @@ class Photo:
         most = np.iinfo(levels.dtype).max
         pixels = torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1)).astype(np.float32))
         return pixels.mul_(2 / most).sub_(1)
-
-
-def _resized(levels: Levels, size: tuple[int, int], how: int) -> Levels:
-    """To a size given as OpenCV wants it, width first."""
-    return np.asarray(cv2.resize(levels, size, interpolation=how), levels.dtype)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+ROWS = 1024  # of the kernel's matrix that are held at once
 
 
 @dataclass
@@ -46,6 +47,19 @@ class FeatureStatistics:
         return self._scatter / (self.count - 1)
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Mean (D,) and covariance (D, D) alone, as published for sets of pictures that nobody needs to have."""
+
+    mean: Array
+    covariance: Array
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return len(self.mean)
+
+
 def statistics(features: NDArray[np.floating]) -> FeatureStatistics:
     """The statistics of (N, D) features at once."""
     result = FeatureStatistics(features.shape[1])
@@ -53,7 +67,7 @@ def statistics(features: NDArray[np.floating]) -> FeatureStatistics:
     return result
 
 
-def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
+def frechet_distance(one: FeatureStatistics | Moments, other: FeatureStatistics | Moments) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, Eq. 6), at least 0.
 
     The trace of the root is taken from the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues: real ones,
@@ -77,17 +91,20 @@ def kernel_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> f
     x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"expected two sets of at least two features of one size, got {x.shape} and {y.shape}")
-    return float(_mean_of_different(x) + _mean_of_different(y) - 2 * _kernel(x, y).mean())
+    across = _kernel_sum(x, y) / (len(x) * len(y))
+    return float(_mean_of_different(x) + _mean_of_different(y) - 2 * across)
 
 
-def _kernel(x: Array, y: Array) -> Array:
-    return np.asarray((x @ y.T / x.shape[1] + 1) ** 3)
+def _kernel_sum(x: Array, y: Array) -> float:
+    """Over all pairs, some rows at a time: of 70,000 features the whole matrix would take 39 GB."""
+    parts = (x[i : i + ROWS] @ y.T / x.shape[1] + 1 for i in range(0, len(x), ROWS))
+    return float(sum((part**3).sum() for part in parts))
 
 
 def _mean_of_different(x: Array) -> float:
     """The kernel's mean over pairs of different features."""
-    kernel = _kernel(x, x)
-    return float((kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1)))
+    same = ((np.square(x).sum(1) / x.shape[1] + 1) ** 3).sum()
+    return float((_kernel_sum(x, x) - same) / (len(x) * (len(x) - 1)))
 
 
 def _root(covariance: Array) -> Array:

@@ -17,7 +17,7 @@ from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.restore import EVERY_FACE, PLAIN
-from unfade.recipes.sources import AlignedFaces, FindSettings, Source, WholePhotos
+from unfade.recipes.sources import AlignedFaces, FindSettings, Source, WholePhotos, likeness_for
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.image_level import Perceptual
@@ -53,6 +53,7 @@ def adapt(
     whole: PhotoSettings = PLAIN,
     real: Path | None = None,
     truth: Path | None = None,
+    embedder: str | Path | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Adapted:
@@ -60,11 +61,11 @@ def adapt(
 
     `find` says which faces of the photos are taken and `whole` how their results are written; with `find` None the
     pictures are square face crops in FFHQ's framing already. `real` is a folder of clean faces for the discriminator,
-    `truth` one of clean versions for the report's scores. Raises BadInput when no photo can be used or the settings are
-    another family's, OutputConflict when `out` holds another run.
+    `truth` one of clean versions for the report's scores, `embedder` (as for `restore`) tells which faces it warns of.
+    Raises BadInput when no photo can be used or the settings are another family's, OutputConflict for another run.
     """
-    clean = list_images(real) if real else []
-    source: Source = AlignedFaces(photos) if find is None else WholePhotos(photos, find, whole, device)
+    clean, alike = list_images(real) if real else [], likeness_for(embedder, device=device)
+    source: Source = AlignedFaces(photos) if find is None else WholePhotos(photos, find, whole, device, alike)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
@@ -99,7 +100,7 @@ def adapt(
     with clock.measure("report"):
         page = report_of(
             out, results.faces, counts, failures, history, asdict(settings),
-            restored=results.folder, truth=by_stem(truth), distance=_distance(prior),
+            restored=results.folder, truth=by_stem(truth), distance=_distance(prior), similarity=alike,
         )  # fmt: skip
         atomic_write(out / "report.html", render(page))
     return Adapted(out / "restorer.safetensors", out / "report.html", counts, failures, clock.seconds, history, page)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unfade.faces.identity import IdentitySettings, Likeness
 from unfade.images.files import encode, read_image
 from unfade.metrics.reference import psnr, ssim
 from unfade.report.page import Curve, Face, Report
@@ -13,6 +14,8 @@ from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
 SHOWN = 300  # faces on the page: about 15 MB at 128 px
+NAMED = 10  # faces that a warning names
+IDENTITY = IdentitySettings()
 
 COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets"}  # folders of the run
 
@@ -38,10 +41,12 @@ def report_of(
     restored: str,
     truth: Mapping[str, Path],
     distance: Callable[[Tensor, Tensor], Tensor],
+    similarity: Likeness | None = None,
 ) -> Report:
     """The page of a run: its faces, and the counts of its photos.
 
     `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any.
+    By `similarity`, of a face and its result, the page warns of results that are no longer the same person.
     """
     done = [entry for entry in faces if entry.status == "done"]
     columns = {**COLUMNS, "adapted": restored}
@@ -54,7 +59,7 @@ def report_of(
         settings=settings,
         failures=failures,
         faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
-        warnings=_warnings(done),
+        warnings=_warnings(done) + _strangers(run, columns, done, similarity),
     )
 
 
@@ -66,6 +71,24 @@ def _warnings(done: list[Entry]) -> list[str]:
     few = [f"Only {len(done)} faces: an adapted restorer may be worse than the pre-trained one below about 20."]
     more = [f"The page shows the first {SHOWN} of {len(done)} faces; the folder restored/ holds all."]
     return (few if len(done) < 20 else []) + (more if len(done) > SHOWN else [])
+
+
+def _strangers(
+    run: Path, columns: Mapping[str, str], done: list[Entry], similarity: Likeness | None,
+    settings: IdentitySettings = IDENTITY,
+) -> list[str]:  # fmt: skip
+    """A warning of the results that are not taken for the same person's as their faces, the least alike first."""
+    if similarity is None:
+        return []
+    folders = [run / columns[name] for name in ("input", "adapted")]
+    alike = {e.output: similarity(*(read_image(folder / e.output) for folder in folders)) for e in done}
+    strange = sorted((value, name) for name, value in alike.items() if settings.tells_apart(value))
+    if not strange:
+        return []
+    named = ", ".join(f"{name} ({value:.2f})" for value, name in strange[:NAMED])
+    more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
+    told = f"{len(strange)} of {len(done)} faces no longer resemble themselves (similarity below {settings.least})"
+    return [f"{told}: {named}{more}."]
 
 
 def _face(run: Path, columns: Mapping[str, str], entry: Entry, truth: Mapping[str, Path]) -> Face:

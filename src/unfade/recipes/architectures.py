@@ -15,6 +15,7 @@ from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
+from unfade.nets.inception import Inception, InceptionConfig, inception_state
 from unfade.nets.lpips import LPIPS, lpips_state
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig
@@ -64,6 +65,9 @@ def shapes(architecture: Architecture, config: Config) -> State:
 
 class Statistics(nn.Module):
     """Mean (C,) and covariance (C, C) of the features of a set of pictures, float64: what a Frechet distance needs."""
+
+    mean: Tensor
+    cov: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -179,6 +183,13 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         ("conv1.weight", "prelu.weight", "fc5.weight"),
         lambda config: ArcFace(settings(ArcFaceConfig, config)),
         fixed(ArcFaceConfig()),
+    ),
+    "inception": Architecture(
+        "features",
+        ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight", "fc.weight"),
+        lambda config: Inception(settings(InceptionConfig, config)),
+        fixed(InceptionConfig()),
+        convert=inception_state,
     ),
     "parsenet": Architecture(
         "parser",

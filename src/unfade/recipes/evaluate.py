@@ -32,6 +32,10 @@ PROTOCOL = {
     "ssim": "11x11 Gaussian window of sigma 1.5, valid region, mean over channels, 8-bit range",
     "psnr_matched": "as psnr, after each channel's mean and deviation are set to the truth's (the paper's value)",
     "ssim_matched": "as ssim, after each channel's mean and deviation are set to the truth's (the paper's value)",
+    "lpips": "version 0.1 with VGG16, pictures at their own size",
+    "feature_distance": "LPIPS's distance in the features of the built-in prior's encoder at step 20, unweighted",
+    "deg": "degrees between the ArcFace-18 embeddings of the whole aligned picture in grey, 128 px, mean over all",
+    "deg_published": "as deg, but pairs under 1 degree are left out of the mean (the paper's value)",
 }
 _SMALLEST = 11  # pixels, the window of SSIM
 
@@ -69,7 +73,7 @@ class Scores:
         """One line per scored file and one column per metric, written in one step."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["file", *self.summary])
+        writer.writerow(["file", *next(iter(self.files.values()))])
         writer.writerows([name, *values.values()] for name, values in self.files.items())
         atomic_write(path, text.getvalue())
 
@@ -91,20 +95,21 @@ def score_folder(
     results: Path,
     truth: Path,
     *,
+    metrics: Mapping[str, Score] = METRICS,
     extra: Mapping[str, Score] | None = None,
     rng: Callable[[], np.random.Generator] = lambda: np.random.default_rng(0),
     track: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
 ) -> Scores:
     """Score every picture of `results` against the one of the same name in `truth`.
 
-    `extra` adds metrics, ready made, to PSNR and SSIM. `rng` makes the generator of the bootstrap, a new one for each
-    metric, so that all metrics see the same resampling. `track` may wrap the pairs to show progress (as
-    `rich.progress.track` does). A file that cannot be read is listed as failed and the rest goes on.
+    `extra` adds metrics, ready made, to PSNR and SSIM, which `metrics` may replace. `rng` makes the generator of the
+    bootstrap, a new one for each metric, so that all metrics see the same resampling. `track` may wrap the pairs to
+    show progress (as `rich.progress.track` does). A file that cannot be read is listed as failed and the rest goes on.
 
     Raises BadInput when the pairing is not complete, when the sizes of a pair differ (nothing is resized here), when a
     picture is smaller than the window of SSIM, and when nothing could be read.
     """
-    metrics = {**METRICS, **(extra or {})}
+    metrics = {**metrics, **(extra or {})}
     files: dict[str, dict[str, float]] = {}
     failed: list[tuple[str, str]] = []
     for restored_path, truth_path in track(pair_by_stem(results, truth)):
@@ -116,7 +121,14 @@ def score_folder(
             files[restored_path.name] = _score(restored, target, metrics)
     if not files:
         raise BadInput(f"None of the {len(failed)} pairs of {results} and {truth} could be read; {failed[0][1]}")
-    return Scores(files, {name: _mean([f[name] for f in files.values()], rng()) for name in metrics}, failed)
+    return Scores(files, {name: mean_of([f[name] for f in files.values()], rng()) for name in metrics}, failed)
+
+
+def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
+    """The mean and its interval. One that is NaN somewhere has no mean: it is not left out in silence."""
+    if not values or any(map(math.isnan, values)):
+        return Mean(math.nan, math.nan, math.nan, len(values))
+    return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -154,13 +166,6 @@ def _score(restored: Tensor, truth: Tensor, metrics: Mapping[str, Score]) -> dic
 
 def _size(image: Tensor) -> str:
     return f"{image.shape[-1]} x {image.shape[-2]}"
-
-
-def _mean(values: Sequence[float], rng: np.random.Generator) -> Mean:
-    """A metric that gives NaN somewhere has no mean: it is not left out in silence."""
-    if any(map(math.isnan, values)):
-        return Mean(math.nan, math.nan, math.nan, len(values))
-    return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
 
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -1,17 +1,24 @@
 """Photos -> restored photos, with any restorer."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from unfade.errors import BadInput, UnknownModel
+from unfade.images.enlarge import enlarged
 from unfade.images.files import list_images
-from unfade.images.photo_files import find_photos
+from unfade.images.photo_files import Found, Provenance, find_photos
+from unfade.images.video import find_videos
 from unfade.progress import Progress, silent
 from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FindSettings
+from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.restorers.load import load_restorer
+from unfade.restorers.upscale import load_upscaler
+from unfade.stages.background import through
 from unfade.stages.restore import check_strength, choices, restore_faces
-from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
+from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
+from unfade.stages.video import restore_videos
 from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Entry, open_run
 from unfade.store.zoo import find_weights
@@ -27,6 +34,8 @@ def restore(
     *,
     find: FindSettings | None = EVERY_FACE,
     settings: PhotoSettings = PLAIN,
+    background: str | Path | None = None,
+    embedder: str | Path | None = None,
     provenance: bool = True,
     fidelity: float | None = None,
     strength: float = 1.0,
@@ -36,12 +45,15 @@ def restore(
 ) -> list[Entry]:
     """Restore the faces of a folder of photos, or of one photo, into `out`; one entry for each photo.
 
+    Videos are taken as photos are where PyAV is installed (the extra `video`); see `stages.video.restore_videos`.
     `restorer` is a name, a .safetensors file or the folder of an adaptation. Photos keep their names, folders, formats
-    and metadata; `provenance` adds to the metadata what made them. `find` None: the pictures are square face crops
-    already; they are written as PNG at the restorer's size, and `settings` says nothing about them. `fidelity` in 0..1
-    is for a family that has such a choice (0.5 for CodeFormer by default); `strength` in 0..1 blends every face with
-    what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or OutputConflict when
-    `out` was made otherwise.
+    and metadata; `provenance` adds to the metadata what made them. `background` says what becomes of the rest of a
+    photo, see `background_of`. `embedder` is the name or file of what tells whether a result still resembles the face:
+    None for SFace where it was pulled, "none" for nothing. `find` None: the pictures are square face crops already;
+    they are written as PNG at the restorer's size, and `settings`, `background` and `embedder` say nothing about them.
+    `fidelity` in 0..1 is for a family that has such a choice (0.5 for CodeFormer by default); `strength` in 0..1 blends
+    every face with what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or
+    OutputConflict when `out` was made otherwise.
     """
     photos, out = Path(photos), Path(out)
     key = sha256_of(find_weights(restorer, "restorer"))
@@ -56,11 +68,67 @@ def restore(
         return restore_faces(
             faces, out, network, journal=journal, strength=strength, batch=batch, key=key, progress=progress
         )
-    found, finder = find_photos(photos, without=out), find.finder(network.size, device=device)
-    identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance}
+    around, alike = background_of(background, settings, device=device), likeness_for(embedder, device=device)
+    (found, films), finder = _photos_and_videos(photos, out), find.finder(network.size, device=device)
+    identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance, **around.identity}
     journal = open_run(out, {"restore": identity}, about=about, inputs=[found.root])
-    parts = Parts(provenance=provenance_of(restorer, key, made, settings) if provenance else None)
-    return restore_photos(
-        found, out, network, finder, settings, parts,
-        journal=journal, strength=strength, batch=batch, key=json.dumps(identity, sort_keys=True), progress=progress,
-    )  # fmt: skip
+    made_by = provenance_of(restorer, key, made, settings)
+    parts = Parts(around.enlarge, alike, around.told(made_by) if provenance else None, around.recrop)
+    named = {} if embedder is None else {"embedder": str(embedder)}  # asked for later, it is asked about every photo
+    entries = []
+    for some, work in ((found, restore_photos), (films, restore_videos)):
+        if some.names:
+            entries += work(
+                some, out, network, finder, settings, parts, journal=journal, strength=strength, batch=batch,
+                key=json.dumps(identity | named, sort_keys=True), progress=progress,
+            )  # fmt: skip
+    return entries
+
+
+def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:
+    """Raises BadInput where there is neither."""
+    films = find_videos(place, without=out)
+    if films.names and place.is_file():
+        return Found(place.parent, ()), films
+    try:
+        return find_photos(place, without=out), films
+    except BadInput:
+        if not films.names:
+            raise
+        return Found(place, ()), films
+
+
+@dataclass(frozen=True)
+class Background:
+    """What becomes of a photo around its faces."""
+
+    identity: dict[str, object]  # what results depend on
+    enlarge: Enlarge | None = None  # None: nothing becomes of it
+    recrop: bool = False  # it changes faces too
+
+    def told(self, made_by: Provenance) -> Provenance:
+        """With what results say of how they were made."""
+        return replace(made_by, settings=json.dumps({**json.loads(made_by.settings), **self.identity}, sort_keys=True))
+
+
+def background_of(name: str | Path | None, settings: PhotoSettings, *, device: str = "cpu") -> Background:
+    """ "none" leaves everything outside of the faces as it is, "lanczos" enlarges it, a model (by its name in the table
+    or its file) restores it and brings it to its scale, which may be 1.
+
+    None is "none" at scale 1, else "lanczos". Raises BadInput for "none" at another scale, and what `load_upscaler`
+    raises.
+    """
+    name = str(name or ("none" if settings.scale == 1 else "lanczos"))
+    if name == "none" and settings.scale != 1:
+        raise BadInput(f"Photos {settings.scale} times as large need a background: say lanczos, or name a model.")
+    if name == "none" or (name == "lanczos" and settings.scale == 1):
+        return Background({})
+    scale: dict[str, object] = {"scale": settings.scale}
+    if name == "lanczos":
+        return Background({"background": name, **scale}, partial(enlarged, scale=settings.scale))
+    try:
+        upscaler = load_upscaler(name, device)
+    except UnknownModel as error:
+        raise UnknownModel(f"{error} Without a model, --background is none or lanczos.") from error
+    identity = {"background": "model", "background_sha256": sha256_of(find_weights(name, "upscaler")), **scale}
+    return Background(identity, through(upscaler, scale=settings.scale, colour=settings.colour), recrop=True)

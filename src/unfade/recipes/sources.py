@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from unfade.errors import UnknownModel
+from unfade.errors import BadInput, UnknownModel
 from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import load_detector
+from unfade.faces.identity import Likeness, likeness, load_embedder
 from unfade.images.files import list_images
 from unfade.images.photo_files import find_photos
 from unfade.progress import Progress
@@ -19,7 +20,9 @@ from unfade.stages.restore import choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Entry, Journal
-from unfade.store.zoo import find_weights
+from unfade.store.zoo import find_weights, path_of, row_of
+
+USUAL_EMBEDDER = "sface"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,16 @@ class FindSettings:
         except UnknownModel as error:
             hint = "Pictures that are square face crops need no detector: say --aligned."
             raise UnknownModel(f"{error} {hint}") from error
+
+
+def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | None:
+    """What tells whether a result resembles a face, by an embedder's name or file; no such thing for "none".
+
+    None is SFace if it was pulled, else nothing. Raises UnknownModel for one that was named and is not there.
+    """
+    if spec is None:
+        spec = USUAL_EMBEDDER if path_of(row_of(USUAL_EMBEDDER)).exists() else "none"
+    return None if spec == "none" else likeness(load_embedder(spec, device=device))
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,11 @@ class WholePhotos:
     find: FindSettings
     settings: PhotoSettings = PhotoSettings()
     device: str = "cpu"
+    similarity: Likeness | None = None  # of a face and its result
+
+    def __post_init__(self) -> None:
+        if self.settings.scale != 1:
+            raise BadInput("An adaptation keeps the size of photos; enlarge them with `unfade restore` and its result.")
 
     def identity(self) -> dict[str, object]:
         return {"find": self.find.identity(), "photos": asdict(self.settings)}
@@ -136,7 +154,7 @@ class WholePhotos:
         found, known = find_photos(self.folder, without=run), found_before(run / "faces")
         made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
         photos = restore_photos(
-            found, run / "restored", restorer, known, self.settings, Parts(provenance=made_by),
+            found, run / "restored", restorer, known, self.settings, Parts(None, self.similarity, made_by),
             journal=journal, strength=strength, key=f"{key}/{sorted(self.find.identity().items())}", progress=progress,
         )  # fmt: skip
         return Results(photos, shown, "restored_faces")

@@ -93,11 +93,16 @@ class SpandrelRestorer(ImageLevelRestorer):
         self.net.register_load_state_dict_pre_hook(partial(_from_file, keys=dict(keys)))
 
     def forward(self, face: Tensor) -> Tensor:
+        restored = self.enlarged(face)
+        return restored if self.scale == 1 else resize(restored, *face.shape[-2:])
+
+    def enlarged(self, face: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 3, scale * H, scale * W): what the network itself gives."""
         height, width = face.shape[-2:]
         padded = F.pad(face, (0, self.padding, 0, self.padding), "reflect") if self.padding else face
         seen = CALLS.get(self.family, in_unit)(self.net, padded)
         restored: Tensor = seen[..., : height * self.scale, : width * self.scale]
-        return restored if self.scale == 1 else resize(restored, height, width)
+        return restored
 
     def config(self) -> dict[str, object]:
         return {"family": self.family}

@@ -1,26 +1,30 @@
 """Whole photos to aligned faces, and the transforms that bring them back: `faces.jsonl`, a line for each photo."""
 
+import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unfade.atomic import atomic_write, room_for
+from unfade.errors import BadInput
 from unfade.faces.detect import Face
 from unfade.images.files import write_png
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found
 from unfade.progress import Progress, silent
+from unfade.stages.claims import strange
 from unfade.stages.photos import Finder, FoundFace, Opened, opened_groups
 from unfade.store.runs import Entry, Journal
 from unfade.store.seeds import seed_for
 
 STAGE = "faces"
 RECORDS = "faces.jsonl"
+LONGEST = 150  # bytes of a name of a face's file before its number
 Record = dict[str, Any]  # a line: the photo's name, the hash of its bytes, and its faces
 
 
@@ -29,8 +33,10 @@ def crop_photos(
 ) -> list[Entry]:
     """Write each face of each photo to `out` as a picture of (size, size); one entry for each photo.
 
-    `faces.jsonl` has a line for each photo with faces, before these are written, so no face is without its transform;
-    `key` says what the faces depend on besides the photos. Crops are lossless and 8 bits. Bad input fails alone.
+    `faces.jsonl` has a line for each photo that was searched, before its faces are written, so no face is without its
+    transform; `key` says what the faces depend on besides the photos. Crops are lossless and 8 bits. Those of a photo
+    that is there no more, or shows other faces now, are removed; a file that this run did not write is never
+    overwritten: its photo is skipped. Bad input fails alone.
     """
     cropping = _Cropping(out, journal, f"{key}/{size}", flat_names(found))
     with progress(STAGE, len(found.names)) as advance:
@@ -46,26 +52,42 @@ def crop_photos(
 
 def faces_in(out: Path) -> Mapping[str, list[str]]:
     """The files of the faces of each photo, by its name."""
-    return {name: [face["file"] for face in record["faces"]] for name, record in _Records(out / RECORDS).lines.items()}
+    return {name: _files_of(record) for name, record in _Records(out / RECORDS).lines.items()}
 
 
 def found_before(out: Path) -> Finder:
-    """Finds the faces that `crop_photos` wrote down, without looking again."""
+    """Finds the faces that `crop_photos` wrote down, without looking again. Raises BadInput for another photo."""
     lines = _Records(out / RECORDS).lines
 
     def find(name: str, photo: Photo) -> list[FoundFace]:
-        return [_found(face) for face in lines[name]["faces"]] if name in lines else []
+        if name not in lines:
+            raise BadInput(f"{name} was not searched for faces when the others were; run the same command again.")
+        return [_found(face) for face in lines[name]["faces"]]
 
     return find
 
 
 def flat_names(found: Found) -> dict[str, str]:
-    """A name without folders for each photo: "holiday/1.jpg" is "holiday__1", with the ending where two are alike."""
-    flat = {name.as_posix(): "__".join(name.with_suffix("").parts) for name in found.names}
-    times = Counter(flat.values())
-    return {
-        name: short + Path(name).suffix.replace(".", "-") if times[short] > 1 else short for name, short in flat.items()
-    }
+    """A name without folders for each photo, no two alike: "holiday/1.jpg" is "holiday__1".
+
+    Where two would be alike they get their endings, and where that is not enough, or the name is too long to have a
+    number after it, a part of their hash. Bytes that are no characters become U+FFFD: later stages make text of names.
+    """
+    flat = {name.as_posix(): _in_characters("__".join(name.with_suffix("").parts)) for name in found.names}
+    for longer in (lambda name, short: short + Path(name).suffix.replace(".", "-"), _hashed):
+        times = Counter(flat.values())
+        flat = {name: longer(name, short) if times[short] > 1 else short for name, short in flat.items()}
+    return {name: _hashed(name, short) if len(os.fsencode(short)) > LONGEST else short for name, short in flat.items()}
+
+
+def _in_characters(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _hashed(name: str, short: str) -> str:
+    """The beginning, in whole characters, and eight digits that only this photo's whole name gives."""
+    beginning = os.fsencode(short)[:LONGEST].decode("utf-8", "ignore")
+    return f"{beginning}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 class _Cropping:
@@ -76,28 +98,38 @@ class _Cropping:
         self.records = _Records(out / RECORDS)
 
     def is_settled(self, name: str, content: str) -> bool:
-        before = self.journal.entry(STAGE, name)
-        if before is None or not content or before.key != self._key(content):
+        before, line = self.journal.entry(STAGE, name), self.records.lines.get(name)
+        if before is None or line is None or line["content"] != content or before.key != self._key(content):
             return False
-        files = [face["file"] for face in self.records.lines.get(name, {"faces": []})["faces"]]
-        return before.status == "no_face" or (before.status == "done" and all((self.out / f).exists() for f in files))
+        there = all((self.out / file).exists() for file in _files_of(line))
+        return before.status == "no_face" or (before.status == "done" and there)
 
     def settle(self, one: Opened) -> None:
         """Write the faces of a photo, and say in the journal what became of it."""
         if self.is_settled(one.name, one.content):
             return
-        failed = Entry(STAGE, one.name, "failed", reason=str(one.error)) if one.error else None
-        self.journal.record(failed or self._cut(one))
+        entry = self._failed(one, str(one.error)) if one.error else self._cut(one)
+        if entry != self.journal.entry(STAGE, one.name):
+            self.journal.record(entry)
         one.photo = None
+
+    def _failed(self, one: Opened, reason: str) -> Entry:
+        self.records.drop(one.name)
+        return Entry(STAGE, one.name, "failed", reason=reason)
 
     def _cut(self, one: Opened) -> Entry:
         key = self._key(one.content)
-        if not one.faces:
-            reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
-            return Entry(STAGE, one.name, "no_face", key=key, reason=reason)
         files = [f"{self.flat[one.name]}_{found.index:02d}.png" for found in one.faces]
+        known = self.records.files(one.name)
+        for file in files:
+            if file not in known and (self.out / file).exists():
+                self.records.drop(one.name)
+                return strange(STAGE, one.name, one.path, self.out / file)
         told = [_told(found, file) for found, file in zip(one.faces, files, strict=True)]
         self.records.add({"photo": one.name, "content": one.content, "faces": told})
+        if not files:
+            reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
+            return Entry(STAGE, one.name, "no_face", key=key, reason=reason)
         self.journal.record(Entry(STAGE, one.name, "begun", output=files[0]))
         for file, crop in zip(files, one.crops, strict=True):
             write_png(self.out / file, crop)
@@ -109,7 +141,7 @@ class _Cropping:
 
 
 class _Records:
-    """The lines of `faces.jsonl`; the last of a photo counts."""
+    """The lines of `faces.jsonl`, the last of a photo counts; and the faces beside it, none without a line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -121,8 +153,20 @@ class _Records:
                 continue  # the part of a line that a killed run left; its photo is done again
             self.lines[record["photo"]] = record
 
+    def files(self, name: str) -> list[str]:
+        """The names of a photo's faces."""
+        return _files_of(self.lines[name]) if name in self.lines else []
+
+    def drop(self, name: str, *, but: Sequence[str] = ()) -> None:
+        """Forget a photo, and remove its faces `but` those."""
+        for file in self.files(name):
+            if file not in but:
+                (self.path.parent / file).unlink(missing_ok=True)
+        self.lines.pop(name, None)
+
     def add(self, record: Record) -> None:
-        """On disk before anything else happens."""
+        """On disk before anything else happens; the photo's older faces are removed."""
+        self.drop(record["photo"], but=_files_of(record))
         with room_for(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
@@ -132,15 +176,18 @@ class _Records:
         self.lines[record["photo"]] = record
 
     def keep(self, names: Iterable[str]) -> None:
-        """One line for each of these photos, in this order, and none of others."""
-        kept = list(self._kept(names))
-        self.lines = {record["photo"]: record for record in kept}
-        atomic_write(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        """One line for each of these photos, in this order, and none of others; nor their faces."""
+        wanted = list(names)
+        for name in self.lines.keys() - set(wanted):
+            self.drop(name)
+        self.lines = {name: self.lines[name] for name in wanted if name in self.lines}
+        text = "".join(json.dumps(record) + "\n" for record in self.lines.values())
+        if not self.path.exists() or self.path.read_text() != text:
+            atomic_write(self.path, text)
 
-    def _kept(self, names: Iterable[str]) -> Iterator[Record]:
-        for name in names:
-            if name in self.lines:
-                yield self.lines[name]
+
+def _files_of(record: Record) -> list[str]:
+    return [face["file"] for face in record["faces"]]
 
 
 def _told(found: FoundFace, file: str) -> Record:

@@ -47,7 +47,9 @@ def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) ->
     face = face.to(device)
     with mode(False, restorer):
         restored: Tensor = restorer(face)
-    return blend(face, restored.float().clamp(-1, 1), strength)
+    restored = restored.float()
+    numbers = torch.where(restored.isfinite(), restored.clamp(-1, 1), torch.nan)  # infinity must not pass for white
+    return blend(face, numbers, strength)
 
 
 def blend(face: Tensor, restored: Tensor, strength: float) -> Tensor:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput, DiskFull, UnfadeError
-from unfade.faces.align import scale_of, scaled
+from unfade.errors import BadInput, DiskFull, UnfadeError, UnreadableImage
+from unfade.faces.align import crop, scale_of, scaled
+from unfade.faces.identity import IdentitySettings, Likeness
 from unfade.faces.paste import PasteSettings, paste
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
@@ -25,12 +26,13 @@ from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.claims import check_unclaimed, is_strange, strange
 from unfade.stages.photos import Finder, Opened, opened_groups
-from unfade.stages.restore import check_strength, choices, restore_batch
+from unfade.stages.restore import blend, check_strength, choices, restore_batch
 from unfade.store.runs import Entry, Journal
 from unfade.store.seeds import seed_for
 
 STAGE = "restored"
 WRITERS = 2  # threads that paste and encode
+SCALES = (1, 2, 4)
 LARGE = 2.0  # px of the photo per px of the restorer's face, above which a note says so
 
 Enlarge = Callable[[Photo], Photo]
@@ -52,6 +54,8 @@ class PhotoSettings:
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise BadInput(f"The quality lies in 1..100, got {self.quality}.")
+        if self.scale not in SCALES:
+            raise BadInput(f"The scale of the results is 1, 2 or 4, got {self.scale}.")
         suffix_for(Path("photo.png"), self.kind)  # complains about a format that is not written
 
 
@@ -60,8 +64,10 @@ class Parts:
     """What is not a setting."""
 
     enlarge: Enlarge | None = None  # makes the photo that faces are pasted into, `scale` times as large
-    similarity: Callable[[Tensor, Tensor], float] | None = None  # of two faces (3, S, S), in -1..1; for the sidecar
+    similarity: Likeness | None = None  # of a face and its result: a low one is warned of, the sidecar has all
     provenance: Provenance | None = None  # None: results do not say what made them
+    recrop: bool = False  # True: what enlarges restores too, and a face replaces what it made of the face
+    identity: IdentitySettings = IdentitySettings()  # what a low similarity is
 
 
 def restore_photos(
@@ -82,13 +88,18 @@ def restore_photos(
 
     `strength` in 0..1 blends each face with what it was. `key` says what else the results depend on: the weights, the
     finder. What is done under the same key and content is kept. A file that this run did not write is never
-    overwritten: its photo is skipped. A photo without a face is no_face, and copied only if asked. Bad input fails
-    alone, and the rest goes on.
+    overwritten: its photo is skipped. A photo without a face is no_face, and copied only if asked, and enlarged as
+    the others are. Bad input fails alone, and the rest goes on. Raises BadInput for a strength outside 0..1, a batch
+    below 1, or a scale without a part that enlarges.
     """
     check_strength(strength)
+    if batch < 1:
+        raise BadInput(f"Faces are restored one or more at a time, got --batch {batch}.")
+    if settings.scale != 1 and parts.enlarge is None:
+        raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
     key = f"{seed_for(key, asdict(settings), choices(restorer, strength), repr(parts.provenance)):016x}"
-    run = partial(restore_batch, restorer=restorer, strength=strength)
-    work = _Restoring(found, out, run, batch, settings, parts, journal, key)
+    run = partial(restore_batch, restorer=restorer)  # blended later: a toned face with its photo's tone
+    work = _Restoring(found, out, run, batch, strength, settings, parts, journal, key)
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
         written: list[tuple[Opened, Future[Entry] | Entry]] = []
         for group in opened_groups(found, find, restorer.size, work.is_settled):
@@ -106,11 +117,11 @@ class _Restoring:
     """The state of one run."""
 
     def __init__(
-        self, found: Found, out: Path, run: Callable[[Tensor], Tensor], batch: int, settings: PhotoSettings,
-        parts: Parts, journal: Journal, key: str,
+        self, found: Found, out: Path, run: Callable[[Tensor], Tensor], batch: int, strength: float,
+        settings: PhotoSettings, parts: Parts, journal: Journal, key: str,
     ) -> None:  # fmt: skip
-        self.out, self.run, self.batch, self.settings = out, run, batch, settings
-        self.parts, self.journal, self.key = parts, journal, key
+        self.out, self.run, self.batch, self.strength = out, run, batch, strength
+        self.settings, self.parts, self.journal, self.key = settings, parts, journal, key
         self.outputs = {name.as_posix(): _output(name, settings.kind) for name in found.names}
         self.taken: dict[str, str] = {}
 
@@ -119,12 +130,14 @@ class _Restoring:
         before = self.journal.entry(STAGE, name)
         if before is None or not content or before.key != self._key(content):
             return False
-        return before.status in ("done", "no_face") and (not before.output or (self.out / before.output).exists())
+        if before.status not in ("done", "no_face"):
+            return False
+        target = self.out / before.output
+        return not before.output or all(_is_there(file) for file in self._files(target, before.status))
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[tuple[Opened, Future[Entry] | Entry]]:
         """Restore the faces of a group and have its photos written; what becomes of each is known now or later."""
-        crops = [crop for one in group for crop in one.crops]
-        restored = iter(self._restored(crops))
+        restored = iter(self._restored([face for one in group for face in one.crops]))
         begun: list[tuple[Opened, Future[Entry] | Entry]] = []
         for one in group:
             faces = [next(restored) for _ in one.crops]
@@ -145,32 +158,33 @@ class _Restoring:
     def _begin(self, one: Opened, restored: list[Tensor], writers: ThreadPoolExecutor) -> Future[Entry] | Entry:
         output = self.outputs[one.name]
         target, before = self.out / output, self.journal.entry(STAGE, one.name)
-        try:
-            check_unclaimed(one.path, output, self.taken)
-        except BadInput as error:
-            return Entry(STAGE, one.name, "failed", reason=str(error))
-        self.taken[output] = one.name
+        refused = self._refused(one, target, before)
+        if refused is not None:
+            return refused
         if before is not None and self.is_settled(one.name, one.content):
+            self.taken[output] = one.name
             return before
-        for file in (target, sidecar_of(target))[: 1 + self.settings.sidecar]:
-            if is_strange(file, output, before):
-                return strange(STAGE, one.name, one.path, file)
-        return self._write(one, restored, target, writers)
-
-    def _write(
-        self, one: Opened, restored: list[Tensor], target: Path, writers: ThreadPoolExecutor
-    ) -> Future[Entry] | Entry:
-        reason = str(one.error) if one.error else _not_numbers(one, restored)
-        if reason:
-            _withdraw(target, self.settings.sidecar)
-            return Entry(STAGE, one.name, "failed", reason=reason)
-        output = self.outputs[one.name]
+        if one.error:  # no claim: a broken photo does not keep its name from a sound one
+            return self._failed(one, target, one.error)
+        self.taken[output] = one.name
+        if not all(bool(torch.isfinite(face).all()) for face in restored):
+            told = f"{one.path}: the network gave values that are not numbers; try another restorer."
+            return self._failed(one, target, BadInput(told))
         if not one.faces and not self.settings.copy:
-            _withdraw(target, self.settings.sidecar)
-            return self._no_face(one, "")
+            return self._or_failed(self._left_out, one, target)
         self.journal.record(Entry(STAGE, one.name, "begun", output=output))
         write: Write = self._copied if not one.faces else partial(self._pasted, restored=restored)
         return writers.submit(self._or_failed, write, one, target)
+
+    def _refused(self, one: Opened, target: Path, before: Entry | None) -> Entry | None:
+        """The entry of a photo whose result's name is another's, or cannot be a name; None: it may be written."""
+        output = self.outputs[one.name]
+        try:
+            check_unclaimed(one.path, output, self.taken)
+            files = (file for file in self._files(target) if is_strange(file, output, before))
+            return next((strange(STAGE, one.name, one.path, file) for file in files), None)
+        except (BadInput, OSError) as error:
+            return Entry(STAGE, one.name, "failed", reason=_reason(error, target))
 
     def _or_failed(self, write: Write, one: Opened, target: Path) -> Entry:
         try:
@@ -178,17 +192,42 @@ class _Restoring:
         except DiskFull:
             raise
         except (UnfadeError, OSError) as error:
-            _withdraw(target, self.settings.sidecar)
-            told = f"{target} could not be written ({error}); check that its folder may be written to."
-            return Entry(STAGE, one.name, "failed", reason=str(error) if isinstance(error, UnfadeError) else told)
+            return self._failed(one, target, error)
+
+    def _failed(self, one: Opened, target: Path, error: Exception) -> Entry:
+        reason = _reason(error, target)
+        try:
+            self._withdraw(target)
+        except OSError as other:
+            reason += f" {target} is the result of an older photo and could not be removed ({other}): remove it."
+            return Entry(STAGE, one.name, "failed", reason=reason, output=self.outputs[one.name])  # still our own file
+        return Entry(STAGE, one.name, "failed", reason=reason)
+
+    def _withdraw(self, target: Path) -> None:
+        """A result of the photo as it was before: it must not pass for one of what it is now."""
+        for file in filter(_is_there, self._files(target)):
+            file.unlink()
+
+    def _files(self, target: Path, status: str = "done") -> list[Path]:
+        """What a photo becomes."""
+        return [target, sidecar_of(target)] if self.settings.sidecar and status == "done" else [target]
+
+    def _left_out(self, one: Opened, target: Path) -> Entry:
+        self._withdraw(target)
+        return self._no_face(one, "")
 
     def _no_face(self, one: Opened, output: str) -> Entry:
         reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
         return Entry(STAGE, one.name, "no_face", key=self._key(one.content), reason=reason, output=output)
 
     def _copied(self, one: Opened, target: Path) -> Entry:
-        atomic_write(target, one.path.read_bytes())
-        os.utime(target, (one.path.stat().st_mtime,) * 2)
+        """In a thread: bit for bit, unless it is enlarged or becomes a file of another format."""
+        photo = one.photo
+        assert photo is not None
+        same = self.parts.enlarge is None and target.name == one.path.name
+        atomic_write(target, _bytes_of(one.path) if same else self._encoded(one, self._whole(photo, one, []), None))
+        _date_as(photo, target)
+        one.photo = None
         return self._no_face(one, self.outputs[one.name])
 
     def _pasted(self, one: Opened, target: Path, restored: list[Tensor]) -> Entry:
@@ -197,25 +236,50 @@ class _Restoring:
         assert photo is not None
         if not settings.colour and (tone := tone_of(photo)) is not None:
             restored = [tone.apply(face) for face in restored]
-        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one))
-        whole = photo if self.parts.enlarge is None else self.parts.enlarge(photo)
-        matrices = [scaled(found.matrix, settings.scale) for found in one.faces]
-        for i, (crop, face, matrix) in enumerate(zip(one.crops, restored, matrices, strict=True)):
-            others = matrices[:i] + matrices[i + 1 :]
-            paste(whole, crop, face, matrix, replace(settings.paste, upscale=settings.scale), others=others)
-        provenance = self.parts.provenance
-        atomic_write(target, encode_photo(whole, kind=settings.kind, quality=settings.quality, provenance=provenance))
-        if photo.origin.modified is not None:
-            os.utime(target, (photo.origin.modified,) * 2)
+        restored = [blend(crop, face, self.strength) for crop, face in zip(one.crops, restored, strict=True)]
+        likeness = self._likeness(one, restored)
+        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *self._warned(one, likeness))
+        atomic_write(target, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
+        _date_as(photo, target)
         if settings.sidecar:
-            atomic_write(sidecar_of(target), json.dumps(self._told(one, restored), indent=1, ensure_ascii=False) + "\n")
+            told = json.dumps(self._told(one, likeness), indent=1, ensure_ascii=False) + "\n"
+            atomic_write(sidecar_of(target), told.encode("utf-8", "backslashreplace"))  # names may hold half characters
         one.photo = None  # the group is kept until the next is begun
         notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
         return Entry(STAGE, one.name, "done", key=self._key(one.content), notes=notes, output=self.outputs[one.name])
 
-    def _told(self, one: Opened, restored: list[Tensor]) -> dict[str, object]:
+    def _whole(self, photo: Photo, one: Opened, restored: list[Tensor]) -> Photo:
+        """The photo, enlarged where that is asked for, with its faces in it."""
+        whole = photo if self.parts.enlarge is None else self.parts.enlarge(photo)
+        matrices, before = [scaled(found.matrix, self.settings.scale) for found in one.faces], one.crops
+        if self.parts.recrop:
+            before = [crop(whole, matrix, face.shape[-1]) for matrix, face in zip(matrices, one.crops, strict=True)]
+        settings = replace(self.settings.paste, upscale=self.settings.scale)
+        for i, (face, result, matrix) in enumerate(zip(before, restored, matrices, strict=True)):
+            paste(whole, face, result, matrix, settings, others=matrices[:i] + matrices[i + 1 :])
+        return whole
+
+    def _likeness(self, one: Opened, restored: list[Tensor]) -> list[float]:
+        """Of every face and its result; nothing where nothing measures it."""
+        measure = self.parts.similarity
+        return [] if measure is None else [measure(*pair) for pair in zip(one.crops, restored, strict=True)]
+
+    def _warned(self, one: Opened, likeness: list[float]) -> Iterator[str]:
+        for found, value in zip(one.faces, likeness, strict=False):
+            if self.parts.identity.tells_apart(value):
+                yield f"face {found.index} no longer resembles itself (similarity {value:.2f})"
+
+    def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
+        kind = self.settings.kind
+        try:
+            return encode_photo(photo, kind=kind, quality=self.settings.quality, provenance=provenance)
+        except (OSError, ValueError) as error:  # each format has its largest picture
+            told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another --format."
+            raise BadInput(told) from error
+
+    def _told(self, one: Opened, likeness: list[float]) -> dict[str, object]:
         faces = []
-        for found, crop, face in zip(one.faces, one.crops, restored, strict=True):
+        for i, found in enumerate(one.faces):
             told: dict[str, object] = {
                 "index": found.index,
                 "box": list(found.face.box),
@@ -223,8 +287,8 @@ class _Restoring:
                 "score": found.face.score,
                 "matrix": found.matrix.tolist(),
             }
-            if self.parts.similarity is not None:
-                told["similarity"] = self.parts.similarity(crop, face)
+            if likeness:
+                told["similarity"] = likeness[i]
             faces.append(told)
         made = asdict(self.parts.provenance) if self.parts.provenance else {}
         return {"photo": one.name, "result": self.outputs[one.name], "faces": faces, **made}
@@ -242,17 +306,31 @@ def _output(name: Path, kind: str | None) -> str:
     return name.with_suffix(suffix_for(name, kind)).as_posix()
 
 
-def _withdraw(target: Path, sidecar: bool) -> None:
-    """A result of the photo as it was before: it must not pass for one of what it is now."""
-    target.unlink(missing_ok=True)
-    if sidecar:
-        sidecar_of(target).unlink(missing_ok=True)
+def _is_there(file: Path) -> bool:
+    """Where it cannot be told, it is not."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
-def _not_numbers(one: Opened, restored: list[Tensor]) -> str:
-    if all(bool(torch.isfinite(face).all()) for face in restored):
-        return ""
-    return f"{one.path}: the network gave values that are not numbers; try --precision float32."
+def _reason(error: Exception, target: Path) -> str:
+    if isinstance(error, UnfadeError):
+        return str(error)
+    return f"{target} could not be written ({error}); check its name, and that its folder may be written to."
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        told = f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
+        raise UnreadableImage(told) from error
+
+
+def _date_as(photo: Photo, target: Path) -> None:
+    if photo.origin.modified is not None:
+        os.utime(target, (photo.origin.modified,) * 2)
 
 
 def _large(one: Opened) -> tuple[str, ...]:

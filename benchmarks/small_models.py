@@ -1,0 +1,67 @@
+"""What the built-in models take on this machine: a pseudo target, and a face of fine-tuning.
+
+    python benchmarks/small_models.py [--threads 2] [--faces 4]
+
+Bfloat16, random faces. Beside each the operations that it comes to, and how many times as long a 3x3 convolution of as
+many operations takes in the same run.
+"""
+
+import argparse
+from dataclasses import replace
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from networks import convolution_rate, seconds
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.load import load_prior
+from unfade.diffusion.sampler import ImageNoise
+from unfade.recipes.adapt_settings import SHORT_TARGETS, SMALL_ADAPT
+from unfade.restorers.load import load_restorer
+from unfade.stages.targets import TargetSettings, pseudo_target
+
+SETTINGS = {
+    "target, 150 steps": replace(TargetSettings(), bf16=True).for_size(128),
+    "target, 30 steps": SHORT_TARGETS.for_size(128),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--faces", type=int, default=4, help="denoised together")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rate = convolution_rate(3, "cpu")
+    print(f"3x3 convolution, float32: {rate:.0f} GFLOP/s")
+    prior, restorer = load_prior(), load_restorer()
+    face = torch.rand(args.faces, 3, 128, 128) * 2 - 1
+    for name, settings in SETTINGS.items():
+        walked = prior.respaced(settings.spacing)
+
+        def target(settings: TargetSettings = settings, walked: object = walked) -> None:
+            pseudo_target(face, restorer, walked, ImageNoise(range(args.faces)), settings)
+
+        tell(name, target, args.faces, rate, repeat=1)
+    batch = torch.rand(SMALL_ADAPT.finetune.loop.batch, 3, 128, 128) * 2 - 1
+    objective = restorer.train().objective(SMALL_ADAPT.losses, perceptual=PriorFeatures(prior.unet))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = objective(restorer, batch, batch)
+        sum(terms.values()).backward()
+
+    tell("fine-tuning", step, len(batch), rate, repeat=5)
+
+
+def tell(name: str, work: object, faces: int, rate: float, *, repeat: int) -> None:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    operations = counter.get_total_flops() / 1e9 / faces
+    took = seconds(work, repeat, "cpu", warm=True) / faces
+    ratio = took * rate / operations
+    print(f"{name:18} {took:6.3f} s, {1 / took:5.1f} faces/s, {operations:6.0f} GFLOP, {ratio:.2f} x convolution")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Faces of successive frames joined into tracks, and landmarks that move as the face does and do not tremble.
+
+Where a detector puts an eye wanders by a pixel from frame to frame, and a restored face that wanders over the picture
+is seen at once. So landmarks are fitted over some frames before and after: a line through them, weighted by nearness
+(local linear regression; Cleveland 1979). Symmetric in time, it neither lags behind a steady movement nor runs ahead.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfade.errors import BadInput
+from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix
+from unfade.faces.detectors import Box, Face
+
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """How faces become tracks. All lengths are numbers of frames."""
+
+    every: int = 1  # a face is looked for in each so many-th frame, and in those between where faces come or go
+    overlap: float = 0.3  # intersection over union from which on a face is the one that a track expects
+    gap: int = 4  # frames without the face that are bridged
+    window: int = 5  # frames before and after that landmarks are smoothed over; 0: not at all
+    least: int = 2  # frames that must show a face: less is the detector's mistake
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("gap", 0), ("window", 0), ("least", 1)):
+            if getattr(self, name) < least:
+                raise BadInput(f"The {name} of tracks is at least {least} frames, got {getattr(self, name)}.")
+        if not 0 < self.overlap < 1:
+            raise BadInput(f"The overlap of tracks lies between 0 and 1, got {self.overlap}.")
+
+    @property
+    def reach(self) -> int:
+        """Frames from one sight of a face to the next, at most."""
+        return self.gap + self.every
+
+    @property
+    def ahead(self) -> int:
+        """Frames that must have been read after one before its faces are known."""
+        return max(self.window, self.reach + self.every - 1)
+
+
+@dataclass(eq=False)
+class Track:
+    """One face over some time, as far as it is remembered."""
+
+    number: int
+    first: int  # the frame that showed it first
+    seen: dict[int, Face]  # by frame, in order
+    sights: int = 1  # frames that showed it, of the
+    chances: int = 1  # frames that were searched while it was expected
+    open: bool = field(default=True)  # more may come
+
+    @property
+    def last(self) -> int:
+        """The frame that showed it last."""
+        return next(reversed(self.seen))
+
+    def expected(self, at: int) -> Box:
+        """Where its box will be in a frame, if it moves on as it did."""
+        frames = [*self.seen][-2:]
+        box = np.array(self.seen[frames[-1]].box)
+        if len(frames) == 2:
+            moved = _centre(box) - _centre(np.array(self.seen[frames[0]].box))
+            box = box + np.tile(moved, 2) * ((at - frames[1]) / (frames[1] - frames[0]))
+        left, top, right, bottom = box.tolist()
+        return left, top, right, bottom
+
+    def points(self, at: int, window: int) -> Points:
+        """Its landmarks in a frame, (5, 2) in px, smoothed over `window` frames before and after."""
+        near = [frame for frame in self.seen if abs(frame - at) <= window]
+        near = near or [min(self.seen, key=lambda frame: abs(frame - at))]
+        apart = np.array(near, dtype=np.float64) - at
+        weights = (1 - np.abs(apart / (max(window, float(np.abs(apart).max())) + 1)) ** 3) ** 3  # Cleveland's
+        return _line_at_zero(apart, np.stack([self.seen[frame].points for frame in near]), weights)
+
+
+class Tracks:
+    """The tracks of a video, fed frame by frame. What is older than the settings reach back is forgotten."""
+
+    def __init__(self, settings: TrackSettings) -> None:
+        self.settings = settings
+        self.newest = -1  # the frame that was added last
+        self._tracks: list[Track] = []
+        self._begun = 0
+
+    def expect(self, at: int, faces: Sequence[Face]) -> bool:
+        """Whether a frame shows a face for every track that may go on, and no other."""
+        return len(self._pairs(at, faces)) == len(faces) == len(self._open(at))
+
+    def add(self, at: int, faces: Sequence[Face]) -> None:
+        """The faces of a frame that was searched; frames come in order."""
+        pairs = self._pairs(at, faces)
+        for track in self._open(at):
+            track.chances += 1
+        for k, face in enumerate(faces):
+            if k in pairs:
+                pairs[k].seen[at] = face
+                pairs[k].sights += 1
+            else:
+                self._tracks.append(Track(self._begun, at, {at: face}))
+                self._begun += 1
+        self.newest = at
+        self._forget()
+
+    def cut(self) -> None:
+        """Another shot begins with the frame that is added next: no face goes on."""
+        for track in self._tracks:
+            track.open = False
+
+    def at(self, frame: int) -> Iterator[tuple[int, Points]]:
+        """Number and landmarks, (5, 2) in px, of each track in a frame.
+
+        All that was searched up to `settings.ahead` frames after it must have been added, or all there is.
+        """
+        for track in self._tracks:
+            if track.first <= frame <= track.last and track.sights >= min(self.settings.least, track.chances):
+                yield track.number, track.points(frame, self.settings.window)
+
+    def _open(self, at: int) -> list[Track]:
+        return [track for track in self._tracks if track.open and at - track.last <= self.settings.reach]
+
+    def _pairs(self, at: int, faces: Sequence[Face]) -> dict[int, Track]:
+        """The track of each face that has one, by the place of the face: the best overlaps first."""
+        overlaps = [
+            (_overlap(track.expected(at), face.box), k, track)
+            for track in self._open(at)
+            for k, face in enumerate(faces)
+        ]
+        pairs: dict[int, Track] = {}
+        for overlap, k, track in sorted(overlaps, key=lambda one: -one[0]):
+            if overlap >= self.settings.overlap and k not in pairs and track not in pairs.values():
+                pairs[k] = track
+        return pairs
+
+    def _forget(self) -> None:
+        oldest = self.newest - self.settings.ahead
+        self._tracks = [track for track in self._tracks if track.last >= oldest]
+        for track in self._tracks:
+            for frame in [frame for frame in track.seen if frame < oldest - self.settings.window]:
+                if len(track.seen) > 2:  # two tell where it is going
+                    del track.seen[frame]
+
+
+def steady(points: Points, size: int) -> Matrix:
+    """The similarity, (2, 3), that takes landmarks (5, 2) to FFHQ's template of `size` px by least squares.
+
+    In closed form, with positions as complex numbers (Umeyama 1991, without reflections). Unlike `align.to_template`
+    it depends on the landmarks without jumps: which of them a robust fit leaves out may change from frame to frame.
+    Raises BadInput for landmarks that coincide.
+    """
+    here, there = (place[:, 0] + 1j * place[:, 1] for place in (points, TEMPLATE * (size / TEMPLATE_SIZE)))
+    spread = here - here.mean()
+    energy = float((np.abs(spread) ** 2).sum())
+    turn = (spread.conj() * there).sum() / energy if energy > 0 else 0j
+    if not np.isfinite(turn) or abs(turn) < 1e-6:
+        raise BadInput(f"Five landmarks of a face were expected, but no face fits {points.tolist()}; leave it out.")
+    shift = there.mean() - turn * here.mean()
+    return np.array([(turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag)])
+
+
+def _line_at_zero(x: NDArray[np.float64], y: Points, weights: NDArray[np.float64]) -> Points:
+    """The value at 0 of the weighted line through (N,) places and (N, ...) values; their mean where N is 1."""
+    sums = [float((weights * x**power).sum()) for power in range(3)]
+    determinant = sums[0] * sums[2] - sums[1] ** 2
+    if determinant > 1e-9 * sums[0] ** 2:
+        weights = weights * (sums[2] - sums[1] * x) / determinant
+    else:
+        weights = weights / sums[0]
+    return np.tensordot(weights, y, 1)
+
+
+def _centre(box: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (box[:2] + box[2:]) / 2
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    common = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    return common / max(1e-9, _area(a) + _area(b) - common)
+
+
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])

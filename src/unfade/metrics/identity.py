@@ -1,0 +1,58 @@
+"""How far a restored face is from the true one as a person: the angle between two embeddings, "Deg." in VQFR's tables.
+
+Gu et al., "VQFR: Blind Face Restoration with Vector-Quantized Dictionary and Parallel Decoder" (2022), Sec. 4.2, with
+the ArcFace network of nets/arcface.py.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unfade.nets.arcface import ArcFace
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+LEAST = 1.0  # degrees; the published mean leaves smaller angles out
+
+
+class IdentityAngle(nn.Module):
+    """(restored, truth), FFHQ-aligned faces (B, 3, H, W) in [-1, 1] -> angles (B,) in degrees, float64.
+
+    The whole aligned picture is seen in grey at the network's size, in whole levels, as VQFR's script does.
+    """
+
+    def __init__(self, net: ArcFace) -> None:
+        super().__init__()
+        self.net = net.eval().requires_grad_(False)
+
+    def forward(self, restored: Tensor, truth: Tensor) -> Tensor:
+        return identity_angle(self._embedding(restored), self._embedding(truth))
+
+    def _embedding(self, face: Tensor) -> Tensor:
+        result: Tensor = self.net(in_levels(face, self.net.config.size))
+        return result
+
+
+def identity_angle(one: Tensor, other: Tensor) -> Tensor:
+    """The angle in degrees, 0..180, between embeddings (B, D) and (B, D): (B,), float64.
+
+    Raises ValueError on different shapes.
+    """
+    if one.shape != other.shape or one.ndim != 2:
+        raise ValueError(f"expected embeddings of one shape (B, D), got {tuple(one.shape)} and {tuple(other.shape)}")
+    cosine = F.cosine_similarity(one.double(), other.double())
+    return torch.rad2deg(cosine.clamp(-1, 1).arccos())
+
+
+def in_levels(face: Tensor, size: int) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] -> grey (B, 1, size, size) in [-1, 1], 8 bit before and after the bilinear resizing."""
+    levels = ((face.float() + 1) * 127.5).round()
+    luma = (levels * torch.tensor(LUMA).to(levels).view(1, 3, 1, 1)).sum(1, keepdim=True).round()
+    small = F.interpolate(luma, (size, size), mode="bilinear", align_corners=False)
+    return (small + 0.5).floor() / 127.5 - 1  # halves go up, as in OpenCV: at 512 px every fourth value is one
+
+
+def published_angles(angles: Sequence[float]) -> list[float]:
+    """Those that the published mean is taken over: of at least 1 degree."""
+    return [angle for angle in angles if angle >= LEAST]

@@ -1,0 +1,48 @@
+"""How far the features of a restored face have moved: landmarks from heat maps, and LMD, their mean distance.
+
+Gu et al., "VQFR" (2022), Sec. 4.2, on the 98 points of a stacked-hourglass network (Wang et al., "Adaptive Wing Loss
+for Robust Face Alignment via Heatmap Regression", 2019). Which network finds the points is the caller's choice.
+"""
+
+import torch
+from torch import Tensor
+
+QUARTER = 0.25  # px of the heat map: how far a point leans to the higher of its neighbours
+
+
+def decode(heat: Tensor) -> Tensor:
+    """Heat maps (B, P, H, W), one for each point -> (B, P, 2), x and y in px of the map, float64.
+
+    The place of the maximum, a quarter of a pixel towards the higher neighbour in x and in y (Newell et al. 2016,
+    Sec. 3.2), not where it lies at the border. The middle of the first pixel is at 0.5, so that multiplying by the
+    ratio of sides gives the place in the picture. Raises ValueError on another shape.
+    """
+    if heat.ndim != 4 or min(heat.shape) < 1:
+        raise ValueError(f"expected heat maps (B, P, H, W), got {tuple(heat.shape)}")
+    height, width = heat.shape[-2:]
+    top = heat.flatten(2).argmax(2)
+    x, y = top % width, top // width
+    inside = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
+    lean_x = _value(heat, x + 1, y) - _value(heat, x - 1, y)
+    lean_y = _value(heat, x, y + 1) - _value(heat, x, y - 1)
+    lean = torch.stack([lean_x, lean_y], 2).sign() * inside[..., None]
+    return torch.stack([x, y], 2).double() + 0.5 + QUARTER * lean.double()
+
+
+def landmark_distance(restored: Tensor, truth: Tensor) -> Tensor:
+    """LMD: the mean distance between points (B, P, 2) and (B, P, 2), in the pixels they are given in: (B,), float64.
+
+    The published numbers are in pixels of 512 px faces, not divided by anything. Raises ValueError on other shapes.
+    """
+    if restored.shape != truth.shape or restored.ndim != 3 or restored.shape[2] != 2:
+        raise ValueError(
+            f"expected points of one shape (B, P, 2), got {tuple(restored.shape)} and {tuple(truth.shape)}"
+        )
+    return (restored.double() - truth.double()).square().sum(2).sqrt().mean(1)
+
+
+def _value(heat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The maps at one place each, (B, P); places outside are moved to the border."""
+    height, width = heat.shape[-2:]
+    place = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return heat.flatten(2).gather(2, place[..., None]).squeeze(2)

@@ -1,0 +1,151 @@
+"""Metrics by name: a folder of results, and what there is to compare it with -> everything that can be said of it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.load import load_prior
+from unfade.errors import BadInput
+from unfade.metrics.identity import IdentityAngle, published_angles
+from unfade.nets.arcface import ArcFace
+from unfade.progress import Progress, silent
+from unfade.recipes.architectures import load_network
+from unfade.recipes.evaluate import METRICS, Mean, Pair, Score, Scores, mean_of, score_folder
+from unfade.recipes.lpips import load_lpips
+from unfade.recipes.sets import (
+    SET_METRICS,
+    PictureSet,
+    SetScores,
+    compare_sets,
+    embed_folder,
+    load_embed,
+    published_statistics,
+)
+
+Device = torch.device | str
+
+
+def load_feature_distance(device: Device) -> Score:
+    """In the features of the built-in prior."""
+    distance = PriorFeatures(load_prior("small-prior", device=device).unet)
+    return lambda restored, truth: distance(restored.to(device), truth.to(device))
+
+
+def load_identity_angle(device: Device) -> Score:
+    """By the published ArcFace. Raises UnknownModel, which says how to get it."""
+    net = load_network("arcface-18", "identity", device=device)
+    assert isinstance(net, ArcFace)
+    angle = IdentityAngle(net)
+    return lambda restored, truth: angle(restored.to(device), truth.to(device))
+
+
+def load_perceptual(device: Device) -> Score:
+    """LPIPS. Raises UnknownModel, which says how to get it."""
+    network = load_lpips(device=device)
+    return lambda restored, truth: network(restored.to(device), truth.to(device))
+
+
+LOADED: dict[str, Callable[[Device], Score]] = {  # paired with the truth; those of METRICS need no weights
+    "lpips": load_perceptual,
+    "feature_distance": load_feature_distance,
+    "deg": load_identity_angle,
+}
+NAMES = (*METRICS, *LOADED, *SET_METRICS)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_folder` found."""
+
+    scores: Scores | None  # against the truth, file by file
+    sets: SetScores | None  # against the reference, as a set
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """(file, why it could not be read), each once."""
+        both = [*(self.scores.failed if self.scores else ()), *(self.sets.failed if self.sets else ())]
+        return list({name: (name, reason) for name, reason in reversed(both)}.values())[::-1]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: as `Scores.as_dict`, with the scores of the set in `sets`."""
+        failed = [{"file": name, "reason": reason} for name, reason in self.failed]
+        found: dict[str, object] = {}
+        if self.sets:
+            found = {"found": self.sets.found, "scored": self.sets.count, "sets": self.sets.as_dict()}
+        return {**found, **(self.scores.as_dict() if self.scores else {}), "failed": failed}
+
+
+def evaluate_folder(
+    results: Path,
+    *,
+    truth: Path | None = None,
+    reference: str | Path | None = None,
+    metrics: Sequence[str] = (),
+    device: Device = "cpu",
+    progress: Progress = silent,
+) -> Evaluation:
+    """Score a folder of results by the metrics named, of NAMES.
+
+    None named: PSNR and SSIM if there is a `truth`, FID if there is a `reference`. The reference of FID and KID is a
+    folder of pictures, or published statistics by name; without one it is the truth. Nothing is computed before all
+    networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with, and as
+    `score_folder`, `embed_folder` and `compare_sets` do; UnknownModel, with the command that brings it, for weights
+    that are not there.
+    """
+    names = _chosen(metrics, truth, reference)
+    paired = {name: METRICS[name] if name in METRICS else LOADED[name](device) for name in names
+              if name not in SET_METRICS}  # fmt: skip
+    sets = [name for name in names if name in SET_METRICS]
+    against = _reference(sets, str(reference or truth), device, progress) if sets else None
+    scores = None
+    if paired and truth:
+        scores = with_published_mean(
+            score_folder(results, truth, metrics=paired, track=partial(_tracked, progress=progress))
+        )
+    return Evaluation(scores, compare_sets(sets, *against(results)) if against else None)
+
+
+def with_published_mean(scores: Scores) -> Scores:
+    """`deg_published` beside `deg`, where that is there."""
+    if "deg" not in scores.summary:
+        return scores
+    kept = published_angles([values["deg"] for values in scores.files.values()])
+    summary: Mapping[str, Mean] = {**scores.summary, "deg_published": mean_of(kept, np.random.default_rng(0))}
+    return replace(scores, summary=summary)
+
+
+def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | None) -> list[str]:
+    if not truth and not reference:
+        raise BadInput("There is nothing to score against: add --truth FOLDER, --reference FOLDER-OR-NAME, or both.")
+    for name in names:
+        if name == "lmd":
+            raise BadInput("lmd needs the landmark network awing-fan, which unfade cannot run yet; leave it out.")
+        if name not in NAMES:
+            raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
+        if name not in SET_METRICS and not truth:
+            raise BadInput(f"{name} compares each result with its truth: add --truth FOLDER, or leave {name} out.")
+    return list(dict.fromkeys(names)) or [*(METRICS if truth else ()), *(("fid",) if reference else ())]
+
+
+def _reference(
+    names: Sequence[str], spec: str, device: Device, progress: Progress
+) -> Callable[[Path], tuple[PictureSet, PictureSet]]:
+    """Weights are loaded at once, pictures are read only when those of the results are."""
+    is_folder = Path(spec).is_dir()
+    if "kid" in names and not is_folder:
+        raise BadInput(f"kid needs the pictures of the reference, but {spec} is no folder; name one, or leave kid out.")
+    known = None if is_folder else published_statistics(spec)
+    embedded = partial(embed_folder, embed=load_embed(device=device), progress=progress)
+    return lambda results: (embedded(results), known or embedded(Path(spec)))
+
+
+def _tracked(pairs: Sequence[Pair], progress: Progress) -> Iterable[Pair]:
+    with progress("scores", len(pairs)) as advance:
+        for pair in pairs:
+            yield pair
+            advance(1)

@@ -1,0 +1,148 @@
+"""A folder of pictures against a reference set -> FID and KID, with all that such a number means nothing without."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unfade.errors import BadInput, UnreadableImage
+from unfade.images.files import list_images, read_image
+from unfade.metrics.distribution import FeatureStatistics, Moments, frechet_distance, kernel_distance
+from unfade.nets.inception import Inception, seen
+from unfade.progress import Progress, silent
+from unfade.recipes.architectures import Statistics, load_network
+
+SET_METRICS = ("fid", "kid")
+FEATURES = "inception-fid"
+NETWORK = f"{FEATURES}: Inception v3 of the TensorFlow graph of 2015-12-05, 2048 features, 299 px bilinear"
+ENOUGH = 2048  # pictures: with fewer, the covariance of as many features is singular and FID far too large
+BATCH = 16
+
+Embed = Callable[[Tensor], Tensor]  # (B, 3, 299, 299), RGB in [-1, 1] -> (B, D) features
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """What is known of one of the two sets."""
+
+    name: str  # the folder, or the model of the published statistics
+    moments: FeatureStatistics | Moments
+    count: int | None = None  # pictures; None: was not published
+    features: NDArray[np.float32] | None = None  # (N, D); None: only the moments are known
+    failed: Sequence[tuple[str, str]] = ()  # (file, why it could not be read)
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """What `compare_sets` found."""
+
+    values: Mapping[str, float]  # fid, kid
+    found: int  # pictures of the results
+    count: int  # those that could be read
+    reference: str
+    reference_count: int | None  # None: was not published
+    failed: Sequence[tuple[str, str]] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the values are not to be trusted, a sentence each."""
+        few = min(self.count, self.reference_count or ENOUGH)
+        if few >= ENOUGH or "fid" not in self.values:
+            return []
+        return [f"FID of {few} pictures is far too large (from {ENOUGH} on it is less biased): "
+                "compare it only with values of as many pictures against the same reference."]  # fmt: skip
+
+    @property
+    def lines(self) -> list[str]:
+        """The values in words, each with its protocol, then the warnings."""
+        of = f" of {self.reference_count} pictures" if self.reference_count else ""
+        protocol = f"{self.count} pictures against {self.reference}{of}; {NETWORK}"
+        return [*(f"{name} {value:.4g}: {protocol}" for name, value in self.values.items()), *self.warnings]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: values, and the protocol beside them."""
+        return {
+            **self.values,
+            "pictures": self.count,
+            "reference": self.reference,
+            "reference_pictures": self.reference_count,
+            "network": NETWORK,
+            "warnings": self.warnings,
+        }
+
+
+def compare_sets(names: Sequence[str], results: PictureSet, reference: PictureSet) -> SetScores:
+    """FID, KID or both, as `names` say. Raises BadInput for KID against moments alone, or for other features."""
+    if results.moments.dimensions != reference.moments.dimensions:
+        raise BadInput(
+            f"{reference.name} has {reference.moments.dimensions} features a picture, but {results.name} has "
+            f"{results.moments.dimensions}; take statistics of {FEATURES}."
+        )
+    values = {}
+    if "fid" in names:
+        values["fid"] = frechet_distance(results.moments, reference.moments)
+    if "kid" in names:
+        values["kid"] = kernel_distance(*(_features_of(side) for side in (results, reference)))
+    failed = (*results.failed, *((f"{reference.name}/{name}", reason) for name, reason in reference.failed))
+    count = results.count or 0
+    return SetScores(values, count + len(results.failed), count, reference.name, reference.count, failed)
+
+
+def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> PictureSet:
+    """The features of all pictures of a folder; their moments in float64, added up batch by batch.
+
+    Pictures are brought to the network's size one by one, so they may differ in size. Files that cannot be read are
+    listed. Raises BadInput if fewer than two can.
+    """
+    failed: list[tuple[str, str]] = []
+    parts, moments = [], None
+    for batch in _batches(list_images(folder), failed, progress):
+        with torch.no_grad():
+            part = embed(batch).float().cpu().numpy()
+        moments = moments or FeatureStatistics(part.shape[1])
+        moments.add(part)
+        parts.append(part)
+    if moments is None or moments.count < 2:
+        why = f"; {failed[0][1]}" if failed else ""
+        raise BadInput(f"FID and KID need two pictures or more, but {folder} holds {len(parts)} of use{why}.")
+    return PictureSet(str(folder), moments, moments.count, np.concatenate(parts), failed)
+
+
+def published_statistics(spec: str) -> PictureSet:
+    """Mean and covariance by name or file. Raises UnknownModel, which says how to get it, or BadCheckpoint."""
+    known = load_network(spec, "statistics")
+    assert isinstance(known, Statistics)
+    return PictureSet(spec, Moments(known.mean.numpy(), known.cov.numpy()))
+
+
+def load_embed(*, device: torch.device | str = "cpu") -> Embed:
+    """The published network. Raises UnknownModel, which says how to get it."""
+    network = load_network(FEATURES, "features", device=device)
+    assert isinstance(network, Inception)
+    return lambda batch: network(batch.to(device))
+
+
+def _batches(paths: Sequence[Path], failed: list[tuple[str, str]], progress: Progress) -> Iterator[Tensor]:
+    batch: list[Tensor] = []
+    with progress("features", len(paths)) as advance:
+        for path in paths:
+            try:
+                batch.append(seen(read_image(path)[None]))
+            except UnreadableImage as error:
+                failed.append((path.name, str(error)))
+            if len(batch) == BATCH:
+                yield torch.cat(batch)
+                batch = []
+            advance(1)
+        if batch:
+            yield torch.cat(batch)
+
+
+def _features_of(side: PictureSet) -> NDArray[np.float32]:
+    if side.features is None:
+        raise BadInput(f"kid needs the pictures of the reference, and {side.name} has moments alone; name a folder.")
+    return side.features

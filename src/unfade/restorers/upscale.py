@@ -1,0 +1,47 @@
+"""Image-to-image networks for what lies around the faces: Real-ESRGAN, or another one that spandrel (MIT) knows."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unfade.errors import BadInput
+from unfade.restorers.spandrel import SpandrelRestorer, restorer_of
+from unfade.store.foreign import read_foreign
+from unfade.store.zoo import find_weights
+
+TILE = 256  # px, side of what a network sees at a time: Real-ESRGAN needs 0.3 GB for it
+
+
+class Upscaler(nn.Module):
+    """Squares (B, 3, tile, tile) in [-1, 1] to (B, 3, factor * tile, factor * tile) in [-1, 1], wherever they are.
+
+    It is used, never trained.
+    """
+
+    def __init__(self, restorer: SpandrelRestorer) -> None:
+        """A restorer of `tile` px squares is this, but for its result, which it brings back to their size."""
+        super().__init__()
+        self.restorer = restorer
+        self.tile: int = restorer.size
+        self.factor: int = restorer.scale
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Tensor:
+        return self.restorer.enlarged(image.to(next(self.parameters()).device)).float().clamp(-1, 1)
+
+
+def load_upscaler(spec: str | Path, device: torch.device | str = "cpu", *, tile: int = TILE) -> Upscaler:
+    """A network for backgrounds from a name of the table (realesrgan-x2) or a file of an architecture of spandrel's.
+
+    Nothing of the file is executed. `tile` is in px. Raises UnknownModel, which says how to get it, BadInput without
+    the extra or for a network that is no plain function of a picture, BadCheckpoint for a file that is damaged or that
+    spandrel cannot place.
+    """
+    path = find_weights(spec, "upscaler")
+    if not find_spec("spandrel"):
+        raise BadInput(
+            f"{spec} as a background needs spandrel: run `pip install unfade[archs]`, or say --background lanczos."
+        )
+    return Upscaler(restorer_of(read_foreign(path), size=tile, source=path)).eval().to(device)

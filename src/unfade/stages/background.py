@@ -1,0 +1,126 @@
+"""What lies around the faces, through a network: tile by tile, without seams, in bounded memory."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unfade.errors import BadInput
+from unfade.images.enlarge import brought_to, enlarged_alpha
+from unfade.images.photo import Photo
+from unfade.images.tone import Tone, tone_of
+
+OVERLAP = 16  # px of a tile at each side that its neighbour sees too
+BATCH = 4  # tiles that go through the network together
+MULTIPLE = 8  # px: tiles begin there, for networks that fold pixels into channels see blocks of 2, 4 or 8
+
+
+class Enlarger(Protocol):
+    """`restorers.upscale.Upscaler`, or whatever does the same."""
+
+    tile: int  # px, side of what it sees
+    factor: int  # px of its result per px
+
+    def __call__(self, image: Tensor, /) -> Tensor:
+        """(B, 3, tile, tile) in [-1, 1] -> (B, 3, factor * tile, factor * tile) in [-1, 1]."""
+        ...
+
+
+def through(upscaler: Enlarger, *, scale: int, colour: bool = False) -> Callable[[Photo], Photo]:
+    """What makes photos of `scale` times their size through a network. Threads may call it: one photo is worked on.
+
+    Grey and toned photos keep their tone unless they may come out in `colour`.
+    """
+    one_at_a_time = threading.Lock()  # more at once would be no faster, and need twice the memory
+
+    def enlarge(photo: Photo) -> Photo:
+        with one_at_a_time:
+            return tiled(photo, upscaler, scale=scale, tone=None if colour else tone_of(photo))
+
+    return enlarge
+
+
+def tiled(
+    photo: Photo, upscaler: Enlarger, *, scale: int, overlap: int = OVERLAP, batch: int = BATCH,
+    tone: Tone | None = None,
+) -> Photo:  # fmt: skip
+    """The photo through a network, with `scale` times as many rows and columns, of as many bits, with all it says.
+
+    The network's factor may be another: its result is brought to `scale` by area or Lanczos, as the alpha is.
+    Neighbouring tiles share twice the overlap. The outer quarters are dropped and in the middle half one goes over into
+    the other, so a network that looks no farther than overlap / 2 px gives what it would for the whole photo. Beyond
+    the photo a tile is mirrored. `tone` is given back to the result. One row of tiles is float at a time. Raises
+    BadInput for tiles that are too small for the overlap, and for results that are not numbers.
+    """
+    tile = upscaler.tile
+    if tile % MULTIPLE or tile < max(MULTIPLE, 4 * overlap):
+        raise BadInput(
+            f"A tile has a multiple of {MULTIPLE} px and at least {4 * overlap}, not {tile}; choose another."
+        )
+    levels = np.empty((photo.height * scale, photo.width * scale, 3), photo.levels.dtype)
+    result = replace(photo, levels=levels, alpha=enlarged_alpha(photo, scale))
+    columns = _starts(photo.width, tile, overlap)
+    across = _shares(columns, tile, overlap, scale)
+    rows = _starts(photo.height, tile, overlap)
+    carried = torch.zeros(3, 0, result.width)  # what the row of tiles before has in the rows of this one
+    for row, after, share in zip(rows, [*rows[1:], photo.height], _shares(rows, tile, overlap, scale), strict=True):
+        band = torch.zeros(3, tile * scale, result.width)
+        for column, part, pixels in zip(columns, across, _seen(photo, row, columns, upscaler, batch), strict=True):
+            pixels = brought_to(pixels, tile * scale, tile * scale)
+            pixels = pixels if tone is None else tone.apply(pixels)
+            place = band[..., column * scale : (column + tile) * scale]  # ends where the photo does
+            place += (pixels * part)[..., : place.shape[-1]]
+        band *= share[:, None]
+        band[:, : carried.shape[1]] += carried
+        _write(result, row * scale, band[:, : (after - row) * scale])
+        carried = band[:, (after - row) * scale :].clone()
+    return result
+
+
+def _seen(photo: Photo, row: int, columns: Sequence[int], upscaler: Enlarger, batch: int) -> Iterator[Tensor]:
+    """What the network makes of each tile of a row."""
+    for first in range(0, len(columns), batch):
+        tiles = [_tile(photo, row, column, upscaler.tile) for column in columns[first : first + batch]]
+        yield from upscaler(torch.stack(tiles)).float().cpu()
+
+
+def _tile(photo: Photo, row: int, column: int, tile: int) -> Tensor:
+    """(3, tile, tile), mirrored beyond the photo's last row and column."""
+    levels = photo.levels[row : row + tile, column : column + tile]
+    missing = [(0, tile - length) for length in levels.shape[:2]]
+    return Photo(np.pad(levels, [*missing, (0, 0)], "symmetric")).region((0, 0, tile, tile))
+
+
+def _starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin: neighbours share at least twice the overlap, and the last one reaches the end."""
+    last = max(0, -(-length // MULTIPLE) * MULTIPLE - tile)
+    step = (tile - 2 * overlap) // MULTIPLE * MULTIPLE
+    return [*range(0, last, step), last]
+
+
+def _shares(starts: Sequence[int], tile: int, overlap: int, scale: int) -> list[Tensor]:
+    """How much each tile counts along one side, (tile * scale); at every place all of them together are 1."""
+    middles = [(before + tile + start) / 2 for before, start in pairwise(starts)]
+    return [
+        _risen(start, tile, scale, before, overlap) * (1 - _risen(start, tile, scale, behind, overlap))
+        for start, before, behind in zip(starts, [-np.inf, *middles], [*middles, np.inf], strict=True)
+    ]
+
+
+def _risen(start: int, tile: int, scale: int, middle: float, overlap: int) -> Tensor:
+    """From 0 to 1 around a place, over `overlap` px, at the centres of the result's pixels."""
+    places = start + (torch.arange(tile * scale, dtype=torch.float64) + 0.5) / scale
+    return ((places - middle) / max(overlap, 1e-9) + 0.5).clamp(0, 1).float()
+
+
+def _write(result: Photo, top: int, pixels: Tensor) -> None:
+    pixels = pixels[:, : result.height - top]
+    if not torch.isfinite(pixels).all():
+        raise BadInput("The background's network gave values that are not numbers; choose another with --background.")
+    window = (0, top, result.width, top + pixels.shape[1])
+    result.paste(window, pixels, torch.ones(pixels.shape[1:], dtype=torch.bool))

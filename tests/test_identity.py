@@ -1,0 +1,268 @@
+"""Whether a result is still the same person: the framing each embedder wants, and who is told when it is not."""
+
+import json
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import unfade.recipes.adapt
+import unfade.recipes.restore
+import unfade.recipes.sources
+from adapt_settings import small
+from marked import Place, save, scene, squares
+from recorded import fill_module, picture
+from tiny_models import write_faces
+from unfade.errors import BadCheckpoint, UnknownModel
+from unfade.faces.align import TEMPLATE
+from unfade.faces.identity import (
+    SEEN,
+    SEEN_TEMPLATE,
+    IdentitySettings,
+    likeness,
+    load_embedder,
+    seen_by_sface,
+    similarity,
+    to_sface,
+)
+from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
+from unfade.recipes.adapt import adapt
+from unfade.recipes.restore import restore
+from unfade.recipes.sources import FindSettings, likeness_for
+from unfade.stages.restore_photos import Parts, PhotoSettings
+from unfade.store.checkpoints import save_weights
+
+ONNX = find_spec("onnx") is not None
+needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra `onnx` is not installed: pip install unfade[onnx]")
+TINY = ArcFaceConfig(size=32, width=4, blocks=(1, 1, 1, 1), embedding=8)
+
+
+def brightness(face: Tensor) -> Tensor:
+    """An embedder: faces of the same mean colour are one person's, and dim ones are another's."""
+    return torch.stack([face.mean(), torch.tensor(0.2)])
+
+
+def far(face: Tensor) -> Tensor:
+    """An embedder for which no two different faces are alike."""
+    return torch.tensor([1.0, 0.0]) if face.max() > 0.5 else torch.tensor([0.2, 1.0])
+
+
+# The number
+
+
+def test_similarity_is_a_cosine() -> None:
+    a, b = torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0])
+    assert similarity(a, a) == pytest.approx(1)
+    assert similarity(a, -2 * a) == pytest.approx(-1)
+    assert similarity(a, b) == similarity(b, a) == pytest.approx(0.5**0.5)
+    assert similarity(a, a * 0) == 0
+    face = picture(16, 16, 1)[0]
+    assert likeness(brightness)(face, face) == pytest.approx(1)
+
+
+def test_what_is_no_longer_the_same() -> None:
+    settings = IdentitySettings()
+    assert settings.least == 0.363
+    assert [settings.tells_apart(value) for value in (1.0, 0.363, 0.362, -1.0, float("nan"))] == [
+        False, False, True, True, True,
+    ]  # fmt: skip
+
+
+# SFace
+
+
+@pytest.mark.parametrize("size", [128, 256, 512])
+def test_the_template_meets_sfaces(size: int) -> None:
+    matrix = to_sface(size)
+    assert matrix[0, 0] == matrix[1, 1]
+    assert matrix[0, 1] == -matrix[1, 0]
+    landed = TEMPLATE * (size / 512) @ matrix[:, :2].T + matrix[:, 2]
+    error = landed - SEEN_TEMPLATE
+    np.testing.assert_allclose(error.mean(0), 0, atol=1e-9)
+    assert np.abs(error).max() <= 2.5, "FFHQ's mean face has another shape than ArcFace's"
+    rng = np.random.default_rng(0)
+    least = (error**2).sum()
+    for _ in range(20):  # no other similarity nearby is better
+        turn, shift = rng.normal(0, 0.02, 2) * matrix[0, 0], rng.normal(0, 0.3, 2)
+        other = matrix + np.array([(turn[0], -turn[1], shift[0]), (turn[1], turn[0], shift[1])])
+        landed = TEMPLATE * (size / 512) @ other[:, :2].T + other[:, 2]
+        assert ((landed - SEEN_TEMPLATE) ** 2).sum() > least
+
+
+@pytest.mark.parametrize("size", [96, 128, 512])
+def test_what_sface_sees(size: int) -> None:
+    """Landmarks drawn on a face arrive where the matrix says, in BGR, at 0..255, whatever the face's size."""
+    y, x = np.mgrid[:size, :size]
+    radius, points = size / 80, TEMPLATE * (size / 512)
+    drawn = np.zeros((3, size, size), np.float32)
+    for px, py in points:
+        drawn[0] += np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * radius**2))
+    seen = seen_by_sface(torch.from_numpy(drawn) * 2 - 1)
+    assert (seen.shape, seen.dtype) == ((SEEN, SEEN, 3), np.uint8)
+    assert seen[..., 2].max() > 200
+    assert seen[..., :2].max() == 0
+    expected = points @ to_sface(size)[:, :2].T + to_sface(size)[:, 2]
+    for ex, ey in expected:
+        left, top = int(ex) - 5, int(ey) - 5
+        spot = seen[top : top + 12, left : left + 12, 2].astype(float)
+        v, u = np.mgrid[:12, :12]
+        centre = left + (u * spot).sum() / spot.sum(), top + (v * spot).sum() / spot.sum()
+        np.testing.assert_allclose(centre, (ex, ey), atol=0.2)
+
+
+def test_what_sface_sees_is_antialiased() -> None:
+    fine = torch.from_numpy(np.indices((512, 512)).sum(0) % 2 * 2.0 - 1).float().expand(3, -1, -1)
+    assert np.ptp(seen_by_sface(fine)[2:-2, 2:-2].astype(int)) <= 2
+
+
+@pytest.fixture
+def sface(tmp_path: Path) -> Path:
+    """A tiny network of SFace's shape: each channel's mean and mean square, from 0..255, RGB."""
+    from onnx import TensorProto, helper, save
+
+    image = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, SEEN, SEEN])
+    vector = helper.make_tensor_value_info("fc1", TensorProto.FLOAT, [1, 4])
+    weights = np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, -1, 0)], np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["data"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w"], ["fc1"], transB=1),
+    ]
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.ravel().tolist())
+    graph = helper.make_graph(nodes, "sface", [image], [vector], [tensor])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8)
+    path = tmp_path / "weights" / "sface.onnx"
+    path.parent.mkdir()
+    save(model, path)
+    return path
+
+
+@needs_onnx
+def test_opencv_is_given_what_it_expects(sface: Path) -> None:
+    face = torch.tensor([0.5, 0.0, -0.5])[:, None, None].expand(3, 128, 128)
+    vector = load_embedder(sface)(face)
+    assert (vector.shape, vector.dtype) == ((4,), torch.float32)
+    red, green, blue = 191.0, 128.0, 64.0
+    torch.testing.assert_close(vector, torch.tensor([red, green, blue, red - green]), atol=1, rtol=0)
+    first = load_embedder(sface)
+    kept = first(face)
+    first(-face)
+    assert torch.equal(kept, vector), "a second face does not change the first one's vector"
+
+
+@needs_onnx
+def test_it_is_taken_by_itself_once_it_was_pulled(sface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(sface.parent))
+    assert likeness_for(None) is not None
+    assert likeness_for("none") is None
+
+
+def test_what_is_no_sface(tmp_path: Path) -> None:
+    (tmp_path / "sface.onnx").write_bytes(b"no network")
+    with pytest.raises(BadCheckpoint, match=r"sface\.onnx is no SFace that OpenCV can run"):
+        load_embedder(tmp_path / "sface.onnx")
+
+
+def test_one_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
+    assert likeness_for(None) is None
+    for name in ("sface", "arcface-18"):
+        with pytest.raises(UnknownModel, match=f"unfade models pull {name}"):
+            likeness_for(name)
+
+
+# ArcFace
+
+
+@torch.no_grad()
+def test_arcface_behind_the_same_function(tmp_path: Path) -> None:
+    net = fill_module(ArcFace(TINY)).eval()
+    save_weights(tmp_path / "a.safetensors", net, architecture="arcface", config=asdict(TINY), dtype=torch.float32)
+    face = picture(64, 64, 3)[0]
+    vector = load_embedder(tmp_path / "a.safetensors")(face)
+    torch.testing.assert_close(vector, net(grey(face[None], 32))[0])
+    save_weights(tmp_path / "b.safetensors", net, architecture="unet", config={}, dtype=torch.float32)
+    with pytest.raises(BadCheckpoint, match="holds a unet, not an embedding"):
+        load_embedder(tmp_path / "b.safetensors")
+    save_weights(tmp_path / "c.safetensors", net, architecture="arcface", config={"x": 1}, dtype=torch.float32)
+    with pytest.raises(BadCheckpoint, match="cannot be built"):
+        load_embedder(tmp_path / "c.safetensors")
+
+
+# In runs
+
+
+def test_notes_and_sidecars_tell(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.save("a.png", (5, 5, 20), (40, 20, 24))
+    place.save("b.png", (5, 5, 20))
+
+    def measure(face: Tensor, restored: Tensor) -> float:
+        return 0.21 if face.shape == restored.shape and restored.max() < face.max() else 0.9
+
+    entries = place.run(parts=Parts(similarity=measure), sidecar=True)
+    warned = [note for note in entries[0].notes if "resembles" in note]
+    assert warned == [f"face {i} no longer resembles itself (similarity 0.21)" for i in (0, 1)]
+    told = json.loads((place.out / "a.png.json").read_text())
+    assert [face["similarity"] for face in told["faces"]] == [0.21, 0.21]
+    lenient = Parts(similarity=measure, identity=IdentitySettings(0.2))
+    (place.folder / "journal.jsonl").unlink()
+    for path in place.out.iterdir():
+        path.unlink()
+    assert not [note for entry in place.run(parts=lenient) for note in entry.notes if "resembles" in note]
+
+
+@pytest.fixture
+def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos, a file that stands for the detector of marks, and embedders that need no weights."""
+    for number in range(3):
+        save(tmp_path / "photos" / f"{number}.png", scene((10, 10, 30), height=80, width=100, seed=number))
+    (tmp_path / "marks.onnx").write_text("marks")
+    monkeypatch.setattr(unfade.recipes.sources, "load_detector", lambda path, device: squares)
+    known = {"far": lambda face: next(turns), "near": lambda face: torch.ones(2)}
+    turns = iter(torch.tensor([(1.0, 0.0), (0.2, 1.0)] * 100))
+    monkeypatch.setattr(unfade.recipes.sources, "load_embedder", lambda spec, device: known[str(spec)])
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path
+
+
+def test_restore_warns_by_the_embedder_that_is_named(marks: Path, models: tuple[Path, Path]) -> None:
+    find, told = FindSettings(str(marks / "marks.onnx")), {}
+    settings = PhotoSettings(sidecar=True)
+    for name in (None, "far", "near", "none"):
+        entries = restore(marks / "photos", marks / "out", models[0], find=find, settings=settings, embedder=name)
+        assert [entry.status for entry in entries] == ["done"] * 3
+        sidecar = json.loads((marks / "out" / "0.png.json").read_text())
+        told[name] = [note for note in entries[0].notes if "resembles" in note], sidecar["faces"][0].get("similarity")
+    assert told[None] == ([], None)
+    assert told["far"] == (["face 0 no longer resembles itself (similarity 0.20)"], pytest.approx(0.196, abs=1e-3))
+    assert told["near"] == ([], pytest.approx(1))
+    assert told["none"] == ([], None)
+
+
+def test_the_flag_arrives(marks: Path, models: tuple[Path, Path], run) -> None:
+    args = ("restore", marks / "photos", "--restorer", models[0], "--detector", marks / "marks.onnx", "--device", "cpu")
+    result = run(*args, "--out", marks / "out", "--identity", "far", "--sidecar")
+    assert result.code == 0, result.err
+    assert "similarity" in (marks / "out" / "0.png.json").read_text()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "aligned"])
+def test_the_report_of_an_adaptation_warns(marks: Path, models: tuple[Path, Path], whole: bool) -> None:
+    find = FindSettings(str(marks / "marks.onnx")) if whole else None
+    photos = marks / "photos"
+    if not whole:
+        photos = marks / "faces"
+        write_faces(photos, 3)
+    done = adapt(photos, marks / "run", small(*models), find=find, embedder="far")
+    (warning,) = [text for text in done.page.warnings if "resemble" in text]
+    assert warning.startswith("3 of 3 faces no longer resemble themselves (similarity below 0.363): ")
+    name = "0_00.png" if whole else "face00.png"
+    assert f"{name} (0.20)" in warning
+    assert warning in (marks / "run" / "report.html").read_text()
+    again = adapt(photos, marks / "run", small(*models), find=find, embedder="near")
+    assert not [text for text in again.page.warnings if "resemble" in text]

@@ -1,0 +1,429 @@
+"""Videos go in and come out as they were, but for the faces."""
+
+import itertools
+import json
+import threading
+import weakref
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av")
+
+from clips import Brighter, beep, drawn, face_at, found, make_clip, square_finder  # noqa: E402
+from tiny_models import write_faces  # noqa: E402
+from unfade.errors import BadInput, DiskFull, UnreadableImage  # noqa: E402
+from unfade.faces.tracks import TrackSettings  # noqa: E402
+from unfade.images import video as reading  # noqa: E402
+from unfade.images.enlarge import enlarged  # noqa: E402
+from unfade.images.photo import Photo  # noqa: E402
+from unfade.images.photo_files import Found, Provenance  # noqa: E402
+from unfade.images.video import Frame, Turn, find_videos, read_video  # noqa: E402
+from unfade.recipes.restore import restore  # noqa: E402
+from unfade.recipes.sources import FindSettings  # noqa: E402
+from unfade.stages.restore_photos import Parts, PhotoSettings  # noqa: E402
+from unfade.stages.video import restore_videos  # noqa: E402
+from unfade.store.runs import Counts, open_run  # noqa: E402
+
+PLAIN = PhotoSettings()
+MATRICES = {  # display matrices of the eight ways up
+    "as it is": (65536, 0, 0, 0, 65536, 0, 0, 0, 2**30), "quarter turn": (0, 65536, 0, -65536, 0, 0, 0, 0, 2**30),
+    "half turn": (-65536, 0, 0, 0, -65536, 0, 0, 0, 2**30), "other turn": (0, -65536, 0, 65536, 0, 0, 0, 0, 2**30),
+    "mirrored": (-65536, 0, 0, 0, 65536, 0, 0, 0, 2**30), "transposed": (0, 65536, 0, 65536, 0, 0, 0, 0, 2**30),
+}  # fmt: skip
+
+
+def restored(folder: Path, *names: str, restorer=None, find=square_finder, settings=PLAIN, **given):
+    out = folder / "out"
+    inputs = Found(folder, tuple(Path(name) for name in names))
+    journal = open_run(out, {"test": 1})
+    return restore_videos(inputs, out, restorer or Brighter(), find, settings, journal=journal, **given)
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    with read_video(path) as reader:
+        return [item.photo.levels for item in reader if isinstance(item, Frame)]
+
+
+def stamps(path: Path, kind: str = "video") -> list[float]:
+    with av.open(str(path)) as container:
+        if kind == "video":
+            return [frame.time for frame in container.decode(video=0)]
+        return [float(p.pts * p.time_base) for p in container.demux(audio=0) if p.dts is not None]
+
+
+def packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.dts is not None]
+
+
+def test_faces_are_restored_and_the_rest_stays(tmp_path):
+    make_clip(tmp_path / "clip.mp4", 24, sound="aac")
+    restorer = Brighter()
+    (entry,) = restored(tmp_path, "clip.mp4", restorer=restorer)
+    assert entry.status == "done"
+    assert entry.notes == ("24 frames, 1 track",)
+    before, after = pictures(tmp_path / "clip.mp4"), pictures(tmp_path / "out/clip.mp4")
+    assert len(before) == len(after) == 24
+    for i in range(24):
+        change = after[i].astype(int) - before[i]
+        assert 33 < change[50:60, 40 + 2 * i : 50 + 2 * i].mean() < 43  # 0.3 of 2 is 38 levels
+        assert np.abs(change[:, 130:]).mean() < 1.5
+    assert sum(restorer.batches) == 24
+    assert max(restorer.batches) == 8
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+SOUNDS = [
+    ("a.mp4", "libx264", "aac"), ("a.mkv", "libx264", "flac"), ("a.webm", "libvpx-vp9", "libopus"),
+    ("a.mov", "libx264", "pcm_s16le"), ("a.avi", "mpeg4", "mp3"), ("b.avi", "mpeg4", "pcm_s16le"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "codec", "sound"), SOUNDS)
+def test_sound_is_copied_bit_for_bit(tmp_path, name, codec, sound):
+    make_clip(tmp_path / name, 12, codec=codec, sound=sound)
+    (entry,) = restored(tmp_path, name)
+    assert entry.status == "done", entry.reason
+    assert packets(tmp_path / name) == packets(tmp_path / "out" / name) != []
+    heard = [np.array(stamps(path, "audio")) for path in (tmp_path / name, tmp_path / "out" / name)]
+    seen = [np.array(stamps(path)) for path in (tmp_path / name, tmp_path / "out" / name)]
+    assert np.abs((heard[0] - seen[0][0]) - (heard[1] - seen[1][0])).max() < 0.0021  # mkv counts in ms
+    assert np.abs((seen[0] - seen[0][0]) - (seen[1] - seen[1][0])).max() < 0.0021
+
+
+def test_h264_in_avi_comes_out_in_order(tmp_path):
+    make_clip(tmp_path / "h.avi", 12, sound="pcm_s16le")
+    assert restored(tmp_path, "h.avi")[0].status == "done"
+    after = pictures(tmp_path / "out/h.avi")
+    brightest = [picture[55].astype(int).sum(-1).cumsum().searchsorted(25_000) for picture in after]
+    assert len(after) == 12
+    assert np.allclose(np.diff(stamps(tmp_path / "out/h.avi")), 0.04)
+    assert brightest == sorted(brightest)
+    assert packets(tmp_path / "h.avi") == packets(tmp_path / "out/h.avi")
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
+def test_a_variable_frame_rate_is_kept(tmp_path, name):
+    times = [0, 40, 80, 200, 210, 250, 400, 900, 940, 980, 1500, 1540]
+    make_clip(tmp_path / name, 12, stamps=times)
+    assert restored(tmp_path, name)[0].status == "done"
+    before, after = stamps(tmp_path / name), stamps(tmp_path / "out" / name)
+    assert np.allclose(np.diff(before), np.diff(times) / 1000)
+    assert np.allclose(np.diff(after), np.diff(times) / 1000)
+
+
+@pytest.mark.parametrize(("name", "codec", "now"), [("o.webm", "libvpx-vp9", "yuv420p"), ("o.mkv", "ffv1", "yuv420p"),
+    ("o.avi", "mpeg4", "yuv420p"), ("p.mkv", "mpeg4", "yuv444p")])  # fmt: skip
+def test_odd_sizes(tmp_path, name, codec, now):
+    make_clip(tmp_path / name, 6, size=(161, 121), codec=codec)
+    (entry,) = restored(tmp_path, name)
+    assert entry.status == "done", entry.reason
+    assert pictures(tmp_path / "out" / name)[5].shape == (121, 161, 3)
+    with read_video(tmp_path / "out" / name) as reader:
+        assert reader.stream.codec_context.pix_fmt == now
+    assert any("written as" in note for note in entry.notes) == (now != "yuv420p")
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_every_way_up_is_kept(tmp_path, name):
+    make_clip(tmp_path / "t.mp4", 4, matrix=MATRICES[name])
+    turn, seen = Turn.of(MATRICES[name]), []
+
+    def find(_: str, photo: Photo):
+        seen.append(photo.levels)
+        return found(face_at(40, 40, 40))
+
+    assert restored(tmp_path, "t.mp4", find=find)[0].status == "done"
+    with read_video(tmp_path / "out/t.mp4") as reader:
+        after = next(item.photo.levels for item in reader if isinstance(item, Frame))
+        assert (reader.matrix or MATRICES["as it is"]) == MATRICES[name]
+    assert seen[0].shape == after.shape == ((160, 120, 3) if turn.swap else (120, 160, 3))
+    corners = (slice(0, 20), slice(-20, None))  # no face there
+    assert max(np.abs(seen[0][a, b].astype(int) - after[a, b]).mean() for a in corners for b in corners) < 3
+    assert np.array_equal(turn.upright(turn.stored(seen[0])), seen[0])
+    assert np.abs(turn.stored(seen[0])[:20, :20].astype(int) - drawn(0, 160, 120)[:20, :20]).mean() < 4
+
+
+@pytest.mark.parametrize(("pix_fmt", "full"), [("yuv420p10le", False), ("yuvj420p", True), ("yuv444p", False)])
+def test_depth_range_and_pixel_format_are_kept(tmp_path, pix_fmt, full):
+    make_clip(tmp_path / "d.mp4", 4, pix_fmt=pix_fmt, full=full)
+    assert restored(tmp_path, "d.mp4")[0].status == "done"
+    with read_video(tmp_path / "d.mp4") as one, read_video(tmp_path / "out/d.mp4") as other:
+        for name in ("pix_fmt", "color_range", "colorspace"):
+            assert getattr(one.stream.codec_context, name) == getattr(other.stream.codec_context, name)
+    before, after = pictures(tmp_path / "d.mp4")[0], pictures(tmp_path / "out/d.mp4")[0]
+    assert before.dtype == after.dtype == (np.uint16 if "10" in pix_fmt else np.uint8)
+    assert (
+        np.abs(before[:, 130:] / np.iinfo(before.dtype).max - after[:, 130:] / np.iinfo(before.dtype).max).mean()
+        < 0.006
+    )
+
+
+def test_titles_chapters_and_what_made_it_are_told(tmp_path):
+    make_clip(tmp_path / "c.mkv", 4)
+    made_by = Provenance("unfade 1.0", "small", "ab" * 32, "{}")
+    restored(tmp_path, "c.mkv", parts=Parts(provenance=made_by))
+    with av.open(str(tmp_path / "out/c.mkv")) as container:
+        assert container.metadata["title"] == "Holiday"
+        told = {name.lower(): text for name, text in container.metadata.items()}["comment"]
+    assert "unfade 1.0 with small" in told
+    assert "compositeWithTrainedAlgorithmicMedia" in told
+
+
+def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path):
+    make_clip(tmp_path / "l.mkv", 20, codec="ffv1")
+
+    def find(name: str, photo: Photo):
+        faces = square_finder(name, photo)
+        return faces if faces[0].face.box[0] > 40 else []
+
+    assert restored(tmp_path, "l.mkv", find=find)[0].status == "done"
+    before, after = pictures(tmp_path / "l.mkv"), pictures(tmp_path / "out/l.mkv")
+    same = [np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [True] * 11 + [False] * 9
+
+
+def test_fewer_bits_for_a_lower_quality(tmp_path):
+    make_clip(tmp_path / "q.mp4", 10)
+    sizes = []
+    for quality in (20, 90):
+        restored(tmp_path, "q.mp4", settings=PhotoSettings(quality=quality))
+        sizes.append((tmp_path / "out/q.mp4").stat().st_size)
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_searching_every_third_frame_gives_the_same_tracks(tmp_path, every):
+    make_clip(tmp_path / "e.mp4", 30)
+    searched = []
+
+    def find(name: str, photo: Photo):
+        searched.append(1)
+        faces = square_finder(name, photo)
+        return faces if 30 < faces[0].face.box[0] < 66 else []  # frames 6 to 22
+
+    settings = PhotoSettings(sidecar=True)
+    (entry,) = restored(tmp_path, "e.mp4", find=find, settings=settings, tracks=TrackSettings(every=every))
+    told = json.loads((tmp_path / "out/e.mp4.json").read_text())["tracks"]
+    assert [(track["first"], track["last"], track["frames"]) for track in told] == [(6, 22, 17)]
+    assert entry.notes[0] == "30 frames, 1 track"
+    assert len(searched) == 30 if every == 1 else len(searched) < 20
+
+
+def test_another_shot_is_another_track(tmp_path):
+    def draw(i: int, width: int, height: int) -> np.ndarray:
+        picture = drawn(0, width, height)
+        if i >= 9:
+            picture[:, 100:] = 250
+            picture[90:] = 250
+        return picture
+
+    make_clip(tmp_path / "s.mp4", 18, draw=draw)
+    (entry,) = restored(tmp_path, "s.mp4", tracks=TrackSettings(every=4))
+    assert entry.notes[0] == "18 frames, 2 tracks"
+
+
+def test_no_face_is_told_and_copied_only_if_asked(tmp_path):
+    make_clip(tmp_path / "n.mp4", 4)
+    (entry,) = restored(tmp_path, "n.mp4", find=lambda name, photo: [])
+    assert entry.status == "no_face"
+    assert not (tmp_path / "out/n.mp4").exists()
+    (entry,) = restored(tmp_path, "n.mp4", find=lambda name, photo: [], settings=PhotoSettings(copy=True))
+    assert entry.status == "no_face"
+    assert (tmp_path / "out/n.mp4").read_bytes() == (tmp_path / "n.mp4").read_bytes()
+
+
+def test_what_is_done_is_kept_and_a_killed_run_begins_that_video_again(tmp_path):
+    for name in ("1.mp4", "2.mp4"):
+        make_clip(tmp_path / name, 6)
+    calls = itertools.count()
+
+    def dies(name: str, photo: Photo):
+        if name == "2.mp4" and next(calls) > 2:
+            raise KeyboardInterrupt
+        return square_finder(name, photo)
+
+    with pytest.raises(KeyboardInterrupt):
+        restored(tmp_path, "1.mp4", "2.mp4", find=dies)
+    (tmp_path / "out/.2.part.mp4").write_bytes(b"what a killed run leaves")
+    restorer = Brighter()
+    entries = restored(tmp_path, "1.mp4", "2.mp4", restorer=restorer)
+    assert [entry.status for entry in entries] == ["done", "done"]
+    assert sum(restorer.batches) == 6  # of the second alone
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!rj]*")) == ["1.mp4", "2.mp4"]
+
+
+def test_bad_input_fails_alone_in_one_sentence(tmp_path):
+    make_clip(tmp_path / "good.mp4", 4)
+    whole = (tmp_path / "good.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.avi").write_text("no video at all")
+    (tmp_path / "empty.mkv").write_bytes(b"")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        heard = container.add_stream("aac", rate=8000, layout="mono")
+        container.mux(heard.encode(beep(0)))
+        container.mux(heard.encode(None))
+    names = ("cut.mp4", "empty.mkv", "good.mp4", "gone.mp4", "sound.mp4", "text.avi")
+    entries = restored(tmp_path, *names)
+    assert Counts.of(entries).as_dict() == {"found": 6, "done": 1, "skipped": 0, "failed": 5, "no_face": 0}
+    for entry in entries:
+        if entry.status == "failed":
+            assert entry.reason.startswith(str(tmp_path / entry.item))
+            assert not (tmp_path / "out" / entry.item).exists()
+
+
+def test_damage_in_the_middle_is_told(tmp_path):
+    make_clip(tmp_path / "b.mkv", 40)
+    content = bytearray((tmp_path / "b.mkv").read_bytes())
+    (tmp_path / "short.mkv").write_bytes(content[: len(content) * 2 // 3])
+    (entry,) = restored(tmp_path, "short.mkv")
+    assert entry.status in ("done", "failed")
+    if entry.status == "done":
+        assert int(entry.notes[0].split()[0]) < 40
+
+
+def test_a_stranger_is_not_overwritten(tmp_path):
+    make_clip(tmp_path / "x.mp4", 2)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/x.mp4").write_text("mine")
+    (entry,) = restored(tmp_path, "x.mp4")
+    assert entry.status == "skipped"
+    assert (tmp_path / "out/x.mp4").read_text() == "mine"
+
+
+def test_a_sidecar_that_is_gone_is_made_again(tmp_path):
+    make_clip(tmp_path / "x.mp4", 2)
+    for _ in range(2):
+        restored(tmp_path, "x.mp4", settings=PhotoSettings(sidecar=True))
+        (tmp_path / "out/x.mp4.json").unlink()
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), [0]
+    lock = threading.Lock()
+
+    class Counted(Frame):
+        def __init__(self, *given) -> None:
+            super().__init__(*given)
+            with lock:
+                alive.add(self)
+                most[0] = max(most[0], len(alive))
+
+    monkeypatch.setattr(reading, "Frame", Counted)
+    peaks = []
+    for frames in (40, 160):
+        most[0] = 0
+        make_clip(tmp_path / f"m{frames}.mp4", frames, size=(96, 64), draw=lambda i, w, h: drawn(0, w, h))
+        assert restored(tmp_path, f"m{frames}.mp4")[0].status == "done"
+        peaks.append(most[0])
+    assert peaks[1] <= peaks[0] + 2
+    assert peaks[1] <= 4 + 1 + TrackSettings().ahead + 1 + 8 + 8
+
+
+def test_results_that_are_no_numbers_fail(tmp_path):
+    make_clip(tmp_path / "nan.mp4", 3)
+    (entry,) = restored(tmp_path, "nan.mp4", restorer=Brighter(float("nan")))
+    assert entry.status == "failed"
+    assert "not numbers" in entry.reason
+
+
+def test_videos_are_found_below_a_folder(tmp_path):
+    for name in ("a.MP4", "b/c.mkv", ".hidden/d.mp4", "out/e.mp4", "f.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    names = find_videos(tmp_path, without=tmp_path / "out").names
+    assert names == (Path("a.MP4"), Path("b/c.mkv"))
+    assert find_videos(tmp_path / "f.jpg").names == ()
+
+
+def test_twice_as_large(tmp_path):
+    make_clip(tmp_path / "w.mp4", 3)
+    parts = Parts(enlarge=partial(enlarged, scale=2))
+    (entry,) = restored(tmp_path, "w.mp4", settings=replace(PLAIN, scale=2), parts=parts)
+    assert entry.status == "done", entry.reason
+    assert pictures(tmp_path / "out/w.mp4")[2].shape == (240, 320, 3)
+
+
+def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "find_spec", lambda name: None)
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"pip install unfade\[video\]"):
+        find_videos(tmp_path / "a.mp4")
+    assert find_videos(tmp_path).names == ()
+
+
+def test_what_is_no_video_is_one_sentence(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    with pytest.raises(UnreadableImage, match="no video that can be read"), read_video(tmp_path / "a.mp4"):
+        pass
+
+
+def test_strength_colour_and_likeness_have_an_effect(tmp_path):
+    make_clip(tmp_path / "s.mkv", 4, codec="ffv1", pix_fmt="yuv444p")
+
+    def change(**given) -> float:
+        settings = given.pop("settings", PLAIN)
+        (entry,) = restored(tmp_path, "s.mkv", settings=settings, **given)
+        notes.append(entry.notes)
+        pair = [pictures(folder / "s.mkv")[2][50:60, 45:55].astype(float) for folder in (tmp_path, tmp_path / "out")]
+        return float((pair[1] - pair[0]).mean())
+
+    notes: list[tuple[str, ...]] = []
+    assert change() == pytest.approx(38, abs=2)
+    assert change(strength=0.5) == pytest.approx(19, abs=2)
+    assert change(parts=Parts(similarity=lambda a, b: 0.1)) == pytest.approx(38, abs=2)
+    assert notes[-1][-1] == "the face that begins in frame 0 no longer resembles itself (similarity 0.10)"
+
+
+def grey(i: int, width: int, height: int) -> np.ndarray:
+    return drawn(i, width, height).mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
+
+
+def test_a_grey_film_stays_grey(tmp_path):
+    make_clip(tmp_path / "g.mp4", 3, draw=grey)
+
+    class Redder(Brighter):
+        def forward(self, face):
+            return face + self.amount * face.new_tensor([1.0, -1, -1])[:, None, None]
+
+    def spread(settings: PhotoSettings) -> float:
+        (entry,) = restored(
+            tmp_path, "g.mp4", find=lambda name, photo: found(face_at(30, 30)), restorer=Redder(), settings=settings
+        )
+        assert entry.status == "done"
+        return float(np.ptp(pictures(tmp_path / "out/g.mp4")[1][50:60, 50:60].astype(float).mean((0, 1))))
+
+    assert spread(PLAIN) < 4
+    assert spread(PhotoSettings(colour=True)) > 40
+
+
+def test_the_command_takes_videos_among_photos(tmp_path, models, monkeypatch):
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in/clip.mp4", 4)
+    write_faces(tmp_path / "in", 1)
+    monkeypatch.setattr(FindSettings, "identity", lambda self: {})
+    monkeypatch.setattr(FindSettings, "finder", lambda self, size, **given: square_finder)
+    entries = restore(tmp_path / "in", tmp_path / "out", models[0])
+    assert {entry.item: entry.status for entry in entries} == {"face00.png": "no_face", "clip.mp4": "done"}
+    (entry,) = restore(tmp_path / "in/clip.mp4", tmp_path / "out2", models[0])
+    assert entry.notes == ("4 frames, 1 track",)
+    again = restore(tmp_path / "in", tmp_path / "out", models[0])
+    assert again == entries
+    with av.open(str(tmp_path / "out/clip.mp4")) as container:
+        assert "tiny-restorer" in container.metadata["comment"]
+
+
+def test_a_full_disk_is_said_so(tmp_path, monkeypatch):
+    make_clip(tmp_path / "f.mp4", 3)
+
+    def full(self, *given) -> None:
+        raise av.error.OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unfade.images.video_output.VideoWriter.write", full)
+    with pytest.raises(DiskFull):
+        restored(tmp_path, "f.mp4")
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".mp4"]
