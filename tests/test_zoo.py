@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rows_are_whole() -> None:
-    assert len(MODELS) == len(PUBLISHED) + 3, "names are unique"
+    assert len(MODELS) == len(PUBLISHED) + 4, "names are unique"
     for model in MODELS.values():
         assert model.licence in LICENCES
         assert model.author
@@ -125,6 +125,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
     assert [row["name"] for row in rows if row["here"]] == [
         "small-prior",
         "small-restorer",
+        "small-restorer-gan",
         "demosaic-bayer",
         "parsenet",
     ]

@@ -1,10 +1,11 @@
 """Put a trained model into the package: its weights, a card with data, licences, curves and limits, and a picture.
 
-    python tools/make_card.py small-prior TRAINED.safetensors --data faces.csv --held-out FACES
+    python tools/make_card.py small-prior TRAINED.safetensors --data faces.csv --command "unfade train ..."
 
 TRAINED.safetensors is what `unfade train prior|restorer` wrote, with its card beside it. `--data` is a table of the
 training pictures with the columns split, source, kind and licence. The picture shows faces that the prior makes of pure
-noise, or held-out faces under the blind degradation, restored; drawn with a fixed seed, not picked.
+noise, or faces of the sample set (of nobody, never learned from) under the blind degradation, restored; drawn with a
+fixed seed, not picked.
 """
 
 import argparse
@@ -21,15 +22,15 @@ from unfade.degradations.blind import blind, draw_blind
 from unfade.diffusion.guidance import Guidance
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise, sample
-from unfade.images.files import read_image, write_png
+from unfade.images.files import list_images, read_image, write_png
 from unfade.images.filters import fit_square
 from unfade.images.sheet import sheet
+from unfade.recipes.demo import SAMPLES
 from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import read_card, sha256_of, write_card
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import MODELS, path_of
-from unfade.training.batches import find_training_pictures
 
 ROOT = Path(__file__).parent.parent
 COLUMNS, ROWS = 8, 2  # of the prior's picture
@@ -106,9 +107,9 @@ def faces_from_noise(args: argparse.Namespace) -> Tensor:
 
 
 def faces_restored(args: argparse.Namespace) -> Tensor:
-    """Held-out faces under the blind degradation, what the restorer makes of them, and the truth."""
+    """Faces of the sample set under the blind degradation, what the restorer makes of them, and the truth."""
     restorer = load_restorer(args.name)
-    paths, _ = find_training_pictures(args.held_out, {})
+    paths = list_images(SAMPLES / "held_out_truth")
     chosen = sorted(paths, key=lambda path: seed_for("card", path.name))[:COLUMNS]
     truth = [fit_square(read_image(path), restorer.size, path) for path in chosen]
     draws = [draw_blind(np.random.default_rng(i), size=restorer.size) for i in range(COLUMNS)]
@@ -119,10 +120,9 @@ def faces_restored(args: argparse.Namespace) -> Tensor:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("small-prior", "small-restorer"))
+    parser.add_argument("name", choices=("small-prior", "small-restorer", "small-restorer-gan"))
     parser.add_argument("trained", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="table of the training pictures, CSV")
-    parser.add_argument("--held-out", type=Path, required=True, help="folder of faces that were never learned from")
     parser.add_argument("--command", required=True, help="how it was trained, for the card")
     return parser.parse_args()
 

@@ -128,8 +128,8 @@ def restore(
         aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
     )
     settings = w.photo_settings(
-        aligned, no_provenance=no_provenance, way=paste, match_colour=match_colour, colour=colour, format=format, quality=quality, copy=copy,
-        sidecar=sidecar, scale=scale, background=background, identity=identity,
+        aligned, no_provenance=no_provenance, way=paste, match_colour=match_colour, colour=colour, format=format,
+        quality=quality, copy=copy, sidecar=sidecar, scale=scale, background=background, identity=identity,
     )  # fmt: skip
     entries = run(
         photos, out, restorer,

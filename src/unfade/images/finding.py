@@ -27,8 +27,9 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
     """Every file below a folder that is named like a photo; or the one file, if `place` is one, whatever its name.
 
     Hidden files and folders are passed over, and so is the folder `without` (the output's). A link to a folder is
-    followed once, unless it leads to a folder that holds `place`. A link to a file that is gone, and a folder
-    that may not be looked into, count as photos: they will fail under their names. Raises BadInput when `place` is missing or holds no photo.
+    followed once, unless it leads to a folder that holds `place`. A link to a file that is gone, and a folder that may
+    not be looked into, count as photos: they will fail under their names. Raises BadInput when `place` is missing or
+    holds no photo.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
