@@ -81,7 +81,7 @@ def main() -> None:
         results[name] = one(args.faces, args.out, name, camera, settings, spaces, more)
         line = {metric: round(share.value, 3) for metric, share in results[name].share.items()}
         print(f"{name}: share of the gap {line}, {time.monotonic() - begin:.0f} s", flush=True)
-    (args.out / "evidence.json").write_text(json.dumps({name: r.as_dict() for name, r in results.items()}, indent=1))
+        (args.out / name.replace(" ", "-") / "evidence.json").write_text(json.dumps(results[name].as_dict(), indent=1))
     cameras = {name: results[name] for name in CAMERAS if name in results}
     if cameras:
         print_cameras(cameras)

@@ -198,3 +198,11 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     with pytest.raises(BadInput, match="--gan-weight"):
         adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", find=None)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_photo_that_was_removed_is_not_counted_any_more(models: Models, tmp_path: Path) -> None:
+    photos = write_faces(tmp_path / "photos", 3)
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    photos[0].unlink()
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    assert (done.counts.found, done.counts.done) == (2, 2)

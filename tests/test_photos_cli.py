@@ -148,7 +148,11 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Callable[[Files, Files], bool]]] = {  
     "scale": (("--scale", "2"), lambda new, old: opened(new, "a.jpg").size == (180, 120)),
     "strength": (("--strength", "0.5"), lambda new, old: new["grey.png"] != old["grey.png"]),
 }
-OTHERS = {"background": ("--background", "lanczos"), "identity": ("--identity", "sface")}  # have tests of their own
+OTHERS = {  # have tests of their own
+    "background": ("--background", "lanczos"),
+    "identity": ("--identity", "sface"),
+    "mask": ("--mask", "parsenet"),
+}
 ONLY_WHOLE = {**OTHERS, **{name: flags for name, (flags, _) in EFFECTS.items() if name != "strength"}}
 
 

@@ -32,6 +32,13 @@ Colour = Annotated[bool, typer.Option("--colour", help="Faces of grey and sepia 
 Format = Annotated[str | None, typer.Option(help="png, jpeg, webp, tiff, bmp or avif. Default: the photo's own.")]
 Quality = Annotated[int | None, typer.Option(help="1..100, of lossy formats. Default: that of the photo.")]
 Copy = Annotated[bool, typer.Option("--copy", help="Copy photos without a face.")]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        help="What tells face from hat and background when pasting: parsenet, a file, or none. Default: parsenet if it "
+        "was pulled."
+    ),
+]
 Sidecar = Annotated[bool, typer.Option("--sidecar", help="Write a JSON file beside each result: boxes, landmarks, ...")]
 Background = Annotated[
     str | None,
@@ -75,8 +82,8 @@ def find_settings(aligned: bool, **given: Any) -> "FindSettings | None":
 def photo_settings(aligned: bool, **given: Any) -> "PhotoSettings":
     """What the flags say of pasting and writing. Raises BadInput for flags that aligned faces have no use for.
 
-    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background, identity and
-    no_provenance are no settings of these, but refused as well.
+    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background, identity,
+    mask and no_provenance are no settings of these, but refused as well.
     """
     from unfade.cli.options import changed
     from unfade.stages.restore_photos import PhotoSettings

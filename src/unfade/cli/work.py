@@ -33,6 +33,7 @@ def adapt(
     truth: Annotated[Path | None, typer.Option(help="Clean versions, if there are any: scores in the report.")] = None,
     real: o.Real = None,
     identity: w.Identity = None,
+    mask: w.Mask = None,
     start: o.Start = None,
     free_from: o.FreeFrom = None,
     factor: o.Factor = None,
@@ -75,7 +76,7 @@ def adapt(
     )  # fmt: skip
     done = run(
         photos, out, settings,
-        find=find, real=real, truth=truth, embedder=identity, device=where, progress=progress(quiet=quiet),
+        find=find, real=real, truth=truth, embedder=identity, mask=mask, device=where, progress=progress(quiet=quiet),
     )  # fmt: skip
     _finish_adapted(done, as_json, quiet)
 
@@ -114,6 +115,7 @@ def restore(
     background: w.Background = None,
     scale: w.Scale = None,
     identity: w.Identity = None,
+    mask: w.Mask = None,
     sidecar: w.Sidecar = False,
     no_provenance: w.NoProvenance = False,
     batch: Annotated[int, typer.Option(help="Faces restored together.")] = 8,
@@ -130,11 +132,12 @@ def restore(
     settings = w.photo_settings(
         aligned, no_provenance=no_provenance, way=paste, match_colour=match_colour, colour=colour, format=format,
         quality=quality, copy=copy, sidecar=sidecar, scale=scale, background=background, identity=identity,
+        mask=mask,
     )  # fmt: skip
     entries = run(
         photos, out, restorer,
-        find=find, settings=settings, background=background, embedder=identity, provenance=not no_provenance,
-        fidelity=fidelity, strength=strength, batch=batch, device=o.choose_device(device),
+        find=find, settings=settings, background=background, embedder=identity, mask=mask,
+        provenance=not no_provenance, fidelity=fidelity, strength=strength, batch=batch, device=o.choose_device(device),
         progress=progress(quiet=quiet),
     )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)
@@ -292,6 +295,7 @@ def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) 
 
     counts = Counts.of(entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]
-    lines = [sum_line(counts), *failure_lines(failures), f"results: {out}"]
+    doubts = [(e.item, note) for e in entries for note in e.notes if "no longer resembles" in note]
+    lines = [sum_line(counts), *failure_lines([*failures, *doubts]), f"results: {out}"]
     result = {**counts, "failures": [list(failure) for failure in failures], "out": str(out)}
     finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])

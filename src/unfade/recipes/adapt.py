@@ -17,7 +17,7 @@ from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.restore import EVERY_FACE, PLAIN
-from unfade.recipes.sources import AlignedFaces, FindSettings, Source, WholePhotos, likeness_for
+from unfade.recipes.sources import FindSettings, likeness_for, masking_for, source_of
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.image_level import Perceptual
@@ -54,6 +54,7 @@ def adapt(
     real: Path | None = None,
     truth: Path | None = None,
     embedder: str | Path | None = None,
+    mask: str | Path | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Adapted:
@@ -61,26 +62,25 @@ def adapt(
 
     `find` says which faces of the photos are taken and `whole` how their results are written; with `find` None the
     pictures are square face crops in FFHQ's framing already. `real` is a folder of clean faces for the discriminator,
-    `truth` one of clean versions for the report's scores, `embedder` (as for `restore`) tells which faces it warns of.
-    Raises BadInput when no photo can be used or the settings are another family's, OutputConflict for another run.
+    `truth` one of clean versions for the report's scores; `embedder` and `mask` are as for `restore`. Raises BadInput
+    when no photo can be used or the settings are another family's, OutputConflict for another run.
     """
-    clean, alike = list_images(real) if real else [], likeness_for(embedder, device=device)
-    source: Source = AlignedFaces(photos) if find is None else WholePhotos(photos, find, whole, device, alike)
+    clean = list_images(real) if real else []
+    alike, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
+    source = source_of(photos, find, whole, alike, masking, device=device)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
-    journal = open_run(out, identity, about={"photos": str(photos)}, inputs=[photos])
-    clock = _Clock()
+    journal, clock = open_run(out, identity, about={"photos": str(photos)}, inputs=[photos]), _Clock()
     with clock.measure("faces"):
         entries, faces = source.take(out, restorer.size, journal, progress)
     if not faces:
         raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
     with clock.measure("pretrained"):
-        restore_faces(
-            faces, out / "pretrained", restorer, journal=journal, key=key["restorer_sha256"], stage="pretrained"
-        )
+        before = key["restorer_sha256"]
+        restore_faces(faces, out / "pretrained", restorer, journal=journal, key=before, stage="pretrained")
     with clock.measure("targets"):
         targets = make_targets(
             faces, out / "targets", restorer, prior,
@@ -94,7 +94,7 @@ def adapt(
         )  # fmt: skip
     with clock.measure("restore"):
         adapted_key = sha256_of(out / "restorer.safetensors")
-        results = source.restore(out, faces, restorer, adapted_key, settings.strength, journal, progress)
+        results = source.restore(out, entries, faces, restorer, adapted_key, settings.strength, journal, progress)
     counts = Counts.of(results.photos)
     failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
     with clock.measure("report"):

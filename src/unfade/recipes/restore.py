@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
@@ -12,7 +13,7 @@ from unfade.images.photo_files import Found, Provenance, find_photos
 from unfade.images.video import find_videos
 from unfade.progress import Progress, silent
 from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FindSettings, likeness_for
+from unfade.recipes.sources import FindSettings, likeness_for, masking_for
 from unfade.restorers.load import load_restorer
 from unfade.restorers.upscale import load_upscaler
 from unfade.stages.background import through
@@ -36,6 +37,7 @@ def restore(
     settings: PhotoSettings = PLAIN,
     background: str | Path | None = None,
     embedder: str | Path | None = None,
+    mask: str | Path | None = None,
     provenance: bool = True,
     fidelity: float | None = None,
     strength: float = 1.0,
@@ -49,8 +51,9 @@ def restore(
     `restorer` is a name, a .safetensors file or the folder of an adaptation. Photos keep their names, folders, formats
     and metadata; `provenance` adds to the metadata what made them. `background` says what becomes of the rest of a
     photo, see `background_of`. `embedder` is the name or file of what tells whether a result still resembles the face:
-    None for SFace where it was pulled, "none" for nothing. `find` None: the pictures are square face crops already;
-    they are written as PNG at the restorer's size, and `settings`, `background` and `embedder` say nothing about them.
+    None for SFace where it was pulled, "none" for nothing. `mask` is that of a network that parses faces, so that only
+    the face goes back: None for ParseNet where it was pulled, "none" for the whole square. `find` None: pictures are
+    square face crops already; they are written as PNG at the restorer's size, and of all these nothing is about them.
     `fidelity` in 0..1 is for a family that has such a choice (0.5 for CodeFormer by default); `strength` in 0..1 blends
     every face with what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or
     OutputConflict when `out` was made otherwise.
@@ -61,27 +64,25 @@ def restore(
     network = load_restorer(restorer, fidelity=fidelity, device=device)
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
-    about = {"photos": str(photos)}
+    how: Any = {"strength": strength, "batch": batch, "progress": progress}
     if find is None:
         faces = list_images(photos)
-        journal = open_run(out, {"restore": identity}, about=about, inputs=[photos])
-        return restore_faces(
-            faces, out, network, journal=journal, strength=strength, batch=batch, key=key, progress=progress
-        )
-    around, alike = background_of(background, settings, device=device), likeness_for(embedder, device=device)
+        journal = open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[photos])
+        return restore_faces(faces, out, network, journal=journal, key=key, **how)
+    around, masking = background_of(background, settings, device=device), masking_for(mask, device=device)
+    alike = likeness_for(embedder, device=device)
     (found, films), finder = _photos_and_videos(photos, out), find.finder(network.size, device=device)
-    identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance, **around.identity}
-    journal = open_run(out, {"restore": identity}, about=about, inputs=[found.root])
-    made_by = provenance_of(restorer, key, made, settings)
-    parts = Parts(around.enlarge, alike, around.told(made_by) if provenance else None, around.recrop)
+    identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance}
+    identity |= {**around.identity, **masking.identity}
+    journal = open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[found.root])
+    told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
+    parts = Parts(around.enlarge, alike, told, around.recrop, mask=masking.mask)
     named = {} if embedder is None else {"embedder": str(embedder)}  # asked for later, it is asked about every photo
+    how |= {"journal": journal, "key": json.dumps(identity | named, sort_keys=True)}
     entries = []
     for some, work in ((found, restore_photos), (films, restore_videos)):
         if some.names:
-            entries += work(
-                some, out, network, finder, settings, parts, journal=journal, strength=strength, batch=batch,
-                key=json.dumps(identity | named, sort_keys=True), progress=progress,
-            )  # fmt: skip
+            entries += work(some, out, network, finder, settings, parts, **how)
     return entries
 
 

@@ -1,6 +1,7 @@
 """Where the faces of an adaptation come from: whole photos, or pictures that are aligned faces already."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from unfade.errors import BadInput, UnknownModel
 from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import load_detector
 from unfade.faces.identity import Likeness, likeness, load_embedder
+from unfade.faces.masks import Mask, load_mask
 from unfade.images.files import list_images
 from unfade.images.photo_files import find_photos
 from unfade.progress import Progress
@@ -22,7 +24,7 @@ from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Entry, Journal
 from unfade.store.zoo import find_weights, path_of, row_of
 
-USUAL_EMBEDDER = "sface"
+USUAL_EMBEDDER, USUAL_PARSER = "sface", "parsenet"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,26 @@ def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | 
 
 
 @dataclass(frozen=True)
+class Masking:
+    """How much of a restored face goes back into its photo."""
+
+    mask: Mask | None = None  # None: all of its square
+    identity: Mapping[str, object] = field(default_factory=dict)  # what results depend on
+
+
+def masking_for(spec: str | Path | None, *, device: str = "cpu") -> Masking:
+    """The masks of a parsing network, by its name or file; none for "none".
+
+    None is ParseNet if it was pulled, else nothing. Raises UnknownModel for one that was named and is not there.
+    """
+    if spec is None:
+        spec = USUAL_PARSER if path_of(row_of(USUAL_PARSER)).exists() else "none"
+    if spec == "none":
+        return Masking()
+    return Masking(load_mask(spec, device=device), {"mask": sha256_of(find_weights(spec, "parser"))})
+
+
+@dataclass(frozen=True)
 class Results:
     """What became of the photos, and the restored faces among them."""
 
@@ -78,10 +100,10 @@ class Source(Protocol):
         """Write the faces to run/faces: an entry for each picture, and the files of the faces."""
 
     def restore(
-        self, run: Path, faces: list[Path], restorer: Restorer, key: str, strength: float, journal: Journal,
-        progress: Progress,
+        self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
+        journal: Journal, progress: Progress,
     ) -> Results:  # fmt: skip
-        """Write the results to run/restored; `key` says which weights these are."""
+        """Write the results to run/restored; `taken` and `faces` are of `take`, `key` says which weights these are."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +121,14 @@ class AlignedFaces:
         return entries, [run / "faces" / entry.output for entry in entries if entry.status == "done"]
 
     def restore(
-        self, run: Path, faces: list[Path], restorer: Restorer, key: str, strength: float, journal: Journal,
-        progress: Progress,
+        self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
+        journal: Journal, progress: Progress,
     ) -> Results:  # fmt: skip
         restored = restore_faces(
             faces, run / "restored", restorer, journal=journal, strength=strength, key=key, progress=progress
         )
         by_face = {entry.item: entry for entry in restored}
-        photos = [_renamed(by_face, taken) for taken in journal.stage("faces")]
-        return Results(photos, restored, "restored")
+        return Results([_renamed(by_face, entry) for entry in taken], restored, "restored")
 
 
 def _renamed(by_face: dict[str, Entry], taken: Entry) -> Entry:
@@ -127,13 +148,14 @@ class WholePhotos:
     settings: PhotoSettings = PhotoSettings()
     device: str = "cpu"
     similarity: Likeness | None = None  # of a face and its result
+    masking: Masking = Masking()
 
     def __post_init__(self) -> None:
         if self.settings.scale != 1:
             raise BadInput("An adaptation keeps the size of photos; enlarge them with `unfade restore` and its result.")
 
     def identity(self) -> dict[str, object]:
-        return {"find": self.find.identity(), "photos": asdict(self.settings)}
+        return {"find": self.find.identity(), "photos": asdict(self.settings), **self.masking.identity}
 
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
         found, finder = find_photos(self.folder, without=run), self.find.finder(size, device=self.device)
@@ -144,8 +166,8 @@ class WholePhotos:
         return entries, [run / "faces" / file for photo in done for file in files[photo]]
 
     def restore(
-        self, run: Path, faces: list[Path], restorer: Restorer, key: str, strength: float, journal: Journal,
-        progress: Progress,
+        self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
+        journal: Journal, progress: Progress,
     ) -> Results:  # fmt: skip
         shown = restore_faces(
             faces, run / "restored_faces", restorer,
@@ -153,8 +175,19 @@ class WholePhotos:
         )  # fmt: skip
         found, known = find_photos(self.folder, without=run), found_before(run / "faces")
         made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
+        parts = Parts(similarity=self.similarity, provenance=made_by, mask=self.masking.mask)
         photos = restore_photos(
-            found, run / "restored", restorer, known, self.settings, Parts(None, self.similarity, made_by),
-            journal=journal, strength=strength, key=f"{key}/{sorted(self.find.identity().items())}", progress=progress,
+            found, run / "restored", restorer, known, self.settings, parts,
+            journal=journal, strength=strength, key=f"{key}/{sorted(self.identity().items())}", progress=progress,
         )  # fmt: skip
         return Results(photos, shown, "restored_faces")
+
+
+def source_of(
+    photos: Path, find: FindSettings | None, settings: PhotoSettings, similarity: Likeness | None, masking: Masking,
+    *, device: str = "cpu",
+) -> Source:  # fmt: skip
+    """Aligned faces where there is nothing to find, whole photos otherwise."""
+    if find is None:
+        return AlignedFaces(photos)
+    return WholePhotos(photos, find, settings, device, similarity, masking)

@@ -19,6 +19,7 @@ from unfade.atomic import atomic_write
 from unfade.errors import BadInput, DiskFull, UnfadeError, UnreadableImage
 from unfade.faces.align import crop, scale_of, scaled
 from unfade.faces.identity import IdentitySettings, Likeness
+from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings, paste
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
@@ -68,6 +69,7 @@ class Parts:
     provenance: Provenance | None = None  # None: results do not say what made them
     recrop: bool = False  # True: what enlarges restores too, and a face replaces what it made of the face
     identity: IdentitySettings = IdentitySettings()  # what a low similarity is
+    mask: Mask | None = None  # where a restored face is a face; None: all of its square, but for the feather
 
 
 def restore_photos(
@@ -256,7 +258,8 @@ class _Restoring:
             before = [crop(whole, matrix, face.shape[-1]) for matrix, face in zip(matrices, one.crops, strict=True)]
         settings = replace(self.settings.paste, upscale=self.settings.scale)
         for i, (face, result, matrix) in enumerate(zip(before, restored, matrices, strict=True)):
-            paste(whole, face, result, matrix, settings, others=matrices[:i] + matrices[i + 1 :])
+            mask = self.parts.mask and self.parts.mask(result)
+            paste(whole, face, result, matrix, settings, mask=mask, others=matrices[:i] + matrices[i + 1 :])
         return whole
 
     def _likeness(self, one: Opened, restored: list[Tensor]) -> list[float]:
