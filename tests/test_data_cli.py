@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from test_cli import Result, run
+from command import Result
 from test_prepare import PHOTOS
 from toy_sets import contents, ffhq_folder, ffhq_list, wider_folder
 from toy_stage import spoil

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from test_cli import Result, run
+from command import Result
 from toy_degradations import contents
 from toys import levels, save_pictures
 from unfade.cli import degrade as command
