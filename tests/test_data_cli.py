@@ -16,8 +16,6 @@ from toys import levels, save_pictures
 from unfade.cli import data
 from unfade.stages import workers
 
-__all__ = ["run"]
-
 Run = Callable[..., Result]
 EFFECTS = {
     "--size": ("--size", "16"),

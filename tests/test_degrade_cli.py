@@ -26,8 +26,6 @@ from unfade.images.files import read_image
 from unfade.stages import degrade, workers
 from unfade.store.runs import Entry
 
-__all__ = ["run"]
-
 Run = Callable[..., Result]
 CAMERA = ("--kind", "camera")
 EFFECTS = {
