@@ -190,7 +190,10 @@ def test_a_prior_is_what_was_saved(tmp_path, b32):
         assert prior.size == 32
         assert not prior.unet.training
         assert not any(p.requires_grad for p in prior.parameters())
-        assert torch.equal(output(prior.unet), output(b32))
+        assert all(
+            torch.equal(ours, saved) for ours, saved in zip(prior.unet.parameters(), b32.parameters(), strict=True)
+        )
+        torch.testing.assert_close(output(prior.unet), output(b32), atol=1e-5, rtol=0)  # laid out otherwise in memory
 
 
 def test_a_prior_saved_in_half_precision_is_close(tmp_path, b32):
