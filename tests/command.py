@@ -24,6 +24,11 @@ class Result:
         assert self.out.count("\n") == 1, "one object and nothing else"
         return dict(json.loads(self.out))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the photos, by --json."""
+        return {name: self.json[name] for name in ("found", "done", "skipped", "failed", "no_face")}
+
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -1,13 +1,13 @@
 """Faces cut from whole photos, with the transforms that bring them back: none without its line, no line too many."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from marked import SIZE, Mark, finder, load, save, scene, statuses
+import marked
+from marked import SIZE, finder, load, save, scene, statuses
 from unfade.errors import BadInput, DiskFull
 from unfade.images.files import read_image
 from unfade.images.photo import Photo
@@ -15,7 +15,7 @@ from unfade.images.photo_files import Found, find_photos, read_photo
 from unfade.stages import crop as cropping
 from unfade.stages import photos
 from unfade.stages.crop import crop_photos, faces_in, flat_names, found_before
-from unfade.stages.photos import Finder, FoundFace
+from unfade.stages.photos import FoundFace
 from unfade.store.runs import Entry, Journal
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
@@ -25,30 +25,15 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-@dataclass
-class Place:
+class Place(marked.Place):
     """A folder of photos and one of faces; each `run` is a new process's."""
-
-    folder: Path
-    find: Finder = field(default_factory=finder)
-
-    @property
-    def photos(self) -> Path:
-        return self.folder / "photos"
 
     @property
     def out(self) -> Path:
         return self.folder / "faces"
 
-    @property
-    def journal(self) -> Journal:
-        return Journal(self.folder / "journal.jsonl")
-
     def run(self, key: str = "") -> list[Entry]:
         return crop_photos(find_photos(self.photos), self.out, self.find, size=SIZE, journal=self.journal, key=key)
-
-    def save(self, name: str, *marks: Mark, seed: int = 0) -> Path:
-        return save(self.photos / name, scene(*marks, seed=seed))
 
     def faces(self) -> list[str]:
         return sorted(path.name for path in self.out.glob("*.png"))

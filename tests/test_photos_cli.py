@@ -4,7 +4,6 @@ import io
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import unfade.cli.console as console
 import unfade.cli.whole as whole
 import unfade.recipes.adapt
 import unfade.recipes.sources
+from command import Result
 from marked import LEVEL, in_colour, load, save, scene, squares
 from recorded import picture
 from tiny_models import write_faces
-from unfade.cli import main
 from unfade.faces.detect import Face
 from unfade.images.files import to_bytes
 
@@ -30,29 +29,6 @@ Models = tuple[Path, Path]
 SHARED = Path(os.environ.get("UNFADE_SHARED", Path(__file__).parents[2] / "shared"))
 YUNET = SHARED / "weights" / "face_detection_yunet_2023mar.onnx"
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str):
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def counts(self) -> dict[str, int]:
-        return {name: json.loads(self.out)[name] for name in ("found", "done", "skipped", "failed", "no_face")}
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    def call(*args: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["unfade", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Result(code, *capsys.readouterr())
-
-    return call
 
 
 def dark_squares(photo: Tensor) -> list[Face]:

@@ -1,8 +1,11 @@
 """A distance between faces that needs no download: how differently the prior's own encoder sees them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 from unfade.nets.unet import UNet
@@ -35,6 +38,12 @@ class PriorFeatures(nn.Module):
         t = torch.full((len(image),), self.t_model, device=image.device)
         outputs = self.unet.encode(self._scale * image, self.unet.embed(t))
         return [_unit_length(outputs[i]) for i in self.unet.config.level_ends]
+
+
+def feature_distance(prior: DiffusionPrior) -> Callable[[Tensor, Tensor], Tensor]:
+    """The distance in a prior's features of pictures wherever they are, computed where the prior is."""
+    features, device = PriorFeatures(prior.unet), next(prior.parameters()).device
+    return lambda image, other: features(image.to(device), other.to(device)).cpu()
 
 
 def _unit_length(features: Tensor) -> Tensor:

@@ -211,9 +211,11 @@ def _matrix(source: Any) -> tuple[int, ...] | None:
 
 
 def space_of(source: Any) -> int:
+    """The matrix of colours of a stream, as FFmpeg numbers it; where it says none, BT.709 from HD on, else BT.601."""
     return SPACES.get(source.colorspace, 1 if source.height >= HD else 5)
 
 
 def kernel() -> Any:
+    """How FFmpeg resamples chroma between pixel formats: bicubic, exactly rounded, at full resolution."""
     kinds = import_module("av.video.reformatter").Interpolation
     return kinds.BICUBIC | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT

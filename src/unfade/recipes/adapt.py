@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unfade.atomic import atomic_write
-from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
-from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.progress import Progress, silent
@@ -20,7 +19,6 @@ from unfade.recipes.restore import EVERY_FACE, PLAIN
 from unfade.recipes.sources import FindSettings, likeness_for, masking_for, source_of
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
-from unfade.restorers.image_level import Perceptual
 from unfade.restorers.load import load_restorer
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
@@ -100,16 +98,10 @@ def adapt(
     with clock.measure("report"):
         page = report_of(
             out, results.faces, counts, failures, history, asdict(settings),
-            restored=results.folder, truth=by_stem(truth), distance=_distance(prior), similarity=alike,
+            restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
         )  # fmt: skip
         atomic_write(out / "report.html", render(page))
     return Adapted(out / "restorer.safetensors", out / "report.html", counts, failures, clock.seconds, history, page)
-
-
-def _distance(prior: DiffusionPrior) -> Perceptual:
-    """The feature distance of pictures wherever they are, computed where the prior is."""
-    features, device = PriorFeatures(prior.unet), next(prior.parameters()).device
-    return lambda image, other: features(image.to(device), other.to(device)).cpu()
 
 
 def by_stem(folder: Path | None) -> dict[str, Path]:

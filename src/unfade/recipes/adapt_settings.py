@@ -46,7 +46,7 @@ class AdaptSettings:
         return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
 
 
-# The paper's K = 600 and L = 360 of 1000 in a fifth of its steps; twice as many were no better (docs/evidence.md).
+# The paper's K = 600 and L = 360 of 1000 in a fifth of its steps; see docs/evidence.md.
 SHORT_TARGETS = TargetSettings(spacing="50", start=30, free_from=18, bf16=True)
 
 # For the built-in models and tens of photos on a processor: minutes instead of days.

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
-from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
@@ -19,7 +19,7 @@ from unfade.images.files import encode, list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
-from unfade.recipes.evaluate import Scores, score_folder
+from unfade.recipes.evaluate import Score, Scores, score_folder
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
@@ -121,8 +121,8 @@ def compare(
         entries[name], costs[name] = _measured(lambda run=run, name=name: run(inputs, out / "results" / name), device)  # type: ignore[misc]
     places = {name: out / "results" / name for name in settings.methods} | dict(results)
     costs |= {name: Cost() for name in results}
-    features = PriorFeatures(load_prior(settings.prior).unet)
-    scores = {name: _scored(place, truth, inputs, out, features) for name, place in places.items()} if truth else {}
+    distance = feature_distance(prior)
+    scores = {name: _scored(place, truth, inputs, out, distance) for name, place in places.items()} if truth else {}
     done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
     _show(done, places, inputs, truth, taken, settings)
     return done
@@ -188,10 +188,10 @@ def _watch(stop: threading.Event, peak: list[float | None]) -> None:
             return
 
 
-def _scored(place: Path, truth: Path | None, inputs: list[Path], out: Path, features: PriorFeatures) -> Scores:
+def _scored(place: Path, truth: Path | None, inputs: list[Path], out: Path, distance: Score) -> Scores:
     assert truth is not None
     with torch.no_grad():
-        return score_folder(place, _truths(truth, inputs, out), extra={"feature_distance": features})
+        return score_folder(place, _truths(truth, inputs, out), extra={"feature_distance": distance})
 
 
 def _truths(truth: Path, inputs: list[Path], out: Path) -> Path:

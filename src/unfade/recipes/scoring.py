@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unfade.diffusion.features import PriorFeatures
+from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.metrics.identity import IdentityAngle, published_angles
@@ -32,8 +32,7 @@ Device = torch.device | str
 
 def load_feature_distance(device: Device) -> Score:
     """In the features of the built-in prior."""
-    distance = PriorFeatures(load_prior("small-prior", device=device).unet)
-    return lambda restored, truth: distance(restored.to(device), truth.to(device))
+    return feature_distance(load_prior("small-prior", device=device))
 
 
 def load_identity_angle(device: Device) -> Score:

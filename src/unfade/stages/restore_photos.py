@@ -94,11 +94,7 @@ def restore_photos(
     the others are. Bad input fails alone, and the rest goes on. Raises BadInput for a strength outside 0..1, a batch
     below 1, or a scale without a part that enlarges.
     """
-    check_strength(strength)
-    if batch < 1:
-        raise BadInput(f"Faces are restored one or more at a time, got --batch {batch}.")
-    if settings.scale != 1 and parts.enlarge is None:
-        raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
+    check_run(settings, parts, strength, batch)
     key = f"{seed_for(key, asdict(settings), choices(restorer, strength), repr(parts.provenance)):016x}"
     run = partial(restore_batch, restorer=restorer)  # blended later: a toned face with its photo's tone
     work = _Restoring(found, out, run, batch, strength, settings, parts, journal, key)
@@ -113,6 +109,15 @@ def restore_photos(
         advance(len(written))
     entries = [journal.entry(STAGE, name.as_posix()) for name in found.names]
     return [entry for entry in entries if entry is not None]
+
+
+def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int) -> None:
+    """Raises BadInput for a strength outside 0..1, a batch below 1, or a scale without a part that enlarges."""
+    check_strength(strength)
+    if batch < 1:
+        raise BadInput(f"Faces are restored one or more at a time, got --batch {batch}.")
+    if settings.scale != 1 and parts.enlarge is None:
+        raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
 
 class _Restoring:

@@ -35,8 +35,8 @@ from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.claims import is_strange, strange
 from unfade.stages.photos import Finder
-from unfade.stages.restore import blend, check_strength, choices, restore_batch
-from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, sidecar_of
+from unfade.stages.restore import blend, choices, restore_batch
+from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, check_run, sidecar_of
 from unfade.store.runs import Entry, Journal
 from unfade.store.seeds import seed_for
 
@@ -72,11 +72,7 @@ def restore_videos(
     rate factor; without one a result has at most 1.5 times the bits of its source. `find` chooses faces in every frame
     by itself, so that numbers of faces are those of the frame. Needs PyAV; raises BadInput where it is missing.
     """
-    check_strength(strength)
-    if batch < 1:
-        raise BadInput(f"Faces are restored one or more at a time, got --batch {batch}.")
-    if settings.scale != 1 and parts.enlarge is None:
-        raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
+    check_run(settings, parts, strength, batch)
     pyav()
     key = f"{seed_for(key, asdict(settings), asdict(tracks), choices(restorer, strength), repr(parts.provenance)):016x}"
     run = partial(restore_batch, restorer=restorer)
@@ -301,7 +297,8 @@ class _Film:
             result = blend(item.crops[i], face if tone is None else tone.apply(face), self.work.strength)
             if parts.similarity is not None and number not in self.likeness:
                 self.likeness[number] = parts.similarity(item.crops[i], result)
-            paste(whole, before[i], result, matrices[i], way, others=matrices[:i] + matrices[i + 1 :])
+            mask = parts.mask and parts.mask(result)
+            paste(whole, before[i], result, matrices[i], way, mask=mask, others=matrices[:i] + matrices[i + 1 :])
         writer.write(item.frame, whole)
 
     def _finish(self) -> None:
