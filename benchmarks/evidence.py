@@ -35,7 +35,7 @@ GAN = "small-restorer-gan"
 CAMERAS = {f"{r}x {name}": camera_degradation(name, r) for r in (4, 8) for name in ("mild", "moderate", "severe")}
 MAIN = RehearseSettings(SMALL_ADAPT)
 BASE = "4x moderate"  # the degradation on which settings are varied
-MORE = ("photos 500",)  # of which --more has the other faces
+MORE = ("photos 500", "photos 1000")  # of which --more has the other faces
 FEW = replace(MAIN, most=50)  # what is varied: with fewer photos a variant takes a few minutes
 SHOWN = 8  # faces on the sheet of each degradation, drawn at random
 
@@ -53,7 +53,7 @@ def trained(steps: int) -> RehearseSettings:
 
 # Steps are respaced ones, 20 of 1000 each, unless the spacing says otherwise. N is meant for 512 px.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
-    "photos": {**{str(n): replace(MAIN, most=n) for n in (20, 50, 100)}, "162": MAIN, "500": replace(MAIN, most=500)},
+    "photos": {str(n): MAIN if n == 162 else replace(MAIN, most=n) for n in (20, 50, 100, 162, 500, 1000)},
     "L": {"0": varied(free_from=0), "180": varied(free_from=9), "360": FEW, "unconstrained": varied(free_from=30)},
     "N": {"4": varied(factor=1), "8": varied(factor=2), "16": FEW, "32": varied(factor=8)},
     "K": {"300": varied(start=15, free_from=9), "600": FEW, "900": varied(start=45)},
@@ -99,7 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--retinaface", type=Path, required=True)
     parser.add_argument("--yunet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--more", type=Path, help="folder of other clean faces, for 500 photos; left out without it")
+    parser.add_argument("--more", type=Path, help="folder of other clean faces, for 500 and 1000 photos; left out without it")
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     return parser.parse_args()

@@ -6,6 +6,7 @@ import typer
 
 from unfade.cli import compare, data, degrade, demo, doctor, models, rehearse, train, work
 from unfade.errors import UnfadeError
+from unfade.memory import few_arenas
 
 app = typer.Typer(
     help="Adapt a face restorer to a folder of your own degraded photos.",
@@ -30,6 +31,7 @@ app.command()(doctor.doctor)
 
 def main() -> None:
     """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started."""
+    few_arenas()
     try:
         app()
     except UnfadeError as error:
