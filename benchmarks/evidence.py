@@ -99,7 +99,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--retinaface", type=Path, required=True)
     parser.add_argument("--yunet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--more", type=Path, help="folder of other clean faces, for 500 and 1000 photos; left out without it")
+    parser.add_argument(
+        "--more", type=Path, help="folder of other clean faces, for 500 and 1000 photos; left out without it"
+    )
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     return parser.parse_args()

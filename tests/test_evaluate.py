@@ -299,14 +299,20 @@ def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Pat
 
 @pytest.mark.parametrize(
     ("metric", "model"),
-    [("lpips", "lpips-vgg"), ("deg", "arcface-18"), ("fid", "inception-fid"), ("kid", "inception-fid")],
+    [
+        ("lpips", "lpips-vgg"),
+        ("deg", "arcface-18"),
+        ("deg_sface", "sface"),
+        ("fid", "inception-fid"),
+        ("kid", "inception-fid"),
+    ],
 )
 def test_weights_that_are_absent_are_named_with_their_command(
     run, folders: tuple[Path, Path], weights: Path, metric: str, model: str
 ) -> None:
     refused = run("evaluate", folders[0], "--truth", folders[1], "--metrics", metric)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
-    assert str(weights / f"{model}.safetensors") in refused.err
+    assert str(weights / f"{model}.") in refused.err
     assert f"`unfade models pull {model}`" in refused.err
 
 

@@ -32,6 +32,7 @@ from unfade.faces.identity import (
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import restore
+from unfade.recipes.scoring import load_sface_angle
 from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.stages.restore_photos import Parts, PhotoSettings
 from unfade.store.checkpoints import save_weights
@@ -159,6 +160,14 @@ def test_it_is_taken_by_itself_once_it_was_pulled(sface: Path, monkeypatch: pyte
     monkeypatch.setenv("UNFADE_WEIGHTS", str(sface.parent))
     assert likeness_for(None) is not None
     assert likeness_for("none") is None
+
+
+@needs_onnx
+def test_it_is_a_metric(sface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(sface.parent))
+    red, green = (torch.tensor(c)[:, None, None].expand(3, 128, 128) for c in ((1.0, -1.0, -1.0), (-1.0, 1.0, -1.0)))
+    angles = load_sface_angle("cpu")(torch.stack([red, red]), torch.stack([red, green]))
+    torch.testing.assert_close(angles, torch.tensor([0.0, 120.0], dtype=torch.float64), atol=0.01, rtol=0)
 
 
 def test_what_is_no_sface(tmp_path: Path) -> None:

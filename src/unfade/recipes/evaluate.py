@@ -35,6 +35,7 @@ PROTOCOL = {
     "lpips": "version 0.1 with VGG16, pictures at their own size",
     "feature_distance": "LPIPS's distance in the features of the built-in prior's encoder at step 20, unweighted",
     "deg": "degrees between the ArcFace-18 embeddings of the whole aligned picture in grey, 128 px, mean over all",
+    "deg_sface": "degrees between the SFace embeddings of the face in colour, aligned by FFHQ's template, 112 px",
     "deg_published": "as deg, but pairs under 1 degree are left out of the mean (the paper's value)",
 }
 _SMALLEST = 11  # pixels, the window of SSIM

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
-from unfade.metrics.identity import IdentityAngle, published_angles
+from unfade.faces.identity import load_embedder
+from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.nets.arcface import ArcFace
 from unfade.progress import Progress, silent
 from unfade.recipes.architectures import load_network
@@ -43,6 +45,17 @@ def load_identity_angle(device: Device) -> Score:
     return lambda restored, truth: angle(restored.to(device), truth.to(device))
 
 
+def load_sface_angle(device: Device) -> Score:
+    """By SFace, which sees colour and runs on the CPU. Raises UnknownModel, which says how to get it."""
+    embed = load_embedder("sface")
+
+    def angle(restored: Tensor, truth: Tensor) -> Tensor:
+        one, other = (torch.stack([embed(face) for face in side]) for side in (restored, truth))
+        return identity_angle(one, other)
+
+    return angle
+
+
 def load_perceptual(device: Device) -> Score:
     """LPIPS. Raises UnknownModel, which says how to get it."""
     network = load_lpips(device=device)
@@ -53,6 +66,7 @@ LOADED: dict[str, Callable[[Device], Score]] = {  # paired with the truth; those
     "lpips": load_perceptual,
     "feature_distance": load_feature_distance,
     "deg": load_identity_angle,
+    "deg_sface": load_sface_angle,
 }
 NAMES = (*METRICS, *LOADED, *SET_METRICS)
 
