@@ -18,6 +18,7 @@ from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
+from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets, pseudo_target
 from unfade.store.runs import Journal
 
@@ -202,6 +203,19 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path,
     assert (out / "first.png").read_bytes() == (out / "second.png").read_bytes()
     assert math.fsum(amounts) == pytest.approx(2)
     assert len(amounts) == QUICK.start + 1
+
+
+def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path, prior):
+    write_png(tmp_path / "grey.png", picture(32, 32, 1)[0].mean(0, keepdim=True).expand(3, 32, 32))
+    write_png(tmp_path / "red.png", picture(32, 32, 2)[0])
+    faces, journal = sorted(tmp_path.glob("*.png")), Journal(tmp_path / "journal.jsonl")
+    make_targets(faces, tmp_path / "targets", toy_restorer(), prior, size=32, settings=QUICK, journal=journal)
+    restore_faces(faces, tmp_path / "restored", toy_restorer(), journal=journal)
+    for folder in ("targets", "restored"):
+        grey, red = (read_image(tmp_path / folder / f"{name}.png") for name in ("grey", "red"))
+        assert torch.equal(grey[0], grey[1])
+        assert torch.equal(grey[1], grey[2])
+        assert not torch.equal(red[0], red[1])
 
 
 @pytest.mark.parametrize(

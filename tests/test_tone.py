@@ -11,8 +11,9 @@ from PIL import Image
 
 from drawn import coloured
 from unfade.images.files import from_bytes
+from unfade.images.filters import resize
 from unfade.images.photo import Photo
-from unfade.images.tone import BLUE, GREEN, RED, tone_of
+from unfade.images.tone import BLUE, GREEN, RED, grey_where, tone_of
 
 
 def scene(size: int = 256, noise: float = 4) -> np.ndarray:
@@ -126,3 +127,16 @@ def test_luma_is_kept_and_the_range_too(name: str, seed: int) -> None:
     assert out.abs().max() <= 1 + 1e-6
     assert torch.allclose(luma(out), luma(pixels), atol=1e-5)
     assert torch.equal(tone.apply(torch.stack([pixels, pixels]))[1], out), "a batch will do"
+
+
+def test_what_is_made_of_a_grey_face_is_grey() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = torch.rand(1, 1, 48, 48, generator=generator) * 2 - 1
+    faces = resize(torch.cat([one.expand(1, 3, 48, 48), one + torch.tensor([0.02, 0, 0]).view(1, 3, 1, 1)]), 32, 32)
+    made = torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1
+    result = grey_where(faces, made)
+    assert torch.equal(result[0, 0], result[0, 1])
+    assert torch.equal(result[0, 0], result[0, 2])
+    expected = (made[0] * torch.tensor([RED, GREEN, BLUE]).view(3, 1, 1)).sum(0)
+    torch.testing.assert_close(result[0, 0], expected)
+    assert torch.equal(result[1], made[1])

@@ -75,6 +75,16 @@ def tone_of(photo: Photo) -> Tone | None:
     return Tone(tuple(knots.tolist()), tuple(red.tolist()), tuple(blue.tolist()))
 
 
+def grey_where(face: Tensor, picture: Tensor) -> Tensor:
+    """The pictures, but grey where the face they were made from is; both (B, 3, ...) in [-1, 1], of any two sizes.
+
+    Grey is a face of three equal channels: a small crop is too little to tell a tone from the colours of life by.
+    """
+    spread = (face.amax(1) - face.amin(1)).flatten(1).amax(1)
+    is_grey = (spread < 1 / 255).to(picture.device)  # half a level of 8 bits: resizing may round the channels apart
+    return torch.where(is_grey.view(-1, 1, 1, 1), _luma(picture).unsqueeze(1).expand_as(picture), picture)
+
+
 def _luma(pixels: Tensor) -> Tensor:
     """(..., 3, H, W) to (..., H, W). Written so that equal channels give exactly their value."""
     red, green, blue = pixels.unbind(-3)

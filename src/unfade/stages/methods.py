@@ -16,6 +16,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput
 from unfade.images.filters import resize
+from unfade.images.tone import grey_where
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -117,7 +118,7 @@ def run_method(
         face = torch.stack([item.pixels for item in items]).to(device)
         noise = ImageNoise([item.seed(settings.seed, name) for item in items], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            return walk(method, face, restorer, walked, noise)
+            return grey_where(face, walk(method, face, restorer, walked, noise))
 
     identity = {k: v for k, v in asdict(settings).items() if k != "batch"}
     whole_key = key_with(f"{key}/{name}/{sorted(identity.items())}", choices(restorer))

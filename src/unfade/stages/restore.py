@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
+from unfade.images.tone import grey_where
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -28,13 +29,15 @@ def restore_faces(
 ) -> list[Entry]:
     """Write each face restored to `out`, at the restorer's size. One entry for each face.
 
-    `strength` in 0..1 blends the result with its input. `key` says which weights these are: faces restored by others,
-    or at another fidelity or strength, are restored again. Raises BadInput for a strength outside 0..1.
+    A grey face stays grey. `strength` in 0..1 blends the result with its input. `key` says which weights these are:
+    faces restored by others, or at another fidelity or strength, are restored again.
+    Raises BadInput for a strength outside 0..1.
     """
     check_strength(strength)
 
     def work(items: list[Item], advance: Advance) -> Tensor:
-        return restore_batch(torch.stack([item.pixels for item in items]), restorer, strength=strength)
+        face = torch.stack([item.pixels for item in items])
+        return grey_where(face, restore_batch(face, restorer, strength=strength))
 
     whole_key = key_with(key, choices(restorer, strength))
     return run_stage(Stage(stage, work, restorer.size, batch, whole_key), faces, out, journal, progress=progress)

@@ -13,6 +13,7 @@ from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
 from unfade.images.filters import resize
+from unfade.images.tone import grey_where
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -76,7 +77,8 @@ def make_targets(
 ) -> list[Entry]:
     """Write a pseudo target for each aligned face to `out`; `size` is the restorer's. One entry for each face.
 
-    `key` says which weights these are: targets made with others, or at another fidelity, are made again.
+    The target of a grey face is grey: the prior would colour it, and the restorer learn to. `key` says which weights
+    these are: targets made with others, or at another fidelity, are made again.
     """
     settings.check(prior.size)
     prior = prior.respaced(settings.spacing)
@@ -85,7 +87,8 @@ def make_targets(
         face = torch.stack([item.pixels for item in items])
         noise = ImageNoise([item.seed(settings.seed, "target") for item in items], _device(prior))
         steps = settings.start
-        return pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
+        target = pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
+        return grey_where(face, target)
 
     whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
     stage = Stage("targets", work, size, settings.batch, whole_key)
