@@ -76,6 +76,8 @@ def main() -> None:
     for name, camera, settings in plan():
         if (args.only and name not in args.only) or (name in MORE and not args.more):
             continue
+        if args.restorer:
+            settings = replace(settings, adapt=replace(settings.adapt, restorer=args.restorer))
         begin = time.monotonic()
         more = args.more if name in MORE else None
         results[name] = one(args.faces, args.out, name, camera, settings, spaces, more)
@@ -88,7 +90,7 @@ def main() -> None:
     if args.pictures:
         for name, camera in CAMERAS.items():
             if name in results:
-                pictures(args.pictures, args.out, name, camera)
+                pictures(args.pictures, args.out, name, camera, args.restorer or MAIN.adapt.restorer)
     for what, variants in VARIANTS.items():
         print_variants(what, {v: results[key_of(what, v)] for v in variants if key_of(what, v) in results})
 
@@ -103,6 +105,7 @@ def arguments() -> argparse.Namespace:
         "--more", type=Path, help="folder of other clean faces, for 500 and 1000 photos; left out without it"
     )
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
+    parser.add_argument("--restorer", help="another one for all rehearsals; they need a folder of their own")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     return parser.parse_args()
 
@@ -151,7 +154,7 @@ def picture(folder: Path) -> None:
     write_png(folder / "sheet.png", sheet([(t, [read_image(p / n) for n in drawn]) for t, p in places.items()]))
 
 
-def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation) -> None:
+def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation, pretrained: str) -> None:
     """The same sheet of faces that may be shown to anyone: nothing was adapted to them, nor are they scored."""
     folder = out / name.replace(" ", "-")
     shown, paths = folder / "shown", list_images(faces)
@@ -160,9 +163,9 @@ def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation) -> No
     degrade_faces(drawn, shown / "photo", camera, seed=0, journal=journal)
     photos = list_images(shown / "photo")
     supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
-    for row, spec in {"pre-trained": MAIN.adapt.restorer, "adapted": adapted, "supervised": supervised}.items():
+    for row, spec in {"pre-trained": pretrained, "adapted": adapted, "supervised": supervised}.items():
         restore_faces(photos, shown / row, load_restorer(spec), journal=journal, stage=row)
-    restorer, prior = load_restorer(MAIN.adapt.restorer), load_prior(MAIN.adapt.prior)
+    restorer, prior = load_restorer(pretrained), load_prior(MAIN.adapt.prior)
     make_targets(
         photos, shown / "targets", restorer, prior, size=prior.size, settings=MAIN.adapt.targets, journal=journal
     )
