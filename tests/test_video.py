@@ -340,6 +340,17 @@ def test_videos_are_found_below_a_folder(tmp_path):
     assert find_videos(tmp_path / "f.jpg").names == ()
 
 
+def test_a_linked_folder_is_followed_once_as_that_of_photos_is(tmp_path):
+    elsewhere, place = tmp_path / "elsewhere", tmp_path / "place"
+    elsewhere.mkdir()
+    place.mkdir()
+    (elsewhere / "a.mp4").write_bytes(b"")
+    for name in ("one", "two"):
+        (place / name).symlink_to(elsewhere)
+    (place / "back").symlink_to(tmp_path)
+    assert find_videos(place).names == (Path("one/a.mp4"),)
+
+
 def test_twice_as_large(tmp_path):
     make_clip(tmp_path / "w.mp4", 3)
     parts = Parts(enlarge=partial(enlarged, scale=2))

@@ -35,15 +35,16 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
         raise BadInput(f"{place} is not there; name a photo or the folder that holds the photos.")
-    names = _walk(place, None if without is None else without.resolve())
+    names = files_below(place, PHOTO_SUFFIXES, without=without)
     if not names:
         raise BadInput(f"{place} holds no photos; expected files ending in {', '.join(PHOTO_SUFFIXES)}.")
-    return Found(place, tuple(sorted(names)))
+    return Found(place, names)
 
 
-def _walk(root: Path, without: Path | None) -> list[Path]:
+def files_below(root: Path, suffixes: tuple[str, ...], *, without: Path | None = None) -> tuple[Path, ...]:
+    """The names of files of some endings, relative to `root` and sorted, found as `find_photos` says."""
     names: list[Path] = []
-    seen = {without}
+    seen = {None if without is None else without.resolve()}
     folders, links = [root], list[Path]()  # links last: what is also there without one is named without one
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -61,9 +62,9 @@ def _walk(root: Path, without: Path | None) -> list[Path]:
                 continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(entry)
-            elif entry.suffix.lower() in PHOTO_SUFFIXES and _is_file(entry):
+            elif entry.suffix.lower() in suffixes and _is_file(entry):
                 names.append(entry.relative_to(root))
-    return names
+    return tuple(sorted(names))
 
 
 def _mode(path: Path) -> int | None:

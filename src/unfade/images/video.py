@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.finding import Found
+from unfade.images.finding import Found, files_below
 from unfade.images.photo import Levels, Photo
 
 FORMATS = {  # by the ending of a file: FFmpeg's name of its format
@@ -164,8 +164,8 @@ class VideoReader:
 def find_videos(place: Path, *, without: Path | None = None) -> Found:
     """Every file below a folder that is named like a video, or the one file, if `place` is named so; maybe none.
 
-    Hidden files and folders are passed over, and so are the folder `without` and links to folders. Where PyAV is
-    missing a folder holds no videos. Raises BadInput where `place` is a video and PyAV is missing.
+    They are found as `find_photos` finds photos, but folders that may not be looked into are left to that. Where PyAV
+    is missing a folder holds no videos. Raises BadInput where `place` is a video and PyAV is missing.
     """
     if place.is_file():
         if place.suffix.lower() not in VIDEO_SUFFIXES:
@@ -174,10 +174,8 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
         return Found(place.parent, (Path(place.name),))
     if find_spec("av") is None:
         return Found(place, ())
-    files = (path for path in place.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-    kept = (path for path in files if without is None or not path.resolve().is_relative_to(without.resolve()))
-    names = (path.relative_to(place) for path in kept)
-    return Found(place, tuple(sorted(name for name in names if not any(part.startswith(".") for part in name.parts))))
+    names = files_below(place, VIDEO_SUFFIXES, without=without)
+    return Found(place, tuple(name for name in names if name.suffix.lower() in VIDEO_SUFFIXES))
 
 
 @contextmanager
