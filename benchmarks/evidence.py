@@ -25,16 +25,15 @@ from unfade.images.sheet import sheet
 from unfade.recipes.adapt_settings import SMALL_ADAPT
 from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
+from unfade.recipes.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
 from unfade.restorers.load import load_restorer
-from unfade.stages.degrade import CameraDegradation, camera_degradation, degrade_faces
+from unfade.stages.degrade import CameraDegradation, degrade_faces
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import make_targets
 from unfade.store.runs import open_run
 
 GAN = "small-restorer-gan"
-CAMERAS = {f"{r}x {name}": camera_degradation(name, r) for r in (4, 8) for name in ("mild", "moderate", "severe")}
 MAIN = RehearseSettings(SMALL_ADAPT)
-BASE = "4x moderate"  # the degradation on which settings are varied
 MORE = ("photos 500", "photos 1000")  # of which --more has the other faces
 FEW = replace(MAIN, most=50)  # what is varied: with fewer photos a variant takes a few minutes
 SHOWN = 8  # faces on the sheet of each degradation, drawn at random
@@ -51,13 +50,13 @@ def trained(steps: int) -> RehearseSettings:
     return replace(FEW, adapt=replace(FEW.adapt, finetune=replace(tuning, loop=replace(tuning.loop, steps=steps))))
 
 
-# Steps are respaced ones, 20 of 1000 each, unless the spacing says otherwise. N is meant for 512 px.
+# Steps are respaced ones, 20 of 1000 each, unless the spacing says otherwise.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
     "photos": {str(n): MAIN if n == 162 else replace(MAIN, most=n) for n in (20, 50, 100, 162, 500, 1000)},
-    "L": {"0": varied(free_from=0), "180": varied(free_from=9), "360": FEW, "unconstrained": varied(free_from=30)},
-    "N": {"4": varied(factor=1), "8": varied(factor=2), "16": FEW, "32": varied(factor=8)},
-    "K": {"300": varied(start=15, free_from=9), "600": FEW, "900": varied(start=45)},
-    "begin with": {"restored": FEW, "face": varied(begin_with="face")},
+    "L": lowest_constrained(FEW),
+    "N": factors(FEW),
+    "K": starts(FEW),
+    "begin with": beginnings(FEW),
     "restorer": {"small-restorer": FEW, GAN: replace(FEW, adapt=replace(FEW.adapt, restorer=GAN))},
     "steps of the prior": {
         "20": varied(spacing="33", start=20, free_from=12),

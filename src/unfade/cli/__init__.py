@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from unfade.cli import compare, data, degrade, demo, doctor, models, rehearse, train, work
+from unfade.cli import compare, data, degrade, demo, doctor, models, rehearse, table, train, work
 from unfade.errors import UnfadeError
 from unfade.memory import few_arenas
 
@@ -23,6 +23,7 @@ app.command()(degrade.degrade)
 app.command()(rehearse.rehearse)
 app.command()(work.evaluate)
 app.command()(compare.compare)
+app.command()(table.table)
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
