@@ -301,6 +301,7 @@ def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Pat
     ("metric", "model"),
     [
         ("lpips", "lpips-vgg"),
+        ("lpips_alex", "lpips-alex"),
         ("deg", "arcface-18"),
         ("deg_sface", "sface"),
         ("fid", "inception-fid"),

@@ -5,7 +5,7 @@ import torch
 
 from recorded import arrays, fill_module, manifest, picture
 from unfade.errors import BadCheckpoint
-from unfade.nets.lpips import LPIPS, lpips_state, trunk_keys
+from unfade.nets.lpips import ALEXNET, LPIPS, lpips_state, trunk_keys
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,20 @@ def test_distances_are_the_published_ones(lpips):
     golden = {key: torch.from_numpy(arrays("finetune_swinir_step")[key]) for key in ("lq", "gt", "lpips_each")}
     distances = lpips(golden["lq"] * 2 - 1, golden["gt"] * 2 - 1)
     torch.testing.assert_close(distances, golden["lpips_each"], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_distances_of_alexnet_are_torchmetrics():
+    """Recorded with torchmetrics' LPIPS, torchvision's AlexNet filled from its keys, and the published heads."""
+    golden = arrays("lpips_alex")
+    heads = {key.removeprefix("heads."): torch.from_numpy(v) for key, v in golden.items() if key != "distances"}
+    net = fill_module(LPIPS(ALEXNET))
+    filled = net.state_dict()
+    alexnet = {theirs: filled[ours] for ours, theirs in trunk_keys(ALEXNET).items()}
+    net.load_state_dict(lpips_state(alexnet, heads, ALEXNET))
+    distances = net(picture(64, 64, 1, count=2), picture(64, 64, 2, count=2))
+    torch.testing.assert_close(distances, torch.from_numpy(golden["distances"]), atol=1e-6, rtol=0)
+    assert distances.min() > 0.02
 
 
 def test_equal_images_have_no_distance_and_a_finite_gradient(lpips):

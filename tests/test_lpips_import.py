@@ -12,9 +12,10 @@ import torch
 from recorded import arrays, fill_module, picture
 from unfade.cli import main
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
-from unfade.nets.lpips import LPIPS, trunk_keys
+from unfade.nets.lpips import ALEXNET, LPIPS, trunk_keys
 from unfade.recipes.importing import import_files
 from unfade.recipes.lpips import load_lpips
+from unfade.recipes.scoring import LOADED
 from unfade.store.checkpoints import sha256_of
 from unfade.store.published import Download
 from unfade.store.zoo import MODELS
@@ -75,3 +76,24 @@ def test_nothing_is_executed(published: list[Path], tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match="more than plain weights"):
         import_files([tmp_path / "trap.pth"], name="mine")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_the_smaller_network_is_imported_from_its_own_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    filled = fill_module(LPIPS(ALEXNET)).state_dict()
+    heads = {
+        key.removeprefix("heads."): torch.from_numpy(v) for key, v in arrays("lpips_alex").items() if "heads" in key
+    }
+    alexnet = {theirs: filled[ours] for ours, theirs in trunk_keys(ALEXNET).items()}
+    files = [tmp_path / "alexnet.pth", tmp_path / "heads.pth"]
+    for content, file in zip((alexnet, heads), files, strict=True):
+        torch.save(content, file)
+    downloads = tuple(Download(file.name, sha256_of(file)) for file in files)
+    monkeypatch.setitem(MODELS, "lpips-alex", replace(MODELS["lpips-alex"], downloads=downloads))
+    assert import_files(files).architecture == "lpips-alex"
+    score = LOADED["lpips_alex"]("cpu")
+    assert score(picture(64, 64, 1), picture(64, 64, 2)).item() > 0
+    with pytest.raises(UnknownModel):
+        load_lpips()

@@ -263,8 +263,9 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, feature_distance, deg, "
-                          "deg_sface, fid, kid. Default: the first four with --truth, fid with --reference."),
+        typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
+                          "feature_distance, deg, deg_sface, fid, kid. Default: the first four with --truth, "
+                          "fid with --reference."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
     device: o.Device = "auto",

@@ -1,11 +1,12 @@
-"""LPIPS: a distance between images in the features of VGG16.
+"""LPIPS: a distance between images in the features of VGG16 or AlexNet.
 
 Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018), version 0.1. State-dict
 keys are those of the published package. The network is built here without weights: `lpips_state` brings the two
-published files, torchvision's VGG16 and the linear heads, to its keys.
+published files, torchvision's classifier and the linear heads, to its keys.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,27 +16,69 @@ from unfade.errors import BadCheckpoint
 
 SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's mean and deviation, for images in [-1, 1]
 SCALE = (0.458, 0.448, 0.450)
-SLICES = (  # convolutions of each slice: (index in torchvision's vgg16.features, channels before, after)
-    ((0, 3, 64), (2, 64, 64)),
-    ((5, 64, 128), (7, 128, 128)),
-    ((10, 128, 256), (12, 256, 256), (14, 256, 256)),
-    ((17, 256, 512), (19, 512, 512), (21, 512, 512)),
-    ((24, 512, 512), (26, 512, 512), (28, 512, 512)),
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One of torchvision's, by its number in `features`."""
+
+    number: int
+    before: int  # channels
+    after: int
+    kernel: int = 3
+    stride: int = 1
+
+    @property
+    def padding(self) -> int:
+        """Torchvision's: for AlexNet's first, of 11 at stride 4, less than half."""
+        return 2 if self.kernel > 3 else 1
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A classifier up to its last activation, in slices whose ends are compared."""
+
+    slices: tuple[tuple[Convolution, ...], ...]
+    pooled: tuple[int, ...]  # slices that begin with a pooling at stride 2
+    pool: int = 2  # its kernel
+
+
+def _vgg16() -> Backbone:
+    widths, counts, starts = (64, 128, 256, 512, 512), (2, 2, 3, 3, 3), (0, 5, 10, 17, 24)
+    slices, before = [], 3
+    for width, count, start in zip(widths, counts, starts, strict=True):
+        channels = (before, *(width,) * count)
+        slices.append(tuple(Convolution(start + 2 * i, channels[i], width) for i in range(count)))
+        before = width
+    return Backbone(tuple(slices), (1, 2, 3, 4))
+
+
+VGG16 = _vgg16()
+ALEXNET = Backbone(
+    (
+        (Convolution(0, 3, 64, kernel=11, stride=4),),
+        (Convolution(3, 64, 192, kernel=5),),
+        (Convolution(6, 192, 384),),
+        (Convolution(8, 384, 256),),
+        (Convolution(10, 256, 256),),
+    ),
+    pooled=(1, 2),
+    pool=3,
 )
 TINY = 1e-10  # keeps the unit length of an all-zero feature, and its gradient, finite
 
 
 class LPIPS(nn.Module):
-    """(restored, target), both (B, 3, H, W), RGB in [-1, 1], sides of at least 16 px -> (B,) distances.
+    """(restored, target), both (B, 3, H, W), RGB in [-1, 1] -> (B,) distances; sides of 16 px or more, 32 for AlexNet.
 
     Equal images have distance 0. Gradients reach the images; the parameters are a measure and never learn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone = VGG16) -> None:
         super().__init__()
         self.scaling_layer = Scaling()
-        self.net = Trunk()
-        heads = [Head(convolutions[-1][-1]) for convolutions in SLICES]
+        self.net = Trunk(backbone)
+        heads = [Head(convolutions[-1].after) for convolutions in backbone.slices]
         for k, head in enumerate(heads):
             self.add_module(f"lin{k}", head)
         self.lins = nn.ModuleList(heads)  # the same heads again: published files hold them twice
@@ -67,18 +110,20 @@ class Scaling(nn.Module):
 
 
 class Trunk(nn.Module):
-    """VGG16 up to relu5_3: the activations before each pooling, and the last."""
+    """The activations at the end of each slice: before each pooling, and the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        for k, convolutions in enumerate(SLICES, start=1):
-            layers = {str(n): nn.Conv2d(before, after, 3, padding=1) for n, before, after in convolutions}
+        self.backbone = backbone
+        for k, convolutions in enumerate(backbone.slices, start=1):
+            layers = {str(c.number): nn.Conv2d(c.before, c.after, c.kernel, c.stride, c.padding) for c in convolutions}
             self.add_module(f"slice{k}", nn.ModuleDict(layers))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         activations = []
         for k, part in enumerate(self.children()):
-            x = F.max_pool2d(x, 2) if k else x
+            if k in self.backbone.pooled:
+                x = F.max_pool2d(x, self.backbone.pool, 2)
             for conv in part.children():
                 x = F.relu(conv(x))
             activations.append(x)
@@ -102,26 +147,28 @@ def unit_length(x: Tensor) -> Tensor:
     return x / (x.square().sum(1, keepdim=True) + TINY**2).sqrt()
 
 
-def lpips_state(vgg16: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of `LPIPS` from torchvision's vgg16 (`features.N.*`) and the linear heads (`linK.model.1.weight`).
+def lpips_state(
+    classifier: Mapping[str, Tensor], heads: Mapping[str, Tensor], backbone: Backbone = VGG16
+) -> dict[str, Tensor]:
+    """State dict of `LPIPS` from torchvision's classifier (`features.N.*`) and the heads (`linK.model.1.weight`).
 
-    Other tensors (the classifier of VGG16) are ignored. Raises BadCheckpoint if one that is needed is missing.
+    Other tensors (the classifier's last layers) are ignored. Raises BadCheckpoint if one that is needed is missing.
     """
     state = {f"scaling_layer.{name}": constant for name, constant in Scaling().state_dict().items()}
     try:
-        state |= {ours: vgg16[theirs] for ours, theirs in trunk_keys().items()}
-        for k in range(len(SLICES)):
+        state |= {ours: classifier[theirs] for ours, theirs in trunk_keys(backbone).items()}
+        for k in range(len(backbone.slices)):
             state[f"lin{k}.model.1.weight"] = state[f"lins.{k}.model.1.weight"] = heads[f"lin{k}.model.1.weight"]
     except KeyError as missing:
         raise BadCheckpoint(
-            f"LPIPS needs torchvision's vgg16 and the package's linear heads, but {missing} is in neither: "
+            f"LPIPS needs torchvision's classifier and the package's linear heads, but {missing} is in neither: "
             "give it the two published files."
         ) from missing
     return state
 
 
-def trunk_keys() -> dict[str, str]:
+def trunk_keys(backbone: Backbone = VGG16) -> dict[str, str]:
     """Our key -> torchvision's key, for each tensor of the trunk."""
-    numbers = [(k, convolution[0]) for k, part in enumerate(SLICES, start=1) for convolution in part]
+    numbers = [(k, convolution.number) for k, part in enumerate(backbone.slices, start=1) for convolution in part]
     kinds = ("weight", "bias")
     return {f"net.slice{k}.{n}.{kind}": f"features.{n}.{kind}" for k, n in numbers for kind in kinds}

@@ -16,7 +16,7 @@ from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.inception import Inception, InceptionConfig, inception_state
-from unfade.nets.lpips import LPIPS, lpips_state
+from unfade.nets.lpips import ALEXNET, LPIPS, lpips_state
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig
 from unfade.nets.stylegan import SMALLEST
@@ -215,6 +215,14 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         lambda config: LPIPS(),
         lambda state: [{}],
         convert=lambda state: lpips_state(state, state),
+        files=2,
+    ),
+    "lpips-alex": Architecture(
+        "perceptual",
+        ("features.10.weight", "lin4.model.1.weight"),
+        lambda config: LPIPS(ALEXNET),
+        lambda state: [{}],
+        convert=lambda state: lpips_state(state, state, ALEXNET),
         files=2,
     ),
     "unet-discriminator": Architecture(

@@ -33,6 +33,7 @@ PROTOCOL = {
     "psnr_matched": "as psnr, after each channel's mean and deviation are set to the truth's (the paper's value)",
     "ssim_matched": "as ssim, after each channel's mean and deviation are set to the truth's (the paper's value)",
     "lpips": "version 0.1 with VGG16, pictures at their own size",
+    "lpips_alex": "version 0.1 with AlexNet, pictures at their own size",
     "feature_distance": "LPIPS's distance in the features of the built-in prior's encoder at step 20, unweighted",
     "deg": "degrees between the ArcFace-18 embeddings of the whole aligned picture in grey, 128 px, mean over all",
     "deg_sface": "degrees between the SFace embeddings of the face in colour, aligned by FFHQ's template, 112 px",

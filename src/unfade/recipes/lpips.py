@@ -6,8 +6,8 @@ from unfade.nets.lpips import LPIPS
 from unfade.recipes.architectures import load_network
 
 
-def load_lpips(*, device: torch.device | str = "cpu") -> LPIPS:
-    """The imported network. Raises UnknownModel, which says how to get it."""
-    network = load_network("lpips-vgg", "perceptual", device=device)
+def load_lpips(name: str = "lpips-vgg", *, device: torch.device | str = "cpu") -> LPIPS:
+    """The imported network, lpips-vgg or lpips-alex. Raises UnknownModel, which says how to get it."""
+    network = load_network(name, "perceptual", device=device)
     assert isinstance(network, LPIPS)
     return network

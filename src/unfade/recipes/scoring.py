@@ -56,14 +56,15 @@ def load_sface_angle(device: Device) -> Score:
     return angle
 
 
-def load_perceptual(device: Device) -> Score:
+def load_perceptual(device: Device, name: str = "lpips-vgg") -> Score:
     """LPIPS. Raises UnknownModel, which says how to get it."""
-    network = load_lpips(device=device)
+    network = load_lpips(name, device=device)
     return lambda restored, truth: network(restored.to(device), truth.to(device))
 
 
 LOADED: dict[str, Callable[[Device], Score]] = {  # paired with the truth; those of METRICS need no weights
     "lpips": load_perceptual,
+    "lpips_alex": partial(load_perceptual, name="lpips-alex"),
     "feature_distance": load_feature_distance,
     "deg": load_identity_angle,
     "deg_sface": load_sface_angle,

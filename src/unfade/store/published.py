@@ -20,7 +20,6 @@ class Licence:
 LICENCES = {
     "Apache-2.0": Licence(True, "https://www.apache.org/licenses/LICENSE-2.0"),
     "MIT": Licence(True, "https://opensource.org/license/mit"),
-    "BSD-2-Clause": Licence(True, "https://opensource.org/license/bsd-2-clause"),
     "BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-3-clause"),
     "BSD-2 and BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-2-clause"),
     "S-Lab 1.0": Licence(False, "https://github.com/sczhou/CodeFormer/blob/master/LICENSE"),
@@ -128,9 +127,12 @@ PUBLISHED = (
         Download("vgg.pth", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868", None,
                  (github(f"{LPIPS}/raw/master/lpips/weights/v0.1/vgg.pth"),)),
     )),
-    Model("lpips-alex", "perceptual", "lpips-alex", 0, "BSD-2-Clause", "Zhang et al. 2018", github(LPIPS),
-          (Download("alex.pth", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0", None,
-                    (github(f"{LPIPS}/raw/master/lpips/weights/v0.1/alex.pth"),)),)),
+    Model("lpips-alex", "perceptual", "lpips-alex", 0, "BSD-2 and BSD-3-Clause", "Zhang et al. 2018", github(LPIPS), (
+        Download("alexnet-owt-7be5be79.pth", None, None,
+                 ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",)),
+        Download("alex.pth", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0", None,
+                 (github(f"{LPIPS}/raw/master/lpips/weights/v0.1/alex.pth"),)),
+    )),
     Model("retinaface-resnet50", "detector", "retinaface-resnet50", 0, "MIT", "Deng et al. 2020", github(FACEXLIB),
           released(FACEXLIB, "v0.1.0", "detection_Resnet50_Final.pth",
                    "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d", 109_497_761)),
