@@ -1,20 +1,23 @@
 """The same faces through many methods."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from networks import fake_prior
+from recorded import fill_module
 from test_targets import toy_restorer
 from tiny_models import write_faces
 from unfade.diffusion.sampler import ImageNoise
-from unfade.errors import BadInput
+from unfade.errors import BadInput, UnknownModel
 from unfade.images.files import list_images, read_image, write_png
+from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.recipes.compare import FIRST, CompareSettings, compare
 from unfade.stages.methods import METHODS, Inputs, MethodSettings, walk
+from unfade.store.checkpoints import save_weights
 
 Models = tuple[Path, Path]
 FAST = ("restorer", "ours-short", "dr2")
@@ -57,14 +60,44 @@ def test_every_method_gives_other_pictures(models: Models) -> None:
     face = torch.rand(1, 3, 32, 32) * 2 - 1
     results = {}
     for name, method in METHODS.items():
-        if name == "pgdiff":
+        if method.spacing == "1000":
             method = replace(method, spacing="50")
         prior = fake_prior(lambda x, t: 0.3 * x**2, spacing=method.spacing)
-        results[name] = walk(method, face, toy_restorer(), prior, ImageNoise([1]))
+        results[name] = walk(method, face, toy_restorer(), prior, ImageNoise([1]), tiny_guide())
         assert results[name].shape == face.shape
         assert results[name].abs().max() <= 1
     names = list(results)
     assert all(not torch.equal(results[a], results[b]) for i, a in enumerate(names) for b in names[:i])
+
+
+def tiny_guide() -> PGDiffRestorer:
+    return fill_module(PGDiffRestorer(PGDiffRestorerConfig(16, 8, 2)))
+
+
+def test_a_method_without_the_network_it_was_published_with_is_refused(done, monkeypatch, tmp_path: Path) -> None:
+    prior, face = fake_prior(lambda x, t: 0 * x, spacing="50"), torch.zeros(1, 3, 32, 32)
+    with pytest.raises(BadInput, match="needs the network that it was published with"):
+        walk(METHODS["pgdiff"], face, toy_restorer(), prior, ImageNoise([1]))
+    folder, settings, _ = done
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    with pytest.raises(UnknownModel, match="pgdiff-restorer"):
+        compare(folder / "faces", tmp_path / "out", replace(settings, methods=("pgdiff",)))
+
+
+def test_pgdiff_runs_with_its_own_restorer_once_it_is_imported(done, monkeypatch, tmp_path: Path) -> None:
+    folder, settings, _ = done
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    guide = tiny_guide()
+    weights = tmp_path / "weights" / "pgdiff-restorer.safetensors"
+    weights.parent.mkdir()
+    save_weights(weights, guide, architecture="pgdiff-restorer", config=asdict(guide.config), dtype=torch.float32)
+    monkeypatch.setitem(METHODS, "pgdiff", replace(METHODS["pgdiff"], spacing="20"))
+    monkeypatch.setitem(METHODS, "pgdiff-restored", replace(METHODS["pgdiff-restored"], spacing="20"))
+    both = ("pgdiff", "pgdiff-restored")
+    done_again = compare(folder / "faces", tmp_path / "out", replace(settings, methods=both))
+    assert done_again.counts.done == 6
+    own, restored = (read_image(tmp_path / "out" / "results" / name / "face00.png") for name in both)
+    assert not torch.equal(own, restored)
 
 
 def test_filters_keep_their_share_of_a_face() -> None:

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from networks import fake_prior, filled_unet
-from recorded import arrays, meta, noise, picture
+from recorded import arrays, fill_module, manifest, meta, noise, picture
 from test_sampler import RecordedNoise, Watched, golden
 from test_unet import UPDOWN32
 from unfade.diffusion.guidance import DDA, DR2, ILVR, Guidance, PGDiff
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.images.filters import low_pass
+from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
+from unfade.stages.methods import Inputs
 
 PARITY = {"atol": 5e-5, "rtol": 0}
 CHAINS = {
@@ -21,7 +23,23 @@ CHAINS = {
     "dda_r20_N8_D4_s6": lambda image: DDA(image, 8, factor=4, scale=6),
     "dr2_r20_N4_w12_t7": lambda image: DR2(image, factor=4, begin=12, end=7),
     "pgdiff_ddpm10_s0.1_fixed": lambda image: PGDiff(lambda x_t, t: image),
+    "pgdiff_ddpm10_s0.1_restorer": lambda image: PGDiff(Inputs(image, image, own_restorer()).own_target),
 }
+
+
+def own_restorer() -> PGDiffRestorer:
+    return fill_module(PGDiffRestorer(PGDiffRestorerConfig(width=16, growth=8, blocks=2)))
+
+
+@torch.no_grad()
+def test_the_restorer_of_pgdiff_is_the_published_one() -> None:
+    expected = golden("pgdiff_restorer_tiny")
+    out = own_restorer()(expected["x"], expected["y"], expected["t"])
+    torch.testing.assert_close(out, expected["out"], **PARITY)
+    with torch.device("meta"):
+        state = PGDiffRestorer().state_dict()
+    tensors = manifest("pgdiff_restorer")["tensors"]
+    assert [[key, list(value.shape)] for key, value in sorted(state.items())] == sorted([k, s] for k, s, _ in tensors)
 
 
 @pytest.mark.parametrize("name", CHAINS)

@@ -18,6 +18,7 @@ from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.inception import Inception, InceptionConfig, inception_state
 from unfade.nets.lpips import ALEXNET, LPIPS, lpips_state
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
+from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig
 from unfade.nets.stylegan import SMALLEST
 from unfade.nets.stylegan_discriminator import WIDEST, StyleGANDiscriminator, StyleGANDiscriminatorConfig
@@ -208,6 +209,12 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         ("body.stage1.0.0.weight", "ClassHead.0.conv1x1.weight"),
         lambda config: RetinaFace(settings(RetinaFaceConfig, config)),
         fixed(MOBILENET025),
+    ),
+    "pgdiff-restorer": Architecture(
+        "guide",
+        ("generator.conv_first.weight", "time_embed.0.weight"),
+        lambda config: PGDiffRestorer(settings(PGDiffRestorerConfig, config)),
+        fixed(PGDiffRestorerConfig()),
     ),
     "lpips": Architecture(
         "perceptual",

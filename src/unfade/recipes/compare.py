@@ -17,8 +17,10 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import encode, list_images, read_image, write_png
 from unfade.images.sheet import sheet
+from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
+from unfade.recipes.architectures import load_network
 from unfade.recipes.evaluate import Score, Scores, score_folder
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
@@ -107,6 +109,7 @@ def compare(
     restorer = load_restorer(settings.restorer, device=device)
     prior = load_prior(settings.prior, device=device)
     others = {name: load_restorer(name, device=device) for name in _restorers(settings)}
+    own = {name: load_own(METHODS[name].own, device=device) for name in settings.methods if _has_own(name)}
     key = weights_key(settings.restorer, settings.prior)
     identity = {"compare": {**asdict(settings), "methods": None}, **key}
     journal = open_run(out, identity, about={"faces": str(faces), "methods": settings.methods}, inputs=[faces])
@@ -117,7 +120,9 @@ def compare(
     entries: dict[str, Sequence[Entry]] = {}
     costs: dict[str, Cost] = {}
     for name in settings.methods:
-        run = _runner(name, restorer, others, prior, settings, journal, str(sorted(key.items())), progress)
+        run = _runner(
+            name, restorer, others, prior, own.get(name), settings, journal, str(sorted(key.items())), progress
+        )
         entries[name], costs[name] = _measured(lambda run=run, name=name: run(inputs, out / "results" / name), device)  # type: ignore[misc]
     places = {name: out / "results" / name for name in settings.methods} | dict(results)
     costs |= {name: Cost() for name in results}
@@ -132,17 +137,30 @@ def _restorers(settings: CompareSettings) -> list[str]:
     return [name for name in settings.methods if name != FIRST and name not in METHODS]
 
 
+def _has_own(name: str) -> bool:
+    return name in METHODS and bool(METHODS[name].own)
+
+
+def load_own(name: str, *, device: str = "cpu") -> PGDiffRestorer:
+    """The network that a method was published with. Raises UnknownModel, which says how to get it."""
+    network = load_network(name, "guide", device=device)
+    assert isinstance(network, PGDiffRestorer)
+    return network
+
+
 Run = Callable[[list[Path], Path], list[Entry]]
 
 
 def _runner(
-    name: str, restorer: Restorer, others: Mapping[str, Restorer], prior: DiffusionPrior, settings: CompareSettings,
-    journal: Journal, key: str, progress: Progress,
+    name: str, restorer: Restorer, others: Mapping[str, Restorer], prior: DiffusionPrior, own: PGDiffRestorer | None,
+    settings: CompareSettings, journal: Journal, key: str, progress: Progress,
 ) -> Run:  # fmt: skip
     if name in METHODS:
+        key += sha256_of(find_weights(METHODS[name].own, "guide")) if own else ""
         return lambda faces, out: run_method(
-            name, faces, out, restorer, prior, settings=settings.run, journal=journal, key=key, progress=progress
-        )
+            name, faces, out, restorer, prior,
+            own=own, settings=settings.run, journal=journal, key=key, progress=progress,
+        )  # fmt: skip
     network, spec = (restorer, settings.restorer) if name == FIRST else (others[name], name)
     weights = sha256_of(find_weights(spec, "restorer"))
     return lambda faces, out: restore_faces(

@@ -13,7 +13,7 @@ from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.progress import Progress, silent
-from unfade.recipes.compare import FIRST, CompareSettings, compare
+from unfade.recipes.compare import FIRST, CompareSettings, compare, load_own
 from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse
 from unfade.recipes.scoring import LOADED, evaluate_folder
 from unfade.recipes.sets import SET_METRICS, load_embed, published_statistics
@@ -110,8 +110,9 @@ def shown(value: object) -> str:
 
 def _check(table: Table, scale: Scale, device: str) -> None:
     """All weights are there, or the first that is not is named."""
+    guides = {method.own for method in METHODS.values()}
     for name in needs(table, scale):
-        load = load_prior if name == scale.prior else load_restorer
+        load = load_prior if name == scale.prior else load_own if name in guides else load_restorer
         load(name)
     if isinstance(table, Comparison) and table.costs:
         return

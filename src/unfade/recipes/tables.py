@@ -191,5 +191,5 @@ def needs(table: Table, scale: Scale) -> tuple[str, ...]:
     if isinstance(table, Rehearsals):
         return (table.restorer or scale.restorer, scale.prior)
     assert isinstance(table, Comparison)
-    others = (name for name in table.methods or scale.methods if name not in METHODS and name != FIRST)
-    return (scale.restorer, scale.prior, *others)
+    methods = [name for name in table.methods or scale.methods if name != FIRST]
+    return (scale.restorer, scale.prior, *filter(None, (METHODS[n].own if n in METHODS else n for n in methods)))

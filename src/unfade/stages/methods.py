@@ -17,6 +17,7 @@ from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
+from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -30,6 +31,16 @@ class Inputs:
 
     face: Tensor
     restored: Tensor  # what the restorer makes of the face
+    own: PGDiffRestorer | None = None  # the network of a method that brings one
+
+    def own_target(self, x_t: Tensor, t: int) -> Tensor:
+        """What PG-Diff's restorer says of x_t at an original step. Raises BadInput where it is not there."""
+        if self.own is None:
+            raise BadInput("This method needs the network that it was published with; load it and hand it over.")
+        steps = torch.full((len(x_t),), t, device=x_t.device)
+        with torch.no_grad():
+            target: Tensor = self.own(x_t, self.face, steps)
+        return target.float()
 
     def factor(self, published: int, size: int) -> int:
         """A filter's factor, published for so many px, at this size; at least 2, for 1 filters nothing."""
@@ -45,6 +56,7 @@ class Method:
     spacing: str  # of the 1000 steps
     update: str = "ddpm"  # a name in UPDATES
     restores: bool = False  # the restorer works on the result
+    own: str = ""  # a model of the table that the method was published with
 
 
 METHODS: dict[str, Method] = {
@@ -71,7 +83,13 @@ METHODS: dict[str, Method] = {
         restores=True,
     ),
     "pgdiff": Method(
-        "Yang et al. 2023, with the restorer's picture of the face as target instead of their own restorer's of x_t",
+        "Yang et al. 2023, with their own restorer of x_t",
+        lambda given: PGDiff(given.own_target),
+        "1000",
+        own="pgdiff-restorer",
+    ),
+    "pgdiff-restored": Method(
+        "the same, drawn to the restorer's picture of the face",
         lambda given: PGDiff(lambda x_t, t: given.restored),
         "1000",
     ),
@@ -101,6 +119,7 @@ def run_method(
     restorer: Restorer,
     prior: DiffusionPrior,
     *,
+    own: PGDiffRestorer | None = None,
     settings: MethodSettings = MethodSettings(),
     journal: Journal,
     key: str = "",
@@ -108,7 +127,8 @@ def run_method(
 ) -> list[Entry]:
     """Write what a method makes of each aligned face to `out`, at the restorer's size. One entry for each face.
 
-    `key` says which weights these are. Raises BadInput for an unknown method.
+    `own` is the network that the method was published with, if it has one. `key` says which weights these are. Raises
+    BadInput for an unknown method, or one without its network.
     """
     method = method_named(name)
     walked = prior.respaced(method.spacing)
@@ -118,7 +138,7 @@ def run_method(
         face = torch.stack([item.pixels for item in items]).to(device)
         noise = ImageNoise([item.seed(settings.seed, name) for item in items], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-            return grey_where(face, walk(method, face, restorer, walked, noise))
+            return grey_where(face, walk(method, face, restorer, walked, noise, own))
 
     identity = {k: v for k, v in asdict(settings).items() if k != "batch"}
     whole_key = key_with(f"{key}/{name}/{sorted(identity.items())}", choices(restorer))
@@ -126,10 +146,13 @@ def run_method(
     return run_stage(stage, faces, out, journal, progress=progress)
 
 
-def walk(method: Method, face: Tensor, restorer: Restorer, prior: DiffusionPrior, noise: Noise) -> Tensor:
+def walk(
+    method: Method, face: Tensor, restorer: Restorer, prior: DiffusionPrior, noise: Noise,
+    own: PGDiffRestorer | None = None,
+) -> Tensor:  # fmt: skip
     """(B, 3, S, S) faces of the restorer's size to the same, clamped to [-1, 1]; `prior` has the method's schedule."""
     size = face.shape[-1]
-    given = Inputs(_at_size(face, prior.size), _at_size(restore_batch(face, restorer), prior.size))
+    given = Inputs(_at_size(face, prior.size), _at_size(restore_batch(face, restorer), prior.size), own)
     guidance = method.guide(given)
     result = sample(prior, guidance, noise, given.face, update=UPDATES[method.update]).clamp(-1, 1)
     result = _at_size(result, size)

@@ -5,7 +5,7 @@ from typing import Literal
 
 Kind = Literal[
     "prior", "restorer", "perceptual", "demosaic", "vqgan", "discriminator", "detector", "parser", "landmarks",
-    "identity", "features", "statistics", "quality", "upscaler",
+    "identity", "features", "statistics", "quality", "upscaler", "guide",
 ]  # fmt: skip
 
 
@@ -118,6 +118,8 @@ PUBLISHED = (
                     374_417_833, ("https://huggingface.co/deepinv/diffunet/resolve/main/diffusion_ffhq_10m.pt",)),)),
     Model("ffhq-256-dr2", "prior", "unet", 256, "not stated", "Wang et al. 2023", "https://arxiv.org/abs/2303.06885",
           (Download("DR2_FFHQ.pkl"),)),
+    Model("pgdiff-restorer", "guide", "pgdiff-restorer", 512, SLAB, "Yang et al. 2023", github("pq-yang/PGDiff"),
+          (Download("pgdiff-restorer.pth"),)),  # our name for it: their page links to a drive
     Model("vqgan-codeformer", "vqgan", "vqgan", 512, SLAB, "Zhou et al. 2022", github(CODEFORMER),
           released(CODEFORMER, "v0.1.0", "vqgan_code1024.pth",
                    "4d1c6741b3cffcbdc2cd1a12b2c3c2442282e042d5de66909cb643d4fa31b20f", key="params_ema")),
