@@ -264,7 +264,7 @@ def evaluate(
     metrics: Annotated[
         str | None,
         typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
-                          "feature_distance, deg, deg_sface, fid, kid. Default: the first four with --truth, "
+                          "feature_distance, deg, deg_sface, lmd, fid, kid. Default: the first four with --truth, "
                           "fid with --reference."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,

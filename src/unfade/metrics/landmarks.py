@@ -1,13 +1,37 @@
 """How far the features of a restored face have moved: landmarks from heat maps, and LMD, their mean distance.
 
 Gu et al., "VQFR" (2022), Sec. 4.2, on the 98 points of a stacked-hourglass network (Wang et al., "Adaptive Wing Loss
-for Robust Face Alignment via Heatmap Regression", 2019). Which network finds the points is the caller's choice.
+for Robust Face Alignment via Heatmap Regression", 2019).
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from unfade.nets.fan import FAN, SIZE
+
+MEASURED = 512  # px of the face that distances are given in
 QUARTER = 0.25  # px of the heat map: how far a point leans to the higher of its neighbours
+
+
+class LandmarkDistance(nn.Module):
+    """(restored, truth), FFHQ-aligned faces (B, 3, H, W) in [-1, 1] -> LMD (B,) in px of faces of 512 px, float64.
+
+    The network sees the whole aligned picture at 256 px, in whole levels, resized as OpenCV does by default.
+    """
+
+    def __init__(self, net: FAN) -> None:
+        super().__init__()
+        self.net = net.eval().requires_grad_(False)
+
+    def forward(self, restored: Tensor, truth: Tensor) -> Tensor:
+        return landmark_distance(self._points(restored), self._points(truth))
+
+    def _points(self, face: Tensor) -> Tensor:
+        levels = ((face.float() + 1) * 127.5).round()
+        seen = F.interpolate(levels, (SIZE, SIZE), mode="bilinear", align_corners=False)
+        heat: Tensor = self.net((seen + 0.5).floor() / 255)
+        return decode(heat) * (MEASURED / heat.shape[-1])
 
 
 def decode(heat: Tensor) -> Tensor:

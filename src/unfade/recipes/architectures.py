@@ -14,6 +14,7 @@ from unfade.errors import BadCheckpoint
 from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.nets.fan import FAN, FANConfig
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.inception import Inception, InceptionConfig, inception_state
 from unfade.nets.lpips import ALEXNET, LPIPS, lpips_state
@@ -209,6 +210,12 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         ("body.stage1.0.0.weight", "ClassHead.0.conv1x1.weight"),
         lambda config: RetinaFace(settings(RetinaFaceConfig, config)),
         fixed(MOBILENET025),
+    ),
+    "awing-fan": Architecture(
+        "landmarks",
+        ("m0.coordconv.conv.weight", "l0.weight"),
+        lambda config: FAN(settings(FANConfig, config)),
+        fixed(FANConfig()),
     ),
     "pgdiff-restorer": Architecture(
         "guide",

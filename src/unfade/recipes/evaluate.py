@@ -37,6 +37,7 @@ PROTOCOL = {
     "feature_distance": "LPIPS's distance in the features of the built-in prior's encoder at step 20, unweighted",
     "deg": "degrees between the ArcFace-18 embeddings of the whole aligned picture in grey, 128 px, mean over all",
     "deg_sface": "degrees between the SFace embeddings of the face in colour, aligned by FFHQ's template, 112 px",
+    "lmd": "mean distance of 98 landmarks (AWing FAN, whole aligned picture at 256 px), in px of faces of 512 px",
     "deg_published": "as deg, but pairs under 1 degree are left out of the mean (the paper's value)",
 }
 _SMALLEST = 11  # pixels, the window of SSIM

@@ -14,7 +14,9 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.faces.identity import load_embedder
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
+from unfade.metrics.landmarks import LandmarkDistance
 from unfade.nets.arcface import ArcFace
+from unfade.nets.fan import FAN
 from unfade.progress import Progress, silent
 from unfade.recipes.architectures import load_network
 from unfade.recipes.evaluate import METRICS, Mean, Pair, Score, Scores, mean_of, score_folder
@@ -56,6 +58,14 @@ def load_sface_angle(device: Device) -> Score:
     return angle
 
 
+def load_landmark_distance(device: Device) -> Score:
+    """By the published landmark network. Raises UnknownModel, which says how to get it."""
+    net = load_network("awing-fan", "landmarks", device=device)
+    assert isinstance(net, FAN)
+    distance = LandmarkDistance(net)
+    return lambda restored, truth: distance(restored.to(device), truth.to(device))
+
+
 def load_perceptual(device: Device, name: str = "lpips-vgg") -> Score:
     """LPIPS. Raises UnknownModel, which says how to get it."""
     network = load_lpips(name, device=device)
@@ -68,6 +78,7 @@ LOADED: dict[str, Callable[[Device], Score]] = {  # paired with the truth; those
     "feature_distance": load_feature_distance,
     "deg": load_identity_angle,
     "deg_sface": load_sface_angle,
+    "lmd": load_landmark_distance,
 }
 NAMES = (*METRICS, *LOADED, *SET_METRICS)
 
@@ -137,8 +148,6 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     if not truth and not reference:
         raise BadInput("There is nothing to score against: add --truth FOLDER, --reference FOLDER-OR-NAME, or both.")
     for name in names:
-        if name == "lmd":
-            raise BadInput("lmd needs the landmark network awing-fan, which unfade cannot run yet; leave it out.")
         if name not in NAMES:
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
         if name not in SET_METRICS and not truth:
