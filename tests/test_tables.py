@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,7 +103,10 @@ def test_rehearsals_side_by_side(tiny: RehearseSettings, tmp_path: Path, monkeyp
     assert told["table"] == "begin-with"
     assert told["faces"].startswith("6 in ")
     assert f"| 4x moderate | face | {SHARE} |" in made.file.read_text()
-    monkeypatch.setattr(table_runs, "rehearse", lambda *args, **rest: None)  # all is there: a second call only reads
+    nothing_failed = SimpleNamespace(failures=[])
+    monkeypatch.setattr(
+        table_runs, "rehearse", lambda *args, **rest: nothing_failed
+    )  # all is there: a second call only reads
     again = make_table("begin-with", tmp_path / "faces", tmp_path / "out", scale="tiny")
     assert as_markdown(again) == made.file.read_text()
 
@@ -116,7 +120,12 @@ def test_the_share_is_that_of_the_gap() -> None:
 
 def test_rows_of_more_photos_than_there_are_are_left_out(tiny: RehearseSettings, tmp_path: Path, monkeypatch) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(table_runs, "rehearse", lambda f, o, camera, settings, **rest: seen.append(settings.most))
+
+    def rehearse(faces: Path, out: Path, camera: object, settings: RehearseSettings, **rest: object) -> SimpleNamespace:
+        seen.append(settings.most)
+        return SimpleNamespace(failures=[])
+
+    monkeypatch.setattr(table_runs, "rehearse", rehearse)
     monkeypatch.setattr(table_runs, "_scores", lambda *args: {"psnr": 1.0})
     write_faces(tmp_path / "faces", 30)
     made = make_table("photos", tmp_path / "faces", tmp_path / "out", scale="tiny")
@@ -179,3 +188,23 @@ def test_the_command(run, tiny: RehearseSettings, tmp_path: Path) -> None:
     found = run(*command, "--json").json
     assert [row["method"] for row in found["rows"]] == [FIRST, "ours-short"]
     assert Path(found["file"]).exists()
+
+
+def test_bad_faces_are_named_and_the_others_go_on(run, tiny: RehearseSettings, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 3)
+    (tmp_path / "faces" / "broken.png").write_bytes(b"no picture")
+    command = (
+        "table",
+        "methods",
+        "--faces",
+        tmp_path / "faces",
+        "--out",
+        tmp_path / "out",
+        "--scale",
+        "tiny",
+        "--json",
+    )
+    found = run(*command)
+    assert found.code == 1
+    assert [name for name, _ in found.json["failures"]] == ["broken.png"]
+    assert len(found.json["rows"]) == 2

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unfade.cli import options as o
-from unfade.cli.console import finish, progress
+from unfade.cli.console import failure_lines, finish, progress
 from unfade.cli.console import table as print_table
 from unfade.errors import BadInput
 
@@ -39,9 +39,17 @@ def table(
     columns = list(dict.fromkeys(column for row in made.rows for column in row))
     if made.rows and not (as_json or quiet):
         print_table([{column: shown(row.get(column)) for column in columns} for row in made.rows])
-    lines = [made.caption, *(f"{key}: {value}" for key, value in made.about.items()), f"table: {made.file}"]
-    result = {"table": made.name, **made.about, "rows": list(made.rows), "file": str(made.file)}
-    finish(result, as_json=as_json, quiet=quiet, lines=lines)
+    lines = [
+        made.caption,
+        *(f"{key}: {value}" for key, value in made.about.items()),
+        *failure_lines(made.failures),
+        f"table: {made.file}",
+    ]
+    result = {
+        "table": made.name, **made.about, "rows": list(made.rows),
+        "failures": [list(failure) for failure in made.failures], "file": str(made.file),
+    }  # fmt: skip
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=len(made.failures))
 
 
 def _list(scale: str, *, as_json: bool, quiet: bool) -> None:

@@ -40,6 +40,7 @@ from unfade.training.batches import find_training_pictures
 
 TIMED = 8  # faces whose time is taken
 Row = dict[str, object]
+Failures = dict[tuple[str, str], None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Made:
     caption: str
     rows: Sequence[Row]
     about: Mapping[str, object]  # faces, models, device
+    failures: Sequence[tuple[str, str]]  # (file, reason)
     file: Path  # Markdown; JSON is beside it
 
 
@@ -67,7 +69,8 @@ def make_table(
         raise BadInput(f"The table {name} is about {table.restorer}, which no built-in prior fits: say --scale paper.")
     found, _ = find_training_pictures(faces, {})
     _check(table, chosen, device)
-    rows = list(_RUNS[type(table)](table, chosen, found, faces, out, device, progress))
+    failures: Failures = {}  # each once, though several rows may meet it
+    rows = list(_RUNS[type(table)](table, chosen, found, faces, out, failures, device, progress))
     about = {
         "scale": scale,
         "faces": f"{len(found)} in {faces}",
@@ -76,7 +79,7 @@ def make_table(
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
     }
-    made = Made(name, table.caption, rows, about, out / "table.md")
+    made = Made(name, table.caption, rows, about, list(failures), out / "table.md")
     atomic_write(made.file, as_markdown(made))
     told = {"table": name, **about, "rows": [_finite(row) for row in rows]}
     atomic_write(out / "table.json", json.dumps(told, indent=1) + "\n")
@@ -125,8 +128,9 @@ def _check(table: Table, scale: Scale, device: str) -> None:
 
 
 def _rehearsals(
-    table: Table, scale: Scale, found: list[Path], faces: Path, out: Path, device: str, progress: Progress
-) -> Iterator[Row]:
+    table: Table, scale: Scale, found: list[Path], faces: Path, out: Path, failures: Failures, device: str,
+    progress: Progress,
+) -> Iterator[Row]:  # fmt: skip
     assert isinstance(table, Rehearsals)
     variants = table.variants(base_settings(scale, table.restorer))
     most = round(len(found) * RehearseSettings().learn)  # more than there are would be all of them under another name
@@ -135,7 +139,8 @@ def _rehearsals(
     for camera in table.cameras:
         for label, settings in variants.items():
             folder = out / f"{camera} {label}".strip().replace(" ", "-")
-            rehearse(faces, folder, CAMERAS[camera], settings, device=device, progress=progress)
+            done = rehearse(faces, folder, CAMERAS[camera], settings, device=device, progress=progress)
+            failures |= dict.fromkeys(done.failures)
             truth = folder / "truth" / "score"
             values = {row: _scores(folder / "results" / row, truth, scale, device) for row in needed}
             varied: Row = {table.varied: label} if table.varied else {}
@@ -159,19 +164,23 @@ def _share(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _comparison(
-    table: Table, scale: Scale, found: list[Path], faces: Path, out: Path, device: str, progress: Progress
-) -> Iterator[Row]:
+    table: Table, scale: Scale, found: list[Path], faces: Path, out: Path, failures: Failures, device: str,
+    progress: Progress,
+) -> Iterator[Row]:  # fmt: skip
     assert isinstance(table, Comparison)
     specs = {"pre-trained": scale.restorer, "adapted": str(out / "rehearsal" / "adapted")}
     if "adapted" in table.restorers:
-        rehearse(faces, out / "rehearsal", CAMERAS[BASE], base_settings(scale), device=device, progress=progress)
+        base = base_settings(scale)
+        first = rehearse(faces, out / "rehearsal", CAMERAS[BASE], base, device=device, progress=progress)
+        failures |= dict.fromkeys(first.failures)
         photos, truth = (out / "rehearsal" / side / "score" for side in ("photos", "truth"))
     else:
-        photos, truth = _degraded(found[:TIMED] if table.costs else found, out, scale, progress)
+        photos, truth = _degraded(found[:TIMED] if table.costs else found, out, scale, failures, progress)
     for stage in table.restorers:
         settings = CompareSettings(table.methods or scale.methods, specs[stage], scale.prior)
         folder, compared_to = out / f"compared-{stage}", None if table.costs else truth
         done = compare(photos, folder, settings, truth=compared_to, device=device, progress=progress)
+        failures |= {(e.item, e.reason): None for rows in done.entries.values() for e in rows if e.status != "done"}
         for row in done.rows():
             method = str(row["method"])
             if table.costs:
@@ -182,12 +191,13 @@ def _comparison(
                 yield {**({"first stage": stage} if len(table.restorers) > 1 else {}), "method": method, **scores}
 
 
-def _degraded(found: list[Path], out: Path, scale: Scale, progress: Progress) -> tuple[Path, Path]:
+def _degraded(found: list[Path], out: Path, scale: Scale, failures: Failures, progress: Progress) -> tuple[Path, Path]:
     """(photos, truth): folders of faces at the restorer's size, and of what one camera makes of them."""
     size = head_of(scale.restorer).size
     journal = open_run(out, {"table": repr(CAMERAS[BASE]), "size": size}, inputs=[found[0].parent])
     taken = take_aligned(found, out / "truth", size=size, journal=journal, progress=progress)
     kept = [out / "truth" / entry.output for entry in taken if entry.status == "done"]
+    failures |= {(entry.item, entry.reason): None for entry in taken if entry.status != "done"}
     if not kept:
         raise BadInput(f"None of the {len(found)} faces could be used; the first: {taken[0].reason}")
     degrade_faces(kept, out / "photos", CAMERAS[BASE], journal=journal, progress=progress)
