@@ -10,7 +10,6 @@ stopped evidence goes on. Prints a line as each is done, and at the end the tabl
 import argparse
 import json
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.recipes.adapt_settings import SMALL_ADAPT
 from unfade.recipes.gap import Space
-from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
+from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, borrow_upper_bound, rehearse
 from unfade.recipes.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
 from unfade.restorers.load import load_restorer
 from unfade.stages.degrade import CameraDegradation, degrade_faces
@@ -129,16 +128,10 @@ def one(
     faces: Path, out: Path, name: str, camera: CameraDegradation, settings: RehearseSettings,
     spaces: Mapping[str, Space], more: Path | None,
 ) -> Rehearsal:  # fmt: skip
-    """One rehearsal; variants of the targets share the upper bound of the few photos, which knows no targets.
-
-    One that was made in another way is not taken for it: its card says how it was made.
-    """
-    folder, few = (out / n.replace(" ", "-") for n in (name, "photos 50"))
-    if settings.most == FEW.most and folder != few and not folder.exists() and few.exists():
-        folder.mkdir(parents=True)
-        for file in ("supervised.safetensors", "supervised.json"):
-            if (few / file).exists():
-                shutil.copy(few / file, folder)
+    """One rehearsal; variants of the targets share the upper bound of the few photos."""
+    folder = out / name.replace(" ", "-")
+    if settings.most == FEW.most:
+        borrow_upper_bound(folder, out / "photos-50")
     result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces)
     picture(folder)
     return result

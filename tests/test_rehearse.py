@@ -14,7 +14,7 @@ from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import list_images, read_image
 from unfade.recipes.gap import Estimate
-from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse, split
+from unfade.recipes.rehearse import ROWS, RehearseSettings, borrow_upper_bound, rehearse, split
 from unfade.stages.degrade import camera_degradation
 from unfade.store.checkpoints import read_weights
 
@@ -51,6 +51,29 @@ def test_everything_is_there(done) -> None:
     json.dumps(result.as_dict(), allow_nan=False)
     nothing = replace(result, share={"psnr": Estimate(math.nan, math.nan, math.nan)})
     assert nothing.as_dict()["share"] == {"psnr": {"value": None, "low": None, "high": None}}
+
+
+def test_a_borrowed_upper_bound_is_kept_only_where_it_is_the_same(done, tmp_path: Path) -> None:
+    folder, settings, _ = done
+    targets = replace(settings.adapt.targets, seed=9)
+    changes = {
+        "same": replace(settings, adapt=replace(settings.adapt, targets=targets)),
+        "fewer": replace(settings, most=2),
+    }
+    kept = {}
+    for name, changed in changes.items():
+        borrow_upper_bound(tmp_path / name, folder / "out")
+        bound = tmp_path / name / "supervised.safetensors"
+        before = bound.stat().st_mtime_ns
+        rehearse(folder / "faces", tmp_path / name, CAMERA, changed)
+        kept[name] = bound.stat().st_mtime_ns == before
+    assert kept == {"same": True, "fewer": False}
+    borrow_upper_bound(tmp_path / "none", tmp_path / "nowhere")
+    assert not (tmp_path / "none").exists()
+    borrow_upper_bound(tmp_path / "fewer", folder / "out")
+    assert bound.read_bytes() != (folder / "out" / "supervised.safetensors").read_bytes(), (
+        "what has begun is left alone"
+    )
 
 
 def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> None:

@@ -103,6 +103,8 @@ def test_rehearsals_side_by_side(tiny: RehearseSettings, tmp_path: Path, monkeyp
     assert told["table"] == "begin-with"
     assert told["faces"].startswith("6 in ")
     assert f"| 4x moderate | face | {SHARE} |" in made.file.read_text()
+    bounds = [tmp_path / "out" / f"4x-moderate-{start}" / "supervised.safetensors" for start in ("restored", "face")]
+    assert bounds[0].read_bytes() == bounds[1].read_bytes()
     nothing_failed = SimpleNamespace(failures=[])
     monkeypatch.setattr(
         table_runs, "rehearse", lambda *args, **rest: nothing_failed

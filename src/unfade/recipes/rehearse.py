@@ -7,6 +7,7 @@ compared between cameras, metrics and papers.
 """
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,13 +32,14 @@ from unfade.stages.degrade import Degradation, degrade_faces
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
-from unfade.store.checkpoints import sha256_of
+from unfade.store.checkpoints import card_path, sha256_of
 from unfade.store.runs import Journal, open_run
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import find_weights
 from unfade.training.batches import find_training_pictures
 
 ROWS = ("pre-trained", "targets", "adapted", "supervised")  # the columns of pictures and the rows of scores
+SUPERVISED = "supervised.safetensors"  # in a rehearsal's folder: what was fine-tuned on the truth
 SHOWN = 24  # held-out faces in the report
 
 
@@ -159,9 +161,21 @@ def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progre
     prior = load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
     pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]
-    weights = out / "supervised.safetensors"
+    weights = out / SUPERVISED
     finetune_to_file(restorer, prior, pairs, weights, settings, clean=[], replace_older=True, progress=progress)
     return weights
+
+
+def borrow_upper_bound(folder: Path, other: Path) -> None:
+    """Let a rehearsal that has not begun take the supervised restorer of another, which knows nothing of targets.
+
+    One that was made in another way is not taken for it: its card says how it was made. Without one nothing happens.
+    """
+    if folder.exists() or not (other / SUPERVISED).exists():
+        return
+    folder.mkdir(parents=True)
+    for file in (other / SUPERVISED, card_path(other / SUPERVISED)):
+        shutil.copy(file, folder)
 
 
 def _results(

@@ -14,7 +14,7 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.progress import Progress, silent
 from unfade.recipes.compare import FIRST, CompareSettings, compare, load_own
-from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse
+from unfade.recipes.rehearse import ROWS, RehearseSettings, borrow_upper_bound, rehearse
 from unfade.recipes.scoring import LOADED, evaluate_folder
 from unfade.recipes.sets import SET_METRICS, load_embed, published_statistics
 from unfade.recipes.tables import (
@@ -137,8 +137,10 @@ def _rehearsals(
     variants = {label: settings for label, settings in variants.items() if settings.most <= most}
     needed = [row for row in ROWS if row in table.rows or (SHARE in table.rows and row != "targets")]
     for camera in table.cameras:
+        folders = {label: out / f"{camera} {label}".strip().replace(" ", "-") for label in variants}
         for label, settings in variants.items():
-            folder = out / f"{camera} {label}".strip().replace(" ", "-")
+            folder = folders[label]
+            borrow_upper_bound(folder, next(iter(folders.values())))
             done = rehearse(faces, folder, CAMERAS[camera], settings, device=device, progress=progress)
             failures |= dict.fromkeys(done.failures)
             truth = folder / "truth" / "score"
