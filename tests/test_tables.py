@@ -187,6 +187,7 @@ def test_the_command(run, tiny: RehearseSettings, tmp_path: Path) -> None:
     command = ("table", "methods", "--faces", tmp_path / "faces", "--out", tmp_path / "out", "--scale", "tiny")
     words = run(*command)
     assert "ours-short" in words.out
+    assert "made in " in words.out
     found = run(*command, "--json").json
     assert [row["method"] for row in found["rows"]] == [FIRST, "ours-short"]
     assert Path(found["file"]).exists()

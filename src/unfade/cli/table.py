@@ -1,5 +1,6 @@
 """`unfade table`: the paper's tables."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -33,15 +34,16 @@ def table(
         return
     if name is None or faces is None or out is None:
         raise BadInput("Name a table and give it --faces FOLDER and --out FOLDER; `unfade table --list` lists them.")
-    made = make_table(
-        name, faces, out, scale=scale, device=o.choose_device(device), progress=progress(quiet=quiet)
-    )  # fmt: skip
+    begin = time.monotonic()
+    where = o.choose_device(device)
+    made = make_table(name, faces, out, scale=scale, device=where, progress=progress(quiet=quiet))
     columns = list(dict.fromkeys(column for row in made.rows for column in row))
     if made.rows and not (as_json or quiet):
         print_table([{column: shown(row.get(column)) for column in columns} for row in made.rows])
     lines = [
         made.caption,
         *(f"{key}: {value}" for key, value in made.about.items()),
+        f"made in {time.monotonic() - begin:.0f} s",
         *failure_lines(made.failures),
         f"table: {made.file}",
     ]

@@ -49,8 +49,13 @@ def in_levels(face: Tensor, size: int) -> Tensor:
     """(B, 3, H, W) in [-1, 1] -> grey (B, 1, size, size) in [-1, 1], 8 bit before and after the bilinear resizing."""
     levels = ((face.float() + 1) * 127.5).round()
     luma = (levels * torch.tensor(LUMA).to(levels).view(1, 3, 1, 1)).sum(1, keepdim=True).round()
-    small = F.interpolate(luma, (size, size), mode="bilinear", align_corners=False)
-    return (small + 0.5).floor() / 127.5 - 1  # halves go up, as in OpenCV: at 512 px every fourth value is one
+    return resized_levels(luma, size) / 127.5 - 1
+
+
+def resized_levels(levels: Tensor, size: int) -> Tensor:
+    """Levels of 8 bits (B, C, H, W) -> (B, C, size, size), bilinear, in whole levels again as OpenCV makes them."""
+    small = F.interpolate(levels, (size, size), mode="bilinear", align_corners=False)
+    return (small + 0.5).floor()  # halves go up: from 512 to 128 px every fourth value is one
 
 
 def published_angles(angles: Sequence[float]) -> list[float]:

@@ -5,9 +5,9 @@ for Robust Face Alignment via Heatmap Regression", 2019).
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.metrics.identity import resized_levels
 from unfade.nets.fan import FAN, SIZE
 
 MEASURED = 512  # px of the face that distances are given in
@@ -29,8 +29,7 @@ class LandmarkDistance(nn.Module):
 
     def _points(self, face: Tensor) -> Tensor:
         levels = ((face.float() + 1) * 127.5).round()
-        seen = F.interpolate(levels, (SIZE, SIZE), mode="bilinear", align_corners=False)
-        heat: Tensor = self.net((seen + 0.5).floor() / 255)
+        heat: Tensor = self.net(resized_levels(levels, SIZE) / 255)
         return decode(heat) * (MEASURED / heat.shape[-1])
 
 
