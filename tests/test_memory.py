@@ -1,4 +1,4 @@
-"""Threads share few pools of freed memory."""
+"""Threads of the command share few pools of freed memory."""
 
 import os
 import platform
@@ -10,8 +10,13 @@ import pytest
 # malloc_info() tells of every pool; the threads wait for each other, so that none takes the pool of one that ended.
 POOLS = """
 import ctypes, threading
-from unfade.memory import few_arenas
-few_arenas()
+import sys
+from unfade.cli import start
+sys.argv = ["unfade", "models", "list", "--quiet"]
+try:
+    start()
+except SystemExit:
+    pass
 together = threading.Barrier(6)
 def work():
     together.wait()

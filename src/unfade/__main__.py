@@ -1,5 +1,5 @@
 """`python -m unfade`, for where the command is not on the path."""
 
-from unfade.cli import main
+from unfade.cli import start
 
-main()
+start()

@@ -30,9 +30,14 @@ app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
 
 
+def start() -> None:
+    """Run the command line in a process of its own, whose memory is arranged for it."""
+    few_arenas()
+    main()
+
+
 def main() -> None:
     """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started."""
-    few_arenas()
     try:
         app()
     except UnfadeError as error:
