@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -304,13 +304,19 @@ def test_no_orphans(stop: signal.Signals, capfd: pytest.CaptureFixture[str]) -> 
     workers = told.recv()
     assert len(workers) == 2
     assert training.pid
-    (os.killpg if stop == signal.SIGINT else os.kill)(training.pid, stop)
-    training.join(10)
-    assert training.exitcode
-    deadline = time.monotonic() + 8
-    while (alive := [pid for pid in workers if running(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive
+    try:
+        (os.killpg if stop == signal.SIGINT else os.kill)(training.pid, stop)
+        training.join(10)
+        assert training.exitcode
+        deadline = time.monotonic() + 8
+        while (alive := [pid for pid in workers if running(pid)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not alive
+    finally:  # one that hangs is not left to the tests after it
+        for pid in [training.pid, *workers]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        training.join()
     assert capfd.readouterr().err.count("Traceback") == (stop == signal.SIGINT), "workers say nothing"
 
 
