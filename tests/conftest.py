@@ -1,8 +1,16 @@
+import pytest
 import torch
 
 from command import run, run_models
 from tiny_models import models
+from unfade import precision
 
 __all__ = ["models", "run", "run_models"]
 
 torch.set_num_threads(1)  # the networks here are tiny: more threads would only wait for each other
+
+
+@pytest.fixture
+def computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every device does, so that the setting has its effect on a processor without the instructions too."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device_type: True)

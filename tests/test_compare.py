@@ -106,6 +106,7 @@ def test_filters_keep_their_share_of_a_face() -> None:
     assert given[128].factor(32, 256) == 16
 
 
+@pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("change", [{"seed": 1}, {"bf16": True}])
 def test_settings_of_methods_have_an_effect(change: dict[str, int], done, tmp_path: Path) -> None:
     folder, settings, _ = done

@@ -8,7 +8,7 @@ from torch import nn
 
 from networks import Answers, filled_unet
 from recorded import noise, picture
-from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
+from unfade.diffusion.denoising import WEIGHTINGS, Denoising, DenoisingSettings, denoising_score, draw_noising
 from unfade.diffusion.schedule import linear_betas
 
 SETTINGS = DenoisingSettings()
@@ -36,6 +36,42 @@ def test_the_loss_is_the_mean_squared_error_of_the_noise():
     wrong = Answers(lambda x, t: draw + off)
     torch.testing.assert_close(objective.per_image(wrong, x0, t, draw), torch.tensor([0.0, 1.0, 4.0]))
     torch.testing.assert_close(objective(wrong, x0, t, draw)["denoising"], torch.tensor(5 / 3))
+
+
+def test_a_network_may_predict_v_instead():
+    x0, t, draw = batch()
+    alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t][:, None, None, None]
+    v = alpha_bar.sqrt() * draw - (1 - alpha_bar).sqrt() * x0
+    error = Denoising("v")(Answers(lambda x, t: v), x0, t, draw)["denoising"]
+    torch.testing.assert_close(error, torch.tensor(0.0), atol=1e-10, rtol=0)
+
+
+def test_weighted_as_v_it_is_the_squared_error_of_v():
+    x0, t, draw = batch()
+    answer = picture(32, 32, 2, count=3)
+    alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t][:, None, None, None]
+    v = alpha_bar.sqrt() * draw - (1 - alpha_bar).sqrt() * x0
+    error = Denoising("v", "v")(Answers(lambda x, t: answer), x0, t, draw)["denoising"]
+    torch.testing.assert_close(error, (answer - v).square().mean(), rtol=2e-3, atol=0)
+
+
+def test_min_snr_weighs_little_noise_less():
+    weights = WEIGHTINGS["min-snr"](torch.tensor([0.999, 5 / 6, 0.5, 0.01]))
+    torch.testing.assert_close(weights, torch.tensor([5 * 0.001 / 0.999, 1.0, 1.0, 1.0]), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTINGS))
+def test_a_weighting_multiplies_the_error_of_each_image(name: str):
+    x0, t, draw = batch()
+    wrong = Answers(lambda x, t: draw + 1)
+    alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t]
+    expected = WEIGHTINGS[name](alpha_bar).mean()
+    torch.testing.assert_close(Denoising(weighting=name)(wrong, x0, t, draw)["denoising"], expected)
+
+
+def test_an_unknown_weighting_is_named():
+    with pytest.raises(ValueError, match="no weighting snr; there are: eps, v, min-snr"):
+        DenoisingSettings(weighting="snr")
 
 
 def test_the_network_sees_the_noised_image_at_its_step():

@@ -138,6 +138,7 @@ def test_progress_is_told_where_it_starts(tmp_path: Path) -> None:
 ELSEWHERE = {"batch", "micro_batch", "checkpoint_every", "validate_every"}  # see the tests named after them
 
 
+@pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("name", EFFECTS)
 def test_each_setting_changes_the_result(name: str) -> None:
     assert not same_state(trained(replace(LOOP, **EFFECTS[name])), trained())

@@ -11,7 +11,9 @@ import unfade.recipes.pretrain
 from networks import B32
 from tiny_models import RESTORER, write_faces
 from unfade.cli import app
-from unfade.errors import BadCheckpoint, UnknownModel
+from unfade.diffusion.denoising import DenoisingSettings
+from unfade.diffusion.load import load_prior
+from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.recipes.pretrain import PRIOR_LOOP, RESTORER_LOOP, PriorRecipe, RestorerRecipe, pretrain_prior, thinned
 from unfade.recipes.pretrain import pretrain_restorer as restorer_training
 from unfade.restorers.image_level import ImageLossSettings
@@ -63,6 +65,22 @@ def test_a_model_of_another_shape_is_refused(models: Models, tmp_path: Path) -> 
         pretrain_prior(tmp_path / "faces", tmp_path / "prior.safetensors", replace(PRIOR, start=models[0]))
     with pytest.raises(UnknownModel, match="small-prior"):
         pretrain_prior(tmp_path / "faces", tmp_path / "prior.safetensors", replace(PRIOR, start="nothing"))
+
+
+def test_a_prior_that_predicts_v_is_trained_and_walked_as_such(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    recipe = replace(PRIOR, network=replace(PRIOR.network, predicts="v"), denoising=DenoisingSettings(weighting="v"))
+    out = tmp_path / "prior.safetensors"
+    pretrain_prior(tmp_path / "faces", out, recipe)
+    assert read_card(out)["recipe"]["denoising"]["weighting"] == "v"
+    prior = load_prior(out).respaced("20")
+    x_t, t = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), 12
+    alpha_bar = float(prior.schedule.alpha_bar[t])
+    v = prior.unet(x_t, torch.full((2,), prior.schedule.t_model[t]))[:, :3]
+    expected = (alpha_bar**0.5 * x_t - (1 - alpha_bar) ** 0.5 * v).clamp(-1, 1)  # Salimans & Ho, Appendix D
+    torch.testing.assert_close(prior.denoise(x_t, t).x0, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(BadInput, match="predicts v, not eps"):
+        pretrain_prior(tmp_path / "faces", tmp_path / "other.safetensors", replace(PRIOR, start=out))
 
 
 def test_the_paper_s_terms_are_there_and_repeatable(models: Models, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_the_filter_keeps_its_width_relative_to_the_face():
     assert replace(TargetSettings(seed=3, factor=8), factor=2) == TargetSettings(seed=3, factor=8).for_size(128)
 
 
+@pytest.mark.usefixtures("computes_in_bf16")
 def test_bfloat16_reaches_the_networks_only():
     seen: list[torch.dtype] = []
 
@@ -153,6 +154,7 @@ def test_every_setting_of_the_result_is_tried():
     assert {field.name for field in fields(TargetSettings)} == {*CHANGES, "batch"}
 
 
+@pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("name", CHANGES)
 def test_every_setting_has_an_effect(faces, usual, tmp_path, prior, name):
     targets = made(faces, tmp_path, prior, replace(QUICK, **{name: CHANGES[name]}))

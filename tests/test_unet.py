@@ -4,6 +4,7 @@ import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -84,7 +85,9 @@ def test_a_step_between_two_is_the_published_one(b32):
 def test_timestep_embedding_is_the_published_one(width):
     golden = arrays("timestep_embedding")
     embedding = timestep_embedding(torch.from_numpy(golden["t"]), width)
-    torch.testing.assert_close(embedding, torch.from_numpy(golden[f"dim{width}"]), atol=1e-6, rtol=0)
+    # A frequency in float32 is a unit in the last place off on some processors, and t multiplies what is off.
+    allowed = 1e-6 + 2**-24 * golden["t"][:, None]
+    assert np.all(np.abs(embedding.numpy() - golden[f"dim{width}"]) <= allowed)
 
 
 @torch.no_grad()

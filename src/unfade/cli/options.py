@@ -20,7 +20,8 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-Precision = Annotated[str, typer.Option(help="float32 or bfloat16.")]
+PRECISIONS = "float32, or bfloat16 where the device computes in it."
+Precision = Annotated[str, typer.Option(help=PRECISIONS)]
 
 Start = Annotated[int | None, typer.Option(help="K: noise level to start from, in respaced steps.")]
 FreeFrom = Annotated[int | None, typer.Option(help="L: respaced step below which the prior runs free.")]

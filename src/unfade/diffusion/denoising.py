@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unfade.diffusion.prior import noise_from_v
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import MODEL_STEPS, linear_betas
 from unfade.store.seeds import seed_for
@@ -18,27 +19,46 @@ class DenoisingSettings:
 
     early_until: int = 650  # the method starts at K = 600, so steps above are hardly used
     early_share: float = 0.9  # share of the draws below it
+    weighting: str = "eps"  # of the squared error of the noise over the steps; a name in WEIGHTINGS
+
+    def __post_init__(self) -> None:
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(f"There is no weighting {self.weighting}; there are: {', '.join(WEIGHTINGS)}.")
+
+
+# What the squared error of the noise is multiplied by, from alpha_bar. The error of v is that of the noise divided by
+# alpha_bar; min-snr is Hang et al. 2023 with gamma = 5, for a network that predicts the noise.
+WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "eps": torch.ones_like,
+    "v": torch.reciprocal,
+    "min-snr": lambda alpha_bar: (5 * (1 - alpha_bar) / alpha_bar).clamp(max=1),
+}
 
 
 class Denoising(Objective):
-    """Mean squared error of the predicted noise, over (x0, t, noise) batches."""
+    """Mean squared error of the predicted noise, over (x0, t, noise) batches; the network `predicts` "eps" or "v"."""
 
     alpha_bar: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, predicts: str = "eps", weighting: str = "eps") -> None:
         super().__init__()
+        self.predicts = predicts
+        self.weight = WEIGHTINGS[weighting]
         alpha_bar = torch.from_numpy(1.0 - linear_betas()).cumprod(0)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
 
     def forward(self, model: nn.Module, *batch: Tensor) -> dict[str, Tensor]:
         """x0 (B, 3, H, W) in [-1, 1], t (B,) in 0..999, noise like x0. A learned variance is not trained here."""
-        return {"denoising": self.per_image(model, *batch).mean()}
+        x0, t, noise = batch
+        return {"denoising": (self.weight(self.alpha_bar[t]) * self.per_image(model, x0, t, noise)).mean()}
 
     def per_image(self, model: nn.Module, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The squared error of each image, (B,)."""
+        """The squared error of the noise in each image, (B,), not weighted."""
         alpha_bar = self.alpha_bar[t][:, None, None, None]
         x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
         eps = model(x_t, t)[:, :3].float()
+        if self.predicts == "v":
+            eps = noise_from_v(eps, x_t, alpha_bar)
         errors: Tensor = (eps - noise).square()
         return errors.flatten(1).mean(1)
 
@@ -52,9 +72,11 @@ def draw_noising(like: Tensor, step: int, *, seed: int, settings: DenoisingSetti
     return t, torch.randn(like.shape, generator=generator)
 
 
-def denoising_score(faces: list[Tensor], *, batch: int = 16) -> Callable[[nn.Module], dict[str, float]]:
+def denoising_score(
+    faces: list[Tensor], *, predicts: str = "eps", batch: int = 16
+) -> Callable[[nn.Module], dict[str, float]]:
     """A validation on fixed noise: the mean error at seven steps over the held-out faces (3, H, W)."""
-    objective = Denoising()
+    objective = Denoising(predicts)
     levels = (20, 100, 200, 350, 500, 650, 850)
 
     def score(model: nn.Module) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +21,32 @@ class Step:
     log_variance: Tensor | float  # of p(x_{t-1} | x_t); a number where it is not learned
 
 
+A = TypeVar("A", float, Tensor)
+
+
+def noise_from_v(v: Tensor, x_t: Tensor, alpha_bar: A) -> Tensor:
+    """The noise in x_t where v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, Appendix D)."""
+    noise: Tensor = alpha_bar**0.5 * v + (1 - alpha_bar) ** 0.5 * x_t
+    return noise
+
+
 class DiffusionPrior(nn.Module):
     """p(x) over aligned faces, images (B, 3, size, size) in [-1, 1].
 
     `unet` maps (x_t, t_model) to noise, or to noise and the learned range of the variance (Improved DDPM, Eq. 15).
+    Where it `predicts` "v" in place of "eps", this is where it becomes noise.
     """
 
-    def __init__(self, unet: nn.Module, size: int, *, spacing: str = "250"):
+    def __init__(self, unet: nn.Module, size: int, *, spacing: str = "250", predicts: str = "eps"):
         super().__init__()
         self.unet = unet
         self.size = size
+        self.predicts = predicts
         self.schedule: Schedule = respaced(spacing)
 
     def respaced(self, spacing: str) -> "DiffusionPrior":
         """The same network under another schedule."""
-        return DiffusionPrior(self.unet, self.size, spacing=spacing)
+        return DiffusionPrior(self.unet, self.size, spacing=spacing, predicts=self.predicts)
 
     def q_sample(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) (DDPM, Eq. 4); t = -1 is the clean image itself."""
@@ -45,8 +57,9 @@ class DiffusionPrior(nn.Module):
         """Run the network at index t: the noise, the clean image and the variance of the step to t - 1."""
         t_model = torch.full((len(x_t),), self.schedule.t_model[t], device=x_t.device)
         out: Tensor = self.unet(x_t, t_model).float()
-        eps, log_variance = self._split(out, t)
+        predicted, log_variance = self._split(out, t)
         alpha_bar = float(self.schedule.alpha_bar[t])
+        eps = predicted if self.predicts == "eps" else noise_from_v(predicted, x_t, alpha_bar)
         # DDPM, Eq. 9 solved for x_0
         x0 = (1 / alpha_bar) ** 0.5 * x_t - (1 / alpha_bar - 1) ** 0.5 * eps
         return Step(t, x_t, eps, x0.clamp(-1, 1), log_variance)

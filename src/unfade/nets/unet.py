@@ -27,12 +27,15 @@ class UNetConfig:
     learned_variance: bool = True  # predict the variance beside the noise: 6 channels out instead of 3
     patch: int = 1  # side of the blocks of pixels folded into channels
     detail: int = 0  # channels of a correction at full resolution; 0: none, as in every published network
+    predicts: str = "eps"  # or "v" (Salimans & Ho 2022): the first 3 channels; `DiffusionPrior` and training convert it
 
     def __post_init__(self) -> None:
         if len(self.channel_mult) != len(self.res_blocks):
             raise ValueError(f"channel_mult has {len(self.channel_mult)} levels but res_blocks {len(self.res_blocks)}.")
         if self.size % (self.patch << (len(self.channel_mult) - 1)):
             raise ValueError(f"A side of {self.size} cannot be halved {len(self.channel_mult) - 1} times.")
+        if self.predicts not in ("eps", "v"):
+            raise ValueError(f"A prior predicts eps or v, not {self.predicts}.")
 
     @property
     def out_channels(self) -> int:

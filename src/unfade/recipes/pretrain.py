@@ -13,6 +13,7 @@ from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
+from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
@@ -20,7 +21,7 @@ from unfade.nets.unet import UNet, UNetConfig
 from unfade.progress import Progress, silent
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
 from unfade.restorers.load import save_restorer
-from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
+from unfade.store.checkpoints import check_output, read_weights, save_weights, start_from, write_card
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import Kind, find_weights
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
@@ -106,14 +107,17 @@ def pretrain_prior(
     with seeded(torch.device("cpu"), recipe.loop.seed):
         network = UNet(recipe.network)
     _go_on_from(recipe.start, "prior", network)
+    _check_prediction(recipe)
     network.to(device)
 
     if workers is None:
         workers = 0 if pictures.all_kept else spare_workers()
-    validate = denoising_score(_held_out(held_out, recipe.network.size)) if held_out else None
+    predicts = recipe.network.predicts
+    faces_kept_out = _held_out(held_out, recipe.network.size) if held_out else None
+    validate = denoising_score(faces_kept_out, predicts=predicts) if faces_kept_out else None
     history = train(
         network,
-        Denoising().to(device),
+        Denoising(predicts, recipe.denoising.weighting).to(device),
         PriorBatches(pictures, order, recipe),
         recipe.loop,
         workers=workers,
@@ -218,6 +222,15 @@ def pretrain_restorer(
 def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> None:
     if start is not None:
         start_from(network, find_weights(start, kind))
+
+
+def _check_prediction(recipe: PriorRecipe) -> None:
+    """The keys and shapes of the two are the same, so nothing else would notice."""
+    if recipe.start is None:
+        return
+    predicts = read_weights(find_weights(recipe.start, "prior")).config.get("predicts", "eps")
+    if predicts != recipe.network.predicts:
+        raise BadInput(f"{recipe.start} predicts {predicts}, not {recipe.network.predicts}; go on with the same.")
 
 
 def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:

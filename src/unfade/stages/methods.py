@@ -18,6 +18,7 @@ from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
+from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -101,7 +102,7 @@ class MethodSettings:
     """What all methods share."""
 
     batch: int = 4  # faces denoised together
-    bf16: bool = False  # run networks in bfloat16; everything else stays float32
+    bf16: bool = False  # networks in bfloat16 where the device has it; everything else stays float32
     seed: int = 0
 
 
@@ -137,7 +138,7 @@ def run_method(
     def work(items: list[Item], advance: Advance) -> Tensor:
         face = torch.stack([item.pixels for item in items]).to(device)
         noise = ImageNoise([item.seed(settings.seed, name) for item in items], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+        with autocast(device, bf16=settings.bf16):
             return grey_where(face, walk(method, face, restorer, walked, noise, own))
 
     identity = {k: v for k, v in asdict(settings).items() if k != "batch"}

@@ -14,6 +14,7 @@ from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
+from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.items import Item, Stage, run_stage
@@ -34,7 +35,7 @@ class TargetSettings:
     update: str = "ddpm"  # a name in UPDATES
     begin_with: str = "restored"  # what is noised: "restored", or "face", without the restorer's first attempt
     batch: int = 4  # faces denoised together
-    bf16: bool = False  # run the prior and the restorer in bfloat16; everything else stays float32
+    bf16: bool = False  # prior and restorer in bfloat16 where the device has it; the rest stays float32
     seed: int = 0
 
     def identity(self) -> dict[str, object]:
@@ -105,7 +106,7 @@ def pseudo_target(
 ) -> Tensor:
     """Algorithm 1: (B, 3, S, S) faces to targets of the prior's size, all in [-1, 1]."""
     device = _device(prior)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+    with torch.no_grad(), autocast(device, bf16=settings.bf16):
         first = _at_size(BEGINNINGS[settings.begin_with](restorer, face.to(device)), prior.size)
         guidance: Guidance = LowFrequency(first, settings.start, settings.free_from, settings.factor)
         target = sample(prior, guidance, noise, first, update=UPDATES[settings.update], after_step=after_step)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, Diverged, OutputConflict
+from unfade.precision import autocast
 from unfade.progress import Progress, silent
 from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
@@ -42,7 +43,7 @@ class LoopSettings:
     clip: float = 0.0  # largest gradient norm; 0: not clipped
     ema: float = 0.0  # decay of the moving average that is kept in the end; 0: the last weights are kept
     ema_ramp: bool = False  # a shorter memory at the start of training from nothing
-    bf16: bool = False  # autocast to bfloat16
+    bf16: bool = False  # run networks in bfloat16 where the device has it
     checkpoint_every: int = 500  # steps
     validate_every: int = 1000  # steps
     seed: int = 0
@@ -163,7 +164,7 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         for part in zip(*(torch.split(tensor, self.settings.micro_batch) for tensor in batch), strict=True):
             on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+            with autocast(self.device, bf16=self.settings.bf16):
                 terms = self.objective(self.model, *on_device)
             share = len(part[0]) / len(batch[0])  # the last part may be smaller
             torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
