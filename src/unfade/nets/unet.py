@@ -6,7 +6,9 @@ flat regions; `detail` adds two layers at full resolution, which see across the 
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,12 +58,12 @@ class UNet(nn.Module):
         self.config = config
         width = config.channels
         self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
-        plan = _Plan(config)
+        plan = _PixelPlan(config)
         self.input_blocks = nn.ModuleList(plan.encoder())
         self.middle_block = plan.middle()
         self.output_blocks = nn.ModuleList(plan.decoder())
         out = nn.Conv2d(width * config.channel_mult[0], config.out_channels * config.patch**2, 3, padding=1)
-        self.out = nn.Sequential(_norm(width * config.channel_mult[0]), nn.SiLU(), _zeroed(out))
+        self.out = nn.Sequential(group_norm(width * config.channel_mult[0]), nn.SiLU(), zeroed(out))
         self.detail = _Detail(width * config.channel_mult[0], config) if config.detail else None
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
@@ -112,10 +114,10 @@ class _ResBlock(nn.Module):
     def __init__(self, channels: int, out: int, embedding: int, resample: nn.Module | None = None):
         super().__init__()
         self.resample = resample
-        self.in_layers = nn.Sequential(_norm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
+        self.in_layers = nn.Sequential(group_norm(channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, 2 * out))
-        last = _zeroed(nn.Conv2d(out, out, 3, padding=1))
-        self.out_layers = nn.Sequential(_norm(out), nn.SiLU(), nn.Identity(), last)  # Identity: where dropout was
+        last = zeroed(nn.Conv2d(out, out, 3, padding=1))
+        self.out_layers = nn.Sequential(group_norm(out), nn.SiLU(), nn.Identity(), last)  # Identity: where dropout was
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -138,9 +140,9 @@ class _Attention(nn.Module):
     def __init__(self, channels: int, head_channels: int):
         super().__init__()
         self.heads = max(1, channels // head_channels)
-        self.norm = _norm(channels)
+        self.norm = group_norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
-        self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
+        self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
@@ -156,7 +158,7 @@ class _Detail(nn.Module):
     def __init__(self, features: int, config: UNetConfig):
         super().__init__()
         self.unfold = nn.Sequential(
-            _norm(features),
+            group_norm(features),
             nn.SiLU(),
             nn.Conv2d(features, config.detail * config.patch**2, 3, padding=1),
             nn.PixelShuffle(config.patch),
@@ -164,14 +166,16 @@ class _Detail(nn.Module):
         self.mix = nn.Sequential(
             nn.Conv2d(3 + config.detail, config.detail, 3, padding=1),
             nn.SiLU(),
-            _zeroed(nn.Conv2d(config.detail, config.out_channels, 3, padding=1)),
+            zeroed(nn.Conv2d(config.detail, config.out_channels, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         return self.mix(torch.cat([x, self.unfold(h)], 1))  # type: ignore[no-any-return]
 
 
-class _Downsample(nn.Module):
+class Downsample(nn.Module):
+    """(B, C, H, W) to half the sides by a strided convolution."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -180,7 +184,9 @@ class _Downsample(nn.Module):
         return self.op(x)  # type: ignore[no-any-return]
 
 
-class _Upsample(nn.Module):
+class Upsample(nn.Module):
+    """(B, C, H, W) to twice the sides: nearest neighbours, then a convolution."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -189,72 +195,125 @@ class _Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
 
 
-class _Plan:
-    """The layout of the blocks: walks down the levels, remembering the channels of each skip, then up again."""
+class PlanConfig(Protocol):
+    """What the layout of a U-Net follows from; the fields of `UNetConfig` say what they are."""
 
-    def __init__(self, config: UNetConfig):
+    @property
+    def channels(self) -> int: ...
+    @property
+    def channel_mult(self) -> tuple[int, ...]: ...
+    @property
+    def res_blocks(self) -> tuple[int, ...]: ...
+    @property
+    def attention_sizes(self) -> tuple[int, ...]: ...
+
+
+class Plan(ABC):
+    """The layout of the blocks: walks down the levels, remembering the channels of each skip, then up again.
+
+    Which layers stand there, a family of networks says.
+    """
+
+    def __init__(self, config: PlanConfig, size: int, inputs: int):
         self.config = config
-        self.size = config.size // config.patch
+        self.size = size  # side of the feature map
+        self.inputs = inputs  # channels that the first layer sees
         self.channels = config.channels * config.channel_mult[0]
         self.skips: list[int] = []
 
-    def encoder(self) -> list[_Stack]:
-        first = nn.Conv2d(3 * self.config.patch**2, self.channels, 3, padding=1)
-        blocks = [self._keep(_Stack(first))]
+    @abstractmethod
+    def stack(self, *layers: nn.Module) -> nn.Module:
+        """Layers in a row."""
+
+    @abstractmethod
+    def block(self, channels: int, out: int) -> nn.Module:
+        """A residual block."""
+
+    @abstractmethod
+    def attention(self, channels: int) -> nn.Module:
+        """What follows the residual blocks of some levels."""
+
+    def down(self) -> nn.Module:
+        """Halves the sides."""
+        return Downsample(self.channels)
+
+    def up(self) -> nn.Module:
+        """Doubles the sides."""
+        return Upsample(self.channels)
+
+    def encoder(self) -> list[nn.Module]:
+        """The input blocks; each leaves a skip."""
+        first = nn.Conv2d(self.inputs, self.channels, 3, padding=1)
+        blocks = [self._keep(self.stack(first))]
         levels = list(zip(self.config.channel_mult, self.config.res_blocks, strict=True))
         for level, (mult, count) in enumerate(levels):
-            blocks += [self._keep(_Stack(*self._residual(self.channels, mult))) for _ in range(count)]
+            blocks += [self._keep(self.stack(*self._residual(self.channels, mult))) for _ in range(count)]
             if level < len(levels) - 1:
-                blocks.append(self._keep(_Stack(self._down())))
+                blocks.append(self._keep(self.stack(self.down())))
                 self.size //= 2
         return blocks
 
-    def middle(self) -> _Stack:
-        attention = _Attention(self.channels, self.config.head_channels)
-        return _Stack(self._block(self.channels, self.channels), attention, self._block(self.channels, self.channels))
+    def middle(self) -> nn.Module:
+        """The block at the smallest size, always with attention."""
+        width = self.channels
+        return self.stack(self.block(width, width), self.attention(width), self.block(width, width))
 
-    def decoder(self) -> list[_Stack]:
+    def decoder(self) -> list[nn.Module]:
+        """The output blocks; each takes a skip."""
         blocks = []
         levels = list(zip(self.config.channel_mult, self.config.res_blocks, strict=True))
         for level, (mult, count) in reversed(list(enumerate(levels))):
             for i in range(count + 1):
                 layers = self._residual(self.channels + self.skips.pop(), mult)
                 if level > 0 and i == count:
-                    layers.append(self._up())
+                    layers.append(self.up())
                     self.size *= 2
-                blocks.append(_Stack(*layers))
+                blocks.append(self.stack(*layers))
         return blocks
 
-    def _keep(self, stack: _Stack) -> _Stack:
+    def _keep(self, stack: nn.Module) -> nn.Module:
         self.skips.append(self.channels)
         return stack
 
     def _residual(self, channels: int, mult: int) -> list[nn.Module]:
         self.channels = self.config.channels * mult
-        layers: list[nn.Module] = [self._block(channels, self.channels)]
+        layers = [self.block(channels, self.channels)]
         if self.size in self.config.attention_sizes:
-            layers.append(_Attention(self.channels, self.config.head_channels))
+            layers.append(self.attention(self.channels))
         return layers
 
-    def _block(self, channels: int, out: int, resample: nn.Module | None = None) -> _ResBlock:
-        return _ResBlock(channels, out, 4 * self.config.channels, resample)
 
-    def _down(self) -> nn.Module:
-        if self.config.resblock_updown:
-            return self._block(self.channels, self.channels, nn.AvgPool2d(2))
-        return _Downsample(self.channels)
+class _PixelPlan(Plan):
+    """Of the priors on pixels."""
 
-    def _up(self) -> nn.Module:
-        if self.config.resblock_updown:
-            return self._block(self.channels, self.channels, nn.Upsample(scale_factor=2.0, mode="nearest"))
-        return _Upsample(self.channels)
+    def __init__(self, config: UNetConfig):
+        super().__init__(config, config.size // config.patch, 3 * config.patch**2)
+        self.width = 4 * config.channels  # of the step's embedding
+        self.head_channels, self.updown = config.head_channels, config.resblock_updown
+
+    def stack(self, *layers: nn.Module) -> nn.Module:
+        return _Stack(*layers)
+
+    def block(self, channels: int, out: int, resample: nn.Module | None = None) -> nn.Module:
+        return _ResBlock(channels, out, self.width, resample)
+
+    def attention(self, channels: int) -> nn.Module:
+        return _Attention(channels, self.head_channels)
+
+    def down(self) -> nn.Module:
+        return self.block(self.channels, self.channels, nn.AvgPool2d(2)) if self.updown else super().down()
+
+    def up(self) -> nn.Module:
+        nearest = nn.Upsample(scale_factor=2.0, mode="nearest")
+        return self.block(self.channels, self.channels, nearest) if self.updown else super().up()
 
 
-def _norm(channels: int) -> nn.GroupNorm:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The normalisation of these networks."""
     return nn.GroupNorm(32, channels)
 
 
-def _zeroed(layer: nn.Conv1d | nn.Conv2d) -> nn.Module:
+def zeroed(layer: nn.Module) -> nn.Module:
     """Start as nothing, so that every residual branch begins as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
