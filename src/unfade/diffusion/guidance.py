@@ -170,3 +170,33 @@ class DR2(Guidance):
             return step.x0
         reference = prior.q_sample(self.photo, step.t - 1, noise(x_prev))
         return x_prev - low_pass(x_prev, self.factor) + low_pass(reference, self.factor)
+
+
+@dataclass(frozen=True)
+class RestorationGuidance(Guidance):
+    """Lin et al., "DiffBIR" (ECCV 2024), Sec. 3.3: a latent is drawn to that of the first stage's picture.
+
+    Off by default, as published for faces: the network that is conditioned on that picture samples freely. Printed, the
+    mean moves by a step down the gradient of the squared distance to z0. As published, by `weight` times that step: 0.5
+    in the first version; 3000 in v2.0.0, where z0 moves by 3000 over its weight in the mean (the same for one repeat).
+    The distance is a mean over all numbers of a latent; the target is drawn anew each time, from the autoencoder's
+    distribution. Here its noise is drawn after that of the step, there before. Guidance of pixels through the decoder,
+    which is published too, is left out.
+    """
+
+    target_of: Callable[[Noise], Tensor]  # draws the latent (B, 4, h, w) of the first stage's picture
+    scale: float = 0.0  # s; 0: no guidance
+    weight: float = 0.5  # of the step, in the mean
+    repeats: int = 5  # steps, each from where the one before it has brought z0
+    band: tuple[int, int] = (-1, 1001)  # of 1000: guided above the first and below the second, counted from 1
+
+    def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
+        """The mean moves down the distance between z0 and the target."""
+        low, high = self.band
+        if self.scale == 0 or not low < prior.schedule.t_model[step.t] + 1 < high:
+            return x_prev
+        z0 = step.x0
+        for _ in range(self.repeats):
+            down = -self.scale * 2 * (z0 - self.target_of(noise)) / z0[0].numel()
+            z0, x_prev = z0 + down, x_prev + self.weight * down
+        return x_prev

@@ -7,17 +7,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from unfade.diffusion.schedule import Schedule, respaced
+from unfade.diffusion.schedule import Schedule, linear_betas, respaced
 
 
 @dataclass(frozen=True)
 class Step:
-    """What the prior says about x_t. Tensors are (B, 3, H, W)."""
+    """What the prior says about x_t. Tensors are (B, 3, H, W), or (B, 4, h, w) where x_t is a latent."""
 
     t: int  # index in the respaced schedule
     x_t: Tensor
     eps: Tensor  # predicted noise
-    x0: Tensor  # predicted clean image, clamped to [-1, 1]
+    x0: Tensor  # predicted clean image, clamped to [-1, 1]; a latent is not
     log_variance: Tensor | float  # of p(x_{t-1} | x_t); a number where it is not learned
 
 
@@ -37,16 +37,18 @@ class DiffusionPrior(nn.Module):
     Where it `predicts` "v" in place of "eps", this is where it becomes noise.
     """
 
+    betas = staticmethod(linear_betas)  # of the 1000 steps that the network was trained on
+
     def __init__(self, unet: nn.Module, size: int, *, spacing: str = "250", predicts: str = "eps"):
         super().__init__()
         self.unet = unet
         self.size = size
         self.predicts = predicts
-        self.schedule: Schedule = respaced(spacing)
+        self.schedule: Schedule = respaced(spacing, self.betas)
 
     def respaced(self, spacing: str) -> "DiffusionPrior":
         """The same network under another schedule."""
-        return DiffusionPrior(self.unet, self.size, spacing=spacing, predicts=self.predicts)
+        return type(self)(self.unet, self.size, spacing=spacing, predicts=self.predicts)
 
     def q_sample(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) (DDPM, Eq. 4); t = -1 is the clean image itself."""
@@ -57,16 +59,20 @@ class DiffusionPrior(nn.Module):
         """Run the network at index t: the noise, the clean image and the variance of the step to t - 1."""
         t_model = torch.full((len(x_t),), self.schedule.t_model[t], device=x_t.device)
         out: Tensor = self.unet(x_t, t_model).float()
-        predicted, log_variance = self._split(out, t)
+        predicted, log_variance = self._split(out, t, x_t.shape[1])
         alpha_bar = float(self.schedule.alpha_bar[t])
         eps = predicted if self.predicts == "eps" else noise_from_v(predicted, x_t, alpha_bar)
         # DDPM, Eq. 9 solved for x_0
         x0 = (1 / alpha_bar) ** 0.5 * x_t - (1 / alpha_bar - 1) ** 0.5 * eps
-        return Step(t, x_t, eps, x0.clamp(-1, 1), log_variance)
+        return Step(t, x_t, eps, self.within(x0), log_variance)
 
-    def _split(self, out: Tensor, t: int) -> tuple[Tensor, Tensor | float]:
+    def within(self, x0: Tensor) -> Tensor:
+        """The nearest clean image that there can be."""
+        return x0.clamp(-1, 1)
+
+    def _split(self, out: Tensor, t: int, channels: int) -> tuple[Tensor, Tensor | float]:
         low = float(self.schedule.posterior_log_variance[t])
-        if out.shape[1] == 3:
+        if out.shape[1] == channels:
             return out, low
         eps, fraction = out.chunk(2, dim=1)
         fraction = (fraction + 1) / 2  # not clamped, as published

@@ -3,6 +3,7 @@
 Everything is a table of Python floats computed in float64: looking a number up never waits for a device.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +15,22 @@ MODEL_STEPS = 1000  # the network is always told a step of this many
 Table = NDArray[np.float64]
 
 
+def linear_betas() -> Table:
+    """The published linear schedule: 1e-4 to 2e-2 in 1000 steps."""
+    return np.linspace(1e-4, 2e-2, MODEL_STEPS, dtype=np.float64)
+
+
+def scaled_linear_betas() -> Table:
+    """That of latent diffusion (Rombach et al., 2022): 0.00085 to 0.012 in 1000 steps, linear in their square roots."""
+    return np.linspace(0.00085**0.5, 0.012**0.5, MODEL_STEPS, dtype=np.float64) ** 2
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A respaced schedule. Index i is 0-based, 0 is nearest to the clean image; t_model is what the network sees."""
 
     t_model: tuple[int, ...]
+    full: Callable[[], Table] = linear_betas  # the variances of all 1000 steps
 
     def __len__(self) -> int:
         return len(self.t_model)
@@ -36,7 +48,7 @@ class Schedule:
     @cached_property
     def betas(self) -> Table:
         """Respaced variances: 1 - alpha_bar_i / alpha_bar_{i-1}, of the full schedule at the steps kept."""
-        kept = np.cumprod(1.0 - linear_betas())[list(self.t_model)]
+        kept = np.cumprod(1.0 - self.full())[list(self.t_model)]
         return np.asarray(1.0 - kept / np.append(1.0, kept[:-1]), np.float64)
 
     @cached_property
@@ -62,19 +74,14 @@ class Schedule:
         return (1.0 - self.alpha_bar_prev) * np.sqrt(1.0 - self.betas) / (1.0 - self.alpha_bar)
 
 
-def linear_betas() -> Table:
-    """The published linear schedule: 1e-4 to 2e-2 in 1000 steps."""
-    return np.linspace(1e-4, 2e-2, MODEL_STEPS, dtype=np.float64)
-
-
-def respaced(spacing: str = "250") -> Schedule:
-    """Keep some of the 1000 steps. "250" spreads 250 evenly from 0 to 999; "ddim250" keeps every fourth from 0;
-    "10,20,30" spreads 10 over the first third, 20 over the second, 30 over the last.
+def respaced(spacing: str = "250", betas: Callable[[], Table] = linear_betas) -> Schedule:
+    """Keep some of the 1000 steps of a schedule. "250" spreads 250 evenly from 0 to 999; "ddim250" keeps every fourth
+    from 0; "10,20,30" spreads 10 over the first third, 20 over the second, 30 over the last.
 
     Raises ValueError for a spacing that the 1000 steps do not allow.
     """
     if spacing.startswith("ddim"):
-        return Schedule(_every_nth(int(spacing.removeprefix("ddim"))))
+        return Schedule(_every_nth(int(spacing.removeprefix("ddim"))), betas)
     counts = [int(count) for count in spacing.split(",")]
     base, extra = divmod(MODEL_STEPS, len(counts))
     steps: list[int] = []
@@ -83,7 +90,7 @@ def respaced(spacing: str = "250") -> Schedule:
         length = base + (section < extra)
         steps += _spread(start, length, count)
         start += length
-    return Schedule(tuple(steps))
+    return Schedule(tuple(steps), betas)
 
 
 def _every_nth(count: int) -> tuple[int, ...]:

@@ -1,0 +1,32 @@
+"""The colours of one picture and the detail of another: the undecimated wavelet transform ("a trous")."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LEVELS = 5  # as StableSR (Wang et al., 2024) and DiffBIR have it: detail is what is smaller than about 32 px
+TAPS = (0.25, 0.5, 0.25)  # the linear spline, on each axis
+
+
+def with_colours_of(image: Tensor, reference: Tensor, *, levels: int = LEVELS) -> Tensor:
+    """The detail of `image` on the low frequencies of `reference`, both (B, C, H, W); not clamped.
+
+    All wavelet bands but the last add up to the picture without its low frequencies, so that these alone are computed.
+    """
+    return image + coarse(reference - image, levels=levels)
+
+
+def coarse(image: Tensor, *, levels: int = LEVELS) -> Tensor:
+    """The low frequencies that remain of (B, C, H, W) after `levels` of the transform; borders are repeated.
+
+    Level i smooths with holes of 2^i pixels between the taps, on each axis.
+    """
+    channels = image.shape[1]
+    taps = torch.tensor(TAPS, dtype=image.dtype, device=image.device)
+    kernel = torch.outer(taps, taps).expand(channels, 1, 3, 3)
+    with torch.autocast(image.device.type, enabled=False):  # bfloat16 would lose levels of colour
+        for level in range(levels):
+            hole = 1 << level
+            padded = F.pad(image, (hole, hole, hole, hole), mode="replicate")
+            image = F.conv2d(padded, kernel, groups=channels, dilation=hole)
+    return image
