@@ -10,6 +10,7 @@ import torch
 from networks import fake_prior
 from recorded import fill_module
 from test_targets import toy_restorer
+from tiny_diffbir import tiny_diffbir
 from tiny_models import write_faces
 from unfade.diffusion.sampler import ImageNoise
 from unfade.errors import BadInput, UnknownModel
@@ -63,7 +64,8 @@ def test_every_method_gives_other_pictures(models: Models) -> None:
         if method.spacing == "1000":
             method = replace(method, spacing="50")
         prior = fake_prior(lambda x, t: 0.3 * x**2, spacing=method.spacing)
-        results[name] = walk(method, face, toy_restorer(), prior, ImageNoise([1]), tiny_guide())
+        own = tiny_diffbir() if name == "diffbir" else tiny_guide()
+        results[name] = walk(method, face, toy_restorer(), prior, ImageNoise([1]), own)
         assert results[name].shape == face.shape
         assert results[name].abs().max() <= 1
     names = list(results)

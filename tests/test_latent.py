@@ -10,16 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from networks import Answers
-from recorded import arrays, fill_module, meta, noise, picture
+from recorded import arrays, meta, noise, picture
 from test_sampler import RecordedNoise, Watched, golden
-from tiny_diffbir import TINY
+from tiny_diffbir import tiny_diffbir
 from unfade.diffusion.guidance import Guidance, RestorationGuidance
 from unfade.diffusion.latent import LatentPrior, prior_given
 from unfade.diffusion.prior import Step
 from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.diffusion.schedule import respaced, scaled_linear_betas
 from unfade.images.wavelets import coarse, with_colours_of
-from unfade.nets.diffbir import DiffBIR
 
 PARITY = {"atol": 5e-5, "rtol": 0}
 CHAIN = "diffbir_v200_s10_mse_latent"
@@ -105,7 +104,7 @@ def test_every_setting_of_the_guidance_has_an_effect(change: dict[str, float]) -
 
 @torch.no_grad()
 def test_the_prior_of_a_batch_is_the_network_with_its_hint() -> None:
-    net = fill_module(DiffBIR(TINY)).eval()
+    net = tiny_diffbir()
     z, hint = noise("z", (2, 4, 16, 16)), noise("hint", (2, 4, 16, 16))
     prior = prior_given(net, hint, spacing="8")
     step = prior.denoise(z, 3)

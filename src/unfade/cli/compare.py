@@ -16,7 +16,7 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(help="With commas: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
-                          "pgdiff-restored, or any restorer: a name, a file, a run folder."),
+                          "pgdiff-restored, diffbir, or any restorer: a name, a file, a run folder."),
     ] = "restorer,ours,difface,dr2",
     truth: Annotated[Path | None, typer.Option(help="Clean versions: scores in the table.")] = None,
     results: Annotated[

@@ -55,15 +55,11 @@ class DiffBIR(nn.Module):
         control = self.control_model(z, hint, t, text)
         return self.model["diffusion_model"](z, t, text, control)  # type: ignore[no-any-return]
 
-    def hint(self, image: Tensor) -> Tensor:
-        """The latent of the first stage's picture that controls: the mode of its distribution, as published."""
-        mean, _ = self.first_stage_model.encode(image)
-        return mean.float() * self.config.scale
-
-    def draw(self, image: Tensor, normal: Tensor) -> Tensor:
-        """A latent of a picture drawn with standard normal noise like it, (B, 4, h, w)."""
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of a picture's latent, each (B, 4, h, w). The mean is the hint, as published."""
         mean, log_variance = self.first_stage_model.encode(image)
-        return (mean.float() + (0.5 * log_variance.float()).exp() * normal) * self.config.scale
+        scale = self.config.scale
+        return mean.float() * scale, (0.5 * log_variance.float()).exp() * scale
 
     def picture(self, latent: Tensor) -> Tensor:
         """The picture of a latent, not clamped."""

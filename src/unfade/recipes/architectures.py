@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unfade.errors import BadCheckpoint
 from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
+from unfade.nets.diffbir import DiffBIR, DiffBIRConfig, diffbir_state
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.fan import FAN, FANConfig
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
@@ -223,6 +224,17 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         lambda config: PGDiffRestorer(settings(PGDiffRestorerConfig, config)),
         fixed(PGDiffRestorerConfig()),
     ),
+    "diffbir": Architecture(
+        "guide",
+        (
+            "model.diffusion_model.out.2.weight",
+            "control_model.zero_convs.0.0.weight",
+            "first_stage_model.quant_conv.weight",
+        ),
+        lambda config: DiffBIR(settings(DiffBIRConfig, config)),
+        fixed(DiffBIRConfig()),
+        convert=diffbir_state,
+    ),
     "lpips": Architecture(
         "perceptual",
         ("features.28.weight", "lin4.model.1.weight"),
@@ -277,12 +289,20 @@ def load_network(spec: str | Path, kind: Kind, *, device: torch.device | str = "
     if known is None or known.kind != kind:
         raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a {kind}; name another model.")
     try:
-        network = known.build(weights.config)
+        network = _empty(known, weights.config)
     except (TypeError, ValueError, KeyError) as error:
         reason = f"{path} describes a {weights.architecture} that cannot be built ({error})"
         raise BadCheckpoint(f"{reason}; import it again with this version.") from error
     load_state(network, without_prefix(weights.state), path)
     return network.eval().to(device)
+
+
+def _empty(known: Architecture, config: Config) -> nn.Module:
+    """The network without memory for its numbers, if all of them come from a file: large ones take long to draw."""
+    with torch.device("meta"):
+        network = known.build(config)
+    told = {name for name, _ in network.named_buffers()} <= network.state_dict().keys()
+    return network if told else known.build(config)
 
 
 def _count(state: State, pattern: str) -> int:

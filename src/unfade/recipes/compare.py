@@ -17,6 +17,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import encode, list_images, read_image, write_png
 from unfade.images.sheet import sheet
+from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
@@ -26,7 +27,7 @@ from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.stages.align import take_aligned
-from unfade.stages.methods import METHODS, MethodSettings, run_method
+from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces
 from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Counts, Entry, Journal, open_run
@@ -141,10 +142,10 @@ def _has_own(name: str) -> bool:
     return name in METHODS and bool(METHODS[name].own)
 
 
-def load_own(name: str, *, device: str = "cpu") -> PGDiffRestorer:
+def load_own(name: str, *, device: str = "cpu") -> Own:
     """The network that a method was published with. Raises UnknownModel, which says how to get it."""
     network = load_network(name, "guide", device=device)
-    assert isinstance(network, PGDiffRestorer)
+    assert isinstance(network, PGDiffRestorer | DiffBIR)
     return network
 
 
@@ -152,7 +153,7 @@ Run = Callable[[list[Path], Path], list[Entry]]
 
 
 def _runner(
-    name: str, restorer: Restorer, others: Mapping[str, Restorer], prior: DiffusionPrior, own: PGDiffRestorer | None,
+    name: str, restorer: Restorer, others: Mapping[str, Restorer], prior: DiffusionPrior, own: Own | None,
     settings: CompareSettings, journal: Journal, key: str, progress: Progress,
 ) -> Run:  # fmt: skip
     if name in METHODS:

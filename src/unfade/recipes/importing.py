@@ -82,7 +82,7 @@ def recognise(state: State, files: Sequence[Path]) -> Recognised:
     where = " and ".join(str(file) for file in files)
     for name, known in ARCHITECTURES.items():
         if all(mark in state for mark in known.marks):
-            return _fitting(name, known, known.convert(state), state, where)
+            return _fitting(name, known, _converted(name, known, state, where), state, where)
         if known.files > len(files) and any(mark in state for mark in known.marks):
             raise BadInput(f"{where} is one of the {known.files} files of {name}; give all of them.")
     raise BadCheckpoint(
@@ -126,6 +126,13 @@ def _same_files(row: Model, files: Sequence[Path], hashes: Sequence[str]) -> Mod
             "; fetch it again, or import it under another name with --as."
         )
     return row
+
+
+def _converted(name: str, known: Architecture, state: State, where: str) -> State:
+    try:
+        return known.convert(state)
+    except ValueError as error:
+        raise BadCheckpoint(f"{where} looks like a {name}, but {error}; give the file as it was published.") from error
 
 
 def _fitting(name: str, known: Architecture, state: State, published: State, where: str) -> Recognised:

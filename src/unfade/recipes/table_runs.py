@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior
@@ -34,7 +35,7 @@ from unfade.recipes.tables import (
 from unfade.restorers.load import head_of, load_restorer
 from unfade.stages.align import take_aligned
 from unfade.stages.degrade import degrade_faces
-from unfade.stages.methods import METHODS
+from unfade.stages.methods import METHODS, in_latents
 from unfade.store.runs import open_run
 from unfade.training.batches import find_training_pictures
 
@@ -208,10 +209,13 @@ def _degraded(found: list[Path], out: Path, scale: Scale, failures: Failures, pr
 
 def _millions(method: str, scale: Scale) -> float:
     """Of the network that makes the result; a method's first stage counts by itself."""
-    if method in METHODS:
-        return sum(p.numel() for p in load_prior(scale.prior).parameters()) / 1e6
-    spec = scale.restorer if method == FIRST else method
-    return sum(p.numel() for p in load_restorer(spec).parameters()) / 1e6
+    if method not in METHODS:
+        network: nn.Module = load_restorer(scale.restorer if method == FIRST else method)
+    elif METHODS[method].walk is in_latents:
+        network = load_own(METHODS[method].own)
+    else:
+        network = load_prior(scale.prior)
+    return sum(p.numel() for p in network.parameters()) / 1e6
 
 
 def _finite(row: Row) -> Row:

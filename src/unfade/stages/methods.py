@@ -1,22 +1,37 @@
 """Faces to restored faces by the diffusion methods that the paper compares with, each with its published settings.
 
-A method is a guidance for the one reverse loop, the schedule it walks, and whether a restorer follows. Filters were
-published for 256 or 512 px and are scaled to the prior's size, so that they keep the same share of a face.
+A method is a guidance for the one reverse loop, the schedule it walks, whether in pixels or in latents, and whether a
+restorer follows. Filters were published for 256 or 512 px and are scaled to the prior's size: the same share of a face.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from unfade.diffusion.guidance import DDA, DR2, ILVR, DifFace, Guidance, LowFrequency, Noise, PGDiff
+from unfade.diffusion.guidance import (
+    DDA,
+    DR2,
+    ILVR,
+    DifFace,
+    Guidance,
+    LowFrequency,
+    Noise,
+    PGDiff,
+    RestorationGuidance,
+)
+from unfade.diffusion.latent import prior_given
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
+from unfade.images.wavelets import with_colours_of
+from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
@@ -25,27 +40,62 @@ from unfade.stages.items import Item, Stage, run_stage
 from unfade.stages.restore import choices, key_with, restore_batch
 from unfade.store.runs import Entry, Journal
 
+T = TypeVar("T")
+Own = PGDiffRestorer | DiffBIR  # networks that methods were published with
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a guidance may be made of; images are (B, 3, size, size) in [-1, 1], at the prior's size."""
+    """What a guidance may be made of; images are (B, 3, size, size) in [-1, 1], at the size of the walk."""
 
     face: Tensor
     restored: Tensor  # what the restorer makes of the face
-    own: PGDiffRestorer | None = None  # the network of a method that brings one
+    own: Own | None = None  # the network of a method that brings one
 
     def own_target(self, x_t: Tensor, t: int) -> Tensor:
         """What PG-Diff's restorer says of x_t at an original step. Raises BadInput where it is not there."""
-        if self.own is None:
-            raise BadInput("This method needs the network that it was published with; load it and hand it over.")
         steps = torch.full((len(x_t),), t, device=x_t.device)
         with torch.no_grad():
-            target: Tensor = self.own(x_t, self.face, steps)
+            target: Tensor = _needed(self.own, PGDiffRestorer)(x_t, self.face, steps)
         return target.float()
+
+    @cached_property
+    def own_latents(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the restored picture's latent in DiffBIR. Raises BadInput where it is not there."""
+        with torch.no_grad():
+            return _needed(self.own, DiffBIR).encode(self.restored)
+
+    def own_target_latent(self, noise: Noise) -> Tensor:
+        """A latent of the restored picture, drawn."""
+        mean, deviation = self.own_latents
+        return mean + deviation * noise(mean)
 
     def factor(self, published: int, size: int) -> int:
         """A filter's factor, published for so many px, at this size; at least 2, for 1 filters nothing."""
         return max(2, published * self.face.shape[-1] // size)
+
+
+def _needed(own: object, kind: type[T]) -> T:
+    if not isinstance(own, kind):
+        raise BadInput("This method needs the network that it was published with; load it and hand it over.")
+    return own
+
+
+Walk = Callable[["Method", Inputs, DiffusionPrior, Noise], Tensor]
+
+
+def in_pixels(method: "Method", given: Inputs, prior: DiffusionPrior, noise: Noise) -> Tensor:
+    """The given prior under the method's schedule, guided; (B, 3, size, size), not clamped."""
+    return sample(prior, method.guide(given), noise, given.face, update=UPDATES[method.update])
+
+
+def in_latents(method: "Method", given: Inputs, prior: DiffusionPrior, noise: Noise) -> Tensor:
+    """The method's own prior, which knows the restored picture; then the colours of that picture (DiffBIR, Sec. 3)."""
+    network, (hint, _) = _needed(given.own, DiffBIR), given.own_latents
+    prior = prior_given(network, hint, spacing=method.spacing)
+    latent = sample(prior, method.guide(given), noise, hint, update=UPDATES[method.update])
+    with torch.no_grad():
+        return with_colours_of(network.picture(latent), given.restored)
 
 
 @dataclass(frozen=True)
@@ -58,6 +108,7 @@ class Method:
     update: str = "ddpm"  # a name in UPDATES
     restores: bool = False  # the restorer works on the result
     own: str = ""  # a model of the table that the method was published with
+    walk: Walk = in_pixels
 
 
 METHODS: dict[str, Method] = {
@@ -94,6 +145,13 @@ METHODS: dict[str, Method] = {
         lambda given: PGDiff(lambda x_t, t: given.restored),
         "1000",
     ),
+    "diffbir": Method(
+        "Lin et al. 2023, the face model of the first version, after the restorer",
+        lambda given: RestorationGuidance(given.own_target_latent),
+        "50",
+        own="diffbir-face",
+        walk=in_latents,
+    ),
 }
 
 
@@ -120,7 +178,7 @@ def run_method(
     restorer: Restorer,
     prior: DiffusionPrior,
     *,
-    own: PGDiffRestorer | None = None,
+    own: Own | None = None,
     settings: MethodSettings = MethodSettings(),
     journal: Journal,
     key: str = "",
@@ -149,14 +207,14 @@ def run_method(
 
 def walk(
     method: Method, face: Tensor, restorer: Restorer, prior: DiffusionPrior, noise: Noise,
-    own: PGDiffRestorer | None = None,
+    own: Own | None = None,
 ) -> Tensor:  # fmt: skip
     """(B, 3, S, S) faces of the restorer's size to the same, clamped to [-1, 1]; `prior` has the method's schedule."""
     size = face.shape[-1]
-    given = Inputs(_at_size(face, prior.size), _at_size(restore_batch(face, restorer), prior.size), own)
-    guidance = method.guide(given)
-    result = sample(prior, guidance, noise, given.face, update=UPDATES[method.update]).clamp(-1, 1)
-    result = _at_size(result, size)
+    side = own.config.size if isinstance(own, DiffBIR) else prior.size
+    given = Inputs(_at_size(face, side), _at_size(restore_batch(face, restorer), side), own)
+    result = method.walk(method, given, prior, noise).clamp(-1, 1)
+    result = _at_size(result, size).clamp(-1, 1)  # resizing overshoots
     return restore_batch(result, restorer) if method.restores else result
 
 

@@ -53,14 +53,18 @@ def image_size(path: Path) -> int:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Fill a network, strictly. Raises BadCheckpoint that names the first key that does not fit."""
+    """Fill a network, strictly; one on the meta device takes the tensors themselves, and no memory of its own.
+
+    Raises BadCheckpoint that names the first key that does not fit.
+    """
     expected = network.state_dict()
     for key in sorted(expected.keys() | state.keys()):
         have, want = state.get(key), expected.get(key)
         if have is None or want is None or have.shape != want.shape:
             reason = f"{key} is {_shape(have)} in the file and {_shape(want)} in the network"
             raise BadCheckpoint(f"{path} is of another architecture: {reason}; choose the weights made for it.")
-    network.load_state_dict(dict(state))
+    empty = any(value.is_meta for value in expected.values())
+    network.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=empty)
 
 
 def start_from(network: nn.Module, path: Path) -> None:

@@ -24,6 +24,7 @@ LICENCES = {
     "BSD-2 and BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-2-clause"),
     "S-Lab 1.0": Licence(False, "https://github.com/sczhou/CodeFormer/blob/master/LICENSE"),
     "CC BY-NC-SA 4.0": Licence(False, "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
+    "OpenRAIL++-M": Licence(True, "https://huggingface.co/stabilityai/stable-diffusion-2/blob/main/LICENSE-MODEL"),
     "Apache-2.0, code only": Licence(False, "https://www.apache.org/licenses/LICENSE-2.0"),
     "not stated": Licence(False, ""),
 }
@@ -74,6 +75,11 @@ def github(path: str) -> str:
     return f"https://github.com/{path}"
 
 
+def hugging_face(repository: str, file: str) -> str:
+    """Address of a file of a repository there."""
+    return f"https://huggingface.co/{repository}/resolve/main/{file}"
+
+
 def released(repository: str, tag: str, file: str, sha256: str | None, size: int | None = None, key: str = "",
              mirrors: tuple[str, ...] = ()) -> tuple[Download, ...]:  # fmt: skip
     """The one file of a model that is attached to a release on GitHub, and perhaps lies elsewhere too."""
@@ -98,7 +104,7 @@ PUBLISHED = (
           released(DIFFACE, "V1.0", "swinir_restoration512_L1.pth", None)),
     Model("swinir-512-diffbir", "restorer", "swinir", 512, "not stated", "Lin et al. 2023", github(DIFFBIR),
           (Download("face_swinir_v1.ckpt", "62fb6605702e6ad35712299a23cc19ea7cd2fb4bbd50a8080fcefa8ad2620c71",
-                    90_204_233),)),
+                    90_204_233, (hugging_face("lxq007/DiffBIR", "face_swinir_v1.ckpt"),)),)),
     Model("gfpgan-1.4", "restorer", "gfpgan", 512, "Apache-2.0", "Wang et al. 2021", github(GFPGAN),
           released(GFPGAN, "v1.3.0", "GFPGANv1.4.pth",
                    "e2cd4703ab14f4d01fd1383a8a8b266f9a5833dacee8e6a79d3bf21a1b6be5ad", 348_632_874, "params_ema")),
@@ -115,11 +121,13 @@ PUBLISHED = (
                    "e16446b14cff4fedf1102ba67945fcced2074500a3fe8fd2bfad5d818928d1d0")),
     Model("ffhq-256", "prior", "unet", 256, "not stated", "Choi et al. 2021", github("jychoi118/ilvr_adm"),
           (Download("diffusion_ffhq_10m.pt", "81d535743156ec6be34d8668e6920da94f0614074d7793a16c8fa9e306237faa",
-                    374_417_833, ("https://huggingface.co/deepinv/diffunet/resolve/main/diffusion_ffhq_10m.pt",)),)),
+                    374_417_833, (hugging_face("deepinv/diffunet", "diffusion_ffhq_10m.pt"),)),)),
     Model("ffhq-256-dr2", "prior", "unet", 256, "not stated", "Wang et al. 2023", "https://arxiv.org/abs/2303.06885",
           (Download("DR2_FFHQ.pkl"),)),
     Model("pgdiff-restorer", "guide", "pgdiff-restorer", 512, SLAB, "Yang et al. 2023", github("pq-yang/PGDiff"),
           (Download("pgdiff-restorer.pth"),)),  # our name for it: their page links to a drive
+    Model("diffbir-face", "guide", "diffbir", 512, "OpenRAIL++-M", "Lin et al. 2023", github(DIFFBIR),
+          (Download("face_full_v1.ckpt", urls=(hugging_face("lxq007/DiffBIR", "face_full_v1.ckpt"),)),)),
     Model("vqgan-codeformer", "vqgan", "vqgan", 512, SLAB, "Zhou et al. 2022", github(CODEFORMER),
           released(CODEFORMER, "v0.1.0", "vqgan_code1024.pth",
                    "4d1c6741b3cffcbdc2cd1a12b2c3c2442282e042d5de66909cb643d4fa31b20f", key="params_ema")),
@@ -167,8 +175,7 @@ PUBLISHED = (
           released(DT_BFR, "v1.0.0", "inception_CelebA-Test-500.pth", None)),
     Model("musiq-koniq", "quality", "musiq", 0, NC, "Ke et al. 2021", github("chaofengc/IQA-PyTorch"),
           (Download("musiq_koniq_ckpt-e95806b9.pth", "e95806b9eae5f3814c410f574ba8e552362bd5bc63d758ed5b97860f5d6185aa",
-                    None, ("https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/"
-                           "musiq_koniq_ckpt-e95806b9.pth",)),)),
+                    None, (hugging_face("chaofengc/IQA-PyTorch-Weights", "musiq_koniq_ckpt-e95806b9.pth"),)),)),
     Model("maniqa-koniq", "quality", "maniqa", 224, "Apache-2.0, code only", "Yang et al. 2022", github(MANIQA),
           released(MANIQA, "Koniq10k", "ckpt_koniq10k.pt",
                    "a207f8ab57322e6be38ff5c8d019301dc032b454bef21c3c9f9dbf7974eebff6", 543_335_435)),
