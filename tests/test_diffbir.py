@@ -48,18 +48,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_published_file_becomes_the_network_and_the_empty_text(run, folder: Path, tmp_path: Path) -> None:
     net = tiny_diffbir()
-    torch.save({"state_dict": as_published(net), "global_step": 5}, tmp_path / "face_full_v1.ckpt")
+    expected, published = net.state_dict(), as_published(net)
+    torch.save({"state_dict": published, "global_step": 5}, tmp_path / "face_full_v1.ckpt")
     known = run("models", "import", tmp_path / "face_full_v1.ckpt")
     assert "is for 32 px, but diffbir-face is for 512 px" in known.err, "its name is the published file's"
     told = run("models", "import", tmp_path / "face_full_v1.ckpt", "--as", "mine", "--json").json
     assert told["path"] == str(folder / "mine.safetensors")
-    assert read_weights(folder / "mine.safetensors").state.keys() == net.state_dict().keys(), "the rest is not kept"
+    assert read_weights(folder / "mine.safetensors").state.keys() == expected.keys(), "the rest is not kept"
     loaded = load_own("mine")
     assert not loaded.training
     assert loaded.config == TINY
-    assert all(torch.equal(v, net.state_dict()[k]) for k, v in loaded.state_dict().items() if k != "empty_prompt")
+    assert all(torch.equal(v, expected[k]) for k, v in loaded.state_dict().items() if k != "empty_prompt")
     text = TextEncoder(TEXT)
-    text.load_state_dict({key.removeprefix("cond_stage_model.model."): value for key, value in as_published(net).items()
+    text.load_state_dict({key.removeprefix("cond_stage_model.model."): value for key, value in published.items()
                           if key.startswith("cond_stage_model.model.") and "attn_mask" not in key})  # fmt: skip
     torch.testing.assert_close(loaded.empty_prompt, text.eval().empty())
     again = import_files([folder / "mine.safetensors"], name="again")
@@ -104,16 +105,21 @@ def restored(face: Tensor) -> Tensor:
     return restore_batch(face, toy_restorer())
 
 
-def test_colours_are_those_of_the_restored_face_and_each_face_is_alone() -> None:
+def test_each_face_is_alone_and_has_its_own_noise() -> None:
     face, net, restorer = faces(), tiny_diffbir(), toy_restorer()
     together = walk(METHOD, face, restorer, PRIOR, ImageNoise([1, 2]), net)
-    inside = (together.abs() < 1).all()  # else the clamp moves colours
     assert together.shape == face.shape
-    low = (coarse(together) - coarse(restored(face))).abs().max()
-    assert low < 1e-5 if inside else low < 0.2
     alone = walk(METHOD, face[1:], restorer, PRIOR, ImageNoise([2]), net)
     torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=0)
     assert not torch.equal(together[1:], walk(METHOD, face[1:], restorer, PRIOR, ImageNoise([3]), net))
+
+
+def test_colours_are_those_of_the_restored_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shown by a picture that has no detail, whatever its colour."""
+    face, net = faces(), tiny_diffbir()
+    monkeypatch.setattr(net, "picture", lambda latent: torch.full((2, 3, 32, 32), 0.7))
+    result = walk(METHOD, face, toy_restorer(), PRIOR, ImageNoise([1, 2]), net)
+    torch.testing.assert_close(result, coarse(restored(face)), atol=1e-5, rtol=0)
 
 
 def test_a_restorer_of_another_size_gets_its_size_back() -> None:
@@ -156,16 +162,16 @@ def there(folder: Path) -> Path:
 
 
 def test_compare_runs_it_beside_others(run, models: Models, there: Path, tmp_path: Path) -> None:
-    write_faces(tmp_path / "faces", 3)
+    write_faces(tmp_path / "faces", 2)
     command = ("compare", tmp_path / "faces", "--restorer", models[0], "--prior", models[1], "--device", "cpu")
     both = ("--methods", "restorer,diffbir", "--truth", tmp_path / "faces", "--json")
     told = run(*command, "--out", tmp_path / "out", *both).json
     assert [row["method"] for row in told["rows"]] == ["restorer", "diffbir"]
-    assert (told["done"], told["failed"]) == (6, 0)
+    assert (told["done"], told["failed"]) == (4, 0)
     first, second = (read_image(tmp_path / "out" / "results" / m / "face00.png") for m in ("restorer", "diffbir"))
     assert not torch.equal(first, second)
-    half = run(*command, "--out", tmp_path / "half", *both, "--precision", "bfloat16").json
-    assert half["done"] == 6
+    half = ("--methods", "diffbir", "--precision", "bfloat16", "--json")
+    assert run(*command, "--out", tmp_path / "half", *half).json["done"] == 2
     assert not torch.equal(second, read_image(tmp_path / "half" / "results" / "diffbir" / "face00.png"))
 
 
