@@ -161,6 +161,7 @@ def there(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("computes_in_bf16")
 def test_compare_runs_it_beside_others(run, models: Models, there: Path, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
     command = ("compare", tmp_path / "faces", "--restorer", models[0], "--prior", models[1], "--device", "cpu")
