@@ -14,7 +14,7 @@ from unfade.errors import UnknownModel
 from unfade.recipes.architectures import ARCHITECTURES
 from unfade.store.checkpoints import sha256_of, write_card
 from unfade.store.published import LICENCES, PUBLISHED
-from unfade.store.zoo import MODELS, accept, find_named, find_weights, is_accepted, path_of
+from unfade.store.zoo import BUILT_IN, MODELS, accept, find_named, find_weights, is_accepted, path_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_rows_are_whole() -> None:
-    assert len(MODELS) == len(PUBLISHED) + 4, "names are unique"
+    assert len(MODELS) == len(BUILT_IN) + len(PUBLISHED), "names are unique"
     for model in MODELS.values():
         assert model.licence in LICENCES
         assert model.author
@@ -127,6 +127,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
         "small-restorer",
         "small-restorer-gan",
         "demosaic-bayer",
+        "niqe-pristine",
         "parsenet",
     ]
     free = json.loads(run_models("list", "--json", "--licence", "commercial")[1])["models"]

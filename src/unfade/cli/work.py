@@ -264,22 +264,23 @@ def evaluate(
     metrics: Annotated[
         str | None,
         typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
-                          "feature_distance, deg, deg_sface, lmd, fid, kid. Default: the first four with --truth, "
-                          "fid with --reference."),
+                          "feature_distance, deg, deg_sface, lmd, fid, kid, and with no truth: musiq, maniqa, "
+                          "maniqa_pipal, niqe. Default: the first four with --truth, fid with --reference."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
     device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:  # fmt: skip
-    """Score a folder of results: each against its truth, or all of them against a reference set."""
+    """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
-    from unfade.recipes.scoring import evaluate_folder
+    from unfade.recipes.scoring import ALONE, evaluate_folder
 
-    if csv and not truth:
+    names = [name for name in (metrics or "").split(",") if name]
+    if csv and not truth and not set(names) & set(ALONE):
         raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
     found = evaluate_folder(
-        results, truth=truth, reference=reference, metrics=[name for name in (metrics or "").split(",") if name],
+        results, truth=truth, reference=reference, metrics=names,
         device=o.choose_device(device), progress=progress(quiet=quiet),
     )  # fmt: skip
     if csv and found.scores:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint
+from unfade.metrics.no_reference import Niqe
 from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.diffbir import DiffBIR, DiffBIRConfig, diffbir_state
@@ -19,6 +20,8 @@ from unfade.nets.fan import FAN, FANConfig
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.inception import Inception, InceptionConfig, inception_state
 from unfade.nets.lpips import ALEXNET, LPIPS, lpips_state
+from unfade.nets.maniqa import MANIQA, MANIQAConfig, maniqa_state
+from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig
@@ -269,6 +272,20 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         lambda config: StyleGANDiscriminator(settings(StyleGANDiscriminatorConfig, config)),
         stylegan_discriminator_configs,
     ),
+    "musiq": Architecture(
+        "quality",
+        ("conv_root.weight", "transformer_encoder.posembed_input.position_emb", "head.weight"),
+        lambda config: MUSIQ(settings(MUSIQConfig, config)),
+        fixed(MUSIQConfig()),
+    ),
+    "maniqa": Architecture(
+        "quality",
+        ("vit.pos_embed", "tablock1.0.c_q.weight", "fc_weight.3.weight"),
+        lambda config: MANIQA(settings(MANIQAConfig, config)),
+        fixed(MANIQAConfig()),
+        convert=maniqa_state,
+    ),
+    "niqe": Architecture("quality", ("mean", "covariance"), lambda config: Niqe(), lambda state: [{}]),
     "statistics": Architecture(
         "statistics",
         ("mean", "cov"),

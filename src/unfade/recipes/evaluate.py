@@ -1,4 +1,4 @@
-"""A folder of results and a folder of truth -> scores, per file and in the mean."""
+"""A folder of results, and a folder of truth if there is one -> scores, per file and in the mean."""
 
 import csv
 import io
@@ -19,7 +19,20 @@ from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
+Quality = Callable[[Tensor], Tensor]  # restored (B, 3, H, W) in [-1, 1] -> (B,)
 Pair = tuple[Path, Path]  # (result, truth)
+Item = tuple[Path, Path | None]  # the same, where there may be no truth
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A metric that looks at the result and at no truth."""
+
+    quality: Quality
+
+    def __call__(self, restored: Tensor, truth: Tensor) -> Tensor:
+        return self.quality(restored)
+
 
 METRICS: dict[str, Score] = {
     "psnr": psnr,
@@ -38,6 +51,10 @@ PROTOCOL = {
     "deg": "degrees between the ArcFace-18 embeddings of the whole aligned picture in grey, 128 px, mean over all",
     "deg_sface": "degrees between the SFace embeddings of the face in colour, aligned by FFHQ's template, 112 px",
     "lmd": "mean distance of 98 landmarks (AWing FAN, whole aligned picture at 256 px), in px of faces of 512 px",
+    "musiq": "MUSIQ of KonIQ-10k, the picture at its own size and with a longer side of 384 and 224, 0 to 100",
+    "maniqa": "MANIQA of KonIQ-10k, mean of 20 crops of 224 px in fixed places (the published scripts draw them)",
+    "maniqa_pipal": "as maniqa, but of PIPAL (the paper's value, of pyiqa 0.1.7, with 20 crops drawn at random)",
+    "niqe": "blocks of 96 px at two scales, luma in whole levels, against LIVE's pristine photographs; lower is better",
     "deg_published": "as deg, but pairs under 1 degree are left out of the mean (the paper's value)",
 }
 _SMALLEST = 11  # pixels, the window of SSIM
@@ -96,34 +113,37 @@ def pair_by_stem(results: Path, truth: Path) -> list[Pair]:
 
 def score_folder(
     results: Path,
-    truth: Path,
+    truth: Path | None,
     *,
     metrics: Mapping[str, Score] = METRICS,
     extra: Mapping[str, Score] | None = None,
     rng: Callable[[], np.random.Generator] = lambda: np.random.default_rng(0),
-    track: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
+    track: Callable[[Sequence[Item]], Iterable[Item]] = iter,
 ) -> Scores:
-    """Score every picture of `results` against the one of the same name in `truth`.
+    """Score every picture of `results`, against the one of the same name in `truth` if there is one.
 
-    `extra` adds metrics, ready made, to PSNR and SSIM, which `metrics` may replace. `rng` makes the generator of the
-    bootstrap, a new one for each metric, so that all metrics see the same resampling. `track` may wrap the pairs to
-    show progress (as `rich.progress.track` does). A file that cannot be read is listed as failed and the rest goes on.
+    `extra` adds metrics, ready made, to PSNR and SSIM, which `metrics` may replace; without a truth all have to be
+    `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so that all metrics see the same
+    resampling. `track` may wrap the pairs to show progress (as `rich.progress.track` does). A file that cannot be read
+    is listed as failed and the rest goes on.
 
     Raises BadInput when the pairing is not complete, when the sizes of a pair differ (nothing is resized here), when a
-    picture is smaller than the window of SSIM, and when nothing could be read.
+    picture is smaller than a metric's window, and when nothing could be read.
     """
     metrics = {**metrics, **(extra or {})}
+    items: list[Item] = [*pair_by_stem(results, truth)] if truth else [(path, None) for path in list_images(results)]
     files: dict[str, dict[str, float]] = {}
     failed: list[tuple[str, str]] = []
-    for restored_path, truth_path in track(pair_by_stem(results, truth)):
+    for path, truth_path in track(items):
         try:
-            restored, target = _read_pair(restored_path, truth_path)
+            restored, target = _read(path, truth_path)
         except UnreadableImage as error:
-            failed.append((restored_path.name, str(error)))
+            failed.append((path.name, str(error)))
         else:
-            files[restored_path.name] = _score(restored, target, metrics)
+            files[path.name] = _score(path, restored, target, metrics)
     if not files:
-        raise BadInput(f"None of the {len(failed)} pairs of {results} and {truth} could be read; {failed[0][1]}")
+        what = f"pairs of {results} and {truth}" if truth else f"pictures of {results}"
+        raise BadInput(f"None of the {len(failed)} {what} could be read; {failed[0][1]}")
     return Scores(files, {name: mean_of([f[name] for f in files.values()], rng()) for name in metrics}, failed)
 
 
@@ -148,23 +168,40 @@ def _first_few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _read_pair(restored_path: Path, truth_path: Path) -> tuple[Tensor, Tensor]:
-    restored, truth = read_image(restored_path)[None], read_image(truth_path)[None]
+def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None]:
+    restored = read_image(path)[None]
+    if truth_path is None:
+        return restored, None
+    truth = read_image(truth_path)[None]
     if restored.shape != truth.shape:
         raise BadInput(
-            f"{restored_path} has {_size(restored)} pixels and {truth_path} has {_size(truth)}; "
+            f"{path} has {_size(restored)} pixels and {truth_path} has {_size(truth)}; "
             "make them one size, since scores of resized pictures mean something else."
         )
     if min(restored.shape[-2:]) < _SMALLEST:
-        raise BadInput(
-            f"{restored_path} has {_size(restored)} pixels; scoring needs at least {_SMALLEST} x {_SMALLEST}."
-        )
+        raise BadInput(f"{path} has {_size(restored)} pixels; scoring needs at least {_SMALLEST} x {_SMALLEST}.")
     return restored, truth
 
 
 @torch.no_grad()
-def _score(restored: Tensor, truth: Tensor, metrics: Mapping[str, Score]) -> dict[str, float]:
-    return {name: metric(restored, truth).item() for name, metric in metrics.items()}
+def _score(path: Path, restored: Tensor, truth: Tensor | None, metrics: Mapping[str, Score]) -> dict[str, float]:
+    values = {}
+    for name, metric in metrics.items():
+        if isinstance(metric, Alone):
+            values[name] = _alone(path, restored, name, metric)
+        elif truth is None:
+            raise ValueError(f"{name} compares with a truth, and {path} has none")
+        else:
+            values[name] = metric(restored, truth).item()
+    return values
+
+
+def _alone(path: Path, restored: Tensor, name: str, metric: Alone) -> float:
+    """Each of these metrics has its own smallest picture, and says so without knowing the file."""
+    try:
+        return metric.quality(restored).item()
+    except BadInput as error:
+        raise BadInput(f"{path} cannot be scored: {str(error).rstrip('.')}; leave {name} out.") from error
 
 
 def _size(image: Tensor) -> str:

@@ -15,11 +15,13 @@ from unfade.errors import BadInput
 from unfade.faces.identity import load_embedder
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.metrics.landmarks import LandmarkDistance
+from unfade.metrics.no_reference import CroppedManiqa
 from unfade.nets.arcface import ArcFace
 from unfade.nets.fan import FAN
+from unfade.nets.maniqa import MANIQA
 from unfade.progress import Progress, silent
 from unfade.recipes.architectures import load_network
-from unfade.recipes.evaluate import METRICS, Mean, Pair, Score, Scores, mean_of, score_folder
+from unfade.recipes.evaluate import METRICS, Alone, Item, Mean, Score, Scores, mean_of, score_folder
 from unfade.recipes.lpips import load_lpips
 from unfade.recipes.sets import (
     SET_METRICS,
@@ -72,14 +74,33 @@ def load_perceptual(device: Device, name: str = "lpips-vgg") -> Score:
     return lambda restored, truth: network(restored.to(device), truth.to(device))
 
 
-LOADED: dict[str, Callable[[Device], Score]] = {  # paired with the truth; those of METRICS need no weights
+def load_quality(device: Device, name: str) -> Score:
+    """MUSIQ or NIQE, which look at a picture as it is. Raises UnknownModel, which says how to get the first."""
+    network = load_network(name, "quality", device=device)
+    return Alone(lambda restored: network(restored.to(device)))
+
+
+def load_maniqa(device: Device, name: str, scale: float) -> Score:
+    """MANIQA; `scale` belongs to the weights. Raises UnknownModel, which says how to get it."""
+    net = load_network(name, "quality", device=device)
+    assert isinstance(net, MANIQA)
+    cropped = CroppedManiqa(net, scale=scale)
+    return Alone(lambda restored: cropped(restored.to(device)))
+
+
+LOADED: dict[str, Callable[[Device], Score]] = {  # those of METRICS need no weights
     "lpips": load_perceptual,
     "lpips_alex": partial(load_perceptual, name="lpips-alex"),
     "feature_distance": load_feature_distance,
     "deg": load_identity_angle,
     "deg_sface": load_sface_angle,
     "lmd": load_landmark_distance,
+    "musiq": partial(load_quality, name="musiq-koniq"),
+    "maniqa": partial(load_maniqa, name="maniqa-koniq", scale=0.8),
+    "maniqa_pipal": partial(load_maniqa, name="maniqa-pipal", scale=0.13),
+    "niqe": partial(load_quality, name="niqe-pristine"),
 }
+ALONE = ("musiq", "maniqa", "maniqa_pipal", "niqe")  # these need no truth
 NAMES = (*METRICS, *LOADED, *SET_METRICS)
 
 
@@ -87,7 +108,7 @@ NAMES = (*METRICS, *LOADED, *SET_METRICS)
 class Evaluation:
     """What `evaluate_folder` found."""
 
-    scores: Scores | None  # against the truth, file by file
+    scores: Scores | None  # file by file, against the truth or alone
     sets: SetScores | None  # against the reference, as a set
 
     @property
@@ -116,22 +137,21 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score a folder of results by the metrics named, of NAMES.
 
-    None named: PSNR and SSIM if there is a `truth`, FID if there is a `reference`. The reference of FID and KID is a
-    folder of pictures, or published statistics by name; without one it is the truth. Nothing is computed before all
-    networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with, and as
-    `score_folder`, `embed_folder` and `compare_sets` do; UnknownModel, with the command that brings it, for weights
-    that are not there.
+    None named: PSNR and SSIM if there is a `truth`, FID if there is a `reference`. Those of ALONE need neither. The
+    reference of FID and KID is a folder of pictures, or published statistics by name; without one it is the truth.
+    Nothing is computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to
+    compare with, and as `score_folder`, `embed_folder` and `compare_sets` do; UnknownModel, with the command that
+    brings it, for weights that are not there.
     """
     names = _chosen(metrics, truth, reference)
-    paired = {name: METRICS[name] if name in METRICS else LOADED[name](device) for name in names
-              if name not in SET_METRICS}  # fmt: skip
+    each = {name: METRICS[name] if name in METRICS else LOADED[name](device) for name in names
+            if name not in SET_METRICS}  # fmt: skip
     sets = [name for name in names if name in SET_METRICS]
     against = _reference(sets, str(reference or truth), device, progress) if sets else None
     scores = None
-    if paired and truth:
-        scores = with_published_mean(
-            score_folder(results, truth, metrics=paired, track=partial(_tracked, progress=progress))
-        )
+    if each:
+        track = partial(_tracked, progress=progress)
+        scores = with_published_mean(score_folder(results, truth, metrics=each, track=track))
     return Evaluation(scores, compare_sets(sets, *against(results)) if against else None)
 
 
@@ -145,12 +165,16 @@ def with_published_mean(scores: Scores) -> Scores:
 
 
 def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | None) -> list[str]:
-    if not truth and not reference:
-        raise BadInput("There is nothing to score against: add --truth FOLDER, --reference FOLDER-OR-NAME, or both.")
     for name in names:
         if name not in NAMES:
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
-        if name not in SET_METRICS and not truth:
+    if not truth and not reference and not (names and set(names) <= set(ALONE)):
+        raise BadInput(
+            "There is nothing to score against: add --truth FOLDER, --reference FOLDER-OR-NAME, or both; "
+            f"{', '.join(ALONE)} alone need neither."
+        )
+    for name in names:
+        if not truth and name not in (*SET_METRICS, *ALONE):
             raise BadInput(f"{name} compares each result with its truth: add --truth FOLDER, or leave {name} out.")
     return list(dict.fromkeys(names)) or [*(METRICS if truth else ()), *(("fid",) if reference else ())]
 
@@ -167,8 +191,8 @@ def _reference(
     return lambda results: (embedded(results), known or embedded(Path(spec)))
 
 
-def _tracked(pairs: Sequence[Pair], progress: Progress) -> Iterable[Pair]:
-    with progress("scores", len(pairs)) as advance:
-        for pair in pairs:
-            yield pair
+def _tracked(items: Sequence[Item], progress: Progress) -> Iterable[Item]:
+    with progress("scores", len(items)) as advance:
+        for item in items:
+            yield item
             advance(1)

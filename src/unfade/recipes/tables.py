@@ -47,9 +47,9 @@ SCALES = {
         (FIRST, "ours-short", "difface", "ilvr", "dda", "dr2"),
     ),
     "paper": Scale(
-        "swinir-512", "ffhq-512", ("psnr_matched", "ssim_matched", "lpips", "deg", "lmd", "fid"), "fid-celeba-test",
-        (FIRST, "codeformer", "gfpgan-1.4", "vqfr-2", "ours", "difface", "ilvr", "dda", "dr2", "pgdiff",
-         "diffbir"),
+        "swinir-512", "ffhq-512",
+        ("psnr_matched", "ssim_matched", "lpips", "deg", "lmd", "maniqa_pipal", "musiq", "fid"), "fid-celeba-test",
+        (FIRST, "codeformer", "gfpgan-1.4", "vqfr-2", "ours", "difface", "ilvr", "dda", "dr2", "pgdiff", "diffbir"),
     ),
 }  # fmt: skip
 

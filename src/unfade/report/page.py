@@ -63,6 +63,8 @@ METRICS = {
     "lmd": Metric("landmark distance (px)", -1, 2),
     "musiq": Metric("MUSIQ", +1, 2),
     "maniqa": Metric("MANIQA", +1, 4),
+    "maniqa_pipal": Metric("MANIQA of PIPAL", +1, 4),
+    "niqe": Metric("NIQE", -1, 2),
 }
 
 

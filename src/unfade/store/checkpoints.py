@@ -36,10 +36,10 @@ def save_weights(
 
 
 def read_weights(path: Path) -> Weights:
-    """Read what `save_weights` wrote; floating point tensors come back as float32. Raises BadCheckpoint."""
+    """Read what `save_weights` wrote; floating point tensors of 16 bits come back as float32. Raises BadCheckpoint."""
     with _opened(path) as file:
         architecture, config = _header(file, path)
-        state = {key: _as_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
+        state = {key: _at_least_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
     return Weights(architecture, config, state)
 
 
@@ -132,8 +132,9 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return kept.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _as_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    """Statistics are in float64: an inverse of their covariance needs it."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
 
 
 def _shape(tensor: Tensor | None) -> str:

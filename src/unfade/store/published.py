@@ -22,6 +22,7 @@ LICENCES = {
     "MIT": Licence(True, "https://opensource.org/license/mit"),
     "BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-3-clause"),
     "BSD-2 and BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-2-clause"),
+    "LIVE": Licence(True, "https://live.ece.utexas.edu/research/quality/niqe_release.zip"),
     "S-Lab 1.0": Licence(False, "https://github.com/sczhou/CodeFormer/blob/master/LICENSE"),
     "CC BY-NC-SA 4.0": Licence(False, "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
     "OpenRAIL++-M": Licence(True, "https://huggingface.co/stabilityai/stable-diffusion-2/blob/main/LICENSE-MODEL"),
@@ -91,6 +92,7 @@ DT_BFR, DIFFACE, DIFFBIR = "SamsungLabs/DT-BFR", "zsyOAOA/DifFace", "XPixelGroup
 FACEXLIB, OPENCV_ZOO, LPIPS = "xinntao/facexlib", "opencv/opencv_zoo", "richzhang/PerceptualSimilarity"
 MOBILE = "biubug6/Face-Detector-1MB-with-landmark"
 FID, MANIQA = "mseitzer/pytorch-fid", "IIGROUP/MANIQA"
+IQA_WEIGHTS = "chaofengc/IQA-PyTorch-Weights"  # on Hugging Face
 NC, SLAB = "CC BY-NC-SA 4.0", "S-Lab 1.0"
 
 # Hashes are those of public copies; the first real download confirms them. Order: as in the paper, then the rest.
@@ -175,10 +177,12 @@ PUBLISHED = (
           released(DT_BFR, "v1.0.0", "inception_CelebA-Test-500.pth", None)),
     Model("musiq-koniq", "quality", "musiq", 0, NC, "Ke et al. 2021", github("chaofengc/IQA-PyTorch"),
           (Download("musiq_koniq_ckpt-e95806b9.pth", "e95806b9eae5f3814c410f574ba8e552362bd5bc63d758ed5b97860f5d6185aa",
-                    None, (hugging_face("chaofengc/IQA-PyTorch-Weights", "musiq_koniq_ckpt-e95806b9.pth"),)),)),
+                    108_610_983, (hugging_face(IQA_WEIGHTS, "musiq_koniq_ckpt-e95806b9.pth"),)),)),
     Model("maniqa-koniq", "quality", "maniqa", 224, "Apache-2.0, code only", "Yang et al. 2022", github(MANIQA),
           released(MANIQA, "Koniq10k", "ckpt_koniq10k.pt",
                    "a207f8ab57322e6be38ff5c8d019301dc032b454bef21c3c9f9dbf7974eebff6", 543_335_435)),
+    Model("maniqa-pipal", "quality", "maniqa", 224, NC, "Yang et al. 2022", github("chaofengc/IQA-PyTorch"),
+          (Download("MANIQA_PIPAL-ae6d356b.pth", None, None, (hugging_face(IQA_WEIGHTS, "MANIQA_PIPAL-ae6d356b.pth"),)),)),
     Model("realesrgan-x2", "upscaler", "rrdbnet", 0, "BSD-3-Clause", "Wang et al. 2021", github("xinntao/Real-ESRGAN"),
           released("xinntao/Real-ESRGAN", "v0.2.1", "RealESRGAN_x2plus.pth",
                    "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb", 67_061_725, "params_ema")),
