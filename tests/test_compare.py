@@ -15,6 +15,7 @@ from tiny_models import write_faces
 from unfade.diffusion.sampler import ImageNoise
 from unfade.errors import BadInput, UnknownModel
 from unfade.images.files import list_images, read_image, write_png
+from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.recipes.compare import FIRST, CompareSettings, compare
 from unfade.stages.methods import METHODS, Inputs, MethodSettings, walk
@@ -45,6 +46,39 @@ def test_every_method_has_a_row_with_scores_and_costs(done) -> None:
     assert json.loads((folder / "out" / "table.json").read_text().replace("Infinity", "1e999"))[0]["method"] == FIRST
     assert "theirs" in comparison.report.read_text()
     assert read_image(comparison.sheet).shape[-1] > 4 * 192
+
+
+def test_more_metrics_are_more_columns(done, run, monkeypatch, tmp_path: Path) -> None:
+    folder, settings, before = done
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
+    net = fill_module(MUSIQ(MUSIQConfig(24, 32, 2, 1, 8, 4, (16, 24), 32)))
+    path = tmp_path / "musiq-koniq.safetensors"
+    save_weights(path, net, architecture="musiq", config=asdict(net.config), dtype=torch.float32)
+    command = ("compare", folder / "faces", "--out", folder / "out", "--methods", "restorer,ours-short", "--metrics",
+               "musiq", "--restorer", settings.restorer, "--prior", settings.prior, "--json")  # fmt: skip
+    alone = run(*command).json["rows"]
+    assert [list(row) for row in alone] == [["method", "musiq", "s per face", "peak MB"]] * 2
+    both = run(*command, "--truth", folder / "faces").json["rows"]
+    assert [row["musiq"] for row in both] == [row["musiq"] for row in alone]
+    assert both[0]["psnr"] == before.rows()[0]["psnr"]
+    assert "MUSIQ" in before.report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("fid", "fid is of a set"),
+        ("deg", "nothing to score against"),
+        ("cat", "no metric cat"),
+        ("maniqa", "unfade models pull maniqa-koniq"),
+        ("niqe", r"face00\.png cannot be scored: NIQE looks at blocks of 96 x 96"),
+    ],
+)
+def test_metrics_that_cannot_be_had_are_refused(done, monkeypatch, tmp_path: Path, metric: str, said: str) -> None:
+    folder, settings, _ = done
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
+    with pytest.raises((BadInput, UnknownModel), match=said):
+        compare(folder / "faces", tmp_path / "out", replace(settings, methods=(FIRST,)), metrics=[metric])
 
 
 def test_a_second_call_keeps_what_is_there_and_takes_more_methods(done) -> None:

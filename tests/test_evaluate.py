@@ -20,9 +20,11 @@ from unfade.metrics.distribution import Moments, frechet_distance, kernel_distan
 from unfade.metrics.reference import matched, psnr, ssim
 from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.inception import Inception, InceptionConfig
+from unfade.nets.maniqa import MANIQA, MANIQAConfig
+from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.recipes.architectures import Statistics, load_network
-from unfade.recipes.evaluate import METRICS, pair_by_stem, score_folder
-from unfade.recipes.scoring import evaluate_folder, with_published_mean
+from unfade.recipes.evaluate import METRICS, PROTOCOL, pair_by_stem, score_folder
+from unfade.recipes.scoring import ALONE, LOADED, NAMES, evaluate_folder, with_published_mean
 from unfade.recipes.sets import PictureSet, SetScores, compare_sets
 from unfade.store.checkpoints import save_weights
 
@@ -305,6 +307,9 @@ def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Pat
         ("deg", "arcface-18"),
         ("deg_sface", "sface"),
         ("lmd", "awing-fan"),
+        ("musiq", "musiq-koniq"),
+        ("maniqa", "maniqa-koniq"),
+        ("maniqa_pipal", "maniqa-pipal"),
         ("fid", "inception-fid"),
         ("kid", "inception-fid"),
     ],
@@ -327,6 +332,12 @@ def test_weights_that_are_absent_are_named_with_their_command(
         (("--reference", "nobody"), "there are: fid-ffhq-512, fid-celeba-test"),
         (("--reference", "fid-ffhq-512"), "unfade models pull fid-ffhq-512"),
         (("--reference", "truth", "--csv", "s.csv"), "--csv takes the scores of each file"),
+        (("--metrics", "niqe,psnr"), "add --truth FOLDER"),
+        (
+            ("--metrics", "niqe"),
+            "a.png cannot be scored: NIQE looks at blocks of 96 x 96 pixels, but this picture has "
+            "20 x 24; leave niqe out.",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_one_sentence(
@@ -341,6 +352,68 @@ def test_what_cannot_be_scored_is_one_sentence(
     refused = run("evaluate", "results", *arguments)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert said in refused.err
+
+
+# Without a truth
+
+QUALITY = {
+    "musiq-koniq": ("musiq", MUSIQ, MUSIQConfig(24, 32, 2, 2, 8, 4, (16, 24), 32)),
+    "maniqa-koniq": ("maniqa", MANIQA, MANIQAConfig(size=64, width=24, heads=3, hidden=32)),
+    "maniqa-pipal": ("maniqa", MANIQA, MANIQAConfig(size=64, width=24, heads=3, hidden=32)),
+}
+
+
+@pytest.fixture
+def quality(weights: Path, tmp_path: Path) -> Path:
+    """Small networks of the metrics that need no truth, and a folder of two pictures that are large enough for all."""
+    for name, (kind, build, config) in QUALITY.items():
+        network, path = fill_module(build(config)), weights / f"{name}.safetensors"
+        save_weights(path, network, architecture=kind, config=asdict(config), dtype=torch.float32)
+    for i, name in enumerate(["b", "a"]):
+        write_png(tmp_path / "large" / f"{name}.png", picture(100, 130, seed=i)[0])
+    return tmp_path / "large"
+
+
+def test_pictures_are_scored_by_themselves(run, quality: Path, tmp_path: Path) -> None:
+    command = ("evaluate", quality, "--metrics", ",".join(ALONE))
+    found = run(*command, "--csv", tmp_path / "s.csv", "--json").json
+    assert (found["found"], found["scored"], found["failed"]) == (2, 2, [])
+    assert list(found["summary"]) == list(found["protocol"]) == list(ALONE)
+    image = read_image(quality / "a.png")[None]
+    score = {name: LOADED[name]("cpu")(image, image).item() for name in ALONE}
+    assert found["files"]["a.png"] == pytest.approx(score, rel=1e-5)
+    assert score["maniqa"] != pytest.approx(score["maniqa_pipal"]), "equal weights, weighed otherwise"
+    niqe = found["summary"]["niqe"]
+    assert niqe["mean"] == pytest.approx(np.mean([values["niqe"] for values in found["files"].values()]))
+    assert (niqe["low"] <= niqe["mean"] <= niqe["high"], niqe["count"]) == (True, 2)
+    with (tmp_path / "s.csv").open() as file:
+        assert [row["file"] for row in csv.DictReader(file)] == ["a.png", "b.png"]
+    assert re.search(r"niqe +", run(*command).out)
+
+
+def test_with_a_truth_they_are_more_columns(run, quality: Path) -> None:
+    found = run("evaluate", quality, "--truth", quality, "--metrics", "musiq,ssim,niqe", "--json").json
+    assert list(found["files"]["b.png"]) == ["musiq", "ssim", "niqe"], "in the order that they were named in"
+    assert found["files"]["b.png"]["ssim"] == 1
+    alone = run("evaluate", quality, "--metrics", "niqe", "--json").json
+    assert alone["files"]["b.png"]["niqe"] == found["files"]["b.png"]["niqe"]
+
+
+def test_they_go_on_without_what_cannot_be_read(run, quality: Path) -> None:
+    (quality / "c.png").write_text("not a picture")
+    result = run("evaluate", quality, "--metrics", "niqe", "--json")
+    assert (result.code, result.json["found"], result.json["scored"]) == (1, 3, 2)
+    assert [entry["file"] for entry in result.json["failed"]] == ["c.png"]
+
+
+def test_a_paired_metric_needs_a_truth(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(ValueError, match="psnr compares with a truth"):
+        score_folder(folders[0], None)
+
+
+def test_every_metric_says_how_it_is_taken() -> None:
+    assert {*METRICS, *LOADED} <= set(PROTOCOL)
+    assert set(ALONE) <= set(LOADED) <= set(NAMES)
 
 
 def test_sets_go_on_without_what_cannot_be_read(run, folders: tuple[Path, Path], here: Path) -> None:

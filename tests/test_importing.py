@@ -30,6 +30,8 @@ from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
+from unfade.nets.maniqa import MANIQA, MANIQAConfig
+from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.retinaface import MOBILENET025, RetinaFace
 from unfade.nets.stylegan_discriminator import StyleGANDiscriminator, StyleGANDiscriminatorConfig
@@ -54,6 +56,8 @@ GFPGAN16 = GFPGANConfig(size=16, style_features=8, narrow=1 / 64, mapping_layers
 VQFR32 = VQFRConfig(32, 32, (1, 2, 2), res_blocks=1, codes=16, code_channels=8, input_channels=4)
 ARCFACE = ArcFaceConfig(size=32, width=4, blocks=(1, 1, 1, 1), embedding=8)
 PARSENET = ParseNetConfig(classes=5, width=4, widest=8, halvings=2, blocks=1)
+MUSIQ8 = MUSIQConfig(hidden=24, mlp=32, heads=2, layers=2, patch=8, grid=4, longer_sides=(16, 24), width=32)
+MANIQA64 = MANIQAConfig(size=64, width=24, heads=3, hidden=32)
 full_size = pytest.mark.skipif(not os.environ.get("UNFADE_FULL_SIZE"), reason="minutes: set UNFADE_FULL_SIZE=1")
 
 
@@ -67,7 +71,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small shapes beside the published ones, for networks whose shapes do not tell all."""
-    more = {"unet": B32, "vqgan": VQGAN, "gfpgan": GFPGAN16, "vqfr": VQFR32, "arcface": ARCFACE, "parsenet": PARSENET}
+    more = {"unet": B32, "vqgan": VQGAN, "gfpgan": GFPGAN16, "vqfr": VQFR32, "arcface": ARCFACE, "parsenet": PARSENET,
+            "musiq": MUSIQ8, "maniqa": MANIQA64}  # fmt: skip
     for name, config in more.items():
         known = ARCHITECTURES[name]
         both = partial(lambda state, known, config: [*known.configs(state), *fixed(config)(state)],
@@ -171,6 +176,8 @@ NETWORKS = {
     "unet-discriminator": (UNetDiscriminatorSN(16), "params"),
     "vqgan-discriminator": (VQGANDiscriminator(8, 3), "params"),
     "vqfr": (VQFR(VQFR32), "params_ema"),
+    "musiq": (MUSIQ(MUSIQ8), "bare"),
+    "maniqa": (MANIQA(MANIQA64), "bare"),
     "stylegan2-discriminator": (StyleGANDiscriminator(StyleGANDiscriminatorConfig(64, 2, 1 / 32)), "params"),
 }
 
@@ -191,13 +198,21 @@ def test_networks_come_back_whole(run_models, tmp_path, small, name):
     assert card["files"][0]["sha256"] == sha256_of(tmp_path / "a.pth")
 
 
+def test_what_no_score_depends_on_is_left_out(run_models, tmp_path, small):
+    net = fill_module(MANIQA(MANIQA64))
+    more = {"vit.norm.bias": torch.ones(24), "vit.head.bias": torch.ones(9), "vit.blocks.10.norm1.bias": torch.ones(24)}
+    torch.save(net.state_dict() | more, tmp_path / "a.pt")
+    imported(run_models, tmp_path / "a.pt", "mine")
+    assert load_network("mine", "quality").state_dict().keys() == net.state_dict().keys()
+
+
 def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
     mean, cov = np.arange(4) / 3, np.eye(4) / 3
     for file, values in (("a.pth", (mean, cov)), ("b.pth", (torch.from_numpy(mean), torch.from_numpy(cov)))):
         torch.save(dict(zip(("mean", "cov"), values, strict=True)), tmp_path / file)
         imported(run_models, tmp_path / file, file[0])
     for name in "ab":
-        assert torch.allclose(load_network(name, "statistics").cov, torch.from_numpy(cov))
+        assert torch.equal(load_network(name, "statistics").cov, torch.from_numpy(cov)), "no digit is lost"
 
 
 # Full size

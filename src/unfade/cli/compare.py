@@ -22,6 +22,10 @@ def compare(
     results: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER: results made elsewhere; may be given several times.")
     ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="More columns, with commas: lpips, lpips_alex, deg, deg_sface, lmd; with no truth too: "
+                               "musiq, maniqa, maniqa_pipal, niqe."),
+    ] = "",
     restorer: o.Restorer = "small-restorer",
     prior: o.Prior = "small-prior",
     batch: Annotated[int, typer.Option(help="Faces denoised together.")] = 4,
@@ -42,7 +46,8 @@ def compare(
     settings = CompareSettings(names, restorer, prior, MethodSettings(batch, bool(o.is_bf16(precision)), seed))
     done = run(
         faces, out, settings,
-        truth=truth, results=_folders(results or []), device=o.choose_device(device), progress=progress(quiet=quiet),
+        truth=truth, results=_folders(results or []), metrics=[name for name in metrics.split(",") if name],
+        device=o.choose_device(device), progress=progress(quiet=quiet),
     )  # fmt: skip
     if not (as_json or quiet):
         table([{k: "-" if v is None else v for k, v in row.items()} for row in done.rows()])

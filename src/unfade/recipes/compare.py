@@ -22,7 +22,8 @@ from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
 from unfade.recipes.architectures import load_network
-from unfade.recipes.evaluate import Score, Scores, score_folder
+from unfade.recipes.evaluate import METRICS, Score, Scores, score_folder
+from unfade.recipes.scoring import load_metrics, with_published_mean
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
@@ -66,7 +67,7 @@ class Comparison:
     """What came of it."""
 
     entries: Mapping[str, Sequence[Entry]]  # method -> an entry for each face
-    scores: Mapping[str, Scores]  # method -> scores, where there is a truth
+    scores: Mapping[str, Scores]  # method -> scores, where there is a truth or a metric that needs none
     costs: Mapping[str, Cost]
     report: Path
     sheet: Path
@@ -96,16 +97,20 @@ def compare(
     *,
     truth: Path | None = None,
     results: Mapping[str, Path] | None = None,
+    metrics: Sequence[str] = (),
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Comparison:
-    """Run every method on a folder of aligned faces, score it where there is a truth, and write a report; resumable.
+    """Run every method on a folder of aligned faces, score it, and write a report; resumable.
 
-    `results` are folders of results made elsewhere, by name. All pictures are compared at the restorer's size. Raises
-    BadInput for an unknown method, a truth that is missing for some faces or of another size, and for results that do
-    not pair with the faces.
+    With a truth PSNR, SSIM and the feature distance are scored; `metrics` of recipes.scoring add columns, some without
+    a truth. `results` are folders of results made elsewhere, by name. All pictures are compared at the restorer's size.
+    Raises BadInput for an unknown method or metric, a truth that is missing for some faces or of another size, and for
+    results that do not pair with the faces; UnknownModel, with the command that brings it, for weights that are not
+    there.
     """
     results = results or {}
+    named = load_metrics(metrics, truth=truth, device=device)
     found = list_images(faces)
     restorer = load_restorer(settings.restorer, device=device)
     prior = load_prior(settings.prior, device=device)
@@ -127,8 +132,9 @@ def compare(
         entries[name], costs[name] = _measured(lambda run=run, name=name: run(inputs, out / "results" / name), device)  # type: ignore[misc]
     places = {name: out / "results" / name for name in settings.methods} | dict(results)
     costs |= {name: Cost() for name in results}
-    distance = feature_distance(prior)
-    scores = {name: _scored(place, truth, inputs, out, distance) for name, place in places.items()} if truth else {}
+    chosen = {**METRICS, "feature_distance": feature_distance(prior), **named} if truth else named
+    truths = _truths(truth, inputs, out) if truth else None
+    scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
     done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
     _show(done, places, inputs, truth, taken, settings)
     return done
@@ -207,10 +213,8 @@ def _watch(stop: threading.Event, peak: list[float | None]) -> None:
             return
 
 
-def _scored(place: Path, truth: Path | None, inputs: list[Path], out: Path, distance: Score) -> Scores:
-    assert truth is not None
-    with torch.no_grad():
-        return score_folder(place, _truths(truth, inputs, out), extra={"feature_distance": distance})
+def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score]) -> Scores:
+    return with_published_mean(score_folder(place, truths, metrics=metrics))
 
 
 def _truths(truth: Path, inputs: list[Path], out: Path) -> Path:

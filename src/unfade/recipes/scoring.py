@@ -144,8 +144,7 @@ def evaluate_folder(
     brings it, for weights that are not there.
     """
     names = _chosen(metrics, truth, reference)
-    each = {name: METRICS[name] if name in METRICS else LOADED[name](device) for name in names
-            if name not in SET_METRICS}  # fmt: skip
+    each = _ready([name for name in names if name not in SET_METRICS], device)
     sets = [name for name in names if name in SET_METRICS]
     against = _reference(sets, str(reference or truth), device, progress) if sets else None
     scores = None
@@ -153,6 +152,18 @@ def evaluate_folder(
         track = partial(_tracked, progress=progress)
         scores = with_published_mean(score_folder(results, truth, metrics=each, track=track))
     return Evaluation(scores, compare_sets(sets, *against(results)) if against else None)
+
+
+def load_metrics(names: Sequence[str], *, truth: Path | None, device: Device = "cpu") -> dict[str, Score]:
+    """Metrics of NAMES, ready made, but for those of sets: what `score_folder` takes. Raises as `evaluate_folder`."""
+    for name in names:
+        if name in SET_METRICS:
+            raise BadInput(f"{name} is of a set and not of a picture; leave it out, and run `unfade evaluate` for it.")
+    return _ready(_chosen(names, truth, None) if names else [], device)
+
+
+def _ready(names: Sequence[str], device: Device) -> dict[str, Score]:
+    return {name: METRICS[name] if name in METRICS else LOADED[name](device) for name in names}
 
 
 def with_published_mean(scores: Scores) -> Scores:
