@@ -268,6 +268,14 @@ def evaluate(
                           "maniqa_pipal, niqe. Default: the first four with --truth, fid with --reference."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="ntire: the identity check of the NTIRE 2025 challenge and four of the six terms "
+                                      "of its score; takes --photos and --subset in place of --truth and --metrics."),
+    ] = None,
+    photos: Annotated[Path | None, typer.Option(help="For ntire: the degraded faces, with the same names.")] = None,
+    subset: Annotated[
+        str | None, typer.Option(help="For ntire: where they are from: celeba, lfw, celebchild, wider, webphoto.")
+    ] = None,
     device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -277,6 +285,13 @@ def evaluate(
     from unfade.recipes.scoring import ALONE, evaluate_folder
 
     names = [name for name in (metrics or "").split(",") if name]
+    if protocol or photos or subset:
+        if protocol != "ntire" or not photos or not subset or truth or names or csv:
+            raise BadInput(
+                "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv."
+            )
+        _evaluate_ntire(results, photos, subset, reference, o.choose_device(device), as_json, quiet)
+        return
     if csv and not truth and not set(names) & set(ALONE):
         raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
     found = evaluate_folder(
@@ -288,6 +303,22 @@ def evaluate(
     if found.scores and not (as_json or quiet):
         table([{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()])
     lines = [*(found.sets.lines if found.sets else ()), *failure_lines(found.failed)]
+    finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))
+
+
+def _evaluate_ntire(
+    results: Path, photos: Path, subset: str, reference: str | None, device: str, as_json: bool, quiet: bool
+) -> None:
+    from unfade.recipes.ntire import REFERENCE, evaluate_ntire
+
+    found = evaluate_ntire(
+        results, photos, subset, reference=reference or REFERENCE, device=device, progress=progress(quiet=quiet)
+    )
+    lines = [
+        *found.lines,
+        *(found.evaluation.sets.lines if found.evaluation.sets else ()),
+        *failure_lines(found.failed),
+    ]
     finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))
 
 

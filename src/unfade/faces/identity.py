@@ -1,7 +1,7 @@
 """Whether a restored face is still the same person's: the angle between two embeddings.
 
 SFace (Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", 2021), which OpenCV
-runs, or the ArcFace network of nets/arcface.py.
+runs, or the networks of nets/arcface.py and nets/adaface.py.
 """
 
 import threading
@@ -19,6 +19,7 @@ from torch import Tensor
 from unfade.errors import BadCheckpoint
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, antialiased, scaled, to_array
 from unfade.faces.detectors import quiet
+from unfade.nets.adaface import AdaFace, AdaFaceConfig
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.store.checkpoints import load_state, read_weights
 from unfade.store.foreign import without_prefix
@@ -48,13 +49,13 @@ class IdentitySettings:
 
 
 def load_embedder(spec: str | Path = "sface", *, device: torch.device | str = "cpu") -> Embedder:
-    """An embedder from a name of the table or a file: .onnx is SFace, .safetensors an imported ArcFace.
+    """An embedder from a name of the table or a file: .onnx is SFace, .safetensors an imported ArcFace or AdaFace.
 
     SFace runs on the CPU whatever the device. Several threads may call the same embedder. Raises UnknownModel, which
     says how to get it, or BadCheckpoint for a file that is damaged or another network.
     """
     path = find_weights(spec, "identity")
-    return SFace(path) if path.suffix == ".onnx" else ArcFaceEmbedder(_read_arcface(path).eval().to(device))
+    return SFace(path) if path.suffix == ".onnx" else _from_weights(path, device)
 
 
 def similarity(a: Tensor, b: Tensor) -> float:
@@ -119,14 +120,31 @@ class ArcFaceEmbedder:
         return vector.cpu()
 
 
-def _read_arcface(path: Path) -> ArcFace:
+class AdaFaceEmbedder:
+    """Kim et al. (2022), see nets/adaface.py: the face in colour, brought to 112 px as for SFace."""
+
+    def __init__(self, net: AdaFace) -> None:
+        self._net = net
+
+    @torch.no_grad()
+    def __call__(self, face: Tensor) -> Tensor:
+        bgr = torch.from_numpy(seen_by_sface(face)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        vector: Tensor = self._net(bgr.to(next(self._net.parameters()).device))[0]
+        return vector.cpu()
+
+
+def _from_weights(path: Path, device: torch.device | str) -> Embedder:
     weights = read_weights(path)
-    if weights.architecture != "arcface":
+    if weights.architecture not in ("arcface", "adaface"):
         raise BadCheckpoint(f"{path} holds a {weights.architecture}, not an embedding of faces; name another model.")
     try:
-        net = ArcFace(ArcFaceConfig(**{**weights.config, "blocks": tuple(weights.config["blocks"])}))
+        settings = {**weights.config, "blocks": tuple(weights.config["blocks"])}
+        net = AdaFace(AdaFaceConfig(**settings)) if weights.architecture == "adaface" else ArcFace(
+            ArcFaceConfig(**settings)
+        )  # fmt: skip
     except (TypeError, ValueError, KeyError) as error:
-        reason = f"{path} describes an arcface that cannot be built ({error})"
+        reason = f"{path} describes an {weights.architecture} that cannot be built ({error})"
         raise BadCheckpoint(f"{reason}; import it again with this version.") from error
     load_state(net, without_prefix(weights.state), path)
-    return net
+    net.eval().to(device)
+    return AdaFaceEmbedder(net) if isinstance(net, AdaFace) else ArcFaceEmbedder(net)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint
 from unfade.metrics.no_reference import Niqe
+from unfade.nets.adaface import AdaFace, AdaFaceConfig, adaface_state
 from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.diffbir import DiffBIR, DiffBIRConfig, diffbir_state
@@ -189,6 +190,13 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         ("conv1.weight", "prelu.weight", "fc5.weight"),
         lambda config: ArcFace(settings(ArcFaceConfig, config)),
         fixed(ArcFaceConfig()),
+    ),
+    "adaface": Architecture(
+        "identity",
+        ("model.input_layer.0.weight", "model.body.0.res_layer.1.weight", "model.output_layer.3.weight"),
+        lambda config: AdaFace(settings(AdaFaceConfig, config)),
+        fixed(AdaFaceConfig()),
+        convert=adaface_state,
     ),
     "inception": Architecture(
         "features",

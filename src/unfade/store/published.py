@@ -164,6 +164,8 @@ PUBLISHED = (
     Model("arcface-18", "identity", "arcface", 128, "Apache-2.0", "Deng et al. 2019", github(GFPGAN),
           released(GFPGAN, "v0.1.0", "arcface_resnet18.pth",
                    "69554b3184575bdda7ecf7f40caf2b0c5ecbd0617b676d2209d8bf0e7e3d8042")),
+    Model("adaface-ir50", "identity", "adaface", 112, "MIT", "Kim et al. 2022", github("mk-minchul/AdaFace"),
+          (Download("adaface_ir50_ms1mv2.ckpt", key="state_dict"),)),  # their page links to a drive
     Model("sface", "identity", "onnx", 112, "Apache-2.0", "Zhong et al. 2021", github(OPENCV_ZOO),
           (Download("face_recognition_sface_2021dec.onnx",
                     "f6abbfff9575e3041db692c1e29d782e995191888477fd59ebc81202d99fc63b", 24_227_283,

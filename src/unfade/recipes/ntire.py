@@ -1,0 +1,125 @@
+"""The NTIRE 2025 challenge on real-world face restoration: its identity check, and four of the six terms of its score.
+
+Chen et al., "NTIRE 2025 Challenge on Real-World Face Restoration: Methods and Results" (CVPRW 2025), and the public
+evaluation script of the challenge. CLIP-IQA and Q-Align have no network here, so no sum made here is its score.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unfade.errors import BadInput
+from unfade.faces.identity import Embedder, load_embedder, similarity
+from unfade.progress import Progress, silent
+from unfade.recipes.evaluate import Scores, score_folder
+from unfade.recipes.scoring import Device, Evaluation, evaluate_folder
+
+EMBEDDER = "adaface-ir50"
+REFERENCE = "fid-ffhq-512"
+LEAST = {"celeba": 0.5, "lfw": 0.6, "celebchild": 0.6, "wider": 0.3, "webphoto": 0.3}  # cosine, by the photos' source
+ALLOWED, OF = 10, 450  # faces below it that the challenge forgives, of all that it has
+TERMS: Mapping[str, Callable[[float], float]] = {  # of the mean over all pictures; each is 0..1, higher is better
+    "maniqa": lambda value: value,
+    "musiq": lambda value: value / 100,
+    "niqe": lambda value: 0.0 if value > 10 else (10 - value) / 10,  # so ordered, no number stays none
+    "fid": lambda value: 0.0 if value > 100 else (100 - value) / 100,
+}
+ABSENT = ("clipiqa", "qalign")  # terms of the challenge's score that are not here
+PROTOCOL = (
+    f"NTIRE 2025 real-world face restoration: {len(TERMS)} of its {len(TERMS) + len(ABSENT)} terms "
+    f"({', '.join(TERMS)}; without {', '.join(ABSENT)}); MANIQA of 20 fixed crops, faces aligned by FFHQ's template"
+)
+
+
+@dataclass(frozen=True)
+class Ntire:
+    """What `evaluate_ntire` found."""
+
+    evaluation: Evaluation  # of the metrics behind the terms
+    identity: Scores  # adaface: the cosine of each result and its photo
+    least: float  # from which on they are one person
+
+    @property
+    def below(self) -> list[str]:
+        """The results that are not taken for the photo's person."""
+        return [name for name, values in self.identity.files.items() if not values["adaface"] >= self.least]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenge would have ranked them: at most ten faces below, however many there are."""
+        return len(self.below) <= ALLOWED
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Each 0..1, higher is better."""
+        assert self.evaluation.scores
+        assert self.evaluation.sets
+        means = {name: mean.mean for name, mean in self.evaluation.scores.summary.items()}
+        means |= self.evaluation.sets.values
+        return {name: term(means[name]) for name, term in TERMS.items()}
+
+    @property
+    def partial_sum(self) -> float | None:
+        """Of the terms that are here, 0..4; None where identity fails. Not the challenge's score."""
+        return sum(self.terms.values()) if self.passed else None
+
+    @property
+    def failed(self) -> list[tuple[str, str]]:
+        """(file, why it could not be read), each once."""
+        return list(dict([*self.evaluation.failed, *self.identity.failed]).items())
+
+    @property
+    def lines(self) -> list[str]:
+        """In words."""
+        count = len(self.identity.files)
+        told = f"{len(self.below)} of {count} below a cosine of {self.least} (the challenge forgives {ALLOWED} of {OF})"
+        total = "no sum, because identity fails" if self.partial_sum is None else f"sum {self.partial_sum:.4g}"
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in self.terms.items())
+        return [f"identity {'passes' if self.passed else 'fails'}: {told}", f"terms: {terms}; {total}", PROTOCOL]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: `Evaluation.as_dict`, and beside it all that belongs to the protocol under `ntire`."""
+        return {
+            **self.evaluation.as_dict(),
+            "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
+            "ntire": {
+                "protocol": PROTOCOL,
+                "identity": {"passed": self.passed, "least": self.least, "below": self.below, "allowed": ALLOWED,
+                             "files": {name: values["adaface"] for name, values in self.identity.files.items()}},
+                "terms": {name: _finite(value) for name, value in self.terms.items()},
+                "absent": list(ABSENT),
+                "partial_sum": _finite(self.partial_sum),
+            },
+        }  # fmt: skip
+
+
+def evaluate_ntire(
+    results: Path, photos: Path, subset: str, *, reference: str | Path = REFERENCE, device: Device = "cpu",
+    progress: Progress = silent,
+) -> Ntire:  # fmt: skip
+    """Score aligned, restored faces; `photos` are the degraded ones of the same names, from the `subset` of LEAST.
+
+    Nothing is computed before all networks are there. Raises BadInput for an unknown subset and as `score_folder` and
+    `evaluate_folder` do; UnknownModel, with the command that brings it, for weights that are not there.
+    """
+    if subset not in LEAST:
+        raise BadInput(f"NTIRE's photos come from {', '.join(LEAST)}, got {subset}; their identity thresholds differ.")
+    embedder = load_embedder(EMBEDDER, device=device)
+    evaluation = evaluate_folder(results, reference=reference, metrics=tuple(TERMS), device=device, progress=progress)
+    identity = score_folder(results, photos, metrics={"adaface": cosine(embedder)})
+    return Ntire(evaluation, identity, LEAST[subset])
+
+
+def cosine(embedder: Embedder) -> Callable[[Tensor, Tensor], Tensor]:
+    """Of two batches of aligned faces (B, 3, H, W), picture by picture: (B,)."""
+    return lambda one, other: torch.tensor(
+        [similarity(embedder(a), embedder(b)) for a, b in zip(one, other, strict=True)]
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
