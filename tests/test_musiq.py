@@ -88,6 +88,12 @@ def test_filters_are_standardised() -> None:
     torch.testing.assert_close(layer(image), before, atol=1e-3, rtol=0)
 
 
+@torch.no_grad()
+def test_nothing_is_left_on_another_device() -> None:
+    net = MUSIQ(SMALL).to("meta")
+    assert net(torch.zeros(2, 3, 20, 30, device="meta")).shape == (2,)
+
+
 def test_a_line_of_pixels_is_refused(small: MUSIQ) -> None:
     with pytest.raises(BadInput, match="400 x 2 pixels"):
         small(torch.zeros(1, 3, 2, 400))

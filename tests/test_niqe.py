@@ -92,6 +92,11 @@ def test_only_whole_blocks_are_looked_at_and_flat_ones_left_out(niqe: Niqe) -> N
     assert niqe(torch.zeros(1, 3, 96, 96)).isnan()
 
 
+def test_nothing_is_left_on_another_device() -> None:
+    luma = torch.zeros(2, 1, 192, 96, device="meta", dtype=torch.float64)
+    assert shape_features(normalised(luma), 96).shape == (2, 2, FEATURES // 2)
+
+
 def test_small_pictures_are_refused(niqe: Niqe) -> None:
     with pytest.raises(BadInput, match="blocks of 96 x 96 pixels, but this picture has 200 x 95"):
         niqe(torch.zeros(1, 3, 95, 200))

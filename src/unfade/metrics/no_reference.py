@@ -28,7 +28,8 @@ class Niqe(nn.Module):
 
     Mittal et al., "Making a 'Completely Blind' Image Quality Analyzer" (2013), Eq. 10, over whole blocks of 96 px of
     the luma in whole levels; what is left at the right and below is not looked at. A picture without any contrast gives
-    NaN. The mean and covariance of the features of sharp, undistorted pictures are loaded like weights. Raises BadInput
+    NaN, and one of a single block, as a face of 128 px is, says little: it ranks some degraded faces above their truth.
+    The mean and covariance of the features of sharp, undistorted pictures are loaded like weights. Raises BadInput
     on pictures that are smaller than a block.
     """
 

@@ -25,7 +25,6 @@ LICENCES = {
     "LIVE": Licence(True, "https://live.ece.utexas.edu/research/quality/niqe_release.zip"),
     "S-Lab 1.0": Licence(False, "https://github.com/sczhou/CodeFormer/blob/master/LICENSE"),
     "CC BY-NC-SA 4.0": Licence(False, "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
-    "OpenRAIL++-M": Licence(True, "https://huggingface.co/stabilityai/stable-diffusion-2/blob/main/LICENSE-MODEL"),
     "Apache-2.0, code only": Licence(False, "https://www.apache.org/licenses/LICENSE-2.0"),
     "not stated": Licence(False, ""),
 }
@@ -128,7 +127,7 @@ PUBLISHED = (
           (Download("DR2_FFHQ.pkl"),)),
     Model("pgdiff-restorer", "guide", "pgdiff-restorer", 512, SLAB, "Yang et al. 2023", github("pq-yang/PGDiff"),
           (Download("pgdiff-restorer.pth"),)),  # our name for it: their page links to a drive
-    Model("diffbir-face", "guide", "diffbir", 512, "OpenRAIL++-M", "Lin et al. 2023", github(DIFFBIR),
+    Model("diffbir-face", "guide", "diffbir", 512, "not stated", "Lin et al. 2023", github(DIFFBIR),
           (Download("face_full_v1.ckpt", urls=(hugging_face("lxq007/DiffBIR", "face_full_v1.ckpt"),)),)),
     Model("vqgan-codeformer", "vqgan", "vqgan", 512, SLAB, "Zhou et al. 2022", github(CODEFORMER),
           released(CODEFORMER, "v0.1.0", "vqgan_code1024.pth",
@@ -184,7 +183,7 @@ PUBLISHED = (
           released(MANIQA, "Koniq10k", "ckpt_koniq10k.pt",
                    "a207f8ab57322e6be38ff5c8d019301dc032b454bef21c3c9f9dbf7974eebff6", 543_335_435)),
     Model("maniqa-pipal", "quality", "maniqa", 224, NC, "Yang et al. 2022", github("chaofengc/IQA-PyTorch"),
-          (Download("MANIQA_PIPAL-ae6d356b.pth", None, None, (hugging_face(IQA_WEIGHTS, "MANIQA_PIPAL-ae6d356b.pth"),)),)),
+          (Download("MANIQA_PIPAL-ae6d356b.pth", urls=(hugging_face(IQA_WEIGHTS, "MANIQA_PIPAL-ae6d356b.pth"),)),)),
     Model("realesrgan-x2", "upscaler", "rrdbnet", 0, "BSD-3-Clause", "Wang et al. 2021", github("xinntao/Real-ESRGAN"),
           released("xinntao/Real-ESRGAN", "v0.2.1", "RealESRGAN_x2plus.pth",
                    "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb", 67_061_725, "params_ema")),
