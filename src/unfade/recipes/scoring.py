@@ -74,10 +74,15 @@ def load_perceptual(device: Device, name: str = "lpips-vgg") -> Score:
     return lambda restored, truth: network(restored.to(device), truth.to(device))
 
 
-def load_quality(device: Device, name: str) -> Score:
-    """MUSIQ or NIQE, which look at a picture as it is. Raises UnknownModel, which says how to get the first."""
-    network = load_network(name, "quality", device=device)
+def load_musiq(device: Device) -> Score:
+    """Raises UnknownModel, which says how to get its weights."""
+    network = load_network("musiq-koniq", "quality", device=device)
     return Alone(lambda restored: network(restored.to(device)))
+
+
+def load_niqe(device: Device) -> Score:
+    """On the CPU whatever the device: its statistics need float64, which not every GPU has."""
+    return Alone(load_network("niqe-pristine", "quality"))
 
 
 def load_maniqa(device: Device, name: str, scale: float) -> Score:
@@ -95,10 +100,10 @@ LOADED: dict[str, Callable[[Device], Score]] = {  # those of METRICS need no wei
     "deg": load_identity_angle,
     "deg_sface": load_sface_angle,
     "lmd": load_landmark_distance,
-    "musiq": partial(load_quality, name="musiq-koniq"),
+    "musiq": load_musiq,
     "maniqa": partial(load_maniqa, name="maniqa-koniq", scale=0.8),
     "maniqa_pipal": partial(load_maniqa, name="maniqa-pipal", scale=0.13),
-    "niqe": partial(load_quality, name="niqe-pristine"),
+    "niqe": load_niqe,
 }
 ALONE = ("musiq", "maniqa", "maniqa_pipal", "niqe")  # these need no truth
 NAMES = (*METRICS, *LOADED, *SET_METRICS)
