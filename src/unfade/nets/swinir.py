@@ -313,6 +313,10 @@ def initialise(module: nn.Module) -> None:
 
 
 def keep_constants(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Masks and indices follow from the configuration: a file may lack them, or hold those of another image size."""
+    """Masks and indices follow from the configuration: a file may lack them, or hold those of another image size.
+
+    A network on the meta device has no numbers to keep and takes the file's.
+    """
     for name, buffer in module.named_buffers(recurse=False):
-        state_dict[prefix + name] = buffer
+        if not buffer.is_meta:
+            state_dict[prefix + name] = buffer
