@@ -8,10 +8,11 @@ there is one writer, and a run with workers that is killed is in the same state 
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -24,6 +25,7 @@ import cv2
 import torch
 
 from unfade.errors import BadInput, UnfadeError
+from unfade.processes import starting
 from unfade.progress import Advance, Progress, silent
 from unfade.stages.items import Stage, run_stage
 from unfade.store.runs import Entry, Journal
@@ -91,13 +93,15 @@ class _Worker:
     def finished(self, name: str) -> None:
         self.task = [path for path in self.task or [] if path.name != name]
 
-    def dismiss(self) -> int | None:
-        """Its exit code, after at most PATIENCE; one that waits for an answer ends at once."""
-        self.connection.close()
-        self.process.join(PATIENCE)
-        if self.process.exitcode is None:
-            self.process.kill()
-            self.process.join()
+    def dismiss(self, until: float) -> int | None:
+        """Its exit code, at that time at the latest; one that waits for an answer ends at once."""
+        try:
+            self.connection.close()
+            self.process.join(max(0.0, until - time.monotonic()))
+        finally:  # Ctrl-C once more ends the patience
+            if self.process.exitcode is None:
+                self.process.kill()
+                self.process.join()
         code = self.process.exitcode
         self.process.close()
         return code
@@ -128,15 +132,23 @@ class _Foreman:
                 for connection in wait(list(self.crew)):
                     self._hear(self.crew[connection])
         finally:
-            for worker in self.crew.values():
-                worker.dismiss()
+            self._dismiss()
 
     def _hire(self) -> None:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_work, args=(self.make, self.out, theirs), daemon=True)  # type: ignore[attr-defined]
-        process.start()
-        theirs.close()  # so that the end of the worker is the end of the connection
-        self.crew[ours] = _Worker(process, ours)
+        with starting(self.context.get_start_method()):
+            ours, theirs = self.context.Pipe()
+            process = self.context.Process(target=_work, args=(self.make, self.out, theirs), daemon=True)  # type: ignore[attr-defined]
+            process.start()
+            theirs.close()  # so that the end of the worker is the end of the connection
+            self.crew[ours] = _Worker(process, ours)
+
+    def _dismiss(self) -> None:
+        """All workers learn of the end before any of them is waited for, and none is left, whatever is raised."""
+        until = time.monotonic() + PATIENCE
+        with ExitStack() as stack:
+            for worker in self.crew.values():
+                stack.callback(worker.dismiss, until)
+                worker.connection.close()
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -167,7 +179,7 @@ class _Foreman:
 
     def _bury(self, worker: _Worker) -> None:
         del self.crew[worker.connection]
-        code = worker.dismiss()
+        code = worker.dismiss(time.monotonic() + PATIENCE)
         if worker.task is None:
             raise RuntimeError(f"A worker process ended with code {code} before it began; use one worker to see why.")
         for path in worker.task:

@@ -4,16 +4,19 @@ A batch is a function of its step number, so nothing depends on who makes it, on
 was killed goes on.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import cv2
 import torch
@@ -21,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unfade.errors import BadInput, UnfadeError
+from unfade.processes import starting
 
 T = TypeVar("T")
 Batch = tuple[Tensor, ...]
@@ -123,27 +127,39 @@ def _from_a_thread(batches: Batches, steps: range, workers: int, pin: bool) -> G
 
 
 def _from_processes(batches: Batches, steps: range, workers: int, pin: bool) -> Generator[Batch, None, None]:
-    with _quiet_start():
-        loader = DataLoader(
-            _Steps(batches),
-            batch_size=None,
-            sampler=steps,
-            num_workers=min(workers, len(steps)),
-            prefetch_factor=AHEAD,
-            pin_memory=pin,
-            collate_fn=_as_it_is,
-            worker_init_fn=_begin_worker,
-            multiprocessing_context=start_method(),
-            generator=torch.Generator(),  # else it would draw from the generator of everybody
-        )
-        made = iter(loader)
+    method, made = start_method(), None
     try:
+        with _quiet_start(), starting(method):
+            loader = DataLoader(
+                _Steps(batches),
+                batch_size=None,
+                sampler=steps,
+                num_workers=min(workers, len(steps)),
+                prefetch_factor=AHEAD,
+                pin_memory=pin,
+                collate_fn=_as_it_is,
+                worker_init_fn=_begin_worker,
+                multiprocessing_context=method,
+                generator=torch.Generator(),  # else it would draw from the generator of everybody
+            )
+            made = iter(loader)
         for batch in made:
             if isinstance(batch, UnfadeError):
                 raise batch
             yield tuple(batch)
     finally:  # left to the garbage collector, workers would live as long as the traceback of an error does
-        made._shutdown_workers()  # type: ignore[attr-defined]
+        if made is not None:
+            _end(made)
+
+
+def _end(made: Any) -> None:
+    try:
+        made._shutdown_workers()
+    finally:  # Ctrl-C once more, or a worker that does not listen
+        for worker in made._workers:
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
 
 
 class _Steps(Dataset[Batch | UnfadeError]):
@@ -176,9 +192,25 @@ def _as_it_is(batch: T) -> T:
 
 
 def _begin_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the training process ends its workers
+    sys.excepthook = _say_no_more
+    threading.Thread(target=_end_with_training, daemon=True).start()
     torch.set_num_threads(1)  # there are as many workers as cores already
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the training process ends its workers
+
+
+def _say_no_more(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C may come while a batch is handed over, and the thread that does it would print that nobody took it."""
+    if not isinstance(error, ConnectionError):
+        sys.__excepthook__(kind, error, trace)
+
+
+def _end_with_training() -> None:
+    """Also when that was killed. A fork server, which is all that torch watches, lives as long as its workers do."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""Ctrl-C while worker processes start."""
+
+import multiprocessing.resource_tracker
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def starting(method: str) -> Iterator[None]:
+    """Inside, where processes are started by this method of multiprocessing, Ctrl-C waits; it is raised at the end.
+
+    Raised at once it could be lost, since right after a fork Python runs code that cannot raise anything, and a
+    process could stay behind that nobody knows yet. The processes are born deaf to it: Ctrl-C reaches them too, and
+    one that died of it would be taken for one that had no memory. They are to ignore the signal from then on.
+    """
+    came: list[FrameType | None] = []
+    before = signal.getsignal(signal.SIGINT)
+    # only the main thread may set a handler, and only there is anything raised
+    main = callable(before) and threading.current_thread() is threading.main_thread()
+    if main:
+        signal.signal(signal.SIGINT, lambda number, frame: came.append(frame))
+    try:
+        with _born_deaf(method):
+            yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(signal.SIGINT, came[0])
+
+
+@contextmanager
+def _born_deaf(method: str) -> Iterator[None]:
+    """Processes inherit what is blocked. This one may get the signal all the same, by another of its threads."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    if method != "fork":  # it is started in passing, and then SIGINT is not blocked any more
+        multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
