@@ -41,7 +41,7 @@ def identity_angle(one: Tensor, other: Tensor) -> Tensor:
     """
     if one.shape != other.shape or one.ndim != 2:
         raise ValueError(f"expected embeddings of one shape (B, D), got {tuple(one.shape)} and {tuple(other.shape)}")
-    cosine = F.cosine_similarity(one.double(), other.double())
+    cosine = F.cosine_similarity(one.cpu().double(), other.cpu().double())  # not every device has float64
     return torch.rad2deg(cosine.clamp(-1, 1).arccos())
 
 

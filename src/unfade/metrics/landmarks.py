@@ -49,7 +49,7 @@ def decode(heat: Tensor) -> Tensor:
     lean_x = _value(heat, x + 1, y) - _value(heat, x - 1, y)
     lean_y = _value(heat, x, y + 1) - _value(heat, x, y - 1)
     lean = torch.stack([lean_x, lean_y], 2).sign() * inside[..., None]
-    return torch.stack([x, y], 2).double() + 0.5 + QUARTER * lean.double()
+    return torch.stack([x, y], 2).cpu().double() + 0.5 + QUARTER * lean.cpu().double()  # not every device has float64
 
 
 def landmark_distance(restored: Tensor, truth: Tensor) -> Tensor:
