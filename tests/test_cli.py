@@ -90,6 +90,7 @@ def test_targets_finetune_restore_evaluate(run, models: Models, tmp_path: Path) 
     assert "psnr" in run("evaluate", tmp_path / "restored", "--truth", tmp_path / "faces").out
 
 
+@pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("change", [
     ("--start", "7"), ("--free-from", "2"), ("--factor", "8"), ("--spacing", "25"), ("--update", "ddim"),
     ("--begin-with", "face"),
