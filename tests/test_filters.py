@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recorded import arrays, noise, picture
 from unfade.errors import BadInput
-from unfade.images.filters import fit_square, low_pass, resize
+from unfade.images.filters import fit_square, low_pass, resize, without_grid
 
 PARITY = {"atol": 2e-6, "rtol": 0}
 FACTORS = [2, 4, 8, 16, 32]
@@ -117,3 +117,24 @@ def test_fit_square_brings_to_the_size_and_leaves_what_fits():
 def test_fit_square_refuses_another_shape_and_names_the_file():
     with pytest.raises(BadInput, match=r"^holiday\.png is 40 x 32 pixels"):
         fit_square(torch.zeros(3, 32, 40), 32, Path("holiday.png"))
+
+
+GRID = torch.tensor([[0.01, -0.03], [0.0, 0.02]]).repeat(16, 16)
+
+
+def test_a_grid_over_a_picture_is_taken_off_and_the_rest_stays():
+    image = without_grid(picture(32, 32, 2, count=2), 2)
+    torch.testing.assert_close(without_grid(image + GRID, 2), image, atol=1e-6, rtol=0)
+    torch.testing.assert_close(without_grid(image + 0.1, 2), image + 0.1, atol=1e-6, rtol=0)
+    torch.testing.assert_close(without_grid(image + GRID, 2).mean((2, 3)), image.mean((2, 3)), atol=1e-6, rtol=0)
+
+
+def test_each_picture_and_each_colour_has_its_own_grid():
+    image = without_grid(picture(32, 32, 2, count=2), 2)
+    strength = torch.tensor([[1.0, 0.0, -2.0], [0.5, 3.0, 0.0]])[:, :, None, None]
+    torch.testing.assert_close(without_grid(image + strength * GRID, 2), image, atol=1e-6, rtol=0)
+
+
+def test_of_single_pixels_there_is_no_grid():
+    image = picture(32, 32, 2)
+    assert without_grid(image, 1) is image

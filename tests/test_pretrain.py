@@ -83,6 +83,20 @@ def test_a_prior_that_predicts_v_is_trained_and_walked_as_such(tmp_path: Path) -
         pretrain_prior(tmp_path / "faces", tmp_path / "other.safetensors", replace(PRIOR, start=out))
 
 
+def test_a_prior_that_folds_pixels_leaves_no_grid_of_them(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    out = tmp_path / "prior.safetensors"
+    pretrain_prior(tmp_path / "faces", out, replace(PRIOR, network=replace(B32, patch=2)))
+    prior = load_prior(out).respaced("20")
+    with torch.no_grad():
+        prior.unet.out[2].bias.copy_(torch.linspace(-0.5, 0.5, len(prior.unet.out[2].bias)))
+    x0 = prior.denoise(torch.zeros(1, 3, 32, 32), 3).x0
+    sets = torch.stack([x0[..., i::2, j::2].mean((2, 3)) for i in (0, 1) for j in (0, 1)])
+    torch.testing.assert_close(sets, sets[:1].expand_as(sets), atol=1e-6, rtol=0)
+    prior.patch = 1
+    assert (prior.denoise(torch.zeros(1, 3, 32, 32), 3).x0 - x0).abs().max() > 1e-3
+
+
 def test_the_paper_s_terms_are_there_and_repeatable(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
     losses = ImageLossSettings(perceptual_weight=0.4, gan_weight=0.1, discriminator_features=4)

@@ -26,7 +26,9 @@ def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str =
 
 def prior_of(unet: UNet, *, device: torch.device | str = "cpu") -> DiffusionPrior:
     """A network that only denoises from now on: frozen, in evaluation mode, laid out as its convolutions like it."""
-    prior = DiffusionPrior(unet.eval().requires_grad_(False), unet.config.size, predicts=unet.config.predicts)
+    config = unet.config
+    unet.eval().requires_grad_(False)
+    prior = DiffusionPrior(unet, config.size, predicts=config.predicts, patch=config.patch)
     prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lag
     return prior
 

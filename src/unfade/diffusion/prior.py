@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.diffusion.schedule import Schedule, linear_betas, respaced
+from unfade.images.filters import without_grid
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,24 @@ class DiffusionPrior(nn.Module):
     """p(x) over aligned faces, images (B, 3, size, size) in [-1, 1].
 
     `unet` maps (x_t, t_model) to noise, or to noise and the learned range of the variance (Improved DDPM, Eq. 15).
-    Where it `predicts` "v" in place of "eps", this is where it becomes noise.
+    Where it `predicts` "v" in place of "eps", this is where it becomes noise. Where it folds blocks of `patch` pixels
+    into channels, the places in a block are a little brighter or darker than each other, a grid all over the image:
+    every predicted clean image is freed of it.
     """
 
     betas = staticmethod(linear_betas)  # of the 1000 steps that the network was trained on
 
-    def __init__(self, unet: nn.Module, size: int, *, spacing: str = "250", predicts: str = "eps"):
+    def __init__(self, unet: nn.Module, size: int, *, spacing: str = "250", predicts: str = "eps", patch: int = 1):
         super().__init__()
         self.unet = unet
         self.size = size
         self.predicts = predicts
+        self.patch = patch
         self.schedule: Schedule = respaced(spacing, self.betas)
 
     def respaced(self, spacing: str) -> "DiffusionPrior":
         """The same network under another schedule."""
-        return type(self)(self.unet, self.size, spacing=spacing, predicts=self.predicts)
+        return type(self)(self.unet, self.size, spacing=spacing, predicts=self.predicts, patch=self.patch)
 
     def q_sample(self, x0: Tensor, t: int, noise: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0) (DDPM, Eq. 4); t = -1 is the clean image itself."""
@@ -68,7 +72,7 @@ class DiffusionPrior(nn.Module):
 
     def within(self, x0: Tensor) -> Tensor:
         """The nearest clean image that there can be."""
-        return x0.clamp(-1, 1)
+        return without_grid(x0, self.patch).clamp(-1, 1)
 
     def _split(self, out: Tensor, t: int, channels: int) -> tuple[Tensor, Tensor | float]:
         low = float(self.schedule.posterior_log_variance[t])

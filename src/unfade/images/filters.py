@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unfade.errors import BadInput
 
@@ -93,3 +94,15 @@ def _mirror(index: Tensor, size: int) -> Tensor:
     """Half-sample symmetric: ... 1 0 | 0 1 2 ... n-1 | n-1 n-2 ..."""
     folded = index.remainder(2 * size)
     return torch.minimum(folded, 2 * size - 1 - folded)
+
+
+def without_grid(image: Tensor, period: int) -> Tensor:
+    """Pixels that are `period` apart in both directions get the mean of all pixels; (B, C, H, W) to the same.
+
+    In real pictures the means of these period x period sets differ by hundredths of a level, so nothing else changes.
+    """
+    if period == 1:
+        return image
+    sets = torch.unflatten(F.pixel_unshuffle(image, period), 1, (image.shape[1], period**2))
+    means = sets.mean((3, 4), keepdim=True)
+    return F.pixel_shuffle((sets - means + means.mean(2, keepdim=True)).flatten(1, 2), period)
