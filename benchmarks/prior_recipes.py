@@ -40,7 +40,7 @@ from unfade.training.batches import Pictures, find_training_pictures
 
 NARROW = replace(SMALL_PRIOR, channels=32)
 LOOP = replace(PRIOR_LOOP, batch=8, micro_batch=8, learning_rate=6e-4, bf16=False, checkpoint_every=100)
-FIRST = PriorRecipe(network=NARROW, loop=LOOP)
+FIRST = PriorRecipe(network=NARROW, loop=LOOP, denoising=DenoisingSettings(weighting="eps"))
 
 
 def network(**changes: object) -> PriorRecipe:
@@ -55,7 +55,7 @@ def loop(**changes: object) -> PriorRecipe:
 
 def loss(recipe: PriorRecipe = FIRST, **changes: object) -> PriorRecipe:
     """A recipe with another loss."""
-    return replace(recipe, denoising=DenoisingSettings(**changes))
+    return replace(recipe, denoising=replace(recipe.denoising, **changes))
 
 
 # A level at full resolution before the others, as in published networks.

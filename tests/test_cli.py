@@ -174,6 +174,20 @@ def test_flags_of_train_arrive(run, what: str, tmp_path: Path, monkeypatch: pyte
     assert run("train", what, tmp_path, "--out", "x.safetensors", "--weight", "old").code == 2
 
 
+def test_the_steps_of_a_prior_are_weighed_as_asked(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        unfade.recipes.pretrain, "pretrain_prior", lambda faces, out, recipe, **rest: seen.append(recipe) or History()
+    )
+    command = ("train", "prior", tmp_path, "--out", tmp_path / "x.safetensors")
+    for flags in ((), ("--loss-weighting", "eps")):
+        run(*command, *flags)
+    assert [recipe.denoising.weighting for recipe in seen] == ["min-snr", "eps"]
+    refused = run(*command, "--loss-weighting", "snr")
+    assert refused.code == 2
+    assert "there are: eps, v, min-snr" in refused.err
+
+
 def test_flags_of_degrade_have_an_effect(run, tmp_path: Path) -> None:
     write_faces(tmp_path / "truth", 1, size=64)
     results = {}

@@ -10,6 +10,7 @@ from networks import Answers, filled_unet
 from recorded import noise, picture
 from unfade.diffusion.denoising import WEIGHTINGS, Denoising, DenoisingSettings, denoising_score, draw_noising
 from unfade.diffusion.schedule import linear_betas
+from unfade.errors import BadInput
 
 SETTINGS = DenoisingSettings()
 LIKE = torch.zeros(4000, 3, 1, 1)
@@ -70,7 +71,7 @@ def test_a_weighting_multiplies_the_error_of_each_image(name: str):
 
 
 def test_an_unknown_weighting_is_named():
-    with pytest.raises(ValueError, match="no weighting snr; there are: eps, v, min-snr"):
+    with pytest.raises(BadInput, match="no weighting snr; there are: eps, v, min-snr"):
         DenoisingSettings(weighting="snr")
 
 

@@ -32,6 +32,9 @@ def prior(
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
     learning_rate: o.LearningRate = None,
+    loss_weighting: Annotated[
+        str | None, typer.Option(help="Of the steps in the loss: min-snr (the default), eps (none), v.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help=o.PRECISIONS)] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
@@ -46,7 +49,7 @@ def prior(
     recipe = replace(recipe, loop=o.changed(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
         bf16=o.is_bf16(precision), seed=seed,
-    ))  # fmt: skip
+    ), denoising=o.changed(recipe.denoising, weighting=loss_weighting))  # fmt: skip
     history = pretrain_prior(
         faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,
         progress=progress(quiet=quiet),

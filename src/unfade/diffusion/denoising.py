@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from unfade.diffusion.prior import noise_from_v
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import MODEL_STEPS, linear_betas
+from unfade.errors import BadInput
 from unfade.store.seeds import seed_for
 from unfade.training.objective import Objective
 
@@ -19,11 +20,11 @@ class DenoisingSettings:
 
     early_until: int = 650  # the method starts at K = 600, so steps above are hardly used
     early_share: float = 0.9  # share of the draws below it
-    weighting: str = "eps"  # of the squared error of the noise over the steps; a name in WEIGHTINGS
+    weighting: str = "min-snr"  # of the squared error of the noise over the steps; a name in WEIGHTINGS
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
-            raise ValueError(f"There is no weighting {self.weighting}; there are: {', '.join(WEIGHTINGS)}.")
+            raise BadInput(f"There is no weighting {self.weighting}; there are: {', '.join(WEIGHTINGS)}.")
 
 
 # What the squared error of the noise is multiplied by, from alpha_bar. The error of v is that of the noise divided by
