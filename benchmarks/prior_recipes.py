@@ -68,6 +68,7 @@ RECIPES = {
     "weighted min-SNR 5": loss(weighting="min-snr"),
     "learning rate 2e-3": loop(learning_rate=2e-3),
     "learning rate 2e-4": loop(learning_rate=2e-4),
+    "no EMA": loop(ema=0.0, ema_ramp=False),
     "EMA 0.99": loop(ema=0.99),
     "predicts v, weighted as eps": network(predicts="v"),
     "patch 2, no detail": network(detail=0),
@@ -103,7 +104,10 @@ def main() -> None:
         out = args.out / f"{name.replace(' ', '-')}.safetensors"
         pretrain_prior(args.faces, out, replace(recipe, loop=shortened))
         print(f"| {name} | {steps} | {row(load_prior(out), photos)} |", flush=True)
-    print(f"| the built-in prior, as it is | - | {row(load_prior(), photos)} |")
+    prior = load_prior()
+    print(f"| the built-in prior | - | {row(prior, photos)} |", flush=True)
+    prior.patch = 1  # as if it folded nothing
+    print(f"| the same, its grid left in | - | {row(prior, photos)} |")
 
 
 def operations(recipe: PriorRecipe) -> int:

@@ -38,6 +38,13 @@ def main() -> None:
     print(f"3x3 convolution, float32: {rate:.0f} GFLOP/s")
     prior, restorer = load_prior(), load_restorer()
     face = torch.rand(args.faces, 3, 128, 128) * 2 - 1
+    for dtype in (torch.float32, torch.bfloat16):  # in hardware or imitated
+
+        def step_of_prior(dtype: torch.dtype = dtype) -> None:
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                prior.denoise(face, 100)
+
+        tell(f"step of the prior, {dtype}", step_of_prior, args.faces, rate, repeat=3)
     for name, settings in SETTINGS.items():
         walked = prior.respaced(settings.spacing)
 

@@ -112,9 +112,8 @@ def pretrain_prior(
 
     if workers is None:
         workers = 0 if pictures.all_kept else spare_workers()
-    predicts = recipe.network.predicts
-    faces_kept_out = _held_out(held_out, recipe.network.size) if held_out else None
-    validate = denoising_score(faces_kept_out, predicts=predicts) if faces_kept_out else None
+    size, predicts = recipe.network.size, recipe.network.predicts
+    validate = denoising_score(_held_out(held_out, size), predicts=predicts) if held_out else None
     history = train(
         network,
         Denoising(predicts, recipe.denoising.weighting).to(device),
