@@ -6,7 +6,7 @@ import typer
 
 from unfade.cli import compare, data, degrade, demo, doctor, models, rehearse, table, train, work
 from unfade.errors import UnfadeError
-from unfade.memory import few_arenas
+from unfade.memory import few_arenas, return_large
 
 app = typer.Typer(
     help="Adapt a face restorer to a folder of your own degraded photos.",
@@ -33,6 +33,8 @@ app.command()(doctor.doctor)
 def start() -> None:
     """Run the command line in a process of its own, whose memory is arranged for it."""
     few_arenas()
+    if sys.argv[1:2] == ["restore"]:
+        return_large()
     main()
 
 
