@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -676,6 +677,41 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
     entries = place.run(sidecar=True)
     assert statuses(entries) == {name: "no_face" if name == "3.png" else "done" for name in names}
     assert [json.loads((place.out / f"{n}.json").read_text())["photo"] for n in names if n != "3.png"]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A real one of 256 KiB, where the system lets a test mount it."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a small disk cannot be mounted here ({error})")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(place: Place, tmp_path: Path) -> None:
+    names = [f"{seed}.png" for seed in range(6)]
+    for seed, name in enumerate(names):
+        place.save(name, *ONE, seed=seed)
+    finished = place.run()
+    expected = {name: (place.out / name).read_bytes() for name in names}
+    with small_disk(tmp_path / "disk"):
+        small = Place(tmp_path / "disk")
+        shutil.copytree(place.photos, small.photos)
+        ballast = small.folder / "ballast"
+        ballast.write_bytes(bytes(shutil.disk_usage(small.folder).free - 3 * max(map(len, expected.values()))))
+        with pytest.raises(DiskFull, match="free some space"):
+            small.run()
+        assert set(small.written()) < set(names), "no half a photo stays behind"
+        assert not [entry for entry in small.journal.stage("restored") if entry.status == "failed"]
+        ballast.unlink()
+        assert statuses(small.run()) == statuses(finished)
+        assert {name: (small.out / name).read_bytes() for name in names} == expected
 
 
 @pytest.mark.parametrize("at", range(10))
