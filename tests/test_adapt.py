@@ -4,7 +4,8 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import read_image
-from unfade.recipes.adapt import adapt
+from unfade.progress import Advance, Progress
+from unfade.recipes.adapt import WEIGHTS, adapt, attempts_by
 from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.restore import restore
 from unfade.restorers.load import load_restorer
@@ -103,6 +105,59 @@ def test_killed_three_times_equals_uninterrupted(models: Models, tmp_path: Path)
     assert {entry["status"] for entry in journal} == {"begun", "done"}
 
 
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def test_a_second_round_is_an_adaptation_of_the_first(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 3)
+    settings = small(*models)
+    adapt(tmp_path / "photos", tmp_path / "one", settings, find=None)
+    by_hand = replace(settings, restorer=str(tmp_path / "one"))
+    adapt(tmp_path / "photos", tmp_path / "by-hand", by_hand, find=None)
+    twice, run = replace(settings, rounds=2), tmp_path / "twice"
+    done = adapt(tmp_path / "photos", run, twice, find=None)
+    assert same(weights(run / "round-1"), weights(tmp_path / "one"))
+    assert same(weights(run), weights(tmp_path / "by-hand"))
+    for name in ("face00.png", "face01.png", "face02.png"):
+        assert (run / "targets" / name).read_bytes() == (tmp_path / "by-hand" / "targets" / name).read_bytes()
+    assert (attempts_by(run, twice), attempts_by(run, settings)) == (run / "round-1" / WEIGHTS, settings.restorer)
+    assert (done.counts.found, done.counts.done, done.restorer) == (3, 3, run / WEIGHTS)
+    with pytest.raises(BadInput, match="one round or more, got 0"):
+        replace(settings, rounds=0)
+
+
+def test_rounds_go_on_where_they_were_stopped(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 3)
+    settings = replace(small(*models), rounds=2)
+    adapt(tmp_path / "photos", tmp_path / "whole", settings, find=None)
+
+    def stopping(at: int) -> Progress:
+        left = at
+
+        def count(amount: float) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+
+        @contextmanager
+        def progress(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
+            yield count
+
+        return progress
+
+    stops = 0
+    while stops < 10:
+        try:
+            adapt(tmp_path / "photos", tmp_path / "stopped", settings, find=None, progress=stopping(40))
+            break
+        except Killed:
+            stops += 1
+    assert 1 <= stops < 10, "it was stopped, and came to its end"
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+
+
 def test_bad_pictures_fail_alone(models: Models, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     good = write_faces(photos, 3)
@@ -153,6 +208,7 @@ CHANGES: dict[str, Callable[[AdaptSettings], AdaptSettings]] = {
     "flip": lambda s: replace(s, finetune=replace(s.finetune, flip=False)),
     "start": lambda s: replace(s, targets=replace(s.targets, start=10)),
     "seed": lambda s: replace(s, targets=replace(s.targets, seed=1)),
+    "rounds": lambda s: replace(s, rounds=2),
 }
 
 

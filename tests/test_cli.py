@@ -111,6 +111,7 @@ ADAPT_FLAGS = {
     ("--spacing", "100"): lambda s: s.targets.spacing == "100",
     ("--begin-with", "face"): lambda s: s.targets.begin_with == "face",
     ("--update", "ddim"): lambda s: s.targets.update == "ddim",
+    ("--rounds", "3"): lambda s: s.rounds == 3,
     ("--steps", "7"): lambda s: s.finetune.loop.steps == 7,
     ("--batch", "5"): lambda s: s.finetune.loop.batch == 5,
     ("--micro-batch", "3"): lambda s: s.finetune.loop.micro_batch == 3,

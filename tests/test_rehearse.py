@@ -13,6 +13,7 @@ from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import list_images, read_image
+from unfade.recipes.adapt import adapt
 from unfade.recipes.gap import Estimate
 from unfade.recipes.rehearse import ROWS, RehearseSettings, borrow_upper_bound, rehearse, split
 from unfade.stages.degrade import camera_degradation
@@ -86,6 +87,19 @@ def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> 
         read_weights(path).state for path in (out / "supervised.safetensors", out / "adapted/restorer.safetensors")
     ]
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_targets_of_later_rounds_begin_with_the_adapted_attempts(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 8)
+    settings = replace(small(*models), rounds=2)
+    rehearse(tmp_path / "faces", tmp_path / "out", CAMERA, RehearseSettings(settings, learn=0.5))
+    first = replace(settings, restorer=str(tmp_path / "out" / "adapted" / "round-1"), rounds=1)
+    adapt(tmp_path / "out" / "photos" / "score", tmp_path / "again", first, find=None)
+    made = list_images(tmp_path / "out" / "results" / "targets")
+    assert len(made) == 4
+    assert all(path.read_bytes() == (tmp_path / "again" / "targets" / path.name).read_bytes() for path in made)
+    steps = json.loads((tmp_path / "out" / "supervised.json").read_text())["settings"]["finetune"]["loop"]["steps"]
+    assert steps == 2 * settings.finetune.loop.steps, "the bound learned for as long"
 
 
 def test_the_same_rehearsal_goes_on_and_another_is_refused(done) -> None:

@@ -29,6 +29,7 @@ FLAGS: dict[tuple[str, ...], Callable[[Any, RehearseSettings], bool]] = {
     ("--free-from", "20"): lambda d, s: s.adapt.targets.free_from == 20,
     ("--factor", "2"): lambda d, s: s.adapt.targets.factor == 2,
     ("--spacing", "100"): lambda d, s: s.adapt.targets.spacing == "100",
+    ("--rounds", "2"): lambda d, s: s.adapt.rounds == 2,
     ("--steps", "9"): lambda d, s: s.adapt.finetune.loop.steps == 9,
     ("--learning-rate", "0.5"): lambda d, s: s.adapt.finetune.loop.learning_rate == 0.5,
     ("--seed", "4"): lambda d, s: (s.seed, s.adapt.targets.seed, s.adapt.finetune.loop.seed) == (4, 4, 4),

@@ -42,6 +42,10 @@ Strength = Annotated[
     float, typer.Option(help="0..1: blends each result with its input; 0 is the input, 1 the restored picture.")
 ]
 
+Rounds = Annotated[
+    int | None,
+    typer.Option(help="How often targets are made and learned from; later ones begin with the adapted attempts."),
+]
 Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int | None, typer.Option(help="Pictures per optimiser step.")]
 MicroBatch = Annotated[int | None, typer.Option(help="Pictures per forward pass; gradients are accumulated.")]
@@ -96,7 +100,7 @@ def changed(settings: S, **values: Any) -> S:
 
 def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: Any, finetune: Any, losses: Any,
                    perceptual: str | None, code_losses: str | None = None, fidelity: float | None = None,
-                   strength: float | None = None) -> "AdaptSettings":  # fmt: skip
+                   strength: float | None = None, rounds: int | None = None) -> "AdaptSettings":  # fmt: skip
     """The defaults for this restorer and prior, with every flag that was given.
 
     Raises BadInput for flags of another family of restorers.
@@ -113,6 +117,7 @@ def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: 
         perceptual=perceptual,
         fidelity=fidelity,
         strength=strength,
+        rounds=rounds,
     )
 
 

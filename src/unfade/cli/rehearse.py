@@ -29,6 +29,7 @@ def rehearse(
     free_from: o.FreeFrom = None,
     factor: o.Factor = None,
     spacing: o.Spacing = None,
+    rounds: o.Rounds = None,
     fidelity: o.Fidelity = None,
     steps: o.Steps = None,
     learning_rate: o.LearningRate = None,
@@ -52,6 +53,7 @@ def rehearse(
         losses={},
         perceptual=None,
         fidelity=fidelity,
+        rounds=rounds,
     )
     done = run(
         faces, out, degradation, RehearseSettings(adapt, learn, most, seed),

@@ -40,6 +40,7 @@ def adapt(
     spacing: o.Spacing = None,
     update: o.Update = None,
     begin_with: o.BeginWith = None,
+    rounds: o.Rounds = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
@@ -72,7 +73,7 @@ def adapt(
         loop={"steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16},
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
-        perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, strength=strength,
+        perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, strength=strength, rounds=rounds,
     )  # fmt: skip
     done = run(
         photos, out, settings,

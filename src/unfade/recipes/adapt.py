@@ -23,10 +23,12 @@ from unfade.restorers.load import load_restorer
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings
-from unfade.stages.targets import make_targets
+from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Counts, open_run
 from unfade.training.loop import History
+
+WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,22 @@ def adapt(
     with clock.measure("pretrained"):
         before = key["restorer_sha256"]
         restore_faces(faces, out / "pretrained", restorer, journal=journal, key=before, stage="pretrained")
-    with clock.measure("targets"):
-        targets = make_targets(
-            faces, out / "targets", restorer, prior,
-            size=restorer.size, settings=settings.targets, journal=journal, key=json.dumps(key), progress=progress,
-        )  # fmt: skip
-    with clock.measure("finetune"):
-        pairs = [Pair(out / "faces" / t.item, out / "targets" / t.output) for t in targets if t.status == "done"]
-        history = finetune_to_file(
-            restorer, prior, pairs, out / "restorer.safetensors", settings,
-            clean=clean, replace_older=True, progress=progress,
-        )  # fmt: skip
+    for folder, stage in _rounds(out, settings.rounds):
+        with clock.measure("targets"):
+            targets = make_targets(
+                faces, folder / "targets", restorer, prior, size=restorer.size, settings=settings.targets,
+                journal=journal, key=json.dumps(key), stage=stage, progress=progress,
+            )  # fmt: skip
+        with clock.measure("finetune"):
+            pairs = [Pair(out / "faces" / t.item, folder / "targets" / t.output) for t in targets if t.status == "done"]
+            history = finetune_to_file(
+                restorer, prior, pairs, folder / WEIGHTS, settings,
+                key=key, clean=clean, replace_older=True, progress=progress,
+            )  # fmt: skip
+        key = {**key, "restorer_sha256": sha256_of(folder / WEIGHTS)}
     with clock.measure("restore"):
-        adapted_key = sha256_of(out / "restorer.safetensors")
-        results = source.restore(out, entries, faces, restorer, adapted_key, settings.strength, journal, progress)
+        adapted = key["restorer_sha256"]
+        results = source.restore(out, entries, faces, restorer, adapted, settings.strength, journal, progress)
     counts = Counts.of(results.photos)
     failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
     with clock.measure("report"):
@@ -101,7 +105,19 @@ def adapt(
             restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
         )  # fmt: skip
         atomic_write(out / "report.html", render(page))
-    return Adapted(out / "restorer.safetensors", out / "report.html", counts, failures, clock.seconds, history, page)
+    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, history, page)
+
+
+def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:
+    """Whose first attempts the pseudo targets of a finished run began with: the restorer before its last round."""
+    return settings.restorer if settings.rounds == 1 else [*_rounds(out, settings.rounds)][-2][0] / WEIGHTS
+
+
+def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
+    """Where each round leaves its targets and weights, the last in the run's folder, and its stage in the journal."""
+    for number in range(1, count):
+        yield out / f"round-{number}", f"{STAGE} of round {number}"
+    yield out, STAGE
 
 
 def by_stem(folder: Path | None) -> dict[str, Path]:
@@ -110,7 +126,7 @@ def by_stem(folder: Path | None) -> dict[str, Path]:
 
 
 class _Clock:
-    """Seconds of each stage."""
+    """Seconds of each stage, of all rounds together."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -119,4 +135,4 @@ class _Clock:
     def measure(self, stage: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        self.seconds[stage] = round(time.perf_counter() - begin, 2)
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - begin, 2)

@@ -21,7 +21,7 @@ class AdaptSettings:
     """Everything that the result depends on, besides the photos.
 
     The defaults are the paper's for restorers that learn on pictures (Sec. 4.1); see `settings_for` for others. Raises
-    BadInput for a strength outside 0..1.
+    BadInput for a strength outside 0..1, or less than one round.
     """
 
     restorer: str = "small-restorer"  # a name of the table, a file, or a run folder
@@ -32,9 +32,14 @@ class AdaptSettings:
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
     fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
     strength: float = 1.0  # in 0..1: blends the restored photos with the photos
+    rounds: int = (
+        1  # how often targets are made and learned from; later ones begin with the adapted restorer's attempts
+    )
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        if self.rounds < 1:
+            raise BadInput(f"An adaptation takes one round or more, got {self.rounds}.")
 
     def identity(self) -> dict[str, object]:
         """What the result depends on: everything but how many faces are denoised together.
@@ -42,7 +47,7 @@ class AdaptSettings:
         Choices that were not made are not mentioned, so that runs begun before there was a choice go on.
         """
         values = {**asdict(self), "targets": self.targets.identity()}
-        unmade = {"fidelity": None, "strength": 1.0}
+        unmade = {"fidelity": None, "strength": 1.0, "rounds": 1}
         return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
 
 

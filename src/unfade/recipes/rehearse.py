@@ -20,7 +20,7 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import encode, read_image
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt import Adapted, adapt
+from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
 from unfade.recipes.evaluate import score_folder
 from unfade.recipes.gap import Estimate, Row, Space, estimates, features_of, shares
@@ -155,8 +155,10 @@ def _prepare(
 
 
 def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> Path:
-    """The restorer fine-tuned on the truth, in every other way as `adapt` does it; it knows nothing of targets."""
-    settings = replace(settings, targets=TargetSettings())
+    """The restorer fine-tuned on the truth for as many steps, as `adapt` does it; it knows nothing of targets."""
+    loop = settings.finetune.loop
+    tuning = replace(settings.finetune, loop=replace(loop, steps=loop.steps * settings.rounds))
+    settings = replace(settings, targets=TargetSettings(), finetune=tuning, rounds=1)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
@@ -190,9 +192,10 @@ def _results(
         restore_faces(
             photos, out / "results" / name, network, journal=journal, key=key, stage=name, progress=progress
         )  # fmt: skip
-    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
+    spec = attempts_by(out / "adapted", settings)
+    restorer = load_restorer(spec, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
-    key = str(weights_key(settings.restorer, settings.prior))
+    key = str(weights_key(str(spec), settings.prior))
     make_targets(
         photos, out / "results" / "targets", restorer, prior,
         size=restorer.size, settings=settings.targets, journal=journal, key=key, progress=progress,

@@ -34,19 +34,21 @@ def finetune_to_file(
     settings: AdaptSettings,
     *,
     clean: list[Path],
+    key: dict[str, str] | None = None,
     replace_older: bool = False,
     progress: Progress = silent,
 ) -> History:
     """Fine-tune `restorer` in place and write it to `out` with a card; a killed run goes on.
 
+    `key` has the hashes of these networks, where the restorer is not the one that the settings name.
     Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
     OutputConflict if a file is there that was made otherwise, unless `replace_older`: the file is the run folder's own.
     """
     settings = settled(settings, restorer, clean)
-    key = weights_key(settings.restorer, settings.prior)
+    key = key or weights_key(settings.restorer, settings.prior)
     if not pairs:
         raise BadInput(
-            f"No pseudo target could be made, so there is nothing to learn from; see {out.parent}/journal.jsonl."
+            "No pseudo target could be made, so there is nothing to learn from; the journal.jsonl of the run says why."
         )
     fingerprint = _fingerprint(pairs, clean, settings, key)
     checkpoint = out.with_name(f"finetune-{fingerprint}.training")

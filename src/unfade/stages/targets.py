@@ -21,6 +21,8 @@ from unfade.stages.items import Item, Stage, run_stage
 from unfade.stages.restore import choices, key_with
 from unfade.store.runs import Entry, Journal
 
+STAGE = "targets"
+
 
 @dataclass(frozen=True)
 class TargetSettings:
@@ -74,12 +76,13 @@ def make_targets(
     settings: TargetSettings,
     journal: Journal,
     key: str = "",
+    stage: str = STAGE,
     progress: Progress = silent,
 ) -> list[Entry]:
     """Write a pseudo target for each aligned face to `out`; `size` is the restorer's. One entry for each face.
 
     The target of a grey face is grey: the prior would colour it, and the restorer learn to. `key` says which weights
-    these are: targets made with others, or at another fidelity, are made again.
+    these are: targets made with others, or at another fidelity, are made again. `stage` names them in the journal.
     """
     settings.check(prior.size)
     prior = prior.respaced(settings.spacing)
@@ -92,8 +95,7 @@ def make_targets(
         return grey_where(face, target)
 
     whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
-    stage = Stage("targets", work, size, settings.batch, whole_key)
-    return run_stage(stage, faces, out, journal, progress=progress)
+    return run_stage(Stage(stage, work, size, settings.batch, whole_key), faces, out, journal, progress=progress)
 
 
 def pseudo_target(
