@@ -5,7 +5,7 @@
 Every recipe trains a narrow prior (32 channels) of 128 px from nothing for as many operations as --steps steps of the
 first one take, the others being changed in one thing. Runs that are there already are kept, so a stopped benchmark
 goes on. Prints in Markdown: the squared error of the predicted noise on the held-out faces at three steps (1 for a
-network that knows nothing); of pseudo targets for held-out photos of a camera (4x moderate) the PSNR to the truth and,
+network that knows nothing); of pseudo targets for held-out photos of a camera (--camera) the PSNR to the truth and,
 with --retinaface, the Frechet distance in the detector's features; and how strong a checkerboard they have, in levels
 of 255.
 """
@@ -34,6 +34,7 @@ from unfade.recipes.adapt_settings import SHORT_TARGETS
 from unfade.recipes.pretrain import PRIOR_LOOP, SMALL_PRIOR, PriorRecipe, pretrain_prior
 from unfade.recipes.tables import CAMERAS
 from unfade.restorers.load import load_restorer
+from unfade.stages.degrade import CameraDegradation
 from unfade.stages.targets import pseudo_target
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Pictures, find_training_pictures
@@ -87,10 +88,12 @@ def main() -> None:
     parser.add_argument("--retinaface", type=Path)
     parser.add_argument("--steps", type=int, default=700, help="of the first recipe")
     parser.add_argument("--photos", type=int, default=64, help="held-out faces that targets are made of")
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--camera", choices=CAMERAS, default="4x moderate")
+    parser.add_argument("--only", nargs="*", choices=RECIPES, default=list(RECIPES), help="recipes; nothing: none")
+    parser.add_argument("--priors", nargs="*", default=["small-prior"], help="names or files of others to compare with")
     args = parser.parse_args()
     budget = args.steps * operations(FIRST)
-    photos = Photos(args.held_out, args.photos, args.retinaface)
+    photos = Photos(args.held_out, args.photos, CAMERAS[args.camera], args.retinaface)
     args.out.mkdir(parents=True, exist_ok=True)
     print(f"{budget / 1e12:.0f} TFLOP each; checkerboard in the truth: {grid(photos.truth):.2f} levels")
     print("| recipe | steps | parameters | " + " | ".join(f"error at {t}" for t in LEVELS), end=" | ")
@@ -104,10 +107,12 @@ def main() -> None:
         out = args.out / f"{name.replace(' ', '-')}.safetensors"
         pretrain_prior(args.faces, out, replace(recipe, loop=shortened))
         print(f"| {name} | {steps} | {row(load_prior(out), photos)} |", flush=True)
-    prior = load_prior()
-    print(f"| the built-in prior | - | {row(prior, photos)} |", flush=True)
-    prior.patch = 1  # as if it folded nothing
-    print(f"| the same, its grid left in | - | {row(prior, photos)} |")
+    for name in args.priors:
+        prior = load_prior(name)
+        print(f"| {name} | - | {row(prior, photos)} |", flush=True)
+        if prior.patch > 1:
+            prior.patch = 1  # as if it folded nothing
+            print(f"| the same, its grid left in | - | {row(prior, photos)} |", flush=True)
 
 
 def operations(recipe: PriorRecipe) -> int:
@@ -121,13 +126,13 @@ def operations(recipe: PriorRecipe) -> int:
 class Photos:
     """Held-out faces and how a camera sees them, (B, 3, 128, 128) in [-1, 1]."""
 
-    def __init__(self, faces: Path, count: int, detector: Path | None):
+    def __init__(self, faces: Path, count: int, camera: CameraDegradation, detector: Path | None):
         found, _ = find_training_pictures(faces, {})
         every = Pictures(found, NARROW.size)
         self.faces = [every[i] for i in range(len(found))]
         chosen = range(0, len(found), max(1, len(found) // count))[:count]
         self.truth = torch.stack([self.faces[i] for i in chosen])
-        self.seen = torch.stack([as_seen(face, i) for i, face in enumerate(self.truth)])
+        self.seen = torch.stack([as_seen(camera, face, i) for i, face in enumerate(self.truth)])
         self.space = retinaface_space(detector) if detector else None
 
     def score(self, prior: DiffusionPrior) -> dict[str, float]:
@@ -154,10 +159,10 @@ class Photos:
         return frechet_distance(*(statistics(one.reshape(-1, one.shape[-1])) for one in (made, true)))
 
 
-def as_seen(face: Tensor, index: int) -> Tensor:
+def as_seen(degradation: CameraDegradation, face: Tensor, index: int) -> Tensor:
     """A camera of its own for each face, always the same."""
     rng = np.random.default_rng(seed_for("recipes of the prior", index))
-    return camera(face, CAMERAS["4x moderate"].draw(rng, height=face.shape[1], width=face.shape[2]))
+    return camera(face, degradation.draw(rng, height=face.shape[1], width=face.shape[2]))
 
 
 def row(prior: DiffusionPrior, photos: Photos) -> str:

@@ -21,7 +21,7 @@ from unfade.recipes.adapt import WEIGHTS, adapt, attempts_by
 from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.restore import restore
 from unfade.restorers.load import load_restorer
-from unfade.store.checkpoints import read_weights
+from unfade.store.checkpoints import read_weights, write_card
 
 Models = tuple[Path, Path]
 CHILD = Path(__file__).with_name("adapt_child.py")
@@ -113,8 +113,11 @@ def test_a_second_round_is_an_adaptation_of_the_first(models: Models, tmp_path: 
     write_faces(tmp_path / "photos", 3)
     settings = small(*models)
     adapt(tmp_path / "photos", tmp_path / "one", settings, find=None)
+    card = json.loads((tmp_path / "one" / "restorer.json").read_text())
+    write_card(tmp_path / "one" / WEIGHTS, {**card, "licence": "MIT"})
     by_hand = replace(settings, restorer=str(tmp_path / "one"))
     adapt(tmp_path / "photos", tmp_path / "by-hand", by_hand, find=None)
+    assert json.loads((tmp_path / "by-hand" / "restorer.json").read_text())["licence"] == "MIT", "it is passed on"
     twice, run = replace(settings, rounds=2), tmp_path / "twice"
     done = adapt(tmp_path / "photos", run, twice, find=None)
     assert same(weights(run / "round-1"), weights(tmp_path / "one"))

@@ -16,9 +16,9 @@ from unfade.images.filters import resize
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.restorers.onnx import INPUT, OUTPUT, RANGE, OnnxRestorer
-from unfade.store.checkpoints import read_card, sha256_of
+from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import seed_for
-from unfade.store.zoo import MODELS, find_weights
+from unfade.store.zoo import MODELS, find_weights, licence_of
 from unfade.training.modes import mode
 
 OPSETS = range(18, 24)  # that torch's exporter writes and onnxruntime runs
@@ -129,13 +129,12 @@ def _agree(restorer: Restorer, file: Path, settings: ExportSettings) -> float:
 def _metadata(spec: str | Path, restorer: Restorer) -> dict[str, str]:
     path = find_weights(spec, "restorer")
     model = MODELS.get(str(spec))
-    licence = model.licence if model else str(read_card(path).get("licence", "unknown"))
     return {
         "name": model.name if model else Path(spec).stem,
         "architecture": restorer.architecture,
         "size": str(restorer.size),
         "range": RANGE,
-        "licence": licence,
+        "licence": licence_of(spec, "restorer"),
         "source_sha256": sha256_of(path),
         "made_by": f"unfade {version('unfade')}, torch {torch.__version__}",
     }

@@ -20,7 +20,7 @@ from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import Pair, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
 from unfade.store.seeds import seed_for
-from unfade.store.zoo import MODELS
+from unfade.store.zoo import licence_of
 from unfade.training.loop import History
 from unfade.training.modes import seeded
 from unfade.training.objective import Objective
@@ -110,13 +110,12 @@ def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSetting
 def _card(
     settings: AdaptSettings, pairs: list[Pair], key: dict[str, str], fingerprint: str, history: History
 ) -> dict[str, object]:
-    model = MODELS.get(settings.restorer)
     return {
         "kind": "restorer",
         "made_by": "unfade adapt",
         "adapted_from": settings.restorer,
         **key,
-        "licence": f"as {settings.restorer}" + (f": {model.licence}" if model else ""),
+        "licence": licence_of(settings.restorer, "restorer"),
         "settings": settings.identity(),
         "pairs": len(pairs),
         "fingerprint": fingerprint,

@@ -68,6 +68,12 @@ def find_weights(spec: str | Path, kind: Kind) -> Path:
     raise UnknownModel(f"There is no {kind} named {spec}, nor such a file or run folder; there are: {names}.")
 
 
+def licence_of(spec: str | Path, kind: Kind) -> str:
+    """The licence of what a spec stands for: the table's, or what the card beside the file says; else "unknown"."""
+    model = MODELS.get(str(spec))
+    return model.licence if model else str(card_of(find_weights(spec, kind)).get("licence", "unknown"))
+
+
 def find_named(name: str) -> Path:
     """The file of a model of any kind by its name. Raises UnknownModel as `find_weights` does."""
     added = imported()
