@@ -23,6 +23,7 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import fit_square
+from unfade.precision import autocast
 from unfade.store.seeds import seed_for
 from unfade.training.batches import find_training_pictures
 
@@ -52,7 +53,7 @@ def variations(prior: torch.nn.Module, paths: list[Path], start: int, batch: int
         group = paths[first : first + batch]
         faces = torch.stack([fit_square(read_image(path), prior.size, path).flip(-1) for path in group])
         noise = ImageNoise([seed_for("variation", path.name) for path in group])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), bf16=True):
             made = sample(prior, DifFace(faces, start), noise, faces)
         yield from made.clamp(-1, 1)
 
