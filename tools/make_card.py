@@ -25,6 +25,7 @@ from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.filters import fit_square
 from unfade.images.sheet import sheet
+from unfade.precision import autocast
 from unfade.recipes.demo import SAMPLES
 from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch
@@ -101,7 +102,7 @@ def faces_from_noise(args: argparse.Namespace) -> Tensor:
     prior = load_prior(args.name).respaced("100")
     like = torch.zeros(COLUMNS * ROWS, 3, prior.size, prior.size)
     noise = ImageNoise([seed_for("card", i) for i in range(len(like))])
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu"), bf16=True):
         made = sample(prior, Guidance(), noise, like)
     return sheet([("", [*made[column::COLUMNS].clamp(-1, 1)]) for column in range(COLUMNS)], side=prior.size)
 
