@@ -98,8 +98,13 @@ def test_targets_of_later_rounds_begin_with_the_adapted_attempts(models: Models,
     made = list_images(tmp_path / "out" / "results" / "targets")
     assert len(made) == 4
     assert all(path.read_bytes() == (tmp_path / "again" / "targets" / path.name).read_bytes() for path in made)
-    steps = json.loads((tmp_path / "out" / "supervised.json").read_text())["settings"]["finetune"]["loop"]["steps"]
-    assert steps == 2 * settings.finetune.loop.steps, "the bound learned for as long"
+    once = replace(settings, rounds=1)
+    rehearse(tmp_path / "faces", tmp_path / "once", CAMERA, RehearseSettings(once, learn=0.5))
+    for file in ("supervised", "adapted/round-1/restorer"):
+        other = file.replace("/round-1", "")
+        one, two = (read_weights(tmp_path / out / f"{name}.safetensors").state
+                    for out, name in (("out", file), ("once", other)))  # fmt: skip
+        assert all(torch.equal(one[key], two[key]) for key in one), "the bound and the first round are the same"
 
 
 def test_the_same_rehearsal_goes_on_and_another_is_refused(done) -> None:

@@ -155,10 +155,8 @@ def _prepare(
 
 
 def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> Path:
-    """The restorer fine-tuned on the truth for as many steps, as `adapt` does it; it knows nothing of targets."""
-    loop = settings.finetune.loop
-    tuning = replace(settings.finetune, loop=replace(loop, steps=loop.steps * settings.rounds))
-    settings = replace(settings, targets=TargetSettings(), finetune=tuning, rounds=1)
+    """The restorer fine-tuned on the truth, as one round of `adapt` does it; it knows nothing of targets."""
+    settings = replace(settings, targets=TargetSettings(), rounds=1)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))

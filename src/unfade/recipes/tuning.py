@@ -126,5 +126,5 @@ def _card(
 def _fingerprint(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
     """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
     contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
-    learning = replace(settings, strength=1.0).identity()  # the blend comes after it
+    learning = replace(settings, strength=1.0, rounds=1).identity()  # the blend and further rounds come after it
     return f"{seed_for(*contents, *map(sha256_of, clean), learning, sorted(key.items())):016x}"
