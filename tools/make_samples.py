@@ -5,6 +5,8 @@ without any constraint: what is left of the original is its pose, its colours an
 degradation of Eq. 10 is applied, which the built-in restorer was never trained with.
 
     python tools/make_samples.py FACES --out src/unfade/samples
+
+For the package FACES are generated ones under a stated licence (jcpeterson/omi): a real person's face stays with them.
 """
 
 import argparse
