@@ -234,7 +234,8 @@ def test_only_losses_of_pictures_compare_pictures() -> None:
 def test_what_was_not_chosen_is_not_mentioned(models: Models) -> None:
     """So that runs begun before there was a choice go on."""
     settings = small(*models)
-    assert {field.name for field in fields(AdaptSettings)} - settings.identity().keys() == {"fidelity", "strength"}
+    unsaid = {field.name for field in fields(AdaptSettings)} - settings.identity().keys()
+    assert unsaid == {"fidelity", "strength", "rounds"}
     assert replace(settings, strength=0.5).identity()["strength"] == 0.5
 
 

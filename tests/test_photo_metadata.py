@@ -2,6 +2,7 @@
 
 import io
 import struct
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,7 +30,9 @@ PACKET = (
 CARRIERS = ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"]
 
 
+@cache
 def profile() -> bytes:
+    """Made once: it holds the second it was made in."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -89,22 +89,19 @@ def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> 
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_targets_of_later_rounds_begin_with_the_adapted_attempts(models: Models, tmp_path: Path) -> None:
-    write_faces(tmp_path / "faces", 8)
-    settings = replace(small(*models), rounds=2)
-    rehearse(tmp_path / "faces", tmp_path / "out", CAMERA, RehearseSettings(settings, learn=0.5))
-    first = replace(settings, restorer=str(tmp_path / "out" / "adapted" / "round-1"), rounds=1)
-    adapt(tmp_path / "out" / "photos" / "score", tmp_path / "again", first, find=None)
-    made = list_images(tmp_path / "out" / "results" / "targets")
+def test_targets_of_later_rounds_begin_with_the_adapted_attempts(done, tmp_path: Path) -> None:
+    folder, once, _ = done
+    out = tmp_path / "out"
+    rehearse(folder / "faces", out, CAMERA, replace(once, adapt=replace(once.adapt, rounds=2)))
+    first = replace(once.adapt, restorer=str(out / "adapted" / "round-1"))
+    adapt(out / "photos" / "score", tmp_path / "again", first, find=None)
+    made = list_images(out / "results" / "targets")
     assert len(made) == 4
     assert all(path.read_bytes() == (tmp_path / "again" / "targets" / path.name).read_bytes() for path in made)
-    once = replace(settings, rounds=1)
-    rehearse(tmp_path / "faces", tmp_path / "once", CAMERA, RehearseSettings(once, learn=0.5))
-    for file in ("supervised", "adapted/round-1/restorer"):
-        other = file.replace("/round-1", "")
-        one, two = (read_weights(tmp_path / out / f"{name}.safetensors").state
-                    for out, name in (("out", file), ("once", other)))  # fmt: skip
-        assert all(torch.equal(one[key], two[key]) for key in one), "the bound and the first round are the same"
+    for twice, before in {"supervised": "supervised", "adapted/round-1/restorer": "adapted/restorer"}.items():
+        one = read_weights(out / f"{twice}.safetensors").state
+        other = read_weights(folder / "out" / f"{before}.safetensors").state
+        assert all(torch.equal(one[key], other[key]) for key in one), "the bound and the first round are the same"
 
 
 def test_the_same_rehearsal_goes_on_and_another_is_refused(done) -> None:

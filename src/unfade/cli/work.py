@@ -62,9 +62,8 @@ def adapt(
     """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report."""
     from unfade.recipes.adapt import adapt as run
 
-    find = w.find_settings(
-        aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
-    )
+    find = w.find_settings(aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score,
+                           detector=detector)  # fmt: skip
     bf16, where = o.is_bf16(precision), o.choose_device(device)
     settings = o.adapt_settings(
         restorer, prior, seed,

@@ -14,7 +14,7 @@ from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
-from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settled, weights_key
+from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.restore import EVERY_FACE, PLAIN
 from unfade.recipes.sources import FindSettings, likeness_for, masking_for, source_of
 from unfade.recipes.tuning import finetune_to_file
@@ -25,7 +25,7 @@ from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Counts, open_run
+from unfade.store.runs import Counts, Entry, open_run
 from unfade.training.loop import History
 
 WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
@@ -79,8 +79,7 @@ def adapt(
     if not faces:
         raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
     with clock.measure("pretrained"):
-        before = key["restorer_sha256"]
-        restore_faces(faces, out / "pretrained", restorer, journal=journal, key=before, stage="pretrained")
+        restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
     for folder, stage in _rounds(out, settings.rounds):
         with clock.measure("targets"):
             targets = make_targets(
@@ -88,15 +87,13 @@ def adapt(
                 journal=journal, key=json.dumps(key), stage=stage, progress=progress,
             )  # fmt: skip
         with clock.measure("finetune"):
-            pairs = [Pair(out / "faces" / t.item, folder / "targets" / t.output) for t in targets if t.status == "done"]
             history = finetune_to_file(
-                restorer, prior, pairs, folder / WEIGHTS, settings,
+                restorer, prior, _pairs(out, folder, targets), folder / WEIGHTS, settings,
                 key=key, clean=clean, replace_older=True, progress=progress,
             )  # fmt: skip
-        key = {**key, "restorer_sha256": sha256_of(folder / WEIGHTS)}
+        key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
     with clock.measure("restore"):
-        adapted = key["restorer_sha256"]
-        results = source.restore(out, entries, faces, restorer, adapted, settings.strength, journal, progress)
+        results = source.restore(out, entries, faces, restorer, key[BEGUN_WITH], settings.strength, journal, progress)
     counts = Counts.of(results.photos)
     failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
     with clock.measure("report"):
@@ -118,6 +115,11 @@ def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
     for number in range(1, count):
         yield out / f"round-{number}", f"{STAGE} of round {number}"
     yield out, STAGE
+
+
+def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:
+    """The faces that a round has targets of."""
+    return [Pair(out / "faces" / t.item, folder / "targets" / t.output) for t in targets if t.status == "done"]
 
 
 def by_stem(folder: Path | None) -> dict[str, Path]:

@@ -15,6 +15,8 @@ from unfade.store.checkpoints import image_size, sha256_of
 from unfade.store.zoo import find_weights
 from unfade.training.loop import LoopSettings
 
+BEGUN_WITH = "restorer_sha256"  # in the key of what was made: the restorer that it was made with
+
 
 @dataclass(frozen=True)
 class AdaptSettings:
@@ -117,6 +119,6 @@ def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> A
 def weights_key(restorer: str, prior: str) -> dict[str, str]:
     """Hashes of the weights that a name, a file or a run folder stands for."""
     return {
-        "restorer_sha256": sha256_of(find_weights(restorer, "restorer")),
+        BEGUN_WITH: sha256_of(find_weights(restorer, "restorer")),
         "prior_sha256": sha256_of(find_weights(prior, "prior")),
     }
