@@ -34,9 +34,7 @@ class AdaptSettings:
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
     fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
     strength: float = 1.0  # in 0..1: blends the restored photos with the photos
-    rounds: int = (
-        1  # how often targets are made and learned from; later ones begin with the adapted restorer's attempts
-    )
+    rounds: int = 1  # of targets and fine-tuning; later ones begin with what the adapted restorer makes
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
