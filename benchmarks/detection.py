@@ -16,7 +16,9 @@ import numpy as np
 
 from unfade.faces.detect import Detector, DetectSettings, find_faces
 from unfade.faces.detectors import load_detector
+from unfade.images.files import read_image, to_bytes
 from unfade.images.photo import Photo
+from unfade.training.batches import find_training_pictures
 
 HEIGHT, WIDTH = 4000, 6000  # px of the photo
 FACE_IN_CROP = 0.55  # width of a face's box in an aligned picture of it
@@ -31,8 +33,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 24, 48, 75, 150, 500, 1500, 2150])
     args = parser.parse_args()
     detector = load_detector(args.detector)
-    paths = sorted(path for path in args.faces.rglob("*.*") if path.suffix in (".jpg", ".png"))
-    pictures = [cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths[:: max(1, len(paths) // MOST)]]
+    paths, _ = find_training_pictures(args.faces, {})
+    pictures = [to_bytes(read_image(path)) for path in paths[:: max(1, len(paths) // MOST)]]
     print("| width of a face, px | found | found with --min-face | false | times as long |")
     print("| --- | --- | --- | --- | --- |")
     find_faces(scene(pictures, args.widths[0])[0], detector)  # the first search of a process is slower

@@ -23,7 +23,7 @@ def return_large() -> None:
     """Let pictures go back to the system at once, for work on many photos.
 
     Else glibc keeps what had up to 32 MB, and whole photos of other sizes do not fit into the holes. A training asks
-    for as much at every step, and would be slower by a tenth for getting it anew.
+    for as much at every step, and would be slower for getting it anew.
     """
     _set(_M_MMAP_THRESHOLD, LARGE, unless="MALLOC_MMAP_THRESHOLD_")
 
