@@ -166,10 +166,12 @@ def test_flags_of_train_arrive(run, what: str, tmp_path: Path, monkeypatch: pyte
         "float32",
         "--from",
         f"small-{what}",
+        "--compile",
     )
     loop = seen[0].loop
     assert (loop.steps, loop.batch, loop.micro_batch, loop.learning_rate, loop.seed) == (7, 5, 3, 0.5, 4)
     assert not loop.bf16
+    assert loop.compile
     assert seen[0].weights == {"old": 0.5}
     assert seen[0].start == f"small-{what}"
     assert run("train", what, tmp_path, "--out", "x.safetensors", "--weight", "old").code == 2

@@ -1,6 +1,7 @@
 """The training loop: what a run is, and every setting has its effect."""
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
@@ -135,7 +136,7 @@ def test_progress_is_told_where_it_starts(tmp_path: Path) -> None:
 
 # Every setting has an effect
 
-ELSEWHERE = {"batch", "micro_batch", "checkpoint_every", "validate_every"}  # see the tests named after them
+ELSEWHERE = {"batch", "micro_batch", "compile", "checkpoint_every", "validate_every"}  # see the tests named after them
 
 
 @pytest.mark.usefixtures("computes_in_bf16")
@@ -146,6 +147,19 @@ def test_each_setting_changes_the_result(name: str) -> None:
 
 def test_no_setting_is_left_out() -> None:
     assert EFFECTS.keys() | ELSEWHERE == {field.name for field in fields(LoopSettings)}
+
+
+def test_a_compiled_model_learns_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Dynamo's own backend needs no C++ compiler; a run that began without goes on with it."""
+    compiled = functools.partial(torch.compile, backend="eager")
+    seen: list[nn.Module] = []
+    monkeypatch.setattr(torch, "compile", lambda model: seen.append(model) or compiled(model))
+    settings = replace(LOOP, compile=True)
+    assert same_state(trained(settings), trained())
+    assert [type(model) for model in seen] == [ToyRestorer]
+    for name in ("a", "b"):
+        trained(replace(LOOP, steps=5), checkpoint=tmp_path / name)
+    assert same_state(trained(settings, checkpoint=tmp_path / "a"), trained(checkpoint=tmp_path / "b"))
 
 
 def test_micro_batch_is_the_size_of_a_forward_pass() -> None:

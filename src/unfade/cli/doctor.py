@@ -1,6 +1,7 @@
 """The command `unfade doctor`."""
 
 import time
+from collections.abc import Callable
 
 from unfade.cli import options as o
 from unfade.cli.console import finish
@@ -50,15 +51,17 @@ def _seconds_per_face(device: str) -> dict[str, float]:
     restorer, prior = load_restorer(device=device), load_prior(device=device)
     faces = torch.zeros(4, 3, prior.size, prior.size, device=device)
 
-    def measured(work: object, repeat: int) -> float:
-        assert callable(work)
-        work()
-        begin = time.perf_counter()
-        for _ in range(repeat):
-            work()
+    def clock() -> float:
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        return (time.perf_counter() - begin) / repeat / len(faces)
+        return time.perf_counter()
+
+    def measured(work: Callable[[], object], repeat: int) -> float:
+        work()
+        begin = clock()
+        for _ in range(repeat):
+            work()
+        return (clock() - begin) / repeat / len(faces)
 
     with torch.no_grad(), autocast(torch.device(device), bf16=True):
         restore, step = measured(lambda: restorer(faces), 3), measured(lambda: prior.denoise(faces, 100), 3)

@@ -4,6 +4,7 @@ The low-pass filter phi_N of ILVR and of this method is two of them: phi(x) = (B
 enlarging by N. torch's own antialiased bicubic treats borders differently (by 0.04 to 0.08) and would not do.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,13 +21,13 @@ def low_pass(image: Tensor, factor: int, *, border: str = "mirrored") -> Tensor:
     `border` is a name in BORDERS: what lies around the image. Raises ValueError when a side is not divisible by
     `factor` or shrinks to fewer than 2 pixels.
     """
-    rows, columns = (_low_pass_matrix(side, factor, border) for side in image.shape[-2:])
-    return _apply(rows, image, columns)
+    height, width = image.shape[-2:]
+    return _apply(_low_pass_matrix, (height, factor, border), image, (width, factor, border))
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Bicubic resampling of (..., H, W) to (..., height, width), antialiased where it shrinks."""
-    return _apply(_resample_matrix(image.shape[-2], height), image, _resample_matrix(image.shape[-1], width))
+    return _apply(_resample_matrix, (image.shape[-2], height), image, (image.shape[-1], width))
 
 
 def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
@@ -39,9 +40,19 @@ def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
     return image if height == size else resize(image, size, size)
 
 
-def _apply(rows: Tensor, image: Tensor, columns: Tensor) -> Tensor:
+def _apply(make: Callable[..., Tensor], rows: tuple[object, ...], image: Tensor, columns: tuple[object, ...]) -> Tensor:
+    """The matrices that `make` makes of these arguments, on both sides of the image."""
+    like = image.dtype, image.device
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 would cost a third of an 8-bit level each time
-        return rows.to(image) @ image @ columns.to(image).T
+        return _placed(make, rows, *like) @ image @ _placed(make, columns, *like).T
+
+
+@lru_cache(maxsize=64)
+def _placed(
+    make: Callable[..., Tensor], arguments: tuple[object, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Brought to a device once: the host would wait for it in every step of the sampler's loop."""
+    return make(*arguments).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

@@ -96,9 +96,9 @@ def pretrain_prior(
 ) -> History:
     """Train a prior on the pictures below `faces` and write it to `out` with a card; resumable.
 
-    `held_out` is a folder of faces for validation. `workers` processes prepare the batches: if None, none while all
-    pictures are kept decoded, as there is little to do then. Raises BadInput for a folder without pictures,
-    OutputConflict when `out` is there and no run of this kind has begun it.
+    `held_out` is a folder of faces for validation. `workers` processes prepare the batches: if None, none where a
+    processor trains and all pictures are kept decoded, as there is little to do then. Raises BadInput for a folder
+    without pictures, OutputConflict when `out` is there and no run of this kind has begun it.
     """
     checkpoint = _checkpoint(out)
     paths, weights = find_training_pictures(faces, recipe.weights)
@@ -111,7 +111,7 @@ def pretrain_prior(
     network.to(device)
 
     if workers is None:
-        workers = 0 if pictures.all_kept else spare_workers()
+        workers = 0 if pictures.all_kept and device == "cpu" else spare_workers()  # noise alone keeps a GPU waiting
     size, predicts = recipe.network.size, recipe.network.predicts
     validate = denoising_score(_held_out(held_out, size), predicts=predicts) if held_out else None
     history = train(
