@@ -23,6 +23,7 @@ from unfade.training.loop import train
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
 ]
 QUICK = TargetSettings(spacing="20", start=12, free_from=6, factor=4)
@@ -123,6 +124,7 @@ def test_a_prior_learns_as_on_the_processor(tmp_path: Path) -> None:
     assert losses_of(tmp_path, "workers", workers=2) == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own compiler
 def test_a_compiled_prior_learns_the_same(tmp_path: Path) -> None:
     assert losses_of(tmp_path, "a", compiled=True) == pytest.approx(losses_of(tmp_path, "b"), rel=0.02)
 
