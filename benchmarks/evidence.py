@@ -80,7 +80,7 @@ def main() -> None:
             settings = replace(settings, adapt=replace(settings.adapt, restorer=args.restorer))
         begin = time.monotonic()
         more = args.more if name in MORE else None
-        results[name] = one(args.faces, args.out, name, camera, settings, spaces, more)
+        results[name] = one(args.faces, args.out, name, camera, settings, spaces, more, args.device)
         line = {metric: round(share.value, 3) for metric, share in results[name].share.items()}
         print(f"{name}: share of the gap {line}, {time.monotonic() - begin:.0f} s", flush=True)
         (args.out / name.replace(" ", "-") / "evidence.json").write_text(json.dumps(results[name].as_dict(), indent=1))
@@ -107,6 +107,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
     parser.add_argument("--restorer", help="another one for all rehearsals; they need a folder of their own")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
+    parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
 
@@ -128,14 +129,14 @@ def key_of(what: str, variant: str) -> str:
 
 def one(
     faces: Path, out: Path, name: str, camera: CameraDegradation, settings: RehearseSettings,
-    spaces: Mapping[str, Space], more: Path | None,
+    spaces: Mapping[str, Space], more: Path | None, device: str,
 ) -> Rehearsal:  # fmt: skip
     """One rehearsal; variants of targets and rounds share the upper bound of the same photos."""
     folder = out / name.replace(" ", "-")
     same = {FEW.most: "photos 50", MAIN.most: next(other for other, seen in CAMERAS.items() if seen == camera)}
     if settings.most in same:
         borrow_upper_bound(folder, out / same[settings.most].replace(" ", "-"))
-    result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces)
+    result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces, device=device)
     picture(folder)
     return result
 

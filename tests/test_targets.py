@@ -19,7 +19,7 @@ from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
 from unfade.stages.restore import restore_faces
-from unfade.stages.targets import TargetSettings, make_targets, pseudo_target
+from unfade.stages.targets import TargetSettings, make_targets, pseudo_target, together
 from unfade.store.runs import Journal
 
 QUICK = TargetSettings(spacing="20", start=6, free_from=3, factor=4, batch=2)
@@ -162,7 +162,14 @@ def test_every_setting_has_an_effect(faces, usual, tmp_path, prior, name):
     assert all(not torch.equal(targets[item], usual[item]) for item in usual)
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("device", "size", "expected"), [("cpu", 128, 4), ("cpu", 512, 4), ("cuda", 128, 256), ("cuda", 512, 16)]
+)
+def test_a_gpu_gets_more_faces_at_once(device: str, size: int, expected: int) -> None:
+    assert together(torch.device(device), size) == expected
+
+
+@pytest.mark.parametrize("batch", [1, 3, None])
 def test_the_size_of_the_batch_and_the_order_of_the_files_have_none(faces, usual, tmp_path, prior, batch):
     targets = made(reversed(faces), tmp_path, prior, replace(QUICK, batch=batch))
     assert targets.keys() == usual.keys()
@@ -232,6 +239,7 @@ def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path, prior):
         ({"factor": 32}, "factor 32"),
         ({"begin_with": "noise"}, "Targets cannot begin with noise; they can with: restored, face"),
         ({"update": "euler"}, "no update named euler; there are: ddpm"),
+        ({"batch": 0}, "one or more at a time, got 0"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], message: str) -> None:

@@ -36,7 +36,7 @@ class TargetSettings:
     )
     update: str = "ddpm"  # a name in UPDATES
     begin_with: str = "restored"  # what is noised: "restored", or "face", without the restorer's first attempt
-    batch: int = 4  # faces denoised together
+    batch: int | None = None  # faces denoised together; None: as `together` counts
     bf16: bool = False  # prior and restorer in bfloat16 where the device has it; the rest stays float32
     seed: int = 0
 
@@ -58,6 +58,8 @@ class TargetSettings:
             raise BadInput(f"The factor {self.factor} does not divide a side of {size} into 2 pixels or more.")
         if self.update not in UPDATES:
             raise BadInput(f"There is no update named {self.update}; there are: {', '.join(UPDATES)}.")
+        if self.batch is not None and self.batch < 1:
+            raise BadInput(f"Faces are denoised one or more at a time, got {self.batch} together.")
         if self.begin_with not in BEGINNINGS:
             raise BadInput(f"Targets cannot begin with {self.begin_with}; they can with: {', '.join(BEGINNINGS)}.")
 
@@ -95,7 +97,16 @@ def make_targets(
         return grey_where(face, target)
 
     whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
-    return run_stage(Stage(stage, work, size, settings.batch, whole_key), faces, out, journal, progress=progress)
+    batch = settings.batch or together(_device(prior), prior.size)
+    return run_stage(Stage(stage, work, size, batch, whole_key), faces, out, journal, progress=progress)
+
+
+def together(device: torch.device, size: int) -> int:
+    """How many faces of a size go through a prior at once: 4 on a processor; a GPU needs 256 of 128 px to be busy.
+
+    As many pixels at other sizes: 16 faces of 512 px, which a GPU of 8 GB holds without gradients.
+    """
+    return 4 if device.type == "cpu" else max(1, 256 * 128**2 // size**2)
 
 
 def pseudo_target(
