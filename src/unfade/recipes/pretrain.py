@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from unfade.nets.unet import UNet, UNetConfig
 from unfade.progress import Progress, silent
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
 from unfade.restorers.load import save_restorer
-from unfade.store.checkpoints import check_output, read_weights, save_weights, start_from, write_card
+from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import Kind, find_weights
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
@@ -106,8 +106,7 @@ def pretrain_prior(
     order = Order(weights, seed=recipe.loop.seed)
     with seeded(torch.device("cpu"), recipe.loop.seed):
         network = UNet(recipe.network)
-    _go_on_from(recipe.start, "prior", network)
-    _check_prediction(recipe)
+    _check_prediction(recipe, _go_on_from(recipe.start, "prior", network))
     network.to(device)
 
     if workers is None:
@@ -218,18 +217,16 @@ def pretrain_restorer(
     return history
 
 
-def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> None:
-    if start is not None:
-        start_from(network, find_weights(start, kind))
+def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> Mapping[str, Any] | None:
+    """The configuration of the model that the network goes on from; None: it begins from nothing."""
+    return None if start is None else start_from(network, find_weights(start, kind))
 
 
-def _check_prediction(recipe: PriorRecipe) -> None:
+def _check_prediction(recipe: PriorRecipe, begun_as: Mapping[str, Any] | None) -> None:
     """The keys and shapes of the two are the same, so nothing else would notice."""
-    if recipe.start is None:
-        return
-    predicts = read_weights(find_weights(recipe.start, "prior")).config.get("predicts", "eps")
-    if predicts != recipe.network.predicts:
-        raise BadInput(f"{recipe.start} predicts {predicts}, not {recipe.network.predicts}; go on with the same.")
+    predicts = recipe.network.predicts
+    if begun_as is not None and (before := begun_as.get("predicts", "eps")) != predicts:
+        raise BadInput(f"{recipe.start} predicts {before}, not {predicts}; go on with the same.")
 
 
 def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:

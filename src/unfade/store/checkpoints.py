@@ -67,14 +67,17 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     network.load_state_dict({k: v.to(expected[k].dtype) for k, v in state.items()}, assign=empty)
 
 
-def start_from(network: nn.Module, path: Path) -> None:
+def start_from(network: nn.Module, path: Path) -> Mapping[str, Any]:
     """Fill a network from a file as far as the file goes; what the file lacks keeps its fresh values.
 
-    Raises BadCheckpoint for a file that holds what the network has no place for, or nothing it has a place for.
+    Returns the configuration that the file holds. Raises BadCheckpoint for a file that holds what the network has no
+    place for, or nothing it has a place for.
     """
     fresh = network.state_dict()
-    state = read_weights(path).state
-    load_state(network, {**{key: fresh[key] for key in fresh.keys() - state.keys()}, **state}, path)
+    found = read_weights(path)
+    lacking = {key: fresh[key] for key in fresh.keys() - found.state.keys()}
+    load_state(network, {**lacking, **found.state}, path)
+    return found.config
 
 
 def sha256_of(path: Path) -> str:
