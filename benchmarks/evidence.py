@@ -78,6 +78,8 @@ def main() -> None:
             continue
         if args.restorer:
             settings = replace(settings, adapt=replace(settings.adapt, restorer=args.restorer))
+        if name in CAMERAS:
+            settings = replace(settings, most=args.photos)
         begin = time.monotonic()
         more = args.more if name in MORE else None
         results[name] = one(args.faces, args.out, name, camera, settings, spaces, more, args.device)
@@ -107,6 +109,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
     parser.add_argument("--restorer", help="another one for all rehearsals; they need a folder of their own")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
+    parser.add_argument("--photos", type=int, default=MAIN.most, help="to adapt to, of each camera; default: all")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
@@ -134,7 +137,7 @@ def one(
     """One rehearsal; variants of targets and rounds share the upper bound of the same photos."""
     folder = out / name.replace(" ", "-")
     same = {FEW.most: "photos 50", MAIN.most: next(other for other, seen in CAMERAS.items() if seen == camera)}
-    if settings.most in same:
+    if name not in CAMERAS and settings.most in same:
         borrow_upper_bound(folder, out / same[settings.most].replace(" ", "-"))
     result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces, device=device)
     picture(folder)
