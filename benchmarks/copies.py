@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unfade.diffusion.guidance import Guidance
 from unfade.diffusion.load import load_prior
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.precision import autocast
 from unfade.store.seeds import seed_for
@@ -33,11 +34,11 @@ def main() -> None:
     parser.add_argument("--prior", default="small-prior")
     parser.add_argument("--count", type=int, default=16, help="faces to draw")
     args = parser.parse_args()
-    size = load_prior(args.prior).size
-    learned = torch.cat([coarse(batch) for batch in pictures(args.learned, size)])
+    prior = load_prior(args.prior)
+    learned = torch.cat([coarse(batch) for batch in pictures(args.learned, prior.size)])
     learned = torch.cat([learned, learned.flip(-1)])
-    drawn = nearest(faces_from_noise(args.prior, args.count), learned)
-    held_out = torch.cat([nearest(batch, learned) for batch in pictures(args.held_out, size)])
+    drawn = nearest(faces_from_noise(prior, args.count), learned)
+    held_out = torch.cat([nearest(batch, learned) for batch in pictures(args.held_out, prior.size)])
     print("| faces | lowest | median | highest |\n| --- | --- | --- | --- |")
     for name, alike in {"drawn": drawn, "held out": held_out}.items():
         print(f"| {name} ({len(alike)}) | {alike.min():.2f} | {np.median(alike):.2f} | {alike.max():.2f} |")
@@ -52,9 +53,9 @@ def pictures(folder: Path, size: int) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def faces_from_noise(name: str, count: int) -> Tensor:
+def faces_from_noise(prior: DiffusionPrior, count: int) -> Tensor:
     """As the picture of the prior's card: 100 steps, no guidance."""
-    prior = load_prior(name).respaced("100")
+    prior = prior.respaced("100")
     like = torch.zeros(count, 3, prior.size, prior.size)
     with autocast(torch.device("cpu"), bf16=True):
         return sample(prior, Guidance(), ImageNoise([seed_for("card", i) for i in range(count)]), like).clamp(-1, 1)

@@ -78,7 +78,9 @@ def main() -> None:
             continue
         if args.restorer:
             settings = replace(settings, adapt=replace(settings.adapt, restorer=args.restorer))
-        if name in CAMERAS:
+        if args.photos and name not in CAMERAS:
+            continue
+        if args.photos:
             settings = replace(settings, most=args.photos)
         begin = time.monotonic()
         more = args.more if name in MORE else None
@@ -93,6 +95,8 @@ def main() -> None:
         for name, camera in CAMERAS.items():
             if name in results:
                 pictures(args.pictures, args.out, name, camera, args.restorer or MAIN.adapt.restorer)
+    if args.photos:
+        return  # a camera with fewer photos is no row of the variants
     for what, variants in VARIANTS.items():
         print_variants(what, {v: results[key_of(what, v)] for v in variants if key_of(what, v) in results})
 
@@ -109,7 +113,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
     parser.add_argument("--restorer", help="another one for all rehearsals; they need a folder of their own")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
-    parser.add_argument("--photos", type=int, default=MAIN.most, help="to adapt to, of each camera; default: all")
+    parser.add_argument("--photos", type=int, help="to adapt to, of each camera, and no variants; default: all")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 

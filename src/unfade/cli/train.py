@@ -21,7 +21,8 @@ From = Annotated[str | None, typer.Option("--from", help="Name or file of a mode
 Weight = Annotated[list[str] | None, typer.Option(help="SUBFOLDER=WEIGHT, e.g. 0.33; may be given several times.")]
 
 Compile = Annotated[
-    bool | None, typer.Option("--compile", help="Compile the network first: a minute, then faster on a GPU.")
+    bool | None,
+    typer.Option("--compile", help="Compile the network first, which takes a minute or two: for long trainings."),
 ]
 
 

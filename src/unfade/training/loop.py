@@ -44,7 +44,7 @@ class LoopSettings:
     ema: float = 0.0  # decay of the moving average that is kept in the end; 0: the last weights are kept
     ema_ramp: bool = False  # a shorter memory at the start of training from nothing
     bf16: bool = False  # run networks in bfloat16 where the device has it
-    compile: bool = False  # run the model by torch.compile: a minute to begin with, then faster on a GPU
+    compile: bool = False  # run the model by torch.compile, for long trainings on a GPU: it takes a minute or two
     checkpoint_every: int = 500  # steps
     validate_every: int = 1000  # steps
     seed: int = 0
