@@ -16,11 +16,12 @@ FLOORS = {
     "store": 2,
     "nets": 3,
     "training": 4,
-    "diffusion": 5, "restorers": 5, "degradations": 5, "metrics": 5, "report": 5, "faces": 5,
-    "stages": 6,
-    "recipes": 7,
-    "cli": 8,
-    "__main__": 9,
+    "diffusion": 5, "degradations": 5, "metrics": 5, "report": 5, "faces": 5,
+    "restorers": 6,
+    "stages": 7,
+    "recipes": 8,
+    "cli": 9,
+    "__main__": 10,
 }  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

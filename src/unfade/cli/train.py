@@ -70,6 +70,9 @@ def restorer(
     held_out: HeldOut = None,
     weight: Weight = None,
     start: From = None,
+    from_prior: Annotated[
+        str | None, typer.Option(help="Name or file of a prior whose own network becomes the restorer, in one step.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: o.PerceptualWeight = None,
     prior: o.Prior = "small-prior",
@@ -91,11 +94,12 @@ def restorer(
 ) -> None:
     """Train a restorer of 128 px on blindly degraded faces; run it again to go on where it stopped."""
     from unfade.degradations.blind import BLIND_PRESETS
-    from unfade.recipes.pretrain import RestorerRecipe, pretrain_restorer
+    from unfade.recipes.pretrain import ONE_STEP_RECIPE, RestorerRecipe, pretrain_restorer
 
     if preset not in BLIND_PRESETS:
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
-    recipe = RestorerRecipe(weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
+    recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior) if from_prior else RestorerRecipe()
+    recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
     loop = o.changed(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
         bf16=o.is_bf16(precision), compile=compile_it, seed=seed,

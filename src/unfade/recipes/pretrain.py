@@ -1,7 +1,7 @@
 """From a folder of clean, aligned faces to a prior or a restorer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,14 +13,17 @@ from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
+from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.progress import Progress, silent
+from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
-from unfade.restorers.load import save_restorer
+from unfade.restorers.load import one_step_of_prior, save_restorer
+from unfade.restorers.one_step import OneStepSettings
 from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
 from unfade.store.seeds import seed_for
 from unfade.store.zoo import Kind, find_weights
@@ -150,13 +153,25 @@ class RestorerRecipe:
     """How the built-in restorer was trained: on the blind degradation, as the paper's (Appendix B.1)."""
 
     network: SwinIRConfig = SMALL
-    size: int = 128  # side of the faces in pixels
+    from_prior: str | None = None  # name or file of a prior whose network becomes the restorer, in place of `network`
+    entry: OneStepSettings = OneStepSettings()  # how faces enter that network
+    noised: float = 0.0  # share of the faces with white noise in place of the blind degradation: how a prior learns
+    size: int = 128  # side of the faces in pixels; that of the prior where there is one
     loop: LoopSettings = RESTORER_LOOP
     losses: ImageLossSettings = ImageLossSettings(perceptual_weight=0, gan_weight=0)
     prior: str = "small-prior"  # whose features the perceptual term compares, where it has a weight
     blind: BlindSettings = BlindSettings()
     weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
     start: str | Path | None = None  # name or file of a restorer to go on from; None: from nothing
+
+
+# Its network knows faces already: fewer steps, and the terms that a network of its size can follow.
+ONE_STEP_RECIPE = RestorerRecipe(
+    from_prior="small-prior",
+    noised=0.2,
+    loop=replace(RESTORER_LOOP, steps=1500, learning_rate=1e-4, final_learning_rate=5e-6, checkpoint_every=50),
+    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0),
+)
 
 
 @dataclass(frozen=True)
@@ -193,11 +208,11 @@ def pretrain_restorer(
     run of this kind has begun it.
     """
     checkpoint = _checkpoint(out)
+    restorer = _fresh_restorer(recipe)
+    recipe = replace(recipe, size=restorer.size)
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
-    with seeded(torch.device("cpu"), recipe.loop.seed):
-        restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size)
     _go_on_from(recipe.start, "restorer", restorer)
     restorer.to(device)
 
@@ -215,6 +230,14 @@ def pretrain_restorer(
     save_restorer(out, restorer, dtype=torch.float16)
     write_card(out, _card("restorer", recipe, paths, history))
     return history
+
+
+def _fresh_restorer(recipe: RestorerRecipe) -> Restorer:
+    """As training begins with it, if it does not go on from another restorer."""
+    if recipe.from_prior is not None:
+        return one_step_of_prior(recipe.from_prior, recipe.entry)
+    with seeded(torch.device("cpu"), recipe.loop.seed):
+        return SwinIRRestorer(SwinIR(recipe.network), recipe.size)
 
 
 def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> Mapping[str, Any] | None:
@@ -242,11 +265,21 @@ def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
 
 def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng(seed_for("blind", recipe.loop.seed, position))
+    if recipe.noised and rng.random() < recipe.noised:
+        return noised(truth, rng, highest=recipe.entry.highest), truth
     return blind_pair(truth, draw_blind(rng, size=recipe.size, settings=recipe.blind))
+
+
+def noised(truth: Tensor, rng: np.random.Generator, *, highest: int) -> Tensor:
+    """A face (3, H, W) under white noise, as at a random step of the prior up to the highest: x_t / sqrt(alpha_bar)."""
+    alpha_bar = float((1 - linear_betas()).cumprod()[rng.integers(highest + 1)])
+    noise = rng.standard_normal(tuple(truth.shape), dtype=np.float32)
+    return truth + (1 / alpha_bar - 1) ** 0.5 * torch.from_numpy(noise)
 
 
 def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Module], dict[str, float]]:
     """PSNR of held-out faces under fixed degradations, before and after restoring."""
+    recipe = replace(recipe, noised=0)  # so that every restorer is scored on the same faces
     pairs = [_degraded(truth, f"held out {i}", recipe) for i, truth in enumerate(_held_out(folder, recipe.size))]
 
     def score(restorer: nn.Module) -> dict[str, float]:

@@ -9,17 +9,22 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint
+from unfade.nets.damage import DamageNet
+from unfade.nets.unet import UNet
 from unfade.restorers import onnx, spandrel
 from unfade.restorers.base import Restorer
 from unfade.restorers.code_level import build_codeformer_restorer
 from unfade.restorers.image_level import build_gfpgan_restorer, build_swinir_restorer
+from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, build_one_step_restorer, one_step_of
 from unfade.restorers.vqfr import build_vqfr_restorer
 from unfade.store.checkpoints import image_size, load_state, read_weights, save_weights
 from unfade.store.zoo import find_weights
 
 BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {
     "swinir": build_swinir_restorer,
+    "one_step": build_one_step_restorer,
     "gfpgan": build_gfpgan_restorer,
     "codeformer": build_codeformer_restorer,
     "vqfr": build_vqfr_restorer,
@@ -74,6 +79,22 @@ def load_restorer(
     if fidelity is not None:
         restorer.set_fidelity(fidelity)
     return restorer.eval().to(device)
+
+
+def one_step_of_prior(
+    spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
+) -> OneStepRestorer:
+    """Any prior as a restorer, before any training. Raises as `load_prior` does.
+
+    Damage is estimated at 128 px, and the steps that match it are those of priors of that size; others need settings
+    with a fixed step.
+    """
+    unet = load_prior(spec).unet
+    assert isinstance(unet, UNet)
+    damage = DamageNet()
+    path = find_weights("damage", "damage")
+    load_state(damage, read_weights(path).state, path)
+    return one_step_of(unet, damage, settings).to(device)
 
 
 def reload_restorer(restorer: Restorer, path: Path) -> None:

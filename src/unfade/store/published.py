@@ -5,7 +5,7 @@ from typing import Literal
 
 Kind = Literal[
     "prior", "restorer", "perceptual", "demosaic", "vqgan", "discriminator", "detector", "parser", "landmarks",
-    "identity", "features", "statistics", "quality", "upscaler", "guide",
+    "identity", "features", "statistics", "quality", "upscaler", "guide", "damage",
 ]  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""How damaged a face is, from the face alone: the share of its octaves that are lost to blur or drowned in noise.
+
+`lost_octaves` measures it against the truth. `DamageNet` estimates it without: from the energy of every octave, whose
+fall shows blur, and from a robust deviation of the finest diagonal detail, which shows noise (Donoho & Johnstone 1994).
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+OCTAVES = 5  # 128 px down to 8 px, finest first
+NOISE_OCTAVES = 3  # of these the robust deviation is taken: coarser ones hold too few pixels
+STATISTICS = 3 * (OCTAVES + NOISE_OCTAVES)
+CLEAN_ENERGY = (0.0051, 0.0105, 0.0190, 0.0326, 0.0469)  # of the octaves of clean faces of 128 px in [-1, 1], RGB
+MEDIAN_OF_NORMAL = 0.6745  # of the absolute value of a standard normal variable
+
+
+def octaves(image: Tensor, count: int = OCTAVES) -> Iterator[Tensor]:
+    """Detail of (B, C, H, W) in octaves, finest first: what each halving by means loses (Haar)."""
+    for _ in range(count):
+        half = F.avg_pool2d(image, 2)
+        yield image - F.interpolate(half, scale_factor=2.0)
+        image = half
+
+
+def lost_octaves(face: Tensor, truth: Tensor) -> Tensor:
+    """(B, 3, H, W) twice to (B,) in 0..1: in each octave the error's share of the truth's energy, at most 1; the mean.
+
+    0 for the truth itself, 1 where nothing of any octave is left.
+    """
+    pairs = zip(octaves(face), octaves(truth), strict=True)
+    return torch.stack([_energy(a - b).div(_energy(b)).clamp(max=1) for a, b in pairs]).mean(0)
+
+
+def octaves_drowned_by(deviation: Tensor) -> Tensor:
+    """What white noise of these standard deviations, any shape, in [-1, 1] units, takes from a clean face: 0..1."""
+    energy = torch.tensor(CLEAN_ENERGY, dtype=deviation.dtype, device=deviation.device)
+    noise = 0.75 / 4.0 ** torch.arange(OCTAVES, dtype=deviation.dtype, device=deviation.device)
+    return (deviation[..., None] ** 2 * noise / energy).clamp(max=1).mean(-1)
+
+
+class DamageNet(nn.Module):
+    """(B, 3, 128, 128) RGB in [-1, 1] to the estimated `lost_octaves`, (B,) in 0..1.
+
+    Two small hidden layers over the logarithms of the statistics. `mean` and `deviation` normalise them.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(STATISTICS))
+        self.register_buffer("deviation", torch.ones(STATISTICS))
+        self.layers = nn.Sequential(
+            nn.Linear(STATISTICS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, face: Tensor) -> Tensor:
+        with torch.autocast(face.device.type, enabled=False):  # energies span six orders of magnitude
+            return self.of_statistics(statistics(face.float())).clamp(0, 1)
+
+    def of_statistics(self, found: Tensor) -> Tensor:
+        """(B, STATISTICS) to (B,), not clamped, so that it can be fitted."""
+        return self.layers((found - self.mean) / self.deviation)[:, 0]  # type: ignore[no-any-return]
+
+
+def statistics(face: Tensor) -> Tensor:
+    """(B, 3, H, W) to (B, STATISTICS): logarithms of energies, by octave and opponent channel."""
+    image = opponent(face)
+    found = []
+    for octave, detail in enumerate(octaves(image)):
+        found.append(detail.square().mean((2, 3)))
+        if octave < NOISE_OCTAVES:
+            found.append(noise_energy(image))
+        image = F.avg_pool2d(image, 2)
+    return torch.cat(found, 1).add(1e-6).log()
+
+
+def opponent(face: Tensor) -> Tensor:
+    """RGB to grey, red - green and blue - green: noise shows in the last two, where faces have little detail."""
+    red, green, blue = face.unbind(1)
+    return torch.stack([(red + 2 * green + blue) / 4, red - green, blue - green], 1)
+
+
+def noise_energy(image: Tensor) -> Tensor:
+    """(B, C, H, W) to (B, C): the squared robust deviation of the finest diagonal detail."""
+    a, b = image[..., ::2, ::2], image[..., 1::2, ::2]
+    c, d = image[..., ::2, 1::2], image[..., 1::2, 1::2]
+    sizes = ((a - b - c + d) / 2).abs().flatten(2).sort(-1).values
+    return (sizes[..., sizes.shape[-1] // 2] / MEDIAN_OF_NORMAL).square()
+
+
+def _energy(detail: Tensor) -> Tensor:
+    return detail.square().mean((1, 2, 3)) + 1e-12

@@ -1,0 +1,154 @@
+"""Fit the estimate of damage that comes with the package, and say how rightly it orders faces it has not seen.
+
+    python tools/fit_damage.py FACES --held-out FACES [--out FILE]
+
+Faces are clean and aligned. They are damaged by a generic chain of blur, downsampling, noise of any colour and grain,
+JPEG and enlarging, and by the blind degradation (Eq. 9). The cameras of Eq. 10 are never fitted to: they are the test.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unfade.degradations.blind import BLIND_PRESETS, blind_pair, draw_blind
+from unfade.degradations.camera import camera, draw_camera
+from unfade.nets.damage import DamageNet, lost_octaves, statistics
+from unfade.recipes.tables import CAMERAS
+from unfade.store.checkpoints import save_weights, sha256_of, write_card
+from unfade.store.zoo import MODELS, path_of
+from unfade.training.batches import Pictures, find_training_pictures
+
+SIZE = 128  # px
+STEPS, BATCH = 3000, 1024
+PRESETS = ("swinir", "gfpgan", "codeformer-stage3-small")
+
+
+def main() -> None:
+    args = arguments()
+    truth = clean(args.faces, args.most)
+    rounds = [damaged(truth, seed) for seed in range(args.rounds)]
+    faces = torch.cat([truth, truth, *(faces for faces, _ in rounds)])  # clean ones twice: they must stay as they are
+    truths = torch.cat([truth, truth, *(truths for _, truths in rounds)])
+    net = fitted(torch.cat([statistics(part) for part in faces.split(256)]), lost_octaves(faces, truths))
+    report(net, clean(args.held_out, 100))
+    save_weights(args.out, net, architecture="damage", config={"size": SIZE}, dtype=torch.float32)
+    card = {"name": "damage", "kind": "damage", "sha256": sha256_of(args.out), "licence": "CC BY-NC-SA 4.0"}
+    card["licence_reason"] = "the strictest licence among the sources of the training pictures"
+    write_card(args.out, {**card, "command": "python tools/fit_damage.py FACES --held-out VAL", "faces": len(truth)})
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=path_of(MODELS["damage"]))
+    parser.add_argument("--most", type=int, default=1500, help="faces, drawn at random")
+    parser.add_argument("--rounds", type=int, default=4, help="damages of each face")
+    return parser.parse_args()
+
+
+def clean(folder: Path, most: int) -> Tensor:
+    """At most so many pictures of a folder, (N, 3, SIZE, SIZE) in [-1, 1]."""
+    paths, _ = find_training_pictures(folder, {})
+    drawn = np.random.default_rng(0).permutation(len(paths))[:most]
+    pictures = Pictures([paths[i] for i in drawn], SIZE)
+    return torch.stack([pictures[i] for i in range(len(pictures))])
+
+
+def damaged(truth: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Each face once, by the generic chain or the blind degradation; beside the truth, which may be grey."""
+    pairs = []
+    for i, face in enumerate(truth):
+        rng = np.random.default_rng([seed, i])
+        if rng.random() < 0.3:
+            preset = BLIND_PRESETS[PRESETS[rng.integers(len(PRESETS))]]
+            pairs.append(blind_pair(face, draw_blind(rng, size=SIZE, settings=preset)))
+        else:
+            pairs.append((generic(face, rng), face))
+    return torch.stack([face for face, _ in pairs]), torch.stack([truth for _, truth in pairs])
+
+
+def generic(face: Tensor, rng: np.random.Generator) -> Tensor:
+    """Blur, downsampling, noise of any colour and grain, JPEG, enlarging, each at random."""
+    if rng.random() < 0.7:
+        blurred = cv2.GaussianBlur(face.permute(1, 2, 0).numpy(), (0, 0), log_uniform(rng, 0.3, 3.5))
+        face = torch.from_numpy(blurred).permute(2, 0, 1)
+    side = max(8, round(SIZE / (log_uniform(rng, 1, 14) if rng.random() < 0.75 else 1)))
+    small = F.interpolate(face[None], size=(side, side), mode="area")
+    if rng.random() < 0.85:
+        small = noisy(small, rng)
+    if rng.random() < 0.3:
+        small = compressed(small, int(rng.integers(20, 100)))
+    return F.interpolate(small, size=(SIZE, SIZE), mode=("bilinear", "bicubic")[rng.integers(2)])[0]
+
+
+def noisy(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Noise whose channels agree more or less, of coarse or fine grain, in half of the cases stronger where light."""
+    noise = torch.from_numpy(rng.standard_normal(tuple(image.shape)).astype(np.float32))
+    for _ in range(rng.integers(4)):
+        noise = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="reflect"), 3, 1) * 1.8
+    alike = rng.uniform(-0.3, 0.95)
+    mixing = np.linalg.cholesky(np.eye(3) * (1 - alike) + alike) * np.exp(rng.normal(0, 0.25, (3, 1)))
+    noise = torch.einsum("ij,bjhw->bihw", torch.from_numpy(mixing.astype(np.float32)), noise)
+    gain = 1 + image if rng.random() < 0.5 else torch.ones(())
+    result = image + log_uniform(rng, 0.005, 0.7) * gain.clamp(0.3) * noise
+    return result.clamp(-1, 1) if rng.random() < 0.9 else result
+
+
+def compressed(image: Tensor, quality: int) -> Tensor:
+    """(1, 3, H, W) through JPEG."""
+    levels = (image[0].clamp(-1, 1) + 1).mul(127.5).round().permute(1, 2, 0).numpy().astype(np.uint8)
+    _, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return torch.from_numpy(cv2.imdecode(data, cv2.IMREAD_COLOR)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def fitted(found: Tensor, damage: Tensor) -> DamageNet:
+    """Least squares, the statistics a little disturbed each time."""
+    torch.manual_seed(0)
+    net = DamageNet()
+    net.mean.copy_(found.mean(0))
+    net.deviation.copy_(found.std(0))
+    optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        drawn = torch.randint(len(found), (BATCH,))
+        disturbed = found[drawn] + 0.03 * net.deviation * torch.randn(BATCH, found.shape[1])
+        loss = (net.of_statistics(disturbed) - damage[drawn]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval().requires_grad_(False)
+
+
+def report(net: DamageNet, truth: Tensor) -> None:
+    """How near the estimate is, and how rightly it orders, for each kind of damage."""
+    sets = {"clean": (truth, truth), "generic and blind": damaged(truth, 99)}
+    for name, degradation in CAMERAS.items():
+        draws = [draw_camera(np.random.default_rng(i), size=SIZE, settings=degradation.settings) for i in range(100)]
+        sets[name] = torch.stack([camera(face, draw) for face, draw in zip(truth, draws, strict=False)]), truth
+    found = {name: (net(faces), lost_octaves(faces, truths)) for name, (faces, truths) in sets.items()}
+    pooled = [torch.cat([found[name][i] for name in CAMERAS]) for i in (0, 1)]
+    print("| | true | estimated | mean error | rank correlation |\n| --- | --- | --- | --- | --- |")
+    for name, (guess, true) in {**found, "all cameras": (pooled[0], pooled[1])}.items():
+        row = f"{true.mean():.3f} | {guess.mean():.3f} | {(guess - true).abs().mean():.3f}"
+        print(f"| {name} | {row} | {rank_correlation(guess, true):.2f} |")
+    print(f"\nclean faces: 95 % are estimated below {found['clean'][0].quantile(0.95):.3f}")
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    ranks = [x.argsort().argsort().float() for x in (a, b)]
+    return float(torch.corrcoef(torch.stack(ranks))[0, 1])
+
+
+if __name__ == "__main__":
+    main()
