@@ -17,7 +17,8 @@ def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str =
     path = find_weights(spec, "prior")
     weights = read_weights(path)
     if weights.architecture != "unet":
-        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a prior; name a prior with --prior.")
+        kind = "restorer of one step" if weights.architecture == "one_step" else weights.architecture
+        raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name a prior with --prior.")
     config = _config(weights, path)
     unet = UNet(config)
     load_state(unet, weights.state, path)

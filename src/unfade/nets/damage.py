@@ -31,7 +31,7 @@ def lost_octaves(face: Tensor, truth: Tensor) -> Tensor:
     0 for the truth itself, 1 where nothing of any octave is left.
     """
     pairs = zip(octaves(face), octaves(truth), strict=True)
-    return torch.stack([_energy(a - b).div(_energy(b)).clamp(max=1) for a, b in pairs]).mean(0)
+    return torch.stack([_energy(a - b).div(_energy(b) + 1e-12).clamp(max=1) for a, b in pairs]).mean(0)
 
 
 def octaves_drowned_by(deviation: Tensor) -> Tensor:
@@ -94,4 +94,4 @@ def noise_energy(image: Tensor) -> Tensor:
 
 
 def _energy(detail: Tensor) -> Tensor:
-    return detail.square().mean((1, 2, 3)) + 1e-12
+    return detail.square().mean((1, 2, 3))

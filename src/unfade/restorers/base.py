@@ -48,6 +48,15 @@ class Restorer(nn.Module, ABC):
         """Run at another fidelity from now on. Raises BadInput outside 0..1, or for a family that has none."""
         raise BadInput(f"A {self.architecture} has no fidelity to choose, got {fidelity}: leave --fidelity out.")
 
+    @property
+    def refine(self) -> int | None:
+        """Evaluations after the first that bring back texture; None where the family has no such choice."""
+        return None
+
+    def set_refine(self, evaluations: int) -> None:
+        """Refine so many times from now on. Raises BadInput for a number, or a family, that cannot."""
+        raise BadInput(f"A {self.architecture} cannot refine its results, got {evaluations}: leave refine out.")
+
     def trainable(self) -> list[nn.Parameter]:
         """The parameters outside the `frozen` submodules, in the order of `named_parameters`."""
         prefixes = tuple(f"{name}." for name in self.frozen)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from unfade.restorers.code_level import CODE_LOOP, CodeFormerSettings, CodeLossSettings
 from unfade.restorers.image_level import ImageLossSettings
+from unfade.restorers.one_step import MATCHED
 from unfade.training.loop import LoopSettings
 
 Losses = ImageLossSettings | CodeLossSettings
@@ -29,6 +30,7 @@ FAMILIES = {
         fidelity=CodeFormerSettings.fidelity,
     ),
     "vqfr": Family(fidelity=1.0),
+    "one_step": Family(fidelity=MATCHED),
 }
 
 

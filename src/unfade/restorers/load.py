@@ -67,28 +67,31 @@ def head_of(spec: str | Path) -> Head:
 
 
 def load_restorer(
-    spec: str | Path = "small-restorer", *, fidelity: float | None = None, device: torch.device | str = "cpu"
+    spec: str | Path = "small-restorer",
+    *,
+    fidelity: float | None = None,
+    refine: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> Restorer:
     """A restorer in evaluation mode.
 
-    `fidelity` in 0..1 is for a family that has such a choice; None is the family's own (0.5 for CodeFormer). Raises
-    UnknownModel, BadCheckpoint for weights of another kind, BadInput for a fidelity that the family does not have.
+    `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; None is the family's own (0.5 for
+    CodeFormer, the file's for a one-step restorer). Raises UnknownModel, BadCheckpoint for weights of another kind,
+    BadInput for a choice that the family does not have.
     """
     path = find_weights(spec, "restorer")
     restorer = _read(path, device)
     if fidelity is not None:
         restorer.set_fidelity(fidelity)
+    if refine is not None:
+        restorer.set_refine(refine)
     return restorer.eval().to(device)
 
 
 def one_step_of_prior(
     spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
 ) -> OneStepRestorer:
-    """Any prior as a restorer, before any training. Raises as `load_prior` does.
-
-    Damage is estimated at 128 px, and the steps that match it are those of priors of that size; others need settings
-    with a fixed step.
-    """
+    """Any prior as a restorer, before any training. Raises as `load_prior` does."""
     unet = load_prior(spec).unet
     assert isinstance(unet, UNet)
     damage = DamageNet()
@@ -114,9 +117,8 @@ def _read(path: Path, device: torch.device | str) -> Restorer:
     weights = read_weights(path)
     if weights.architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
-        raise BadCheckpoint(
-            f"{path} holds a {weights.architecture}, not a restorer ({known}); name one with --restorer."
-        )
+        kind = "prior" if weights.architecture == "unet" else weights.architecture
+        raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one with --restorer.")
     config = dict(weights.config)
     restorer = BUILDERS[weights.architecture](config, config.pop("size"))
     _fill(restorer, weights.state, path)

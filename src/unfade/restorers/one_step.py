@@ -45,6 +45,7 @@ class OneStepSettings:
 
     highest: int = 400  # t of 1000 that no face goes beyond: above it too little of the face is seen
     fixed: int | None = None  # t of 1000 for every face; None: by its estimated damage
+    clean: float = 0.05  # a face of at most this damage is left exactly as it is
     fidelity: float = MATCHED  # in 0..1: 1 is the face itself, 0 enters at twice the step that matches its damage
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; none is the smoothest and most faithful end
 
@@ -52,13 +53,17 @@ class OneStepSettings:
         if not 0 <= self.fidelity <= 1:
             raise BadInput(f"The fidelity must lie in 0..1, got {self.fidelity}.")
         if self.refine not in REFINEMENTS:
-            raise BadInput(f"The number of refinements must be one of {sorted(REFINEMENTS)}, got {self.refine}.")
+            raise BadInput(f"The number of refinements must be one of {[*REFINEMENTS]}, got {self.refine}.")
         if not 0 < self.highest < 1000 or not 0 <= (self.fixed or 0) <= self.highest:
             raise BadInput(f"Steps lie in 0..999 and below the highest, got {self.fixed} of at most {self.highest}.")
 
 
 class OneStepRestorer(ImageLevelRestorer):
-    """A prior's U-Net behind the interface of all restorers. `settings` may be replaced at any time."""
+    """A prior's U-Net behind the interface of all restorers. `settings` may be replaced at any time.
+
+    Damage is estimated at 128 px. A larger network sees the octaves above that too, about which nothing is known then:
+    it never takes a face for clean.
+    """
 
     architecture = "one_step"
     frozen = ("damage",)
@@ -74,30 +79,36 @@ class OneStepRestorer(ImageLevelRestorer):
         self.damage = (damage or DamageNet()).requires_grad_(False)
         self.settings = settings or OneStepSettings()
         alpha_bars = torch.from_numpy(1 - linear_betas()).cumprod(0)
+        seen = (1 / alpha_bars - 1).sqrt() * DAMAGE_SIZE / self.size  # noise that is left at the size of the estimate
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
-        self.register_buffer("drowned", octaves_drowned_by((1 / alpha_bars - 1).sqrt()).float(), persistent=False)
+        self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
     def forward(self, face: Tensor) -> Tensor:
-        t = self.entry(face)
+        damage = self.estimated_damage(face)
+        t = self.entry(damage)
         x0 = self.predict(face, t)
-        if self.training or not self.settings.refine:
+        if self.training:
             return x0
-        return self._refined(x0.clamp(-1, 1), t, face)
-
-    def entry(self, face: Tensor) -> Tensor:
-        """The step at which each face enters: (B, 3, size, size) to (B,) whole numbers in 0..highest."""
-        settings = self.settings
-        if settings.fixed is not None:
-            matched = torch.full((len(face),), settings.fixed, device=face.device)
-        else:
-            matched = (self.drowned < self.estimated_damage(face)[:, None]).sum(1)
-        return (matched * (1 - settings.fidelity) / (1 - MATCHED)).long().clamp(max=settings.highest)
+        if self.settings.refine:
+            x0 = self._refined(x0.clamp(-1, 1), t, face)
+        return torch.where(self._is_clean(damage)[:, None, None, None], face, x0)
 
     @torch.no_grad()
     def estimated_damage(self, face: Tensor) -> Tensor:
         """(B, 3, size, size) to (B,): the share of its octaves that a face has lost, 0..1, see `nets.damage`."""
         seen = face if face.shape[-1] == DAMAGE_SIZE else resize(face, DAMAGE_SIZE, DAMAGE_SIZE)
         return self.damage(seen)  # type: ignore[no-any-return]
+
+    def entry(self, damage: Tensor) -> Tensor:
+        """The step at which faces of such damage, (B,) in 0..1, enter: (B,) whole numbers in 0..highest."""
+        matched = (self.drowned < damage[:, None]).sum(1)
+        if self.settings.fixed is not None:
+            matched = torch.full_like(matched, self.settings.fixed)
+        return (matched * (1 - self.settings.fidelity) / (1 - MATCHED)).long().clamp(max=self.settings.highest)
+
+    def _is_clean(self, damage: Tensor) -> Tensor:
+        known = self.size == DAMAGE_SIZE and self.settings.fixed is None
+        return damage <= (self.settings.clean if known else -1)
 
     def predict(self, face: Tensor, t: Tensor) -> Tensor:
         """x_0 of faces (B, 3, size, size) that are taken for x_t / sqrt(alpha_bar_t), at steps t, (B,)."""
@@ -128,6 +139,15 @@ class OneStepRestorer(ImageLevelRestorer):
     def set_fidelity(self, fidelity: float) -> None:
         """Run at another fidelity from now on. Raises BadInput outside 0..1."""
         self.settings = replace(self.settings, fidelity=fidelity)
+
+    @property
+    def refine(self) -> int:
+        """Of `settings`."""
+        return self.settings.refine
+
+    def set_refine(self, evaluations: int) -> None:
+        """Refine so many times from now on. Raises BadInput for another number than 0 to 3."""
+        self.settings = replace(self.settings, refine=evaluations)
 
     def config(self) -> dict[str, object]:
         network = {name: value for name, value in as_lists(asdict(self.net.config)).items() if name != "size"}

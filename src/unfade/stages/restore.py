@@ -67,11 +67,12 @@ def check_strength(strength: float) -> None:
 
 
 def choices(restorer: Restorer, strength: float = 1.0) -> dict[str, float]:
-    """What a result depends on besides the weights: the fidelity of a family that has one, a strength below 1.
+    """What a result depends on besides the weights: fidelity and refinement of a family that has them, the strength.
 
     A full strength is not mentioned, so that runs begun before there was a choice go on.
     """
-    found = {} if restorer.fidelity is None else {"fidelity": restorer.fidelity}
+    made = {"fidelity": restorer.fidelity, "refine": restorer.refine}
+    found = {name: float(value) for name, value in made.items() if value is not None}
     return found if strength == 1 else {**found, "strength": float(strength)}
 
 
