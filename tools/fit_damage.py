@@ -9,14 +9,13 @@ JPEG and enlarging, and by the blind degradation (Eq. 9). The cameras of Eq. 10 
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unfade.degradations.blind import BLIND_PRESETS, blind_pair, draw_blind
 from unfade.degradations.camera import camera, draw_camera
+from unfade.degradations.generic import generic
 from unfade.nets.damage import DamageNet, lost_octaves, statistics
 from unfade.recipes.tables import CAMERAS
 from unfade.store.checkpoints import save_weights, sha256_of, write_card
@@ -71,44 +70,6 @@ def damaged(truth: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         else:
             pairs.append((generic(face, rng), face))
     return torch.stack([face for face, _ in pairs]), torch.stack([truth for _, truth in pairs])
-
-
-def generic(face: Tensor, rng: np.random.Generator) -> Tensor:
-    """Blur, downsampling, noise of any colour and grain, JPEG, enlarging, each at random."""
-    if rng.random() < 0.7:
-        blurred = cv2.GaussianBlur(face.permute(1, 2, 0).numpy(), (0, 0), log_uniform(rng, 0.3, 3.5))
-        face = torch.from_numpy(blurred).permute(2, 0, 1)
-    side = max(8, round(SIZE / (log_uniform(rng, 1, 14) if rng.random() < 0.75 else 1)))
-    small = F.interpolate(face[None], size=(side, side), mode="area")
-    if rng.random() < 0.85:
-        small = noisy(small, rng)
-    if rng.random() < 0.3:
-        small = compressed(small, int(rng.integers(20, 100)))
-    return F.interpolate(small, size=(SIZE, SIZE), mode=("bilinear", "bicubic")[rng.integers(2)])[0]
-
-
-def noisy(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """Noise whose channels agree more or less, of coarse or fine grain, in half of the cases stronger where light."""
-    noise = torch.from_numpy(rng.standard_normal(tuple(image.shape)).astype(np.float32))
-    for _ in range(rng.integers(4)):
-        noise = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="reflect"), 3, 1) * 1.8
-    alike = rng.uniform(-0.3, 0.95)
-    mixing = np.linalg.cholesky(np.eye(3) * (1 - alike) + alike) * np.exp(rng.normal(0, 0.25, (3, 1)))
-    noise = torch.einsum("ij,bjhw->bihw", torch.from_numpy(mixing.astype(np.float32)), noise)
-    gain = 1 + image if rng.random() < 0.5 else torch.ones(())
-    result = image + log_uniform(rng, 0.005, 0.7) * gain.clamp(0.3) * noise
-    return result.clamp(-1, 1) if rng.random() < 0.9 else result
-
-
-def compressed(image: Tensor, quality: int) -> Tensor:
-    """(1, 3, H, W) through JPEG."""
-    levels = (image[0].clamp(-1, 1) + 1).mul(127.5).round().permute(1, 2, 0).numpy().astype(np.uint8)
-    _, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return torch.from_numpy(cv2.imdecode(data, cv2.IMREAD_COLOR)).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def fitted(found: Tensor, damage: Tensor) -> DamageNet:

@@ -35,7 +35,14 @@ BeginWith = Annotated[
 Fidelity = Annotated[
     float | None,
     typer.Option(
-        help="0..1, for CodeFormer (0.5 by default): 0 for the cleanest face, 1 for the closest to the input."
+        help="0..1, for CodeFormer and restorers of one step (0.5 by default): 0 for the cleanest face, 1 for the "
+        "closest to the input."
+    ),
+]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=3, help="For restorers of one step: evaluations after the first, which bring back texture; 0 is smooth."
     ),
 ]
 Strength = Annotated[
@@ -100,7 +107,8 @@ def changed(settings: S, **values: Any) -> S:
 
 def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: Any, finetune: Any, losses: Any,
                    perceptual: str | None, code_losses: str | None = None, fidelity: float | None = None,
-                   strength: float | None = None, rounds: int | None = None) -> "AdaptSettings":  # fmt: skip
+                   strength: float | None = None, rounds: int | None = None,
+                   refine: int | None = None) -> "AdaptSettings":  # fmt: skip
     """The defaults for this restorer and prior, with every flag that was given.
 
     Raises BadInput for flags of another family of restorers.
@@ -118,6 +126,7 @@ def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: 
         fidelity=fidelity,
         strength=strength,
         rounds=rounds,
+        refine=refine,
     )
 
 

@@ -52,6 +52,7 @@ def adapt(
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
     fidelity: o.Fidelity = None,
+    refine: o.Refine = None,
     strength: o.Strength = 1.0,
     precision: Annotated[str | None, typer.Option(help=f"{o.PRECISIONS} Of targets and fine-tuning.")] = None,
     seed: o.Seed = 0,
@@ -73,6 +74,7 @@ def adapt(
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
         perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, strength=strength, rounds=rounds,
+        refine=refine,
     )  # fmt: skip
     done = run(
         photos, out, settings,
@@ -105,6 +107,7 @@ def restore(
     min_score: w.MinScore = None,
     detector: w.Detector = None,
     fidelity: o.Fidelity = None,
+    refine: o.Refine = None,
     strength: o.Strength = 1.0,
     paste: w.Paste = None,
     match_colour: w.MatchColour = False,
@@ -137,8 +140,8 @@ def restore(
     entries = run(
         photos, out, restorer,
         find=find, settings=settings, background=background, embedder=identity, mask=mask,
-        provenance=not no_provenance, fidelity=fidelity, strength=strength, batch=batch, device=o.choose_device(device),
-        progress=progress(quiet=quiet),
+        provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch,
+        device=o.choose_device(device), progress=progress(quiet=quiet),
     )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)
 

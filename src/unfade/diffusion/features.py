@@ -17,18 +17,25 @@ class PriorFeatures(nn.Module):
     As in LPIPS (Zhang et al., 2018), but without learned weights: features at the end of each resolution are scaled to
     unit length over channels; the squared difference is summed over channels, averaged over positions and then over
     resolutions. 0 for equal images, 2 for unrelated features.
+
+    `shifted` is for training. A network that folds blocks of pixels hardly minds a grid of its blocks, and what learns
+    from it draws one; so both images are moved by a random part of a block, with torch's global generator.
     """
 
-    def __init__(self, unet: nn.Module, *, t_model: int = 20):
+    def __init__(self, unet: nn.Module, *, t_model: int = 20, shifted: bool = False):
         super().__init__()
         if not isinstance(unet, UNet):
             raise BadInput("The feature distance needs a prior that is a U-Net; choose another perceptual term.")
         self.unet = unet.eval().requires_grad_(False)
         self.t_model = t_model  # of 1000; the features of a nearly clean image
+        self.block = unet.config.patch if shifted else 1
         self._scale = float((1 - linear_betas()).cumprod()[t_model]) ** 0.5
 
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
         """(B, 3, H, W) twice, in [-1, 1], to (B,) distances; gradients reach `image` only."""
+        if self.block > 1:
+            move = tuple(torch.randint(self.block, (2,)).tolist())
+            image, other = image.roll(move, (2, 3)), other.roll(move, (2, 3))
         with torch.no_grad():
             wanted = self._features(other)
         levels = zip(self._features(image), wanted, strict=True)

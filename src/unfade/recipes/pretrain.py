@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
+from unfade.degradations.generic import generic
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
@@ -156,6 +157,7 @@ class RestorerRecipe:
     from_prior: str | None = None  # name or file of a prior whose network becomes the restorer, in place of `network`
     entry: OneStepSettings = OneStepSettings()  # how faces enter that network
     noised: float = 0.0  # share of the faces with white noise in place of the blind degradation: how a prior learns
+    generic: float = 0.0  # share of the faces with generic damage in its place: noise of any colour and grain
     size: int = 128  # side of the faces in pixels; that of the prior where there is one
     loop: LoopSettings = RESTORER_LOOP
     losses: ImageLossSettings = ImageLossSettings(perceptual_weight=0, gan_weight=0)
@@ -168,7 +170,8 @@ class RestorerRecipe:
 # Its network knows faces already: fewer steps, and the terms that a network of its size can follow.
 ONE_STEP_RECIPE = RestorerRecipe(
     from_prior="small-prior",
-    noised=0.2,
+    noised=0.15,
+    generic=0.25,
     loop=replace(RESTORER_LOOP, steps=1500, learning_rate=1e-4, final_learning_rate=5e-6, checkpoint_every=50),
     losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0),
 )
@@ -255,7 +258,7 @@ def _check_prediction(recipe: PriorRecipe, begun_as: Mapping[str, Any] | None) -
 def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
     parts: dict[str, object] = {}
     if recipe.losses.perceptual_weight:
-        parts["perceptual"] = PriorFeatures(load_prior(recipe.prior, device=device).unet)
+        parts["perceptual"] = PriorFeatures(load_prior(recipe.prior, device=device).unet, shifted=True)
     if recipe.losses.gan_weight:
         with seeded(torch.device("cpu"), recipe.loop.seed):
             parts["discriminator"] = UNetDiscriminatorSN(features=recipe.losses.discriminator_features).to(device)
@@ -265,8 +268,11 @@ def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
 
 def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng(seed_for("blind", recipe.loop.seed, position))
-    if recipe.noised and rng.random() < recipe.noised:
+    kind = rng.random() if recipe.noised or recipe.generic else 1.0
+    if kind < recipe.noised:
         return noised(truth, rng, highest=recipe.entry.highest), truth
+    if kind < recipe.noised + recipe.generic:
+        return generic(truth, rng), truth
     return blind_pair(truth, draw_blind(rng, size=recipe.size, settings=recipe.blind))
 
 
@@ -279,7 +285,7 @@ def noised(truth: Tensor, rng: np.random.Generator, *, highest: int) -> Tensor:
 
 def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Module], dict[str, float]]:
     """PSNR of held-out faces under fixed degradations, before and after restoring."""
-    recipe = replace(recipe, noised=0)  # so that every restorer is scored on the same faces
+    recipe = replace(recipe, noised=0, generic=0)  # so that every restorer is scored on the same faces
     pairs = [_degraded(truth, f"held out {i}", recipe) for i, truth in enumerate(_held_out(folder, recipe.size))]
 
     def score(restorer: nn.Module) -> dict[str, float]:

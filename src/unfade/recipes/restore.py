@@ -40,6 +40,7 @@ def restore(
     mask: str | Path | None = None,
     provenance: bool = True,
     fidelity: float | None = None,
+    refine: int | None = None,
     strength: float = 1.0,
     batch: int = 8,
     device: str = "cpu",
@@ -54,14 +55,14 @@ def restore(
     None for SFace where it was pulled, "none" for nothing. `mask` is that of a network that parses faces, so that only
     the face goes back: None for ParseNet where it was pulled, "none" for the whole square. `find` None: pictures are
     square face crops already; they are written as PNG at the restorer's size, and of all these nothing is about them.
-    `fidelity` in 0..1 is for a family that has such a choice (0.5 for CodeFormer by default); `strength` in 0..1 blends
-    every face with what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or
+    `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; `strength` in 0..1 blends every
+    face with what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or
     OutputConflict when `out` was made otherwise.
     """
     photos, out = Path(photos), Path(out)
     key = sha256_of(find_weights(restorer, "restorer"))
     check_strength(strength)
-    network = load_restorer(restorer, fidelity=fidelity, device=device)
+    network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}

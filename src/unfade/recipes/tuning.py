@@ -83,7 +83,7 @@ def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
 
 
 PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
-    "prior": lambda prior: PriorFeatures(prior.unet),
+    "prior": lambda prior: PriorFeatures(prior.unet, shifted=True),
     "lpips": lambda prior: load_lpips(device=next(prior.parameters()).device),
     "none": lambda prior: None,
 }

@@ -26,6 +26,11 @@ class Restorer(nn.Module, ABC):
     def forward(self, face: Tensor) -> Tensor:
         """(B, 3, size, size), RGB in [-1, 1] -> the same shape and range; not clamped, so that it can be trained."""
 
+    def attempt(self, face: Tensor) -> Tensor:
+        """What a prior begins with: the same as `forward`, without any refinement of its own."""
+        restored: Tensor = self(face)
+        return restored
+
     @abstractmethod
     def objective(self, settings: Any, **parts: Any) -> Objective:
         """How this family learns from (face, target) pairs. Settings and ready made parts are the family's own."""

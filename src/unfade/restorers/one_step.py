@@ -84,13 +84,19 @@ class OneStepRestorer(ImageLevelRestorer):
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
     def forward(self, face: Tensor) -> Tensor:
+        return self._restored(face, 0 if self.training else self.settings.refine)
+
+    def attempt(self, face: Tensor) -> Tensor:
+        return self._restored(face, 0)
+
+    def _restored(self, face: Tensor, evaluations: int) -> Tensor:
         damage = self.estimated_damage(face)
         t = self.entry(damage)
         x0 = self.predict(face, t)
         if self.training:
             return x0
-        if self.settings.refine:
-            x0 = self._refined(x0.clamp(-1, 1), t, face)
+        if evaluations:
+            x0 = self._refined(x0.clamp(-1, 1), t, face, REFINEMENTS[evaluations])
         return torch.where(self._is_clean(damage)[:, None, None, None], face, x0)
 
     @torch.no_grad()
@@ -118,9 +124,8 @@ class OneStepRestorer(ImageLevelRestorer):
         eps = predicted if self.net.config.predicts == "eps" else noise_from_v(predicted, x_t, alpha_bar)
         return face - (1 / alpha_bar - 1).sqrt() * without_grid(eps, self.net.config.patch)
 
-    def _refined(self, x0: Tensor, t: Tensor, face: Tensor) -> Tensor:
-        """DDIM from the first prediction, noised; `face` seeds the noise."""
-        parts = REFINEMENTS[self.settings.refine]
+    def _refined(self, x0: Tensor, t: Tensor, face: Tensor, parts: tuple[float, ...]) -> Tensor:
+        """DDIM from the first prediction, noised, through steps that are these parts of t; `face` seeds the noise."""
         eps = ImageNoise([_seed(image) for image in face.cpu()], face.device)(face)
         for part in parts:
             now = (part * t).long()

@@ -22,6 +22,7 @@ from unfade.stages.restore import choices, key_with
 from unfade.store.runs import Entry, Journal
 
 STAGE = "targets"
+Attempt = Callable[[Tensor], Tensor]  # (B, 3, S, S) faces to the restorer's first attempts
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def make_targets(
         face = torch.stack([item.pixels for item in items])
         noise = ImageNoise([item.seed(settings.seed, "target") for item in items], _device(prior))
         steps = settings.start
-        target = pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
+        target = pseudo_target(face, restorer.attempt, prior, noise, settings, lambda: advance(len(items) / steps))
         return grey_where(face, target)
 
     whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
@@ -111,24 +112,24 @@ def together(device: torch.device, size: int) -> int:
 
 def pseudo_target(
     face: Tensor,
-    restorer: nn.Module,
+    attempt: Attempt,
     prior: DiffusionPrior,
     noise: Noise,
     settings: TargetSettings,
     after_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """Algorithm 1: (B, 3, S, S) faces to targets of the prior's size, all in [-1, 1]."""
+    """Algorithm 1: (B, 3, S, S) faces to targets of the prior's size, all in [-1, 1]; `attempt` is the restorer's."""
     device = _device(prior)
     with torch.no_grad(), autocast(device, bf16=settings.bf16):
-        first = _at_size(BEGINNINGS[settings.begin_with](restorer, face.to(device)), prior.size)
+        first = _at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
         guidance: Guidance = LowFrequency(first, settings.start, settings.free_from, settings.factor)
         target = sample(prior, guidance, noise, first, update=UPDATES[settings.update], after_step=after_step)
     return target.clamp(-1, 1)
 
 
-BEGINNINGS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "restored": lambda restorer, face: restorer(face).float().clamp(-1, 1),
-    "face": lambda restorer, face: face,
+BEGINNINGS: dict[str, Callable[[Attempt, Tensor], Tensor]] = {
+    "restored": lambda attempt, face: attempt(face).float().clamp(-1, 1),
+    "face": lambda attempt, face: face,
 }
 
 
