@@ -21,7 +21,7 @@ from toys import (
 )
 from unfade.errors import BadInput
 from unfade.images.files import from_bytes
-from unfade.stages.finetune import FinetuneSettings, Pair, finetune, pairs_of, split
+from unfade.stages.finetune import FinetuneSettings, Pair, became_worse, finetune, pairs_of, split
 from unfade.training.loop import History, LoopSettings
 from unfade.training.objective import Objective
 
@@ -126,10 +126,32 @@ def test_the_split_is_stable() -> None:
     assert any(set(split(pairs, 0.1, seed=seed)[1]) != set(watched) for seed in (1, 2))
 
 
-@pytest.mark.parametrize(("count", "share", "expected"), [(9, 0.5, 0), (10, 0.1, 1), (10, 0.0, 0), (40, 0.25, 10)])
+@pytest.mark.parametrize(("count", "share", "expected"), [(5, 0.5, 0), (6, 0.1, 2), (10, 0.1, 2), (10, 0.0, 0), (40, 0.25, 10)])
 def test_how_many_are_held_out(count: int, share: float, expected: int) -> None:
     learned, watched = split(named(*map(str, range(count))), share, seed=0)
     assert (len(learned), len(watched)) == (count - expected, expected)
+
+
+def test_a_restorer_that_became_worse_gets_its_old_weights_back(tmp_path: Path) -> None:
+    pairs, before = make_pairs(tmp_path, 12), ToyRestorer().state_dict()
+    wild = replace(SETTINGS, loop=replace(LOOP, learning_rate=50.0, ema=0.0))
+    worse, history = tuned(pairs, wild)
+    assert became_worse(history)
+    assert all(torch.equal(value, before[name]) for name, value in worse.state_dict().items())
+    better, history = tuned(pairs)
+    assert not became_worse(history)
+    assert not all(torch.equal(value, before[name]) for name, value in better.state_dict().items())
+
+
+def test_became_worse_weighs_every_measure_by_its_change() -> None:
+    def rows(l1: float, perceptual: float) -> History:
+        before = {"step": 0.0, "held_out_l1": 0.1, "held_out_perceptual": 0.4}
+        return History([], [before, {"step": 9.0, "held_out_l1": l1, "held_out_perceptual": perceptual}])
+
+    assert not became_worse(rows(0.1, 0.4))
+    assert not became_worse(rows(0.11, 0.3))  # 10 % worse, 25 % better
+    assert became_worse(rows(0.13, 0.38))
+    assert not became_worse(History())
 
 
 # What is learned from
@@ -186,7 +208,7 @@ def test_real_faces_are_shown_beside_the_pairs(tmp_path: Path) -> None:
 
 def test_every_pair_is_learned_from_equally_often(tmp_path: Path) -> None:
     objective = Watching()
-    tuned(make_pairs(tmp_path, 8), objective=objective)
+    tuned(make_pairs(tmp_path, 8), replace(SETTINGS, hold_out=0), objective)
     shown = [seed for seed, _ in objective.shown(0)]
     assert all(shown.count(seed) == 3 for seed in range(8))
 
@@ -213,11 +235,11 @@ def test_scores_of_the_held_out_pairs(tmp_path: Path) -> None:
     pairs = make_pairs(tmp_path, 12)
     _, watched = split(pairs, 0.1, seed=1)
     restorer, history = tuned(pairs, distance=lambda a, b: (a - b).square().mean((1, 2, 3)))
-    assert [row["step"] for row in history.validations] == [3, 6]
-    seed = pairs.index(watched[0])
+    assert [row["step"] for row in history.validations] == [0, 3, 6]
+    seeds = [pairs.index(pair) for pair in watched]
     with torch.no_grad():
-        restored = restorer.eval()(from_bytes(levels(seed))[None]).clamp(-1, 1)
-    difference = restored[0] - from_bytes(levels(seed + 100))
+        restored = restorer.eval()(torch.stack([from_bytes(levels(seed)) for seed in seeds])).clamp(-1, 1)
+    difference = restored - torch.stack([from_bytes(levels(seed + 100)) for seed in seeds])
     assert history.validations[-1]["held_out_l1"] == pytest.approx(difference.abs().mean().item() / 2, rel=1e-5)
     assert history.validations[-1]["held_out_perceptual"] == pytest.approx(difference.square().mean().item(), rel=1e-5)
     _, plain = tuned(pairs)

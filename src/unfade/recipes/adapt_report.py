@@ -10,6 +10,7 @@ from unfade.faces.identity import IdentitySettings, Likeness
 from unfade.images.files import encode, read_image
 from unfade.metrics.reference import psnr, ssim
 from unfade.report.page import Curve, Face, Report
+from unfade.stages.finetune import became_worse
 from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
@@ -59,7 +60,7 @@ def report_of(
         settings=settings,
         failures=failures,
         faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
-        warnings=_warnings(done) + _strangers(run, columns, done, similarity),
+        warnings=_warnings(done) + _kept(history) + _strangers(run, columns, done, similarity),
     )
 
 
@@ -71,6 +72,13 @@ def _warnings(done: list[Entry]) -> list[str]:
     few = [f"Only {len(done)} faces: an adapted restorer may be worse than the pre-trained one below about 20."]
     more = [f"The page shows the first {SHOWN} of {len(done)} faces; the folder restored/ holds all."]
     return (few if len(done) < 20 else []) + (more if len(done) > SHOWN else [])
+
+
+def _kept(history: History) -> list[str]:
+    """What is said where adapting would have done harm."""
+    if not became_worse(history):
+        return []
+    return ["Adapting made the held-out photos worse, so the pre-trained restorer was kept: results are its own."]
 
 
 def _strangers(

@@ -1,5 +1,6 @@
 """(face, target) pairs to a fine-tuned restorer (Sec. 3.3)."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from unfade.store.seeds import seed_for
 from unfade.training.batches import Draw, Order, Pictures, flip
 from unfade.training.loader import Batch
 from unfade.training.loop import History, LoopSettings, train
+from unfade.training.modes import mode
 from unfade.training.objective import Objective
 
+LEAST_HELD_OUT = 2  # pairs
 Distance = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice to (B,)
 
 
@@ -26,7 +29,7 @@ class FinetuneSettings:
 
     loop: LoopSettings = field(default_factory=LoopSettings)
     flip: bool = False  # mirror half of the pairs; the paper does for CodeFormer, not for SwinIR
-    hold_out: float = 0.1  # share of the pairs that is only watched, never learned from (none of fewer than 10)
+    hold_out: float = 0.1  # share of the pairs that is only watched, never learned from; see `split`
 
     def __post_init__(self) -> None:
         if not 0 <= self.hold_out <= 0.5:
@@ -53,8 +56,11 @@ def pairs_of(faces: Path, targets: Path) -> list[Pair]:
 
 
 def split(pairs: Sequence[Pair], share: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to learn from and pairs held out; which ones follows from their names and the seed."""
-    count = int(len(pairs) * share) if len(pairs) >= 10 else 0
+    """Pairs to learn from and pairs held out; which ones follows from their names and the seed.
+
+    At least LEAST_HELD_OUT are held out, since fewer show nothing; none of fewer than three times as many pairs.
+    """
+    count = max(LEAST_HELD_OUT, int(len(pairs) * share)) if share and len(pairs) >= 3 * LEAST_HELD_OUT else 0
     drawn = sorted(pairs, key=lambda pair: seed_for("hold out", seed, pair.face.name))
     held_out = set(drawn[:count])
     return [pair for pair in pairs if pair not in held_out], [pair for pair in pairs if pair in held_out]
@@ -74,15 +80,19 @@ def finetune(
     """Fine-tune in place, leaving `restorer.frozen` alone; with `checkpoint` a killed run goes on.
 
     `real` are clean faces for a discriminator; without them it takes the targets for real. `distance` is reported on
-    the held-out pairs beside the mean absolute difference.
+    the held-out pairs beside the mean absolute difference, before the first step (step 0) and while it learns. A
+    restorer that these say became worse gets its old weights back, see `became_worse`.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
     validate = _score(watched, restorer.size, distance) if watched else None
     restorer.requires_grad_(False)
     for parameter in restorer.trainable():
         parameter.requires_grad_(True)
+    before = copy.deepcopy(restorer.state_dict())
+    with mode(False, restorer), torch.no_grad():
+        first = [{"step": 0, **validate(restorer)}] if validate else []
     batches = _batches(learned, real, restorer.size, settings)
-    return train(
+    history = train(
         restorer,
         objective,
         batches,
@@ -92,6 +102,22 @@ def finetune(
         progress=progress,
         label="fine-tuning",
     )
+    history.validations[:0] = first
+    if became_worse(history):
+        restorer.load_state_dict(before)
+    return history
+
+
+def became_worse(history: History) -> bool:
+    """Whether the held-out pairs are further from their targets after the last step than before the first.
+
+    On average of the relative changes of their measures. False where nothing was held out.
+    """
+    if len(history.validations) < 2:
+        return False
+    before, after = history.validations[0], history.validations[-1]
+    changes = [after[name] / before[name] - 1 for name in before if name != "step" and before[name] > 0]
+    return sum(changes) > 0
 
 
 def _batches(
