@@ -15,7 +15,6 @@ from unfade.recipes.demo import SAMPLES
 from unfade.restorers.load import one_step_of_prior
 
 
-
 @pytest.fixture(scope="module")
 def net() -> DamageNet:
     return one_step_of_prior().damage

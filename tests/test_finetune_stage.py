@@ -126,7 +126,9 @@ def test_the_split_is_stable() -> None:
     assert any(set(split(pairs, 0.1, seed=seed)[1]) != set(watched) for seed in (1, 2))
 
 
-@pytest.mark.parametrize(("count", "share", "expected"), [(5, 0.5, 0), (6, 0.1, 2), (10, 0.1, 2), (10, 0.0, 0), (40, 0.25, 10)])
+@pytest.mark.parametrize(
+    ("count", "share", "expected"), [(5, 0.5, 0), (6, 0.1, 2), (10, 0.1, 2), (10, 0.0, 0), (40, 0.25, 10)]
+)
 def test_how_many_are_held_out(count: int, share: float, expected: int) -> None:
     learned, watched = split(named(*map(str, range(count))), share, seed=0)
     assert (len(learned), len(watched)) == (count - expected, expected)

@@ -18,6 +18,8 @@ from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
+from unfade.restorers.base import Restorer
+from unfade.stages import targets
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets, pseudo_target, together
 from unfade.store.runs import Journal
@@ -124,10 +126,18 @@ def faces(tmp_path_factory) -> list[Path]:
     return paths
 
 
-def made(faces: Iterable[Path], out: Path, prior: DiffusionPrior, settings: TargetSettings) -> dict[str, Tensor]:
+def made(
+    faces: Iterable[Path], out: Path, prior: DiffusionPrior, settings: TargetSettings, restorer: Restorer | None = None
+) -> dict[str, Tensor]:
     """The targets of the stage, by name."""
     entries = make_targets(
-        faces, out, toy_restorer(), prior, size=32, settings=settings, journal=Journal(out / "journal.jsonl")
+        faces,
+        out,
+        restorer or toy_restorer(),
+        prior,
+        size=32,
+        settings=settings,
+        journal=Journal(out / "journal.jsonl"),
     )
     assert [entry.status for entry in entries] == ["done"] * len(entries)
     return {entry.item: read_image(out / entry.output) for entry in entries}
@@ -151,7 +161,7 @@ def usual(faces, tmp_path_factory) -> dict[str, Tensor]:
 
 
 def test_every_setting_of_the_result_is_tried():
-    assert {field.name for field in fields(TargetSettings)} == {*CHANGES, "batch"}
+    assert {field.name for field in fields(TargetSettings)} == {*CHANGES, "batch", "by_damage"}
 
 
 @pytest.mark.usefixtures("computes_in_bf16")
@@ -246,3 +256,26 @@ def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], m
     with pytest.raises(BadInput, match=message):
         TargetSettings(**{"factor": 4, **change}).check(32)
     TargetSettings(factor=4).check(32)
+
+
+def test_k_follows_the_damage_of_each_face(faces, tmp_path, monkeypatch):
+    prior = tiny_prior("20")
+    restorer = toy_restorer()
+    used = []
+    original = targets.pseudo_target
+
+    def watched(face, attempt, prior, noise, settings, *rest):
+        used.append((len(face), settings.start, settings.free_from))
+        return original(face, attempt, prior, noise, settings, *rest)
+
+    monkeypatch.setattr(targets, "pseudo_target", watched)
+    monkeypatch.setattr(restorer, "matching_step", lambda face: torch.tensor([0, 160, 900]), raising=False)
+    follow = TargetSettings(spacing="20", start=8, free_from=4, factor=4, by_damage=True, batch=3)
+    found = made(faces, tmp_path / "follow", prior, follow, restorer)
+    assert used == [(1, 0, 0), (1, 5, 2), (1, 8, 4)]  # steps 0, 53, 105, 158, 210 are not below 160
+    clean = read_image(faces[0])
+    attempt = restorer(clean[None]).clamp(-1, 1)[0]
+    assert (found["a.png"] - attempt).abs().max() < 0.01
+    same = made(faces, tmp_path / "same", prior, replace(follow, by_damage=False), restorer)
+    assert torch.equal(found["c.png"], same["c.png"])
+    assert not torch.equal(found["b.png"], same["b.png"])

@@ -28,6 +28,12 @@ FreeFrom = Annotated[int | None, typer.Option(help="L: respaced step below which
 Factor = Annotated[int | None, typer.Option(help="N of the low-pass filter, at the prior's size.")]
 Spacing = Annotated[str | None, typer.Option(help="How many of the 1000 steps are kept: 250, 100, ddim50, ...")]
 Update = Annotated[str | None, typer.Option(help="ddpm, ddim or ddim-eta0.5.")]
+ByDamage = Annotated[
+    bool | None,
+    typer.Option(
+        "--by-damage/--same-start", help="Noise less damaged faces by less than K says; for restorers of one step."
+    ),
+]
 BeginWith = Annotated[
     str | None,
     typer.Option(help="restored, or face: the prior begins with the face, not the restorer's attempt."),
@@ -42,7 +48,9 @@ Fidelity = Annotated[
 Refine = Annotated[
     int | None,
     typer.Option(
-        min=0, max=3, help="For restorers of one step: evaluations after the first, which bring back texture; 0 is smooth."
+        min=0,
+        max=3,
+        help="For restorers of one step: evaluations after the first, which bring back texture; 0 is smooth.",
     ),
 ]
 Strength = Annotated[

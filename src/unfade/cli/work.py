@@ -40,6 +40,7 @@ def adapt(
     spacing: o.Spacing = None,
     update: o.Update = None,
     begin_with: o.BeginWith = None,
+    by_damage: o.ByDamage = None,
     rounds: o.Rounds = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
@@ -69,7 +70,7 @@ def adapt(
     settings = o.adapt_settings(
         restorer, prior, seed,
         targets={"start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update,
-                 "begin_with": begin_with, "bf16": bf16},
+                 "begin_with": begin_with, "by_damage": by_damage, "bf16": bf16},
         loop={"steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16},
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
@@ -157,6 +158,7 @@ def targets(
     spacing: o.Spacing = None,
     update: o.Update = None,
     begin_with: o.BeginWith = None,
+    by_damage: o.ByDamage = None,
     fidelity: o.Fidelity = None,
     batch: Annotated[int | None, typer.Option(help="Faces denoised together; default: 4, more on a GPU.")] = None,
     precision: o.Precision = "float32",
@@ -180,7 +182,7 @@ def targets(
     settings = o.changed(
         settings_for(restorer, prior).targets,
         start=start, free_from=free_from, factor=factor, spacing=spacing, update=update,
-        begin_with=begin_with, batch=batch, bf16=o.is_bf16(precision), seed=seed,
+        begin_with=begin_with, by_damage=by_damage, batch=batch, bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
     key = weights_key(restorer, prior)
     identity = {"targets": settings.identity(), **key, **choices(network)}

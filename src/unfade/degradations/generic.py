@@ -17,9 +17,7 @@ def generic(face: Tensor, rng: np.random.Generator) -> Tensor:
     """(3, S, S) in [-1, 1] to the same, damaged; one result in ten of the noisy ones is not clipped to that range."""
     size = face.shape[-1]
     if rng.random() < 0.7:
-        blurred = cv2.GaussianBlur(
-            face.permute(1, 2, 0).numpy(), (0, 0), log_uniform(rng, 0.3, 3.5) * size / REFERENCE
-        )
+        blurred = cv2.GaussianBlur(face.permute(1, 2, 0).numpy(), (0, 0), log_uniform(rng, 0.3, 3.5) * size / REFERENCE)
         face = torch.from_numpy(blurred).permute(2, 0, 1)
     side = max(8, round(size / (log_uniform(rng, 1, 14) if rng.random() < 0.75 else 1)))
     small = F.interpolate(face[None], size=(side, side), mode="area")

@@ -31,6 +31,13 @@ class Restorer(nn.Module, ABC):
         restored: Tensor = self(face)
         return restored
 
+    def matching_step(self, face: Tensor) -> Tensor | None:
+        """The steps of 1000 whose noise takes as much of faces (B, 3, size, size) as their damage did, (B,).
+
+        None for a family that does not estimate damage.
+        """
+        return None
+
     @abstractmethod
     def objective(self, settings: Any, **parts: Any) -> Objective:
         """How this family learns from (face, target) pairs. Settings and ready made parts are the family's own."""

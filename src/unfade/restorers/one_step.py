@@ -89,6 +89,9 @@ class OneStepRestorer(ImageLevelRestorer):
     def attempt(self, face: Tensor) -> Tensor:
         return self._restored(face, 0)
 
+    def matching_step(self, face: Tensor) -> Tensor:
+        return self.entry(self.estimated_damage(face))
+
     def _restored(self, face: Tensor, evaluations: int) -> Tensor:
         damage = self.estimated_damage(face)
         t = self.entry(damage)

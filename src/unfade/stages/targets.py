@@ -1,7 +1,8 @@
 """Aligned faces to pseudo targets: restore, noise to step K, denoise with the prior (Algorithm 1)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,6 +38,7 @@ class TargetSettings:
     )
     update: str = "ddpm"  # a name in UPDATES
     begin_with: str = "restored"  # what is noised: "restored", or "face", without the restorer's first attempt
+    by_damage: bool = False  # noise a face that is less damaged than K's noise by less, see `start_for`
     batch: int | None = None  # faces denoised together; None: as `together` counts
     bf16: bool = False  # prior and restorer in bfloat16 where the device has it; the rest stays float32
     seed: int = 0
@@ -44,7 +46,10 @@ class TargetSettings:
     def identity(self) -> dict[str, object]:
         """What a target depends on: everything but the company it is made in."""
         values = asdict(self)
-        unmade = {"begin_with": "restored"}  # not mentioned, so that runs begun before there was a choice go on
+        unmade = {
+            "begin_with": "restored",
+            "by_damage": False,
+        }  # not mentioned, so that runs begun before there was a choice go on
         return {k: v for k, v in values.items() if k != "batch" and (k not in unmade or v != unmade[k])}
 
     def check(self, size: int) -> None:
@@ -92,14 +97,43 @@ def make_targets(
 
     def work(items: list[Item], advance: Advance) -> Tensor:
         face = torch.stack([item.pixels for item in items])
-        noise = ImageNoise([item.seed(settings.seed, "target") for item in items], _device(prior))
-        steps = settings.start
-        target = pseudo_target(face, restorer.attempt, prior, noise, settings, lambda: advance(len(items) / steps))
-        return grey_where(face, target)
+        seeds = [item.seed(settings.seed, "target") for item in items]
+        targets: dict[int, Tensor] = {}
+        for made, places in by_start(face, restorer, prior, settings):
+            noise = ImageNoise([seeds[i] for i in places], _device(prior))
+            step = partial(advance, len(places) / max(1, made.start))
+            target = pseudo_target(face[places], restorer.attempt, prior, noise, made, step)
+            targets |= dict(zip(places, target, strict=True))
+        return grey_where(face, torch.stack([targets[i] for i in range(len(items))]))
 
     whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
     batch = settings.batch or together(_device(prior), prior.size)
     return run_stage(Stage(stage, work, size, batch, whole_key), faces, out, journal, progress=progress)
+
+
+def by_start(
+    face: Tensor, restorer: Restorer, prior: DiffusionPrior, settings: TargetSettings
+) -> list[tuple[TargetSettings, list[int]]]:
+    """The faces of a batch, by their places in it, that are noised alike, and how."""
+    matching = restorer.matching_step(face.to(_device(restorer))) if settings.by_damage else None
+    if matching is None:
+        return [(settings, [*range(len(face))])]
+    starts = [start_for(t, prior.schedule.t_model, settings) for t in matching.tolist()]
+    made = {
+        start: replace(settings, start=start, free_from=settings.free_from * start // settings.start)
+        for start in sorted(set(starts))
+    }
+    return [(made[start], [i for i, own in enumerate(starts) if own == start]) for start in made]
+
+
+def start_for(matching: int, t_model: Sequence[int], settings: TargetSettings) -> int:
+    """K of a face whose damage matches that step of 1000: the next respaced one above it, at most the settings' K.
+
+    0, no noise at all, for a face without damage: its first attempt is its target.
+    """
+    if matching == 0:
+        return 0
+    return min(settings.start, 1 + sum(t < matching for t in t_model))
 
 
 def together(device: torch.device, size: int) -> int:
@@ -122,6 +156,8 @@ def pseudo_target(
     device = _device(prior)
     with torch.no_grad(), autocast(device, bf16=settings.bf16):
         first = _at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
+        if settings.start == 0:
+            return first
         guidance: Guidance = LowFrequency(first, settings.start, settings.free_from, settings.factor)
         target = sample(prior, guidance, noise, first, update=UPDATES[settings.update], after_step=after_step)
     return target.clamp(-1, 1)
