@@ -1,6 +1,5 @@
 """The estimate of damage: what it is measured against, and that it orders faces rightly."""
 
-from pathlib import Path
 
 import numpy as np
 import pytest

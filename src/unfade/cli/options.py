@@ -28,6 +28,13 @@ FreeFrom = Annotated[int | None, typer.Option(help="L: respaced step below which
 Factor = Annotated[int | None, typer.Option(help="N of the low-pass filter, at the prior's size.")]
 Spacing = Annotated[str | None, typer.Option(help="How many of the 1000 steps are kept: 250, 100, ddim50, ...")]
 Update = Annotated[str | None, typer.Option(help="ddpm, ddim or ddim-eta0.5.")]
+Agreement = Annotated[
+    float | None,
+    typer.Option(
+        help="Leave out targets whose colours differ from the photo's so many times as much as the median target's do; "
+        "0: learn from all."
+    ),
+]
 ByDamage = Annotated[
     bool | None,
     typer.Option(
@@ -116,7 +123,7 @@ def changed(settings: S, **values: Any) -> S:
 def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: Any, finetune: Any, losses: Any,
                    perceptual: str | None, code_losses: str | None = None, fidelity: float | None = None,
                    strength: float | None = None, rounds: int | None = None,
-                   refine: int | None = None) -> "AdaptSettings":  # fmt: skip
+                   refine: int | None = None, agreement: float | None = None) -> "AdaptSettings":  # fmt: skip
     """The defaults for this restorer and prior, with every flag that was given.
 
     Raises BadInput for flags of another family of restorers.
@@ -135,6 +142,7 @@ def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: 
         strength=strength,
         rounds=rounds,
         refine=refine,
+        agreement=agreement,
     )
 
 

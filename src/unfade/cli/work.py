@@ -41,6 +41,7 @@ def adapt(
     update: o.Update = None,
     begin_with: o.BeginWith = None,
     by_damage: o.ByDamage = None,
+    agreement: o.Agreement = None,
     rounds: o.Rounds = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
@@ -75,7 +76,7 @@ def adapt(
         finetune={"flip": flip, "hold_out": hold_out},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
         perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, strength=strength, rounds=rounds,
-        refine=refine,
+        refine=refine, agreement=agreement,
     )  # fmt: skip
     done = run(
         photos, out, settings,

@@ -20,6 +20,7 @@ from unfade.recipes.sources import FindSettings, likeness_for, masking_for, sour
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.load import load_restorer
+from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings
@@ -80,6 +81,7 @@ def adapt(
         raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
     with clock.measure("pretrained"):
         restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
+    left_out: list[str] = []
     for folder, stage in _rounds(out, settings.rounds):
         with clock.measure("targets"):
             targets = make_targets(
@@ -87,8 +89,10 @@ def adapt(
                 journal=journal, key=json.dumps(key), stage=stage, progress=progress,
             )  # fmt: skip
         with clock.measure("finetune"):
+            agreed = agreeing(_pairs(out, folder, targets), settings.agreement)
+            left_out = [pair.face.name for pair in agreed.left_out]
             history = finetune_to_file(
-                restorer, prior, _pairs(out, folder, targets), folder / WEIGHTS, settings,
+                restorer, prior, agreed.kept, folder / WEIGHTS, settings,
                 key=key, clean=clean, replace_older=True, progress=progress,
             )  # fmt: skip
         key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
@@ -99,7 +103,7 @@ def adapt(
     with clock.measure("report"):
         page = report_of(
             out, results.faces, counts, failures, history, asdict(settings),
-            restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
+            left_out=left_out, restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
         )  # fmt: skip
         atomic_write(out / "report.html", render(page))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, history, page)

@@ -39,6 +39,7 @@ def report_of(
     history: History,
     settings: Mapping[str, object],
     *,
+    left_out: list[str],
     restored: str,
     truth: Mapping[str, Path],
     distance: Callable[[Tensor, Tensor], Tensor],
@@ -46,7 +47,7 @@ def report_of(
 ) -> Report:
     """The page of a run: its faces, and the counts of its photos.
 
-    `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any.
+    `left_out` are the faces whose targets were not learned from, `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any.
     By `similarity`, of a face and its result, the page warns of results that are no longer the same person.
     """
     done = [entry for entry in faces if entry.status == "done"]
@@ -60,7 +61,7 @@ def report_of(
         settings=settings,
         failures=failures,
         faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
-        warnings=_warnings(done) + _kept(history) + _strangers(run, columns, done, similarity),
+        warnings=_warnings(done) + _kept(history) + _left_out(left_out) + _strangers(run, columns, done, similarity),
     )
 
 
@@ -79,6 +80,14 @@ def _kept(history: History) -> list[str]:
     if not became_worse(history):
         return []
     return ["Adapting made the held-out photos worse, so the pre-trained restorer was kept: results are its own."]
+
+
+def _left_out(names: list[str]) -> list[str]:
+    """What is said of targets that disagreed with their photos."""
+    if not names:
+        return []
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return [f"{len(names)} targets disagreed with their photos and were left out: {', '.join(names[:NAMED])}{more}."]
 
 
 def _strangers(

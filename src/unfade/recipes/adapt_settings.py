@@ -33,6 +33,7 @@ class AdaptSettings:
     losses: Losses = field(default_factory=ImageLossSettings)
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
     fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
+    agreement: float = 0.0  # leave out targets that differ so many times as much as the median one does; 0: none
     refine: int | None = None  # 0..3, of the results alone; None: the restorer's own, if it has such a choice
     strength: float = 1.0  # in 0..1: blends the restored photos with the photos
     rounds: int = 1  # of targets and fine-tuning; later ones begin with what the adapted restorer makes
@@ -48,7 +49,7 @@ class AdaptSettings:
         Choices that were not made are not mentioned, so that runs begun before there was a choice go on.
         """
         values = {**asdict(self), "targets": self.targets.identity()}
-        unmade = {"fidelity": None, "refine": None, "strength": 1.0, "rounds": 1}
+        unmade = {"fidelity": None, "refine": None, "agreement": 0.0, "strength": 1.0, "rounds": 1}
         return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
 
 

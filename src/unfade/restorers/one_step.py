@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unfade.diffusion.prior import noise_from_v
 from unfade.diffusion.sampler import ImageNoise
