@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unfade.faces.identity import IdentitySettings, Likeness
+from unfade.faces.identity import Likeness
 from unfade.images.files import encode, read_image
 from unfade.metrics.reference import psnr, ssim
 from unfade.report.page import Curve, Face, Report
 from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
+Metric = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
+
 SHOWN = 300  # faces on the page: about 15 MB at 128 px
 NAMED = 10  # faces that a warning names
-IDENTITY = IdentitySettings()
 
 COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets"}  # folders of the run
 
@@ -40,13 +41,14 @@ def report_of(
     *,
     restored: str,
     truth: Mapping[str, Path],
-    distance: Callable[[Tensor, Tensor], Tensor],
-    similarity: Likeness | None = None,
+    metrics: Mapping[str, Metric],
+    likeness: Likeness | None = None,
 ) -> Report:
     """The page of a run: its faces, and the counts of its photos.
 
-    `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any.
-    By `similarity`, of a face and its result, the page warns of results that are no longer the same person.
+    `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any;
+    against these `metrics` are taken beside PSNR and SSIM. By `likeness`, of a face and its result, the page warns of
+    results that are no longer the same person.
     """
     done = [entry for entry in faces if entry.status == "done"]
     columns = {**COLUMNS, "adapted": restored}
@@ -54,12 +56,12 @@ def report_of(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(done)),
         counts=counts.as_dict(),
-        scores=_scores(run, columns, done, truth, distance),
+        scores=_scores(run, columns, done, truth, metrics),
         curves=[Curve(title, points) for name, title in CURVES.items() if (points := history.curve(name))],
         settings=settings,
         failures=failures,
         faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
-        warnings=_warnings(done) + _strangers(run, columns, done, similarity),
+        warnings=_warnings(done) + _strangers(run, columns, done, likeness),
     )
 
 
@@ -73,21 +75,20 @@ def _warnings(done: list[Entry]) -> list[str]:
     return (few if len(done) < 20 else []) + (more if len(done) > SHOWN else [])
 
 
-def _strangers(
-    run: Path, columns: Mapping[str, str], done: list[Entry], similarity: Likeness | None,
-    settings: IdentitySettings = IDENTITY,
-) -> list[str]:  # fmt: skip
+def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likeness: Likeness | None) -> list[str]:
     """A warning of the results that are not taken for the same person's as their faces, the least alike first."""
-    if similarity is None:
+    if likeness is None:
         return []
     folders = [run / columns[name] for name in ("input", "adapted")]
-    alike = {e.output: similarity(*(read_image(folder / e.output) for folder in folders)) for e in done}
-    strange = sorted((value, name) for name, value in alike.items() if settings.tells_apart(value))
+    apart = {e.output: likeness.distance(*(read_image(folder / e.output) for folder in folders)) for e in done}
+    strange = sorted(((far, name) for name, far in apart.items() if likeness.tells_apart(far)), reverse=True)
     if not strange:
         return []
-    named = ", ".join(f"{name} ({value:.2f})" for value, name in strange[:NAMED])
+    named = ", ".join(f"{name} ({far:.2f})" for far, name in strange[:NAMED])
     more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
-    told = f"{len(strange)} of {len(done)} faces no longer resemble themselves (similarity below {settings.least})"
+    told = (
+        f"{len(strange)} of {len(done)} faces no longer resemble themselves (identity distance over {likeness.limit})"
+    )
     return [f"{told}: {named}{more}."]
 
 
@@ -105,10 +106,10 @@ def _scores(
     columns: Mapping[str, str],
     done: list[Entry],
     truth: Mapping[str, Path],
-    distance: Callable[[Tensor, Tensor], Tensor],
+    more: Mapping[str, Metric],
 ) -> list[dict[str, object]]:
     """Mean scores against the truth, of the faces that have one of the same size."""
-    metrics = {"psnr": psnr, "ssim": ssim, "feature_distance": distance}
+    metrics = {"psnr": psnr, "ssim": ssim, **more}
     rows: list[dict[str, object]] = []
     for column in ("input", "pre-trained", "target", "adapted"):
         pairs = [(run / columns[column] / e.output, truth.get(Path(e.output).stem)) for e in done]
