@@ -126,6 +126,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
         "small-prior",
         "small-restorer",
         "small-restorer-gan",
+        "dlib-face",
         "demosaic-bayer",
         "niqe-pristine",
         "parsenet",

@@ -17,7 +17,6 @@ from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
 from unfade.nets.diffbir import DiffBIR, DiffBIRConfig, diffbir_state
 from unfade.nets.discriminator import UNetDiscriminatorSN
-from unfade.nets.dlib_face import DlibFace, DlibFaceConfig
 from unfade.nets.fan import FAN, FANConfig
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.inception import Inception, InceptionConfig, inception_state
@@ -198,12 +197,6 @@ ARCHITECTURES = {  # what has the marks of another one too stands before it
         lambda config: AdaFace(settings(AdaFaceConfig, config)),
         fixed(AdaFaceConfig()),
         convert=adaface_state,
-    ),
-    "dlib-face": Architecture(
-        "identity",
-        ("first.weight", "blocks.0.conv1.weight", "last.weight"),
-        lambda config: DlibFace(settings(DlibFaceConfig, config)),
-        fixed(DlibFaceConfig()),
     ),
     "inception": Architecture(
         "features",
