@@ -38,5 +38,6 @@ def chips_of(faces: Tensor) -> Tensor:
     size = faces.shape[-1]
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     places = np.stack([x, y, np.ones_like(x)], -1) @ inverse(to_chip(size)).T
-    grid = torch.from_numpy((2 * places + 1) / size - 1).to(faces).expand(len(faces), -1, -1, -1)
+    grid = torch.from_numpy((2 * places + 1) / size - 1).float()  # not every device has float64
+    grid = grid.to(faces).expand(len(faces), -1, -1, -1)
     return F.grid_sample(faces.clamp(-1, 1), grid, mode="bilinear", padding_mode="border", align_corners=False)
