@@ -126,9 +126,9 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
         "small-prior",
         "small-restorer",
         "small-restorer-gan",
-        "dlib-face",
         "demosaic-bayer",
         "niqe-pristine",
+        "dlib-face",
         "parsenet",
     ]
     free = json.loads(run_models("list", "--json", "--licence", "commercial")[1])["models"]

@@ -17,9 +17,9 @@ BUILT_IN = (
     Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-restorer", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-restorer-gan", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
-    Model("dlib-face", "identity", "dlib-face", 150, "CC0 1.0", "King 2017"),
     Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016"),
     Model("niqe-pristine", "quality", "niqe", 0, "LIVE", "Mittal et al. 2013"),
+    Model("dlib-face", "identity", "dlib-face", 150, "CC0 1.0", "King 2017"),
 )
 MODELS = {model.name: model for model in (*BUILT_IN, *PUBLISHED)}
 
