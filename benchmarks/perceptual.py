@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="where the runs are kept")
     args = parser.parse_args()
     out = args.out or Path(tempfile.mkdtemp())
-    print(f"{'held-out faces':20} {'psnr':>8} {'ssim':>8} {'feature_distance':>17}")
+    print(f"{'held-out faces':20} {'psnr':>8} {'ssim':>8} {'feature_distance':>17} {'identity_distance':>18}")
     for name, weight in CHOICES.items():
         runs = [one(out, weight, seed) for seed in range(args.seeds)]
         if name == "L1":
@@ -49,7 +49,8 @@ def one(out: Path, weight: float, seed: int):
 def show(name: str, scores: Sequence[Mapping[str, float]]) -> None:
     """Print the means over the seeds."""
     means = {key: np.mean([row[key] for row in scores]) for key in scores[0]}
-    print(f"{name:20} {means['psnr']:8.2f} {means['ssim']:8.4f} {means['feature_distance']:17.4f}", flush=True)
+    told = f"{means['feature_distance']:17.4f} {means['identity_distance']:18.4f}"
+    print(f"{name:20} {means['psnr']:8.2f} {means['ssim']:8.4f} {told}", flush=True)
 
 
 if __name__ == "__main__":

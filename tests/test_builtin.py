@@ -90,7 +90,7 @@ def test_the_demonstration(few_samples: Path, tmp_path: Path) -> None:
     )
     done = demo(tmp_path / "demo", settings)
     assert (done.faces, done.held_out) == (4, 3)
-    assert set(done.pretrained) == set(done.adapted) == {"psnr", "ssim", "feature_distance"}
+    assert set(done.pretrained) == set(done.adapted) == {"psnr", "ssim", "feature_distance", "identity_distance"}
     assert done.pretrained != done.adapted
     assert done.peak_memory_mb > 0
     learned = {path.name for path in (tmp_path / "demo" / "targets").iterdir()}

@@ -40,6 +40,7 @@ def test_every_method_has_a_row_with_scores_and_costs(done) -> None:
     rows = {row["method"]: row for row in comparison.rows()}
     assert list(rows) == [*FAST, "theirs"]
     assert rows["theirs"]["psnr"] == float("inf"), "the same faces"
+    assert rows["theirs"]["identity_distance"] == 0 < rows[FIRST]["identity_distance"]
     assert all(rows[name]["psnr"] > 0 and rows[name]["s per face"] > 0 for name in FAST)
     assert rows["theirs"]["s per face"] is None
     assert comparison.counts.found == comparison.counts.done == 9

@@ -1,6 +1,5 @@
 """The estimate of damage: what it is measured against, and that it orders faces rightly."""
 
-
 import numpy as np
 import pytest
 import torch

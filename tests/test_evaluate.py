@@ -288,6 +288,21 @@ def test_metrics_are_chosen(run, folders: tuple[Path, Path], here: Path, tmp_pat
     assert "sets" not in default
 
 
+def test_persons_are_compared_where_pictures_are_square(run, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for number, folder in enumerate(("results", "truth")):
+        (tmp_path / "square" / folder).mkdir(parents=True)
+        write_png(tmp_path / "square" / folder / "a.png", picture(32, 32, 3 + number)[0])
+    square = tmp_path / "square"
+    found = run("evaluate", square / "results", "--truth", square / "truth", "--json").json
+    assert list(found["summary"]) == [*METRICS, "identity_distance"]
+    assert found["summary"]["identity_distance"]["mean"] > 0
+    assert "one person's is at most 0.6" in found["protocol"]["identity_distance"]
+    same = run("evaluate", square / "truth", "--truth", square / "truth", "--json").json
+    assert same["summary"]["identity_distance"]["mean"] == 0
+    with pytest.raises(BadInput, match=r"a\.png cannot be scored: .* square, .*; leave identity_distance out"):
+        evaluate_folder(folders[0], truth=folders[1], metrics=["identity_distance"])
+
+
 def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Path, Path]) -> None:
     angles = iter([0.0, 4.0, 8.0])
     scores = score_folder(*folders, metrics={"deg": lambda a, b: torch.tensor([next(angles)])})

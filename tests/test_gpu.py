@@ -15,6 +15,7 @@ from recorded import picture
 from tiny_models import write_faces
 from toys import LOOP, ToyObjective, ToyRestorer, toy_batches
 from unfade.diffusion.sampler import UPDATES, ImageNoise
+from unfade.faces.identity import load_embedder
 from unfade.recipes.adapt import adapt
 from unfade.recipes.pretrain import PRIOR_LOOP, PriorRecipe, pretrain_prior
 from unfade.stages.targets import TargetSettings, pseudo_target
@@ -146,3 +147,8 @@ def test_the_whole_story(bf16: bool, models: Models, tmp_path: Path) -> None:
     assert all(torch.isfinite(value).all() for value in after.values())
     again = adapt(tmp_path / "photos", tmp_path / "run", settings, find=None, device="cuda")
     assert again.counts == done.counts
+
+
+def test_persons_are_the_same_on_the_gpu() -> None:
+    faces = picture(128, 128, 3, count=2)
+    torch.testing.assert_close(load_embedder(device="cuda")(faces), load_embedder()(faces), atol=1e-4, rtol=0)

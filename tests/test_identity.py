@@ -1,13 +1,15 @@
 """Whether a result is still the same person: the framing each embedder wants, and who is told when it is not."""
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import unfade.recipes.adapt
@@ -17,16 +19,18 @@ from adapt_settings import small
 from marked import Place, save, scene, squares
 from recorded import fill_module, picture
 from tiny_models import write_faces
-from unfade.errors import BadCheckpoint, UnknownModel
+from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.faces.align import TEMPLATE
 from unfade.faces.identity import (
+    DLIB_LIMIT,
     SEEN,
     SEEN_TEMPLATE,
-    IdentitySettings,
+    UNIT_LIMIT,
+    Likeness,
+    identity_distance,
     likeness,
     load_embedder,
     seen_by_sface,
-    similarity,
     to_sface,
 )
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
@@ -42,35 +46,37 @@ needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra `onnx` is not instal
 TINY = ArcFaceConfig(size=32, width=4, blocks=(1, 1, 1, 1), embedding=8)
 
 
-def brightness(face: Tensor) -> Tensor:
-    """An embedder: faces of the same mean colour are one person's, and dim ones are another's."""
-    return torch.stack([face.mean(), torch.tensor(0.2)])
+@dataclass(frozen=True)
+class Toy:
+    """An embedder that needs no weights."""
 
+    embed: Callable[[Tensor], Tensor]  # of one face
+    limit: float = 0.6
 
-def far(face: Tensor) -> Tensor:
-    """An embedder for which no two different faces are alike."""
-    return torch.tensor([1.0, 0.0]) if face.max() > 0.5 else torch.tensor([0.2, 1.0])
+    def __call__(self, faces: Tensor) -> Tensor:
+        return torch.stack([self.embed(face) for face in faces])
 
 
 # The number
 
 
-def test_similarity_is_a_cosine() -> None:
-    a, b = torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0])
-    assert similarity(a, a) == pytest.approx(1)
-    assert similarity(a, -2 * a) == pytest.approx(-1)
-    assert similarity(a, b) == similarity(b, a) == pytest.approx(0.5**0.5)
-    assert similarity(a, a * 0) == 0
-    face = picture(16, 16, 1)[0]
-    assert likeness(brightness)(face, face) == pytest.approx(1)
+def test_the_distance_is_that_of_the_embeddings() -> None:
+    corners = Toy(lambda face: face[:, 0, 0])
+    faces = torch.zeros(2, 3, 4, 4)
+    others = torch.tensor([(0.0, 0.0, 0.0), (0.3, 0.0, 0.4)])[:, :, None, None].expand(-1, -1, 4, 4)
+    torch.testing.assert_close(identity_distance(corners, faces, others), torch.tensor([0.0, 0.5]))
+    assert likeness(corners).distance(faces[1], others[1]) == pytest.approx(0.5)
+    with pytest.raises(BadInput, match="are square, not 4 x 3 pixels"):
+        identity_distance(corners, faces[..., :3, :], others[..., :3, :])
 
 
 def test_what_is_no_longer_the_same() -> None:
-    settings = IdentitySettings()
-    assert settings.least == 0.363
-    assert [settings.tells_apart(value) for value in (1.0, 0.363, 0.362, -1.0, float("nan"))] == [
+    alike = likeness(Toy(lambda face: face.flatten(), limit=0.6))
+    assert [alike.tells_apart(value) for value in (0.0, 0.6, 0.601, 2.0, float("nan"))] == [
         False, False, True, True, True,
     ]  # fmt: skip
+    assert (DLIB_LIMIT, UNIT_LIMIT) == (0.6, 1.128), "as published"
+    assert pytest.approx(2 - 2 * 0.363, abs=2e-3) == UNIT_LIMIT**2, "SFace's smallest cosine"
 
 
 # SFace
@@ -145,21 +151,18 @@ def sface(tmp_path: Path) -> Path:
 @needs_onnx
 def test_opencv_is_given_what_it_expects(sface: Path) -> None:
     face = torch.tensor([0.5, 0.0, -0.5])[:, None, None].expand(3, 128, 128)
-    vector = load_embedder(sface)(face)
-    assert (vector.shape, vector.dtype) == ((4,), torch.float32)
+    vectors = load_embedder(sface)(torch.stack([face, -face]))
+    assert (vectors.shape, vectors.dtype) == ((2, 4), torch.float32)
     red, green, blue = 191.0, 128.0, 64.0
-    torch.testing.assert_close(vector, torch.tensor([red, green, blue, red - green]), atol=1, rtol=0)
-    first = load_embedder(sface)
-    kept = first(face)
-    first(-face)
-    assert torch.equal(kept, vector), "a second face does not change the first one's vector"
+    expected = torch.tensor([(red, green, blue, red - green), (blue, green, red, blue - green)])
+    torch.testing.assert_close(vectors, F.normalize(expected), atol=0.01, rtol=0)
 
 
 @needs_onnx
-def test_it_is_taken_by_itself_once_it_was_pulled(sface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_is_the_embedders(sface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(sface.parent))
-    assert likeness_for(None) is not None
-    assert likeness_for("none") is None
+    limits = {name: found and found.limit for name in (None, "sface", "none") for found in [likeness_for(name)]}
+    assert limits == {None: DLIB_LIMIT, "sface": UNIT_LIMIT, "none": None}
 
 
 @needs_onnx
@@ -178,7 +181,6 @@ def test_what_is_no_sface(tmp_path: Path) -> None:
 
 def test_one_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
-    assert likeness_for(None) is None
     for name in ("sface", "arcface-18"):
         with pytest.raises(UnknownModel, match=f"unfade models pull {name}"):
             likeness_for(name)
@@ -191,9 +193,9 @@ def test_one_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_arcface_behind_the_same_function(tmp_path: Path) -> None:
     net = fill_module(ArcFace(TINY)).eval()
     save_weights(tmp_path / "a.safetensors", net, architecture="arcface", config=asdict(TINY), dtype=torch.float32)
-    face = picture(64, 64, 3)[0]
-    vector = load_embedder(tmp_path / "a.safetensors")(face)
-    torch.testing.assert_close(vector, net(grey(face[None], 32))[0])
+    faces = picture(64, 64, 3, count=2)
+    vectors = load_embedder(tmp_path / "a.safetensors")(faces)
+    torch.testing.assert_close(vectors, F.normalize(net(grey(faces, 32))))
     save_weights(tmp_path / "b.safetensors", net, architecture="unet", config={}, dtype=torch.float32)
     with pytest.raises(BadCheckpoint, match="holds a unet, not an embedding"):
         load_embedder(tmp_path / "b.safetensors")
@@ -211,14 +213,14 @@ def test_notes_and_sidecars_tell(tmp_path: Path) -> None:
     place.save("b.png", (5, 5, 20))
 
     def measure(face: Tensor, restored: Tensor) -> float:
-        return 0.21 if face.shape == restored.shape and restored.max() < face.max() else 0.9
+        return 0.81 if face.shape == restored.shape and restored.max() < face.max() else 0.1
 
-    entries = place.run(parts=Parts(similarity=measure), sidecar=True)
+    entries = place.run(parts=Parts(likeness=Likeness(measure, 0.6)), sidecar=True)
     warned = [note for note in entries[0].notes if "resembles" in note]
-    assert warned == [f"face {i} no longer resembles itself (similarity 0.21)" for i in (0, 1)]
+    assert warned == [f"face {i} no longer resembles itself (identity distance 0.81)" for i in (0, 1)]
     told = json.loads((place.out / "a.png.json").read_text())
-    assert [face["similarity"] for face in told["faces"]] == [0.21, 0.21]
-    lenient = Parts(similarity=measure, identity=IdentitySettings(0.2))
+    assert [face["identity_distance"] for face in told["faces"]] == [0.81, 0.81]
+    lenient = Parts(likeness=Likeness(measure, 0.9))
     (place.folder / "journal.jsonl").unlink()
     for path in place.out.iterdir():
         path.unlink()
@@ -232,7 +234,8 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         save(tmp_path / "photos" / f"{number}.png", scene((10, 10, 30), height=80, width=100, seed=number))
     (tmp_path / "marks.onnx").write_text("marks")
     monkeypatch.setattr(unfade.recipes.sources, "load_detector", lambda path, device: squares)
-    known = {"far": lambda face: next(turns), "near": lambda face: torch.ones(2)}
+    known = {"far": Toy(lambda face: next(turns)), "near": Toy(lambda face: torch.ones(2))}
+    known["dlib-face"] = known["near"]
     turns = iter(torch.tensor([(1.0, 0.0), (0.2, 1.0)] * 100))
     monkeypatch.setattr(unfade.recipes.sources, "load_embedder", lambda spec, device: known[str(spec)])
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
@@ -246,10 +249,14 @@ def test_restore_warns_by_the_embedder_that_is_named(marks: Path, models: tuple[
         entries = restore(marks / "photos", marks / "out", models[0], find=find, settings=settings, embedder=name)
         assert [entry.status for entry in entries] == ["done"] * 3
         sidecar = json.loads((marks / "out" / "0.png.json").read_text())
-        told[name] = [note for note in entries[0].notes if "resembles" in note], sidecar["faces"][0].get("similarity")
-    assert told[None] == ([], None)
-    assert told["far"] == (["face 0 no longer resembles itself (similarity 0.20)"], pytest.approx(0.196, abs=1e-3))
-    assert told["near"] == ([], pytest.approx(1))
+        notes = [note for note in entries[0].notes if "resembles" in note]
+        told[name] = notes, sidecar["faces"][0].get("identity_distance")
+    assert told[None] == ([], 0), "the one that comes with the package"
+    assert told["far"] == (
+        ["face 0 no longer resembles itself (identity distance 1.28)"],
+        pytest.approx(1.281, abs=1e-3),
+    )
+    assert told["near"] == ([], 0)
     assert told["none"] == ([], None)
 
 
@@ -257,7 +264,7 @@ def test_the_flag_arrives(marks: Path, models: tuple[Path, Path], run) -> None:
     args = ("restore", marks / "photos", "--restorer", models[0], "--detector", marks / "marks.onnx", "--device", "cpu")
     result = run(*args, "--out", marks / "out", "--identity", "far", "--sidecar")
     assert result.code == 0, result.err
-    assert "similarity" in (marks / "out" / "0.png.json").read_text()
+    assert "identity_distance" in (marks / "out" / "0.png.json").read_text()
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "aligned"])
@@ -269,9 +276,9 @@ def test_the_report_of_an_adaptation_warns(marks: Path, models: tuple[Path, Path
         write_faces(photos, 3)
     done = adapt(photos, marks / "run", small(*models), find=find, embedder="far")
     (warning,) = [text for text in done.page.warnings if "resemble" in text]
-    assert warning.startswith("3 of 3 faces no longer resemble themselves (similarity below 0.363): ")
+    assert warning.startswith("3 of 3 faces no longer resemble themselves (identity distance over 0.6): ")
     name = "0_00.png" if whole else "face00.png"
-    assert f"{name} (0.20)" in warning
+    assert f"{name} (1.28)" in warning
     assert warning in (marks / "run" / "report.html").read_text()
     again = adapt(photos, marks / "run", small(*models), find=find, embedder="near")
     assert not [text for text in again.page.warnings if "resemble" in text]

@@ -71,7 +71,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
         monkeypatch.setitem(ntire.evaluate_folder.__globals__["LOADED"], name, load)
     embed = lambda batch: batch.flatten(1)[:, ::2000]  # noqa: E731
     monkeypatch.setitem(ntire.evaluate_folder.__globals__, "load_embed", lambda device: embed)
-    monkeypatch.setattr(ntire, "load_embedder", lambda name, device: lambda face: (face + 1).flatten()[::7] ** 4)
+    monkeypatch.setattr(ntire, "load_embedder", lambda name, device: lambda faces: (faces + 1).flatten(1)[:, ::7] ** 4)
     return tmp_path / "results", tmp_path / "photos"
 
 
@@ -129,5 +129,5 @@ def test_the_subset_sets_the_threshold(folders: tuple[Path, Path]) -> None:
 def test_cosines_go_picture_by_picture() -> None:
     batch = torch.stack([torch.ones(3, 2, 2), torch.full((3, 2, 2), -0.5)])
     torch.testing.assert_close(
-        cosine(lambda face: face.flatten())(batch, batch.flip(0)), torch.tensor([-1.0, -1.0]), check_dtype=False
+        cosine(lambda faces: faces.flatten(1))(batch, batch.flip(0)), torch.tensor([-1.0, -1.0]), check_dtype=False
     )

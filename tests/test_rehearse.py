@@ -44,7 +44,7 @@ def test_everything_is_there(done) -> None:
     assert names["learn"] | names["score"] == {f"face{i:02d}.png" for i in range(8)}
     for row in ROWS:
         assert {path.name for path in list_images(out / "results" / row)} == names["score"]
-        assert result.scores[row].keys() == {"psnr", "ssim", "feature_distance", "frechet_colour"}
+        assert result.scores[row].keys() == {"psnr", "ssim", "feature_distance", "identity_distance", "frechet_colour"}
     assert result.share.keys() == result.scores["adapted"].keys()
     page = result.report.read_text()
     assert "share of the gap" in page

@@ -27,6 +27,7 @@ from drawn import exif_with
 from marked import LEVEL, SIZE, Dimmer, Place, Poisoned, finder, in_colour, load, save, scene, statuses
 from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import to_template
+from unfade.faces.identity import Likeness
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Provenance, read_photo
@@ -272,7 +273,7 @@ def test_grey_stays_grey_and_sepia_sepia(place: Place) -> None:
 
 def test_the_sidecar_tells_of_the_faces(place: Place) -> None:
     place.save("ä/a.jpg", *TWO)
-    entries = place.run(sidecar=True, parts=Parts(provenance=MADE, similarity=lambda crop, face: 0.25))
+    entries = place.run(sidecar=True, parts=Parts(provenance=MADE, likeness=Likeness(lambda crop, face: 0.25, 0.6)))
     assert place.written() == ["ä/a.jpg", "ä/a.jpg.json"]
     text = (place.out / "ä/a.jpg.json").read_text("utf-8")
     told = json.loads(text)
@@ -281,9 +282,9 @@ def test_the_sidecar_tells_of_the_faces(place: Place) -> None:
     for face, (left, top, side) in zip(told["faces"], TWO, strict=True):
         assert face["box"] == pytest.approx([left - 0.5, top - 0.5, left + side - 0.5, top + side - 0.5], abs=0.5)
         assert np.allclose(face["matrix"], to_template(face["points"], SIZE))
-        assert (face["similarity"], face["score"] > 0.8) == (0.25, True)
+        assert (face["identity_distance"], face["score"] > 0.8) == (0.25, True)
     (place.out / "ä/a.jpg.json").unlink()
-    again = place.run(sidecar=True, parts=Parts(provenance=MADE, similarity=lambda crop, face: 0.25))
+    again = place.run(sidecar=True, parts=Parts(provenance=MADE, likeness=Likeness(lambda crop, face: 0.25, 0.6)))
     assert again == entries
     assert (place.out / "ä/a.jpg.json").read_text("utf-8") == text
 

@@ -16,6 +16,7 @@ av = pytest.importorskip("av")
 from clips import Brighter, beep, drawn, face_at, found, make_clip, square_finder  # noqa: E402
 from tiny_models import write_faces  # noqa: E402
 from unfade.errors import BadInput, DiskFull, UnreadableImage  # noqa: E402
+from unfade.faces.identity import Likeness  # noqa: E402
 from unfade.faces.tracks import TrackSettings  # noqa: E402
 from unfade.images import video as reading  # noqa: E402
 from unfade.images.enlarge import enlarged  # noqa: E402
@@ -386,8 +387,8 @@ def test_strength_colour_and_likeness_have_an_effect(tmp_path):
     notes: list[tuple[str, ...]] = []
     assert change() == pytest.approx(38, abs=2)
     assert change(strength=0.5) == pytest.approx(19, abs=2)
-    assert change(parts=Parts(similarity=lambda a, b: 0.1)) == pytest.approx(38, abs=2)
-    assert notes[-1][-1] == "the face that begins in frame 0 no longer resembles itself (similarity 0.10)"
+    assert change(parts=Parts(likeness=Likeness(lambda a, b: 0.71, 0.6))) == pytest.approx(38, abs=2)
+    assert notes[-1][-1] == "the face that begins in frame 0 no longer resembles itself (identity distance 0.71)"
 
 
 def grey(i: int, width: int, height: int) -> np.ndarray:

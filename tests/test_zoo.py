@@ -128,6 +128,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
         "small-restorer-gan",
         "demosaic-bayer",
         "niqe-pristine",
+        "dlib-face",
         "parsenet",
     ]
     free = json.loads(run_models("list", "--json", "--licence", "commercial")[1])["models"]

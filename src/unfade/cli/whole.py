@@ -51,8 +51,8 @@ Scale = Annotated[int | None, typer.Option(help="1, 2 or 4: how many times as la
 Identity = Annotated[
     str | None,
     typer.Option(
-        help="What tells whether results resemble the faces: sface, arcface-18, a file, or none. Default: sface if it "
-        "was pulled."
+        help="What tells whether results resemble the faces: dlib-face (usual), sface, arcface-18, adaface-ir50, a "
+        "file, or none."
     ),
 ]
 NoProvenance = Annotated[

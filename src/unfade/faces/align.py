@@ -46,6 +46,16 @@ def to_template(points: ArrayLike, size: int) -> Matrix:
     return matrix
 
 
+def least_squares(points: Matrix, template: Matrix) -> Matrix:
+    """The similarity that takes points (N, 2) nearest to those of a template, by the sum of squares: (2, 3)."""
+    (x, y), (u, v) = points.T, template.T
+    ours, theirs = x + 1j * y, u + 1j * v  # a similarity is one complex factor and one complex shift
+    off = ours - ours.mean()
+    turn = np.vdot(off, theirs - theirs.mean()) / np.vdot(off, off)
+    shift = theirs.mean() - turn * ours.mean()
+    return np.array([(turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag)])
+
+
 def crop(photo: Photo, matrix: Matrix, size: int) -> Tensor:
     """The face under a matrix, (3, size, size) float32 in [-1, 1].
 

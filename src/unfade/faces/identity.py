@@ -1,26 +1,31 @@
-"""Whether a restored face is still the same person's: the angle between two embeddings.
+"""Whether a restored face is still the same person's: the distance between two embeddings.
 
-SFace (Zhong et al., "SFace: Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", 2021), which OpenCV
-runs, or the networks of nets/arcface.py and nets/adaface.py.
+An embedder is dlib's (see nets/dlib_face.py), which comes with the package; SFace (Zhong et al., "SFace:
+Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", 2021), which OpenCV runs; or a network of
+nets/arcface.py or nets/adaface.py.
 """
 
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from unfade.errors import BadCheckpoint
-from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, antialiased, scaled, to_array
+from unfade.errors import BadCheckpoint, BadInput
+from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, antialiased, least_squares, scaled, to_array
+from unfade.faces.chips import chips_of
 from unfade.faces.detectors import quiet
 from unfade.nets.adaface import AdaFace, AdaFaceConfig
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
+from unfade.nets.dlib_face import DlibFace, DlibFaceConfig
 from unfade.store.checkpoints import load_state, read_weights
 from unfade.store.foreign import without_prefix
 from unfade.store.zoo import find_weights
@@ -31,25 +36,36 @@ SEEN_TEMPLATE: Matrix = np.array(  # ArcFace's, in it: left eye, right eye, nose
 )
 SHRUNK = 150  # px: faces of this side have SFace's scale within 1 %, so turning and moving them needs no antialiasing
 
-Embedder = Callable[[Tensor], Tensor]  # an FFHQ-aligned face (3, S, S) in [-1, 1] -> a vector (D,) of any length
-Likeness = Callable[[Tensor, Tensor], float]  # of two such faces, in -1..1
+# The largest distance of one person's faces: dlib's by its author; SFace's, between vectors of length 1, by OpenCV's
+# tutorial "DNN-based Face Detection And Recognition". For ArcFace-18 and AdaFace none was published, and that serves.
+DLIB_LIMIT, UNIT_LIMIT = 0.6, 1.128
+USUAL_EMBEDDER = "dlib-face"  # comes with the package
+
+
+class Embedder(Protocol):
+    """FFHQ-aligned faces (B, 3, S, S) in [-1, 1] -> embeddings (B, D), whose Euclidean distance tells persons apart."""
+
+    @property
+    def limit(self) -> float:
+        """The largest distance at which two faces are taken for one person's."""
+
+    def __call__(self, faces: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class IdentitySettings:
-    """When a result is said to be of another person."""
+class Likeness:
+    """Whether two faces, (3, S, S) in [-1, 1] and FFHQ-aligned, are one person's."""
 
-    # Cosine from which on two pictures are one person's: SFace's on LFW, by OpenCV's tutorial "DNN-based Face Detection
-    # And Recognition". For ArcFace-18 none was published, and the same serves.
-    least: float = 0.363
+    distance: Callable[[Tensor, Tensor], float]  # the identity distance; 0 for the same picture
+    limit: float  # the largest distance of one person's
 
-    def tells_apart(self, similarity: float) -> bool:
-        """Whether two faces of this similarity are not taken for one person's."""
-        return not similarity >= self.least
+    def tells_apart(self, distance: float) -> bool:
+        """Whether two faces of this distance are not taken for one person's."""
+        return not distance <= self.limit
 
 
-def load_embedder(spec: str | Path = "sface", *, device: torch.device | str = "cpu") -> Embedder:
-    """An embedder from a name of the table or a file: .onnx is SFace, .safetensors an imported ArcFace or AdaFace.
+def load_embedder(spec: str | Path = USUAL_EMBEDDER, *, device: torch.device | str = "cpu") -> Embedder:
+    """An embedder from a name of the table or a file: .onnx is SFace, .safetensors dlib's, an ArcFace or an AdaFace.
 
     SFace runs on the CPU whatever the device. Several threads may call the same embedder. Raises UnknownModel, which
     says how to get it, or BadCheckpoint for a file that is damaged or another network.
@@ -58,28 +74,52 @@ def load_embedder(spec: str | Path = "sface", *, device: torch.device | str = "c
     return SFace(path) if path.suffix == ".onnx" else _from_weights(path, device)
 
 
-def similarity(a: Tensor, b: Tensor) -> float:
-    """The cosine of the angle between two vectors (D,), in -1..1; 0 where one of them is zero."""
-    return float(F.cosine_similarity(a.double(), b.double(), dim=0))
+def identity_distance(embedder: Embedder, faces: Tensor, others: Tensor) -> Tensor:
+    """Between the persons of FFHQ-aligned faces (B, 3, S, S) and (B, 3, S, S), pair by pair: (B,).
+
+    Raises BadInput for pictures that are not square.
+    """
+    for picture in (faces, others):
+        if picture.shape[-1] != picture.shape[-2]:
+            size = f"{picture.shape[-1]} x {picture.shape[-2]}"
+            raise BadInput(f"Persons are told apart on aligned faces, which are square, not {size} pixels.")
+    result: Tensor = (embedder(faces) - embedder(others)).norm(dim=1)
+    return result
+
+
+def load_identity_distance(*, device: torch.device | str = "cpu") -> Callable[[Tensor, Tensor], Tensor]:
+    """`identity_distance` by the embedder that comes with the package."""
+    return partial(identity_distance, load_embedder(device=device))
 
 
 def likeness(embedder: Embedder) -> Likeness:
-    """The similarity of two faces by this embedder."""
-    return lambda one, other: similarity(embedder(one), embedder(other))
+    """What compares two faces by this embedder."""
+    return Likeness(lambda one, other: float(identity_distance(embedder, one[None], other[None])[0]), embedder.limit)
 
 
 def to_sface(size: int) -> Matrix:
     """The similarity that takes an FFHQ-aligned face of `size` px to what SFace sees, by least squares: (2, 3)."""
-    (x, y), (u, v) = (TEMPLATE * (size / TEMPLATE_SIZE)).T, SEEN_TEMPLATE.T
-    ours, theirs = x + 1j * y, u + 1j * v  # a similarity is one complex factor and one complex shift
-    off = ours - ours.mean()
-    turn = np.vdot(off, theirs - theirs.mean()) / np.vdot(off, off)
-    shift = theirs.mean() - turn * ours.mean()
-    return np.array([(turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag)])
+    return least_squares(TEMPLATE * (size / TEMPLATE_SIZE), SEEN_TEMPLATE)
+
+
+class DlibEmbedder:
+    """King (2017), see nets/dlib_face.py: the face in colour, on dlib's chip; vectors of any length."""
+
+    limit = DLIB_LIMIT
+
+    def __init__(self, net: DlibFace) -> None:
+        self._net = net
+
+    @torch.no_grad()
+    def __call__(self, faces: Tensor) -> Tensor:
+        vectors: Tensor = self._net(chips_of(faces.float().to(_device(self._net))))
+        return vectors.cpu()
 
 
 class SFace:
-    """OpenCV's FaceRecognizerSF on faces that are aligned already. Wants 112 px, BGR, 0..255."""
+    """OpenCV's FaceRecognizerSF on faces that are aligned already. Wants 112 px, BGR, 0..255; vectors of length 1."""
+
+    limit = UNIT_LIMIT
 
     def __init__(self, path: Path) -> None:
         self._one_at_a_time = threading.Lock()  # a network of OpenCV keeps what it was given
@@ -90,8 +130,9 @@ class SFace:
         except cv2.error as error:
             raise BadCheckpoint(f"{path} is no SFace that OpenCV can run ({error.err}); fetch it again.") from error
 
-    def __call__(self, face: Tensor) -> Tensor:
-        return torch.from_numpy(self._feature(seen_by_sface(face)))
+    def __call__(self, faces: Tensor) -> Tensor:
+        vectors = [torch.from_numpy(self._feature(seen_by_sface(face))) for face in faces]
+        return F.normalize(torch.stack(vectors))
 
     def _feature(self, bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._one_at_a_time:
@@ -108,43 +149,56 @@ def seen_by_sface(face: Tensor) -> NDArray[np.uint8]:
 
 
 class ArcFaceEmbedder:
-    """Deng et al. (2019), see nets/arcface.py: the whole FFHQ-aligned face in grey."""
+    """Deng et al. (2019), see nets/arcface.py: the whole FFHQ-aligned face in grey; vectors of length 1."""
+
+    limit = UNIT_LIMIT
 
     def __init__(self, net: ArcFace) -> None:
         self._net = net
 
     @torch.no_grad()
-    def __call__(self, face: Tensor) -> Tensor:
-        seen = face[None].float().to(next(self._net.parameters()).device)
-        vector: Tensor = self._net(grey(seen, self._net.config.size))[0]
-        return vector.cpu()
+    def __call__(self, faces: Tensor) -> Tensor:
+        seen = grey(faces.float().to(_device(self._net)), self._net.config.size)
+        return F.normalize(self._net(seen)).cpu()
 
 
 class AdaFaceEmbedder:
-    """Kim et al. (2022), see nets/adaface.py: the face in colour, brought to 112 px as for SFace."""
+    """Kim et al. (2022), see nets/adaface.py: the face in colour, brought to 112 px as for SFace; of length 1."""
+
+    limit = UNIT_LIMIT
 
     def __init__(self, net: AdaFace) -> None:
         self._net = net
 
     @torch.no_grad()
-    def __call__(self, face: Tensor) -> Tensor:
-        bgr = torch.from_numpy(seen_by_sface(face)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        vector: Tensor = self._net(bgr.to(next(self._net.parameters()).device))[0]
-        return vector.cpu()
+    def __call__(self, faces: Tensor) -> Tensor:
+        seen = torch.stack([torch.from_numpy(seen_by_sface(face)) for face in faces])
+        bgr = seen.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return F.normalize(self._net(bgr.to(_device(self._net)))).cpu()
+
+
+EMBEDDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], Callable[[Any], Embedder]]] = {
+    "dlib-face": (lambda config: DlibFace(DlibFaceConfig(**config)), DlibEmbedder),
+    "arcface": (lambda config: ArcFace(ArcFaceConfig(**config)), ArcFaceEmbedder),
+    "adaface": (lambda config: AdaFace(AdaFaceConfig(**config)), AdaFaceEmbedder),
+}  # architecture -> the network of its settings, and what puts faces before it
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
 
 
 def _from_weights(path: Path, device: torch.device | str) -> Embedder:
     weights = read_weights(path)
-    if weights.architecture not in ("arcface", "adaface"):
+    if weights.architecture not in EMBEDDERS:
         raise BadCheckpoint(f"{path} holds a {weights.architecture}, not an embedding of faces; name another model.")
+    build, embedder = EMBEDDERS[weights.architecture]
     try:
-        settings = {**weights.config, "blocks": tuple(weights.config["blocks"])}
-        net = AdaFace(AdaFaceConfig(**settings)) if weights.architecture == "adaface" else ArcFace(
-            ArcFaceConfig(**settings)
-        )  # fmt: skip
+        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in weights.config.items()}
+        with torch.device("meta"):  # all numbers come from the file
+            net = build(settings)
     except (TypeError, ValueError, KeyError) as error:
-        reason = f"{path} describes an {weights.architecture} that cannot be built ({error})"
+        reason = f"{path} describes an embedder ({weights.architecture}) that cannot be built ({error})"
         raise BadCheckpoint(f"{reason}; import it again with this version.") from error
     load_state(net, without_prefix(weights.state), path)
-    net.eval().to(device)
-    return AdaFaceEmbedder(net) if isinstance(net, AdaFace) else ArcFaceEmbedder(net)
+    return embedder(net.eval().to(device))

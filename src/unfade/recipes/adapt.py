@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unfade.atomic import atomic_write
-from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
+from unfade.recipes.evaluate import built_in_distances
 from unfade.recipes.restore import EVERY_FACE, PLAIN
 from unfade.recipes.sources import FindSettings, likeness_for, masking_for, source_of
 from unfade.recipes.tuning import finetune_to_file
@@ -67,8 +67,8 @@ def adapt(
     when no photo can be used or the settings are another family's, OutputConflict for another run.
     """
     clean = list_images(real) if real else []
-    alike, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
-    source = source_of(photos, find, whole, alike, masking, device=device)
+    likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
+    source = source_of(photos, find, whole, likeness, masking, device=device)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
@@ -103,7 +103,8 @@ def adapt(
     with clock.measure("report"):
         page = report_of(
             out, results.faces, counts, failures, history, asdict(settings),
-            left_out=left_out, restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
+            left_out=left_out, restored=results.folder, truth=by_stem(truth), metrics=built_in_distances(prior),
+            likeness=likeness,
         )  # fmt: skip
         atomic_write(out / "report.html", render(page))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, history, page)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unfade.faces.identity import IdentitySettings, Likeness
+from unfade.faces.identity import Likeness
 from unfade.images.files import encode, read_image
 from unfade.metrics.reference import psnr, ssim
 from unfade.report.page import Curve, Face, Report
@@ -14,9 +14,10 @@ from unfade.stages.finetune import became_worse
 from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
+Metric = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
+
 SHOWN = 300  # faces on the page: about 15 MB at 128 px
 NAMED = 10  # faces that a warning names
-IDENTITY = IdentitySettings()
 
 COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets"}  # folders of the run
 
@@ -42,13 +43,14 @@ def report_of(
     left_out: list[str],
     restored: str,
     truth: Mapping[str, Path],
-    distance: Callable[[Tensor, Tensor], Tensor],
-    similarity: Likeness | None = None,
+    metrics: Mapping[str, Metric],
+    likeness: Likeness | None = None,
 ) -> Report:
     """The page of a run: its faces, and the counts of its photos.
 
-    `left_out` are the faces whose targets were not learned from, `restored` is the folder of the restored faces, `truth` maps stems to clean versions, where there are any.
-    By `similarity`, of a face and its result, the page warns of results that are no longer the same person.
+    `left_out` are the faces whose targets were not learned from, `restored` is the folder of the restored faces, `truth`
+    maps stems to clean versions, where there are any; against these `metrics` are taken beside PSNR and SSIM. By `likeness`, of a face and its result, the page warns of
+    results that are no longer the same person.
     """
     done = [entry for entry in faces if entry.status == "done"]
     columns = {**COLUMNS, "adapted": restored}
@@ -56,12 +58,12 @@ def report_of(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(done)),
         counts=counts.as_dict(),
-        scores=_scores(run, columns, done, truth, distance),
+        scores=_scores(run, columns, done, truth, metrics),
         curves=[Curve(title, points) for name, title in CURVES.items() if (points := history.curve(name))],
         settings=settings,
         failures=failures,
         faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
-        warnings=_warnings(done) + _kept(history) + _left_out(left_out) + _strangers(run, columns, done, similarity),
+        warnings=_warnings(done) + _kept(history) + _left_out(left_out) + _strangers(run, columns, done, likeness),
     )
 
 
@@ -90,21 +92,20 @@ def _left_out(names: list[str]) -> list[str]:
     return [f"{len(names)} targets disagreed with their photos and were left out: {', '.join(names[:NAMED])}{more}."]
 
 
-def _strangers(
-    run: Path, columns: Mapping[str, str], done: list[Entry], similarity: Likeness | None,
-    settings: IdentitySettings = IDENTITY,
-) -> list[str]:  # fmt: skip
+def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likeness: Likeness | None) -> list[str]:
     """A warning of the results that are not taken for the same person's as their faces, the least alike first."""
-    if similarity is None:
+    if likeness is None:
         return []
     folders = [run / columns[name] for name in ("input", "adapted")]
-    alike = {e.output: similarity(*(read_image(folder / e.output) for folder in folders)) for e in done}
-    strange = sorted((value, name) for name, value in alike.items() if settings.tells_apart(value))
+    apart = {e.output: likeness.distance(*(read_image(folder / e.output) for folder in folders)) for e in done}
+    strange = sorted(((far, name) for name, far in apart.items() if likeness.tells_apart(far)), reverse=True)
     if not strange:
         return []
-    named = ", ".join(f"{name} ({value:.2f})" for value, name in strange[:NAMED])
+    named = ", ".join(f"{name} ({far:.2f})" for far, name in strange[:NAMED])
     more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
-    told = f"{len(strange)} of {len(done)} faces no longer resemble themselves (similarity below {settings.least})"
+    told = (
+        f"{len(strange)} of {len(done)} faces no longer resemble themselves (identity distance over {likeness.limit})"
+    )
     return [f"{told}: {named}{more}."]
 
 
@@ -122,10 +123,10 @@ def _scores(
     columns: Mapping[str, str],
     done: list[Entry],
     truth: Mapping[str, Path],
-    distance: Callable[[Tensor, Tensor], Tensor],
+    more: Mapping[str, Metric],
 ) -> list[dict[str, object]]:
     """Mean scores against the truth, of the faces that have one of the same size."""
-    metrics = {"psnr": psnr, "ssim": ssim, "feature_distance": distance}
+    metrics = {"psnr": psnr, "ssim": ssim, **more}
     rows: list[dict[str, object]] = []
     for column in ("input", "pre-trained", "target", "adapted"):
         pairs = [(run / columns[column] / e.output, truth.get(Path(e.output).stem)) for e in done]

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
-from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
@@ -22,7 +21,7 @@ from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
 from unfade.recipes.architectures import load_network
-from unfade.recipes.evaluate import METRICS, Score, Scores, score_folder
+from unfade.recipes.evaluate import METRICS, Score, Scores, built_in_distances, score_folder
 from unfade.recipes.scoring import load_metrics, with_published_mean
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
@@ -103,11 +102,11 @@ def compare(
 ) -> Comparison:
     """Run every method on a folder of aligned faces, score it, and write a report; resumable.
 
-    With a truth PSNR, SSIM and the feature distance are scored; `metrics` of recipes.scoring add columns, some without
-    a truth. `results` are folders of results made elsewhere, by name. All pictures are compared at the restorer's size.
-    Raises BadInput for an unknown method or metric, a truth that is missing for some faces or of another size, and for
-    results that do not pair with the faces; UnknownModel, with the command that brings it, for weights that are not
-    there.
+    With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of recipes.scoring add columns,
+    some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared at the
+    restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or of
+    another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it, for
+    weights that are not there.
     """
     results = results or {}
     named = load_metrics(metrics, truth=truth, device=device)
@@ -132,7 +131,7 @@ def compare(
         entries[name], costs[name] = _measured(lambda run=run, name=name: run(inputs, out / "results" / name), device)  # type: ignore[misc]
     places = {name: out / "results" / name for name in settings.methods} | dict(results)
     costs |= {name: Cost() for name in results}
-    chosen = {**METRICS, "feature_distance": feature_distance(prior), **named} if truth else named
+    chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
     truths = _truths(truth, inputs, out) if truth else None
     scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
     done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")

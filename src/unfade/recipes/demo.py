@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
-from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
 from unfade.images.files import encode, list_images, read_image
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
-from unfade.recipes.evaluate import score_folder
+from unfade.recipes.evaluate import Score, built_in_distances, score_folder
 from unfade.recipes.restore import restore
 from unfade.report.page import Face, render
 
@@ -37,7 +36,7 @@ QUICK = replace(
 class DemoResult:
     """What the demonstration came to; the scores are means over the held-out faces."""
 
-    pretrained: Mapping[str, float]  # psnr (dB), ssim, feature_distance
+    pretrained: Mapping[str, float]  # psnr (dB), ssim, feature_distance, identity_distance
     adapted: Mapping[str, float]
     faces: int  # adapted to
     held_out: int  # scored on
@@ -51,12 +50,12 @@ def demo(out: Path, settings: AdaptSettings = DEMO, *, device: str = "cpu", prog
     """Adapt the built-in restorer to the sample photos and score it on the held-out ones."""
     photos = SAMPLES / "photos"
     run = adapt(photos, out, settings, find=None, truth=SAMPLES / "truth", device=device, progress=progress)
-    distance = PriorFeatures(load_prior(settings.prior).unet)
+    metrics = built_in_distances(load_prior(settings.prior, device=device))
     scores = {}
     for name, restorer in {"pre-trained": settings.restorer, "adapted": str(run.restorer)}.items():
         results = out / "held_out" / name
         restore(SAMPLES / "held_out_photos", results, restorer, find=None, device=device)
-        scores[name] = _scores(results, distance)
+        scores[name] = _scores(results, metrics)
     _write_report(run, out, scores)
     return DemoResult(
         pretrained=scores["pre-trained"],
@@ -70,10 +69,10 @@ def demo(out: Path, settings: AdaptSettings = DEMO, *, device: str = "cpu", prog
     )
 
 
-def _scores(results: Path, distance: PriorFeatures) -> dict[str, float]:
+def _scores(results: Path, metrics: Mapping[str, Score]) -> dict[str, float]:
     with torch.no_grad():
-        found = score_folder(results, SAMPLES / "held_out_truth", extra={"feature_distance": distance})
-    return {name: found.summary[name].mean for name in ("psnr", "ssim", "feature_distance")}
+        found = score_folder(results, SAMPLES / "held_out_truth", extra=metrics)
+    return {name: found.summary[name].mean for name in ("psnr", "ssim", *metrics)}
 
 
 def _write_report(run: Adapted, out: Path, scores: Mapping[str, Mapping[str, float]]) -> None:

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
+from unfade.diffusion.features import feature_distance
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
+from unfade.faces.identity import load_identity_distance
 from unfade.images.files import list_images, read_image
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
@@ -48,6 +51,7 @@ PROTOCOL = {
     "lpips": "version 0.1 with VGG16, pictures at their own size",
     "lpips_alex": "version 0.1 with AlexNet, pictures at their own size",
     "feature_distance": "LPIPS's distance in the features of the built-in prior's encoder at step 20, unweighted",
+    "identity_distance": "Euclidean, between dlib's embeddings of FFHQ-aligned faces; one person's is at most 0.6",
     "deg": "degrees between the ArcFace-18 embeddings of the whole aligned picture in grey, 128 px, mean over all",
     "deg_sface": "degrees between the SFace embeddings of the face in colour, aligned by FFHQ's template, 112 px",
     "lmd": "mean distance of 98 landmarks (AWing FAN, whole aligned picture at 256 px), in px of faces of 512 px",
@@ -58,6 +62,12 @@ PROTOCOL = {
     "deg_published": "as deg, but pairs under 1 degree are left out of the mean (the paper's value)",
 }
 _SMALLEST = 11  # pixels, the window of SSIM
+
+
+def built_in_distances(prior: DiffusionPrior) -> dict[str, Score]:
+    """The distances that need no download, computed where the prior is: in its features, and between the persons."""
+    device = next(prior.parameters()).device
+    return {"feature_distance": feature_distance(prior), "identity_distance": load_identity_distance(device=device)}
 
 
 @dataclass(frozen=True)
@@ -187,19 +197,16 @@ def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None]:
 def _score(path: Path, restored: Tensor, truth: Tensor | None, metrics: Mapping[str, Score]) -> dict[str, float]:
     values = {}
     for name, metric in metrics.items():
-        if isinstance(metric, Alone):
-            values[name] = _alone(path, restored, name, metric)
-        elif truth is None:
+        if truth is None and not isinstance(metric, Alone):
             raise ValueError(f"{name} compares with a truth, and {path} has none")
-        else:
-            values[name] = metric(restored, truth).item()
+        values[name] = _value(path, restored, truth if truth is not None else restored, name, metric)
     return values
 
 
-def _alone(path: Path, restored: Tensor, name: str, metric: Alone) -> float:
-    """Each of these metrics has its own smallest picture, and says so without knowing the file."""
+def _value(path: Path, restored: Tensor, truth: Tensor, name: str, metric: Score) -> float:
+    """Some metrics want pictures of a certain size or shape, and say so without knowing the file."""
     try:
-        return metric.quality(restored).item()
+        return metric(restored, truth).item()
     except BadInput as error:
         raise BadInput(f"{path} cannot be scored: {str(error).rstrip('.')}; leave {name} out.") from error
 

@@ -18,7 +18,7 @@ Space = Callable[[Tensor], Features]  # (B, 3, H, W) in [-1, 1] to (B, places, d
 Indices = NDArray[np.int64]
 Value = Callable[[Indices], float]  # of a part of the faces, each as often as it was drawn
 
-METRICS = ("psnr", "ssim", "feature_distance")
+METRICS = ("psnr", "ssim", "feature_distance", "identity_distance")
 FRECHET_DRAWS = 200  # of the bootstrap; a mean takes 2000
 
 

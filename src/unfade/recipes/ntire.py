@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unfade.errors import BadInput
-from unfade.faces.identity import Embedder, load_embedder, similarity
+from unfade.faces.identity import Embedder, load_embedder
 from unfade.progress import Progress, silent
 from unfade.recipes.evaluate import Scores, score_folder
 from unfade.recipes.scoring import Device, Evaluation, evaluate_folder
@@ -116,9 +116,7 @@ def evaluate_ntire(
 
 def cosine(embedder: Embedder) -> Callable[[Tensor, Tensor], Tensor]:
     """Of two batches of aligned faces (B, 3, H, W), picture by picture: (B,)."""
-    return lambda one, other: torch.tensor(
-        [similarity(embedder(a), embedder(b)) for a, b in zip(one, other, strict=True)]
-    )
+    return lambda one, other: F.cosine_similarity(embedder(one).double(), embedder(other).double())
 
 
 def _finite(value: float | None) -> float | None:

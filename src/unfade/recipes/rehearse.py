@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
-from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import encode, read_image
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
-from unfade.recipes.evaluate import score_folder
+from unfade.recipes.evaluate import built_in_distances, score_folder
 from unfade.recipes.gap import Estimate, Row, Space, estimates, features_of, shares
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Face, Report, render
@@ -202,12 +201,12 @@ def _results(
 
 def _rows(out: Path, prior: str, spaces: Mapping[str, Space], device: str) -> dict[str, Row]:
     """Values and features of every held-out face, in one order of faces; the truth has features only."""
-    features = PriorFeatures(load_prior(prior).unet)
+    metrics = built_in_distances(load_prior(prior, device=device))
     truth = out / "truth" / "score"
     rows = {}
     for name in ROWS:
         with torch.no_grad():
-            found = score_folder(out / "results" / name, truth, extra={"feature_distance": features})
+            found = score_folder(out / "results" / name, truth, extra=metrics)
         rows[name] = Row(found.files, features_of(out / "results" / name, sorted(found.files), spaces))
     names = sorted(rows[ROWS[0]].files)
     return {**rows, "truth": Row({name: {} for name in names}, features_of(truth, names, spaces))}

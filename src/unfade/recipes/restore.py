@@ -52,7 +52,7 @@ def restore(
     `restorer` is a name, a .safetensors file or the folder of an adaptation. Photos keep their names, folders, formats
     and metadata; `provenance` adds to the metadata what made them. `background` says what becomes of the rest of a
     photo, see `background_of`. `embedder` is the name or file of what tells whether a result still resembles the face:
-    None for SFace where it was pulled, "none" for nothing. `mask` is that of a network that parses faces, so that only
+    None for the built-in one, "none" for nothing. `mask` is that of a network that parses faces, so that only
     the face goes back: None for ParseNet where it was pulled, "none" for the whole square. `find` None: pictures are
     square face crops already; they are written as PNG at the restorer's size, and of all these nothing is about them.
     `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; `strength` in 0..1 blends every
@@ -71,13 +71,13 @@ def restore(
         journal = open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[photos])
         return restore_faces(faces, out, network, journal=journal, key=key, **how)
     around, masking = background_of(background, settings, device=device), masking_for(mask, device=device)
-    alike = likeness_for(embedder, device=device)
+    likeness = likeness_for(embedder, device=device)
     (found, films), finder = _photos_and_videos(photos, out), find.finder(network.size, device=device)
     identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance}
     identity |= {**around.identity, **masking.identity}
     journal = open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[found.root])
     told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
-    parts = Parts(around.enlarge, alike, told, around.recrop, mask=masking.mask)
+    parts = Parts(around.enlarge, likeness, told, around.recrop, mask=masking.mask)
     named = {} if embedder is None else {"embedder": str(embedder)}  # asked for later, it is asked about every photo
     how |= {"journal": journal, "key": json.dumps(identity | named, sort_keys=True)}
     entries = []

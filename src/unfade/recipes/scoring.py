@@ -1,18 +1,19 @@
 """Metrics by name: a folder of results, and what there is to compare it with -> everything that can be said of it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
-from unfade.errors import BadInput
-from unfade.faces.identity import load_embedder
+from unfade.errors import BadInput, UnreadableImage
+from unfade.faces.identity import load_embedder, load_identity_distance
+from unfade.images.files import list_images, read_image
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.metrics.landmarks import LandmarkDistance
 from unfade.metrics.no_reference import CroppedManiqa
@@ -52,12 +53,7 @@ def load_identity_angle(device: Device) -> Score:
 def load_sface_angle(device: Device) -> Score:
     """By SFace, which sees colour and runs on the CPU. Raises UnknownModel, which says how to get it."""
     embed = load_embedder("sface")
-
-    def angle(restored: Tensor, truth: Tensor) -> Tensor:
-        one, other = (torch.stack([embed(face) for face in side]) for side in (restored, truth))
-        return identity_angle(one, other)
-
-    return angle
+    return lambda restored, truth: identity_angle(embed(restored), embed(truth))
 
 
 def load_landmark_distance(device: Device) -> Score:
@@ -97,6 +93,7 @@ LOADED: dict[str, Callable[[Device], Score]] = {  # those of METRICS need no wei
     "lpips": load_perceptual,
     "lpips_alex": partial(load_perceptual, name="lpips-alex"),
     "feature_distance": load_feature_distance,
+    "identity_distance": lambda device: load_identity_distance(device=device),
     "deg": load_identity_angle,
     "deg_sface": load_sface_angle,
     "lmd": load_landmark_distance,
@@ -142,7 +139,8 @@ def evaluate_folder(
 ) -> Evaluation:
     """Score a folder of results by the metrics named, of NAMES.
 
-    None named: PSNR and SSIM if there is a `truth`, FID if there is a `reference`. Those of ALONE need neither. The
+    None named: PSNR, SSIM and, of square pictures, the identity distance if there is a `truth`, FID if there is a
+    `reference`. Those of ALONE need neither. The
     reference of FID and KID is a folder of pictures, or published statistics by name; without one it is the truth.
     Nothing is computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to
     compare with, and as `score_folder`, `embed_folder` and `compare_sets` do; UnknownModel, with the command that
@@ -192,7 +190,16 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     for name in names:
         if not truth and name not in (*SET_METRICS, *ALONE):
             raise BadInput(f"{name} compares each result with its truth: add --truth FOLDER, or leave {name} out.")
-    return list(dict.fromkeys(names)) or [*(METRICS if truth else ()), *(("fid",) if reference else ())]
+    return list(dict.fromkeys(names)) or [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
+
+
+def _usual(truth: Path) -> list[str]:
+    """Without the identity distance where the first picture is not square, as all aligned faces are."""
+    for path in list_images(truth):
+        with suppress(UnreadableImage):
+            height, width = read_image(path).shape[-2:]
+            return [*METRICS, *(["identity_distance"] if height == width else [])]
+    return list(METRICS)
 
 
 def _reference(

@@ -8,7 +8,7 @@ from typing import Protocol
 from unfade.errors import BadInput, UnknownModel
 from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import load_detector
-from unfade.faces.identity import Likeness, likeness, load_embedder
+from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder
 from unfade.faces.masks import Mask, load_mask
 from unfade.images.files import list_images
 from unfade.images.photo_files import find_photos
@@ -24,7 +24,7 @@ from unfade.store.checkpoints import sha256_of
 from unfade.store.runs import Entry, Journal
 from unfade.store.zoo import find_weights, path_of, row_of
 
-USUAL_EMBEDDER, USUAL_PARSER = "sface", "parsenet"
+USUAL_PARSER = "parsenet"
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,9 @@ class FindSettings:
 def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | None:
     """What tells whether a result resembles a face, by an embedder's name or file; no such thing for "none".
 
-    None is SFace if it was pulled, else nothing. Raises UnknownModel for one that was named and is not there.
+    None is the built-in one. Raises UnknownModel for one that was named and is not there.
     """
-    if spec is None:
-        spec = USUAL_EMBEDDER if path_of(row_of(USUAL_EMBEDDER)).exists() else "none"
-    return None if spec == "none" else likeness(load_embedder(spec, device=device))
+    return None if spec == "none" else likeness(load_embedder(spec or USUAL_EMBEDDER, device=device))
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class WholePhotos:
     find: FindSettings
     settings: PhotoSettings = PhotoSettings()
     device: str = "cpu"
-    similarity: Likeness | None = None  # of a face and its result
+    likeness: Likeness | None = None  # of a face and its result
     masking: Masking = Masking()
 
     def __post_init__(self) -> None:
@@ -175,7 +173,7 @@ class WholePhotos:
         )  # fmt: skip
         found, known = find_photos(self.folder, without=run), found_before(run / "faces")
         made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
-        parts = Parts(similarity=self.similarity, provenance=made_by, mask=self.masking.mask)
+        parts = Parts(likeness=self.likeness, provenance=made_by, mask=self.masking.mask)
         photos = restore_photos(
             found, run / "restored", restorer, known, self.settings, parts,
             journal=journal, strength=strength, key=f"{key}/{sorted(self.identity().items())}", progress=progress,
@@ -184,10 +182,10 @@ class WholePhotos:
 
 
 def source_of(
-    photos: Path, find: FindSettings | None, settings: PhotoSettings, similarity: Likeness | None, masking: Masking,
+    photos: Path, find: FindSettings | None, settings: PhotoSettings, alike: Likeness | None, masking: Masking,
     *, device: str = "cpu",
 ) -> Source:  # fmt: skip
     """Aligned faces where there is nothing to find, whole photos otherwise."""
     if find is None:
         return AlignedFaces(photos)
-    return WholePhotos(photos, find, settings, device, similarity, masking)
+    return WholePhotos(photos, find, settings, device, alike, masking)

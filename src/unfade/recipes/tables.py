@@ -43,7 +43,7 @@ class Scale:
 
 SCALES = {
     "builtin": Scale(
-        "small-restorer", "small-prior", ("psnr", "ssim", "feature_distance"), None,
+        "small-restorer", "small-prior", ("psnr", "ssim", "feature_distance", "identity_distance"), None,
         (FIRST, "ours-short", "difface", "ilvr", "dda", "dr2"),
     ),
     "paper": Scale(

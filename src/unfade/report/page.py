@@ -59,6 +59,7 @@ METRICS = {
     "feature_distance": Metric("feature distance", -1, 4),
     "lpips": Metric("LPIPS", -1, 4),
     "fid": Metric("FID", -1, 2),
+    "identity_distance": Metric("identity distance", -1, 3),
     "deg": Metric("identity angle (°)", -1, 2),
     "lmd": Metric("landmark distance (px)", -1, 2),
     "musiq": Metric("MUSIQ", +1, 2),

@@ -18,7 +18,7 @@ from torch import Tensor
 from unfade.atomic import atomic_write
 from unfade.errors import BadInput, DiskFull, UnfadeError, UnreadableImage
 from unfade.faces.align import crop, scale_of, scaled
-from unfade.faces.identity import IdentitySettings, Likeness
+from unfade.faces.identity import Likeness
 from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings, paste
 from unfade.images.photo import Photo
@@ -65,10 +65,9 @@ class Parts:
     """What is not a setting."""
 
     enlarge: Enlarge | None = None  # makes the photo that faces are pasted into, `scale` times as large
-    similarity: Likeness | None = None  # of a face and its result: a low one is warned of, the sidecar has all
+    likeness: Likeness | None = None  # of a face and its result: a stranger is warned of, the sidecar has all distances
     provenance: Provenance | None = None  # None: results do not say what made them
     recrop: bool = False  # True: what enlarges restores too, and a face replaces what it made of the face
-    identity: IdentitySettings = IdentitySettings()  # what a low similarity is
     mask: Mask | None = None  # where a restored face is a face; None: all of its square, but for the feather
 
 
@@ -244,12 +243,12 @@ class _Restoring:
         if not settings.colour and (tone := tone_of(photo)) is not None:
             restored = [tone.apply(face) for face in restored]
         restored = [blend(crop, face, self.strength) for crop, face in zip(one.crops, restored, strict=True)]
-        likeness = self._likeness(one, restored)
-        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *self._warned(one, likeness))
+        distances = self._distances(one, restored)
+        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *self._warned(one, distances))
         atomic_write(target, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
         _date_as(photo, target)
         if settings.sidecar:
-            told = json.dumps(self._told(one, likeness), indent=1, ensure_ascii=False) + "\n"
+            told = json.dumps(self._told(one, distances), indent=1, ensure_ascii=False) + "\n"
             atomic_write(sidecar_of(target), told.encode("utf-8", "backslashreplace"))  # names may hold half characters
         one.photo = None  # the group is kept until the next is begun
         notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
@@ -267,15 +266,15 @@ class _Restoring:
             paste(whole, face, result, matrix, settings, mask=mask, others=matrices[:i] + matrices[i + 1 :])
         return whole
 
-    def _likeness(self, one: Opened, restored: list[Tensor]) -> list[float]:
-        """Of every face and its result; nothing where nothing measures it."""
-        measure = self.parts.similarity
-        return [] if measure is None else [measure(*pair) for pair in zip(one.crops, restored, strict=True)]
+    def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
+        """The identity distance of every face and its result; nothing where nothing measures it."""
+        likeness = self.parts.likeness
+        return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
 
-    def _warned(self, one: Opened, likeness: list[float]) -> Iterator[str]:
-        for found, value in zip(one.faces, likeness, strict=False):
-            if self.parts.identity.tells_apart(value):
-                yield f"face {found.index} no longer resembles itself (similarity {value:.2f})"
+    def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
+        for found, distance in zip(one.faces, distances, strict=False):
+            if self.parts.likeness and self.parts.likeness.tells_apart(distance):
+                yield f"face {found.index} no longer resembles itself (identity distance {distance:.2f})"
 
     def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
         kind = self.settings.kind
@@ -285,7 +284,7 @@ class _Restoring:
             told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another --format."
             raise BadInput(told) from error
 
-    def _told(self, one: Opened, likeness: list[float]) -> dict[str, object]:
+    def _told(self, one: Opened, distances: list[float]) -> dict[str, object]:
         faces = []
         for i, found in enumerate(one.faces):
             told: dict[str, object] = {
@@ -295,8 +294,8 @@ class _Restoring:
                 "score": found.face.score,
                 "matrix": found.matrix.tolist(),
             }
-            if likeness:
-                told["similarity"] = likeness[i]
+            if distances:
+                told["identity_distance"] = distances[i]
             faces.append(told)
         made = asdict(self.parts.provenance) if self.parts.provenance else {}
         return {"photo": one.name, "result": self.outputs[one.name], "faces": faces, **made}

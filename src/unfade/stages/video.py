@@ -157,7 +157,7 @@ def _written(path: Path, name: str, target: Path, work: _Work, key: str, progres
     if not film.told:
         return Entry(STAGE, name, "no_face", key=key, reason=reason, output=name)
     if work.settings.sidecar:
-        tracks = [{**told, "similarity": film.likeness.get(number)} for number, told in film.told.items()]
+        tracks = [{**told, "identity_distance": film.distances.get(number)} for number, told in film.told.items()]
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
         told = {"video": name, "result": name, "tracks": tracks, **made}
         atomic_write(sidecar_of(target), json.dumps(told, indent=1, ensure_ascii=False) + "\n")
@@ -171,7 +171,7 @@ class _Film:
         self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
         self.tracks = Tracks(work.tracks)
         self.told: dict[int, dict[str, int]] = {}  # of each track: its first and last frame, and how many show it
-        self.likeness: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
+        self.distances: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
         self.notes: tuple[str, ...] = ()
         self._waiting: deque[_Looked] = deque()
         self._group: list[Any] = []  # frames, and packets of sound and subtitles
@@ -295,8 +295,8 @@ class _Film:
         for i, ((number, _), face) in enumerate(zip(item.tracks, restored, strict=True)):
             tone = self._tones[number]
             result = blend(item.crops[i], face if tone is None else tone.apply(face), self.work.strength)
-            if parts.similarity is not None and number not in self.likeness:
-                self.likeness[number] = parts.similarity(item.crops[i], result)
+            if parts.likeness is not None and number not in self.distances:
+                self.distances[number] = parts.likeness.distance(item.crops[i], result)
             mask = parts.mask and parts.mask(result)
             paste(whole, before[i], result, matrices[i], way, mask=mask, others=matrices[:i] + matrices[i + 1 :])
         writer.write(item.frame, whole)
@@ -309,10 +309,12 @@ class _Film:
         self.notes = (", ".join(told), *self.reader.notes, *self._writer.notes, *self._warned())
 
     def _warned(self) -> Iterator[str]:
-        for number, value in self.likeness.items():
-            if self.work.parts.identity.tells_apart(value):
+        likeness = self.work.parts.likeness
+        for number, distance in self.distances.items():
+            if likeness and likeness.tells_apart(distance):
                 at = self.told[number]["first"]
-                yield f"the face that begins in frame {at} no longer resembles itself (similarity {value:.2f})"
+                told = f"identity distance {distance:.2f}"
+                yield f"the face that begins in frame {at} no longer resembles itself ({told})"
 
 
 def _ahead(items: Iterator[Any], count: int) -> Generator[Any]:

@@ -23,6 +23,7 @@ LICENCES = {
     "BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-3-clause"),
     "BSD-2 and BSD-3-Clause": Licence(True, "https://opensource.org/license/bsd-2-clause"),
     "LIVE": Licence(True, "https://live.ece.utexas.edu/research/quality/niqe_release.zip"),
+    "CC0 1.0": Licence(True, "https://creativecommons.org/publicdomain/zero/1.0/"),
     "S-Lab 1.0": Licence(False, "https://github.com/sczhou/CodeFormer/blob/master/LICENSE"),
     "CC BY-NC-SA 4.0": Licence(False, "https://creativecommons.org/licenses/by-nc-sa/4.0/"),
     "Apache-2.0, code only": Licence(False, "https://www.apache.org/licenses/LICENSE-2.0"),
