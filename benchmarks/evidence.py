@@ -21,6 +21,7 @@ from detector_spaces import retinaface_space, yunet_space
 from unfade.diffusion.load import load_prior
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
+from unfade.jobs.runs import open_run
 from unfade.recipes.adapt_settings import SMALL_ADAPT
 from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, borrow_upper_bound, rehearse
@@ -29,7 +30,6 @@ from unfade.restorers.load import load_restorer
 from unfade.stages.degrade import CameraDegradation, degrade_faces
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import make_targets
-from unfade.store.runs import open_run
 
 GAN = "small-restorer-gan"
 MAIN = RehearseSettings(SMALL_ADAPT)

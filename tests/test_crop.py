@@ -12,11 +12,11 @@ from unfade.errors import BadInput, DiskFull
 from unfade.images.files import read_image
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, find_photos, read_photo
+from unfade.jobs.journal import Entry, Journal
 from unfade.stages import crop as cropping
 from unfade.stages import photos
 from unfade.stages.crop import crop_photos, faces_in, flat_names, found_before
 from unfade.stages.photos import FoundFace
-from unfade.store.runs import Entry, Journal
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
 

@@ -19,6 +19,8 @@ from unfade.degradations.blind import BLIND_PRESETS, blind, draw_blind
 from unfade.degradations.camera import CAMERA_PRESETS, camera, draw_camera
 from unfade.errors import BadInput
 from unfade.images.files import from_bytes, read_image, to_bytes
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import load_item
 from unfade.stages.degrade import (
     APPLY,
     KINDS,
@@ -30,8 +32,6 @@ from unfade.stages.degrade import (
     degrade_faces,
     remake,
 )
-from unfade.stages.items import load_item
-from unfade.store.runs import Entry, Journal
 
 SIZE = 32
 NAMES = ["a.png", "b.jpg", "c.png", "d.png"]

@@ -14,11 +14,11 @@ from toy_stage import Place, Work, make_a_mess, negative, spoil, statuses
 from toys import ToyRestorer, levels, save_pictures
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.files import from_bytes, list_images, to_bytes
+from unfade.jobs.journal import Counts
+from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item, run_stage
 from unfade.progress import Advance
 from unfade.stages.align import take_aligned
-from unfade.stages.items import SMALLEST, Item, Stage, load_item, run_stage
 from unfade.stages.restore import restore_batch, restore_faces
-from unfade.store.runs import Counts
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from torch import Tensor
 from toy_stage import Killed, Place, Work, negative, spoil, statuses
 from toys import save_pictures
 from unfade.errors import BadInput, DiskFull
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item
 from unfade.progress import Advance
-from unfade.stages.items import Item
-from unfade.store.runs import Entry, Journal
 
 
 @pytest.fixture

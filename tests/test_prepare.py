@@ -14,12 +14,12 @@ from toys import levels, save_pictures
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.filters import resize
+from unfade.jobs.journal import Counts, Journal
 from unfade.stages.data_sets import FFHQ_LIST, PrepareSettings
 from unfade.stages.manifest import read_manifest, verify_folder
 from unfade.stages.prepare import Prepared, prepare
 from unfade.stages.splits import as_numbered, read_stems, split_by_rule
 from unfade.stages.wider import Square, cut
-from unfade.store.runs import Counts, Journal
 from unfade.training.batches import find_training_pictures
 
 # the rule of splits.py: if these change, everybody's test set changes

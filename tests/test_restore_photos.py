@@ -31,11 +31,11 @@ from unfade.faces.paste import PasteSettings
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Provenance, read_photo
 from unfade.images.tone import tone_of
+from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.restorers.load import load_restorer
 from unfade.stages import photos
 from unfade.stages.photos import FoundFace
 from unfade.stages.restore_photos import Parts, PhotoSettings
-from unfade.store.runs import Counts, Entry, Journal
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
 MADE = Provenance("unfade 9", "toy", "ab" * 32, "{}")

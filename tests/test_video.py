@@ -22,11 +22,12 @@ from unfade.images.enlarge import enlarged  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
 from unfade.images.photo_files import Found, Provenance  # noqa: E402
 from unfade.images.video import Frame, Turn, find_videos, read_video  # noqa: E402
+from unfade.jobs.journal import Counts  # noqa: E402
+from unfade.jobs.runs import open_run  # noqa: E402
 from unfade.recipes.restore import restore  # noqa: E402
 from unfade.recipes.sources import FindSettings  # noqa: E402
 from unfade.stages.restore_photos import Parts, PhotoSettings  # noqa: E402
 from unfade.stages.video import restore_videos  # noqa: E402
-from unfade.store.runs import Counts, open_run  # noqa: E402
 
 PLAIN = PhotoSettings()
 MATRICES = {  # display matrices of the eight ways up

@@ -16,9 +16,9 @@ from toy_stage import Killed, make_a_mess, negative, statuses
 from toys import save_pictures
 from unfade.errors import BadInput, DiskFull
 from unfade.images.files import list_images, read_image, to_bytes
+from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.workers import Make, cores, one_thread, run_stage_on_cores
 from unfade.progress import Advance
-from unfade.stages.workers import Make, cores, one_thread, run_stage_on_cores
-from unfade.store.runs import Counts, Entry, Journal
 
 NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
 

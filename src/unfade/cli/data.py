@@ -38,10 +38,10 @@ def prepare(
     quiet: o.Quiet = False,
 ) -> None:
     """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is fetched; docs/data.md has more."""
+    from unfade.jobs.workers import cores
     from unfade.stages.data_sets import PrepareSettings
     from unfade.stages.prepare import prepare as run
     from unfade.stages.splits import read_stems
-    from unfade.stages.workers import cores
 
     listed = read_stems(stems) if stems else ()
     settings = PrepareSettings(size, split, listed, min_face, crop, enlarge)
@@ -71,7 +71,7 @@ def verify(
 
 
 def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool) -> None:
-    from unfade.store.runs import Counts
+    from unfade.jobs.journal import Counts
 
     counts = Counts.of(prepared.entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in prepared.entries if entry.status in ("skipped", "failed")]

@@ -11,8 +11,8 @@ from unfade.cli import whole as w
 from unfade.cli.console import failure_lines, finish, progress, sum_line, table
 
 if TYPE_CHECKING:
+    from unfade.jobs.journal import Entry
     from unfade.recipes.adapt import Adapted
-    from unfade.store.runs import Entry
     from unfade.training.loop import History
 
 Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
@@ -165,11 +165,12 @@ def targets(
     """Make a pseudo target for each aligned face."""
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
+    from unfade.jobs.runs import open_run
     from unfade.recipes.adapt_settings import settings_for, weights_key
     from unfade.restorers.load import load_restorer
     from unfade.stages.restore import choices
     from unfade.stages.targets import make_targets
-    from unfade.store.runs import open_run
+    from unfade.store.seeds import fingerprint
 
     found = list_images(faces)
     where = o.choose_device(device)
@@ -181,12 +182,11 @@ def targets(
     )  # fmt: skip
     key = weights_key(restorer, prior)
     identity = {"targets": settings.identity(), **key, **choices(network)}
-    journal = open_run(out, identity, about={"faces": str(faces)}, inputs=[faces])
-    entries = make_targets(
-        found, out, network, model,
-        size=network.size, settings=settings, journal=journal, key=str(sorted(key.items())),
-        progress=progress(quiet=quiet),
-    )  # fmt: skip
+    with open_run(out, identity, about={"faces": str(faces)}, inputs=[faces]) as journal:
+        entries = make_targets(
+            found, out, network, model,
+            size=network.size, settings=settings, journal=journal, key=fingerprint(key), progress=progress(quiet=quiet),
+        )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)
 
 
@@ -324,7 +324,7 @@ def _evaluate_ntire(
 
 def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
     """Say what became of each picture of a stage, and exit with 1 if some failed."""
-    from unfade.store.runs import Counts
+    from unfade.jobs.journal import Counts
 
     counts = Counts.of(entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]

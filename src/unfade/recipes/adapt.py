@@ -1,6 +1,5 @@
 """The main job: photos -> faces -> pseudo targets -> adapted restorer -> restored photos -> report."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
+from unfade.jobs.journal import Counts, Entry
+from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
@@ -24,8 +25,8 @@ from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
-from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Counts, Entry, open_run
+from unfade.store.checkpoints import card_path, sha256_of
+from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 
 WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
@@ -73,41 +74,53 @@ def adapt(
     settings = settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
-    journal, clock = open_run(out, identity, about={"photos": str(photos)}, inputs=[photos]), _Clock()
-    with clock.measure("faces"):
-        entries, faces = source.take(out, restorer.size, journal, progress)
-    if not faces:
-        raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
-    with clock.measure("pretrained"):
-        restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
-    for folder, stage in _rounds(out, settings.rounds):
-        with clock.measure("targets"):
-            targets = make_targets(
-                faces, folder / "targets", restorer, prior, size=restorer.size, settings=settings.targets,
-                journal=journal, key=json.dumps(key), stage=stage, progress=progress,
+    clock, own = _Clock(), own_files(out, settings.rounds)
+    with open_run(out, identity, about={"photos": str(photos)}, inputs=[photos], files=own) as journal:
+        with clock.measure("faces"):
+            entries, faces = source.take(out, restorer.size, journal, progress)
+        _need_one(faces, photos, entries)
+        with clock.measure("pretrained"):
+            restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
+        for folder, stage in _rounds(out, settings.rounds):
+            with clock.measure("targets"):
+                targets = make_targets(
+                    faces, folder / "targets", restorer, prior, size=restorer.size, settings=settings.targets,
+                    journal=journal, key=fingerprint(key), stage=stage, progress=progress,
+                )  # fmt: skip
+            with clock.measure("finetune"):
+                history = finetune_to_file(
+                    restorer, prior, _pairs(out, folder, targets), folder / WEIGHTS, settings,
+                    key=key, clean=clean, replace_older=True, progress=progress,
+                )  # fmt: skip
+            key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
+        weights, strength = key[BEGUN_WITH], settings.strength
+        with clock.measure("restore"):
+            results = source.restore(out, entries, faces, restorer, weights, strength, journal, progress)
+        counts = Counts.of(results.photos)
+        failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
+        with clock.measure("report"):
+            page = report_of(
+                out, results.faces, counts, failures, history, asdict(settings),
+                restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
             )  # fmt: skip
-        with clock.measure("finetune"):
-            history = finetune_to_file(
-                restorer, prior, _pairs(out, folder, targets), folder / WEIGHTS, settings,
-                key=key, clean=clean, replace_older=True, progress=progress,
-            )  # fmt: skip
-        key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
-    with clock.measure("restore"):
-        results = source.restore(out, entries, faces, restorer, key[BEGUN_WITH], settings.strength, journal, progress)
-    counts = Counts.of(results.photos)
-    failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
-    with clock.measure("report"):
-        page = report_of(
-            out, results.faces, counts, failures, history, asdict(settings),
-            restored=results.folder, truth=by_stem(truth), distance=feature_distance(prior), similarity=alike,
-        )  # fmt: skip
-        atomic_write(out / "report.html", render(page))
+            atomic_write(out / "report.html", render(page))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, history, page)
 
 
 def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:
     """Whose first attempts the pseudo targets of a finished run began with: the restorer before its last round."""
     return settings.restorer if settings.rounds == 1 else [*_rounds(out, settings.rounds)][-2][0] / WEIGHTS
+
+
+def _need_one(faces: list[Path], photos: Path, entries: list[Entry]) -> None:
+    if not faces:
+        raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
+
+
+def own_files(out: Path, rounds: int) -> list[Path]:
+    """What a run writes besides the results of its stages."""
+    weights = [folder / WEIGHTS for folder, _ in _rounds(out, rounds)]
+    return [out / "report.html", *weights, *map(card_path, weights)]
 
 
 def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from unfade.faces.identity import IdentitySettings, Likeness
 from unfade.images.files import encode, read_image
+from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
 from unfade.report.page import Curve, Face, Report
-from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
 SHOWN = 300  # faces on the page: about 15 MB at 128 px

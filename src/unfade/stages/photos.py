@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unfade.errors import BadInput, UnfadeError
+from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import Matrix, crop, to_template
 from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
 from unfade.images.dimensions import pixels_in
@@ -70,7 +70,7 @@ class Opened:
     photo: Photo | None = None
     faces: list[FoundFace] = field(default_factory=list)
     crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each face
-    error: UnfadeError | None = None
+    error: Exception | None = None
 
 
 def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
@@ -139,6 +139,13 @@ def _searched(one: Opened, find: Finder, size: int) -> Opened:
         one.photo = read_photo(one.path)
         one.faces = find(one.name, one.photo)
         one.crops = [crop(one.photo, found.matrix, size) for found in one.faces]
-    except UnfadeError as error:
+    except DiskFull:
+        raise
+    except Exception as error:
         one.error = error
     return one
+
+
+def no_face_in(path: Path) -> str:
+    """Why nothing came of a photo or a video."""
+    return f"{path} shows no face that was asked for; look at --min-face, --faces and --detector."

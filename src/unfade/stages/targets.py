@@ -14,12 +14,13 @@ from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.items import Item, Stage, run_stage
-from unfade.stages.restore import choices, key_with
-from unfade.store.runs import Entry, Journal
+from unfade.stages.restore import choices
+from unfade.store.seeds import fingerprint
 
 STAGE = "targets"
 
@@ -96,7 +97,7 @@ def make_targets(
         target = pseudo_target(face, restorer, prior, noise, settings, lambda: advance(len(items) / steps))
         return grey_where(face, target)
 
-    whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
+    whole_key = fingerprint(key, settings.identity(), choices(restorer))
     batch = settings.batch or together(_device(prior), prior.size)
     return run_stage(Stage(stage, work, size, batch, whole_key), faces, out, journal, progress=progress)
 
