@@ -12,17 +12,12 @@ from unfade.errors import BadInput, DiskFull
 from unfade.images.files import read_image
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, find_photos, read_photo
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.stages import crop as cropping
-from unfade.stages import photos
 from unfade.stages.crop import crop_photos, faces_in, flat_names, found_before
 from unfade.stages.photos import FoundFace
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 class Place(marked.Place):
@@ -219,49 +214,6 @@ def test_lines_are_in_the_order_of_the_photos(place: Place) -> None:
     place.save("b.png", *TWO)
     place.run()
     assert place.lines() == ["a.png", "b.png", "c.png"]
-
-
-# Killed
-
-
-@pytest.mark.parametrize("at", range(8))
-@pytest.mark.parametrize("step", ["record", "write_png", "add"])
-def test_a_killed_run_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch, at: int, step: str) -> None:
-    """And whenever it ends, there is no face without its line."""
-    monkeypatch.setattr(photos, "TOGETHER", 2)
-    for seed in range(5):
-        place.save(f"{seed}.png", *(TWO if seed % 2 else ONE), seed=seed)
-    whole = Place(place.folder / "whole")
-    whole.photos.parent.mkdir()
-    whole.photos.symlink_to(place.photos)
-    whole.run()
-    owner = {"record": Journal, "write_png": cropping, "add": cropping._Records}[step]
-    real, left = getattr(owner, step), at
-
-    def killing(*args: object) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-        real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, step, killing)
-        with pytest.raises(Killed) if at < (5 if step == "add" else 8) - (step == "write_png") else no_error():
-            place.run()
-    if place.out.exists():
-        told = {file for files in faces_in(place.out).values() for file in files}
-        assert set(place.faces()) <= told
-    assert set(statuses(place.run()).values()) == {"done"}
-    for name in (*whole.faces(), "faces.jsonl"):
-        assert (place.out / name).read_bytes() == (whole.out / name).read_bytes()
-    assert place.faces() == whole.faces()
-
-
-class no_error:  # noqa: N801 - reads like pytest.raises
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 def test_a_part_of_a_line_is_passed_over(place: Place) -> None:

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from toy_sets import SIZE, contents, ffhq_folder, ffhq_list, wider_folder, zipped
-from toy_stage import Killed, spoil
+from toy_stage import spoil
 from toys import levels, save_pictures
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.filters import resize
-from unfade.jobs.journal import Counts, Journal
+from unfade.jobs.journal import Counts
 from unfade.stages.data_sets import FFHQ_LIST, PrepareSettings
 from unfade.stages.manifest import read_manifest, verify_folder
 from unfade.stages.prepare import Prepared, prepare
@@ -427,32 +427,6 @@ def test_limit_takes_the_first_and_goes_on_without(tmp_path: Path) -> None:
     prepared("folder", source, tmp_path / "out")
     prepared("folder", source, tmp_path / "at once")
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_killed_anywhere_and_run_again_is_as_never_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    source = save_pictures(tmp_path / "source", [f"{n}.png" for n in range(3)], size=20)[0].parent
-    save_pictures(source, ["copy of 1.png"], first_seed=1, size=20)
-    whole = prepared("folder", source, tmp_path / "whole", split=(2, 2))
-    record = Journal.record
-    for lines in range(7):
-        left = [lines]
-
-        def count(journal: Journal, entry: object, left: list[int] = left) -> None:
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            record(journal, entry)
-
-        out = tmp_path / f"killed after {lines}"
-        monkeypatch.setattr(Journal, "record", count)
-        with pytest.raises(Killed):
-            prepared("folder", source, out, split=(2, 2), workers=workers)
-        monkeypatch.setattr(Journal, "record", record)
-        assert prepared("folder", source, out, split=(2, 2), workers=workers).entries == whole.entries
-        assert contents(out) == contents(tmp_path / "whole")
 
 
 # The manifest

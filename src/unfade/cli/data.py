@@ -85,7 +85,7 @@ def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool
         "out": str(out),
     }
     lines = [sum_line(counts), *_about(prepared), *_first(failure_lines(failures)), f"results: {out}"]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in prepared.entries))
 
 
 def _about(prepared: "Prepared") -> list[str]:

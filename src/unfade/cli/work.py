@@ -91,7 +91,7 @@ def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:
         **{name: str(path) for name, path in places.items()},
     }
     lines = [sum_line(counts), *failure_lines(done.failures), *(f"{name}: {path}" for name, path in places.items())]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"] + counts["skipped"])
 
 
 def restore(
@@ -282,6 +282,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
+    from unfade.recipes.evaluate import check_new
     from unfade.recipes.scoring import ALONE, evaluate_folder
 
     names = [name for name in (metrics or "").split(",") if name]
@@ -294,6 +295,8 @@ def evaluate(
         return
     if csv and not truth and not set(names) & set(ALONE):
         raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
+    if csv:
+        check_new(csv)  # before the hours of scoring
     found = evaluate_folder(
         results, truth=truth, reference=reference, metrics=names,
         device=o.choose_device(device), progress=progress(quiet=quiet),
@@ -323,7 +326,7 @@ def _evaluate_ntire(
 
 
 def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
-    """Say what became of each picture of a stage, and exit with 1 if some failed."""
+    """Say what became of each picture of a stage, and exit with 1 if some were not done."""
     from unfade.jobs.journal import Counts
 
     counts = Counts.of(entries).as_dict()
@@ -331,4 +334,4 @@ def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) 
     doubts = [(e.item, note) for e in entries for note in e.notes if "no longer resembles" in note]
     lines = [sum_line(counts), *failure_lines([*failures, *doubts]), f"results: {out}"]
     result = {**counts, "failures": [list(failure) for failure in failures], "out": str(out)}
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in entries))

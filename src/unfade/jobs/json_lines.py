@@ -47,6 +47,11 @@ class JsonLines:
             return file.read(1) != b"\n"
 
 
+def fits(record: Mapping[str, Any], **kinds: Any) -> bool:
+    """Whether a line has these values, each of its kind; it may have others."""
+    return all(name in record and isinstance(record[name], kind) for name, kind in kinds.items())
+
+
 def _parsed(line: bytes) -> object:
     try:
         return json.loads(line)

@@ -27,11 +27,16 @@ SMALLEST = 16  # pixels: below this there is no face to work from
 class Item:
     """A picture that is being worked on."""
 
-    name: str  # of its file
+    path: Path
     pixels: Tensor  # (3, H, W) in [-1, 1]
     content: str  # hash of the file's bytes
     notes: tuple[str, ...] = ()
     done: bool = False  # its result is there already
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return self.path.name
 
     def seed(self, run_seed: int, purpose: str) -> int:
         """The seed of this picture's own generator: the same in any company, order or run."""
@@ -77,7 +82,7 @@ def load_item(path: Path, size: int | None) -> Item:
     if min(height, width) < SMALLEST:
         raise BadInput(f"{path} is {width} x {height} pixels; a face needs at least {SMALLEST} on each side.")
     pixels = picture.pixels if size is None else fit_square(picture.pixels, size, path)
-    return Item(path.name, pixels, sha256_of(path), picture.notes)
+    return Item(path, pixels, sha256_of(path), picture.notes)
 
 
 def attempted(work: Callable[[list[T]], Tensor], items: Sequence[T]) -> list[Tensor | Exception]:
@@ -118,7 +123,7 @@ def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance
 
     for item, result in zip(items, attempted(work, items), strict=True):
         if not item.done:
-            with outputs.writing(item.name, Path(item.name), item.content) as writing:
+            with outputs.writing(item.name, item.path, item.content) as writing:
                 writing.notes = item.notes
                 write_png(writing.path, _checked(item, result))
     advance(left)

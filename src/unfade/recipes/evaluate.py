@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput, UnreadableImage
+from unfade.errors import BadInput, OutputConflict, UnreadableImage
 from unfade.images.files import list_images, read_image
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
@@ -90,12 +91,22 @@ class Scores:
         }
 
     def write_csv(self, path: Path) -> None:
-        """One line per scored file and one column per metric, written in one step."""
+        """One line per scored file and one column per metric, written in one step.
+
+        Raises OutputConflict if a file is there.
+        """
+        check_new(path)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", *next(iter(self.files.values()))])
         writer.writerows([name, *values.values()] for name, values in self.files.items())
         atomic_write(path, text.getvalue())
+
+
+def check_new(path: Path) -> None:
+    """Raises OutputConflict if a file is there: whoever wrote it, it is not replaced."""
+    if os.path.lexists(path):
+        raise OutputConflict(f"{path} is there already; name another file, or remove it.")
 
 
 def pair_by_stem(results: Path, truth: Path) -> list[Pair]:

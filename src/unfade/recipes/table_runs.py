@@ -72,7 +72,6 @@ def make_table(
     _check(table, chosen, device)
     failures: Failures = {}  # each once, though several rows may meet it
     files = [out / "table.md", out / "table.json"]
-    out = out / "degraded"
     with open_run(out, {"table": name, "scale": scale}, about={"faces": str(faces)}, inputs=[faces], files=files):
         rows = list(_RUNS[type(table)](table, chosen, found, faces, out, failures, device, progress))
         about = {
@@ -202,6 +201,7 @@ def _comparison(
 def _degraded(found: list[Path], out: Path, scale: Scale, failures: Failures, progress: Progress) -> tuple[Path, Path]:
     """(photos, truth): folders of faces at the restorer's size, and of what one camera makes of them."""
     size = head_of(scale.restorer).size
+    out = out / "degraded"
     with open_run(out, {"table": repr(CAMERAS[BASE]), "size": size}, inputs=[found[0].parent]) as journal:
         taken = take_aligned(found, out / "truth", size=size, journal=journal, progress=progress)
         kept = [out / "truth" / entry.output for entry in taken if entry.status == "done"]

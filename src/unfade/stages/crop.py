@@ -15,7 +15,7 @@ from unfade.images.files import write_png
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found
 from unfade.jobs.journal import Entry, Journal
-from unfade.jobs.json_lines import JsonLines
+from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.outputs import Outputs
 from unfade.progress import Progress, silent
 from unfade.stages.photos import Finder, FoundFace, Opened, no_face_in, opened_groups
@@ -136,7 +136,7 @@ class _Cropping:
 def _records(out: Path) -> dict[str, Record]:
     """The lines by photo, of which the last counts; what is no such line is passed over."""
     lines = JsonLines(out / RECORDS).read()
-    return {line["photo"]: line for line in lines if line.keys() >= {"photo", "content", "faces"}}
+    return {line["photo"]: line for line in lines if fits(line, photo=str, content=str, faces=list)}
 
 
 def _files_of(record: Record) -> list[str]:

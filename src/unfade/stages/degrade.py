@@ -15,7 +15,7 @@ from unfade.degradations.sensor import Sensor
 from unfade.errors import BadInput
 from unfade.images.filters import fit_square
 from unfade.jobs.journal import Entry, Journal
-from unfade.jobs.json_lines import JsonLines
+from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item
 from unfade.jobs.workers import Tell, one_thread, run_stage_on_cores
 from unfade.progress import Advance, Progress, silent
@@ -24,6 +24,7 @@ T = TypeVar("T")
 Record = dict[str, Any]  # a line of degradation.jsonl, see `remake`
 
 RECORDS = "degradation.jsonl"
+LINE: dict[str, Any] = {"name": str, "sha256": str, "kind": str, "size": int | None, "draw": dict}
 APPLY: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {  # (3, H, W) and the draw as JSON to the same
     "blind": lambda truth, draw: blind(truth, BlindDraw(**draw)),
     "camera": lambda truth, draw: camera(truth, CameraDraw(**draw)),
@@ -124,7 +125,7 @@ def degrade_faces(
         raise BadInput(f"Expected a size of at least {SMALLEST} pixels, got {size}; leave it out to keep the faces'.")
     journal.claim(out / RECORDS)
     paths, lines = list(truth), JsonLines(out / RECORDS)
-    records = {line["name"]: line for line in lines.read() if _is_record(line)}  # the last of a name counts
+    records = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
 
     def tell(record: Record) -> None:
         lines.append(record)
@@ -183,10 +184,6 @@ class _Degrading:
         draw = self.degradation.draw(rng, height=height, width=width)
         kind = self.degradation.kind
         return {"name": item.name, "sha256": item.content, "kind": kind, "size": self.size, "draw": asdict(draw)}
-
-
-def _is_record(line: Record) -> bool:
-    return line.keys() >= {"name", "sha256", "kind", "size", "draw"}
 
 
 def _preset(presets: dict[str, T], name: str) -> T:

@@ -5,9 +5,9 @@ A group is the same in every run, whatever of it is done already: the last bits 
 company of a face, and a run that was killed must end as one that was not.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
 from unfade.images.dimensions import pixels_in
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, read_photo
+from unfade.store.checkpoints import sha256_of
 
 TOGETHER = 8  # photos of a group, at most
 PIXELS = 24_000_000  # of a group; one photo may have more
@@ -126,11 +127,8 @@ def opened_groups(
 
 def _hashed(one: Opened) -> Opened:
     """A file that cannot be read has no hash; reading it as a photo will say why."""
-    try:
-        with one.path.open("rb") as file:
-            one.content = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        one.content = ""
+    with suppress(Exception):
+        one.content = sha256_of(one.path)
     return one
 
 
