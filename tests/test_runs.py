@@ -109,6 +109,26 @@ def test_a_new_run_leaves_no_trace_where_it_is_refused(tmp_path: Path, name: str
     assert {path.name for path in tmp_path.iterdir()} - {LOCK} == {name}
 
 
+def test_who_takes_run_json_away_may_go_on_with_other_settings(tmp_path: Path) -> None:
+    done = Entry("faces", "a.png", "done", outputs=("a.png",))
+    with open_run(tmp_path, {"seed": 0}, files=[tmp_path / "report.html"]) as journal:
+        journal.record(done)
+        (tmp_path / "report.html").write_text("a report")
+    (tmp_path / "run.json").unlink()
+    with open_run(tmp_path, {"seed": 1}, files=[tmp_path / "report.html"]) as journal:
+        assert journal.stage("faces") == [done]
+
+
+def test_a_run_killed_at_its_first_line_goes_on(tmp_path: Path) -> None:
+    own = tmp_path / "report.html"
+    with open_run(tmp_path, {}, files=[own]):
+        pass
+    lines = (tmp_path / "journal.jsonl").read_bytes()
+    (tmp_path / "journal.jsonl").write_bytes(lines[:20])
+    with open_run(tmp_path, {}, files=[own]) as journal:
+        assert [entry.output for entry in journal.stage("own")] == ["report.html"]
+
+
 OWN = {
     "adapt": ("report.html", "restorer.safetensors", "restorer.json"),
     "compare": ("report.html", "table.json", "sheet.png"),

@@ -72,6 +72,9 @@ class Journal:
         for entry in filter(None, map(_entry_of, self._lines.read())):
             self._entries[entry.stage, entry.item] = self._with_claim(entry)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def record(self, entry: Entry) -> None:
         """Add an entry, if it says anything new, and wait until it is on the disk.
 
@@ -91,15 +94,19 @@ class Journal:
         return [entry for (name, _), entry in self._entries.items() if name == stage]
 
     def claim(self, *files: Path) -> None:
-        """Say that files belong to the run, whatever writes them later.
+        """Say that files belong to the run, whatever writes them later. Raises OutputConflict as `unclaimed` does."""
+        for name in self.unclaimed(*files):
+            self.record(Entry(OWN, name, "begun", outputs=(name,)))
 
-        Raises OutputConflict for one that is there and that the run did not claim before.
+    def unclaimed(self, *files: Path) -> list[str]:
+        """Those that the run has not claimed, by their path from its folder.
+
+        Raises OutputConflict for one that is there: nobody knows whose it is.
         """
         names = {os.path.relpath(file, self.path.parent): file for file in files}
         new = {name: file for name, file in names.items() if self.entry(OWN, name) is None}
         refuse_existing(*new.values())
-        for name in new:
-            self.record(Entry(OWN, name, "begun", outputs=(name,)))
+        return list(new)
 
     def _write(self, entry: Entry) -> None:
         self._lines.append(asdict(entry))

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import version
@@ -27,7 +27,7 @@ def open_run(
     *,
     about: Mapping[str, Any] | None = None,
     inputs: Iterable[Path] = (),
-    files: Iterable[Path] = (),
+    files: Collection[Path] = (),
 ) -> Iterator[Journal]:
     """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
 
@@ -42,14 +42,15 @@ def open_run(
     _check_same(folder, wanted)  # before anything is written
     with _locked(folder):
         _check_same(folder, wanted)
-        own = list(files)
+        journal = Journal(folder / JOURNAL)
         if not (folder / RUN).exists():
-            refuse_existing(folder / JOURNAL, *own)
+            if not len(journal):
+                refuse_existing(folder / JOURNAL)  # nor is it appended to
+            journal.unclaimed(*files)
             content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
             atomic_write(folder / RUN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         _sweep(folder)
-        journal = Journal(folder / JOURNAL)
-        journal.claim(*own)
+        journal.claim(*files)
         yield journal
 
 
