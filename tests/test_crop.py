@@ -128,32 +128,7 @@ def test_photos_of_like_names_have_their_own_faces(place: Place) -> None:
     assert sorted(file for files in faces_in(place.out).values() for file in files) == place.faces()
 
 
-def test_a_file_of_somebody_else_is_left_alone(place: Place) -> None:
-    place.save("a.png", *TWO)
-    place.save("b.png", *ONE)
-    place.out.mkdir()
-    (place.out / "a_01.png").write_text("mine")
-    for _ in range(2):
-        entries = place.run()
-        assert statuses(entries) == {"a.png": "skipped", "b.png": "done"}
-        assert entries[0].reason.startswith(f"{place.out / 'a_01.png'} is there already and was not made from ")
-        assert place.faces() == ["a_01.png", "b_00.png"]
-        assert (place.out / "a_01.png").read_text() == "mine"
-    (place.out / "a_01.png").unlink()
-    assert set(statuses(place.run()).values()) == {"done"}
-
-
 # Run again
-
-
-def test_a_second_run_does_nothing(place: Place) -> None:
-    for name in ("a.png", "b.png", "c.jpg"):
-        place.save(name, *(() if name == "b.png" else TWO))
-    (place.photos / "d.png").write_text("no")
-    first = place.run()
-    before = {path: path.stat().st_mtime_ns for path in (place.journal.path, *place.out.iterdir())}
-    assert place.run() == first
-    assert {path: path.stat().st_mtime_ns for path in (place.journal.path, *place.out.iterdir())} == before
 
 
 def test_a_lost_face_another_key_and_a_changed_photo_are_cut_again(place: Place) -> None:

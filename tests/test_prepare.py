@@ -381,14 +381,6 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
         assert contents(tmp_path / str(workers)) == contents(tmp_path / "alone")
 
 
-def test_a_second_run_writes_nothing(tmp_path: Path) -> None:
-    source = save_pictures(tmp_path / "source", ["a.png", "b.png"])[0].parent
-    first = prepared("folder", source, tmp_path / "out")
-    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("a.png", "b.png", "journal.jsonl")}
-    assert prepared("folder", source, tmp_path / "out") == first
-    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in times}
-
-
 def test_what_was_changed_is_made_again(tmp_path: Path) -> None:
     source = save_pictures(tmp_path / "source", ["a.png", "b.png", "c.png"])[0].parent
     prepared("folder", source, tmp_path / "out")

@@ -159,7 +159,7 @@ def test_scores_replace_no_file(run: Run, tmp_path: Path) -> None:
     before = picture.read_bytes()
     refused = run("evaluate", picture.parent, "--truth", picture.parent, "--csv", picture)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err == f"{picture} is there already; name another file, or remove it.\n"
+    assert refused.err == f"{picture} is there already and was not made by this run; move it, or write elsewhere.\n"
     with pytest.raises(OutputConflict):
         Scores({"a.png": {"psnr": 1.0}}, {}).write_csv(picture)
     assert picture.read_bytes() == before

@@ -288,15 +288,6 @@ def test_damage_in_the_middle_is_told(tmp_path):
         assert int(entry.notes[0].split()[0]) < 40
 
 
-def test_a_stranger_is_not_overwritten(tmp_path):
-    make_clip(tmp_path / "x.mp4", 2)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/x.mp4").write_text("mine")
-    (entry,) = restored(tmp_path, "x.mp4")
-    assert entry.status == "skipped"
-    assert (tmp_path / "out/x.mp4").read_text() == "mine"
-
-
 def test_a_sidecar_that_is_gone_is_made_again(tmp_path):
     make_clip(tmp_path / "x.mp4", 2)
     for _ in range(2):

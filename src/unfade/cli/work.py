@@ -282,7 +282,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
-    from unfade.recipes.evaluate import check_new
+    from unfade.jobs.journal import refuse_existing
     from unfade.recipes.scoring import ALONE, evaluate_folder
 
     names = [name for name in (metrics or "").split(",") if name]
@@ -296,7 +296,7 @@ def evaluate(
     if csv and not truth and not set(names) & set(ALONE):
         raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
     if csv:
-        check_new(csv)  # before the hours of scoring
+        refuse_existing(csv)  # before the hours of scoring
     found = evaluate_folder(
         results, truth=truth, reference=reference, metrics=names,
         device=o.choose_device(device), progress=progress(quiet=quiet),

@@ -121,9 +121,7 @@ def refuse_existing(*files: Path) -> None:
     """Raises OutputConflict for a file that is there, which nothing may overwrite."""
     for file in files:
         if os.path.lexists(file):
-            raise OutputConflict(
-                f"{file} is there already and was not made by this run; move it, or name another --out."
-            )
+            raise OutputConflict(f"{file} is there already and was not made by this run; move it, or write elsewhere.")
 
 
 def _entry_of(record: Mapping[str, Any]) -> Entry | None:

@@ -119,7 +119,9 @@ def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance
         left -= min(amount, left)
 
     def work(some: list[Item]) -> Tensor:
-        return some[0].pixels[None] if _is_company(some) else stage.work(some, counted).cpu()
+        if len(some) == 1 and some[0].done:  # it only keeps the others company: nothing is to be done again
+            return some[0].pixels[None]
+        return stage.work(some, counted).cpu()
 
     for item, result in zip(items, attempted(work, items), strict=True):
         if not item.done:
@@ -127,11 +129,6 @@ def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance
                 writing.notes = item.notes
                 write_png(writing.path, _checked(item, result))
     advance(left)
-
-
-def _is_company(items: list[Item]) -> bool:
-    """Whether there is nothing to do: what is done is tried again with others, but not alone."""
-    return len(items) == 1 and items[0].done
 
 
 def _checked(item: Item, result: Tensor | Exception) -> Tensor:

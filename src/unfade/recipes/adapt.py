@@ -11,13 +11,13 @@ from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
-from unfade.jobs.journal import Counts, Entry
+from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.restore import EVERY_FACE, PLAIN
-from unfade.recipes.sources import FindSettings, likeness_for, masking_for, source_of
+from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, source_of
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.load import load_restorer
@@ -74,11 +74,11 @@ def adapt(
     settings = settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
-    clock, own = _Clock(), own_files(out, settings.rounds)
+    weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
+    clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
     with open_run(out, identity, about={"photos": str(photos)}, inputs=[photos], files=own) as journal:
         with clock.measure("faces"):
-            entries, faces = source.take(out, restorer.size, journal, progress)
-        _need_one(faces, photos, entries)
+            entries, faces = _faces(source, photos, out, restorer.size, journal, progress)
         with clock.measure("pretrained"):
             restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
         for folder, stage in _rounds(out, settings.rounds):
@@ -93,9 +93,9 @@ def adapt(
                     key=key, clean=clean, replace_older=True, progress=progress,
                 )  # fmt: skip
             key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
-        weights, strength = key[BEGUN_WITH], settings.strength
         with clock.measure("restore"):
-            results = source.restore(out, entries, faces, restorer, weights, strength, journal, progress)
+            made_by, strength = key[BEGUN_WITH], settings.strength
+            results = source.restore(out, entries, faces, restorer, made_by, strength, journal, progress)
         counts = Counts.of(results.photos)
         failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
         with clock.measure("report"):
@@ -112,15 +112,14 @@ def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:
     return settings.restorer if settings.rounds == 1 else [*_rounds(out, settings.rounds)][-2][0] / WEIGHTS
 
 
-def _need_one(faces: list[Path], photos: Path, entries: list[Entry]) -> None:
+def _faces(
+    source: Source, photos: Path, out: Path, size: int, journal: Journal, progress: Progress
+) -> tuple[list[Entry], list[Path]]:
+    """Raises BadInput where there is none."""
+    entries, faces = source.take(out, size, journal, progress)
     if not faces:
         raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
-
-
-def own_files(out: Path, rounds: int) -> list[Path]:
-    """What a run writes besides the results of its stages."""
-    weights = [folder / WEIGHTS for folder, _ in _rounds(out, rounds)]
-    return [out / "report.html", *weights, *map(card_path, weights)]
+    return entries, faces
 
 
 def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput, OutputConflict, UnreadableImage
+from unfade.errors import BadInput, UnreadableImage
 from unfade.images.files import list_images, read_image
+from unfade.jobs.journal import refuse_existing
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
 
@@ -95,18 +95,12 @@ class Scores:
 
         Raises OutputConflict if a file is there.
         """
-        check_new(path)
+        refuse_existing(path)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", *next(iter(self.files.values()))])
         writer.writerows([name, *values.values()] for name, values in self.files.items())
         atomic_write(path, text.getvalue())
-
-
-def check_new(path: Path) -> None:
-    """Raises OutputConflict if a file is there: whoever wrote it, it is not replaced."""
-    if os.path.lexists(path):
-        raise OutputConflict(f"{path} is there already; name another file, or remove it.")
 
 
 def pair_by_stem(results: Path, truth: Path) -> list[Pair]:
