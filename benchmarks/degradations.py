@@ -19,9 +19,9 @@ import numpy as np
 from torch import Tensor
 
 from unfade.images.files import from_bytes, write_png
+from unfade.jobs.journal import Journal
+from unfade.jobs.workers import one_thread
 from unfade.stages.degrade import APPLY, KINDS, PRESETS, camera_degradation, degrade_faces
-from unfade.stages.workers import one_thread
-from unfade.store.runs import Journal
 
 TARGETS = {("blind", 512): 25.0, ("camera", 512): 15.0}  # faces per second on one core
 DRAWS = 12  # faces of which each number is the mean: large kernels and ratios take longer than small ones

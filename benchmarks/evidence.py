@@ -21,6 +21,7 @@ from detector_spaces import retinaface_space, yunet_space
 from unfade.diffusion.load import load_prior
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
+from unfade.jobs.runs import open_run
 from unfade.recipes.adapt_settings import SMALL_ADAPT
 from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, borrow_upper_bound, rehearse
@@ -29,7 +30,6 @@ from unfade.restorers.load import load_restorer
 from unfade.stages.degrade import CameraDegradation, degrade_faces
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import make_targets
-from unfade.store.runs import open_run
 
 GAN = "small-restorer-gan"
 MAIN = RehearseSettings(SMALL_ADAPT)
@@ -162,16 +162,16 @@ def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation, pretr
     folder = out / name.replace(" ", "-")
     shown, paths = folder / "shown", list_images(faces)
     drawn = [paths[i] for i in sorted(np.random.default_rng(0).permutation(len(paths))[:SHOWN])]
-    journal = open_run(shown, {"shown": name})
-    degrade_faces(drawn, shown / "photo", camera, seed=0, journal=journal)
-    photos = list_images(shown / "photo")
-    supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
-    for row, spec in {"pre-trained": pretrained, "adapted": adapted, "supervised": supervised}.items():
-        restore_faces(photos, shown / row, load_restorer(spec), journal=journal, stage=row)
-    restorer, prior = load_restorer(pretrained), load_prior(MAIN.adapt.prior)
-    make_targets(
-        photos, shown / "targets", restorer, prior, size=prior.size, settings=MAIN.adapt.targets, journal=journal
-    )
+    with open_run(shown, {"shown": name}) as journal:
+        degrade_faces(drawn, shown / "photo", camera, seed=0, journal=journal)
+        photos = list_images(shown / "photo")
+        supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
+        for row, spec in {"pre-trained": pretrained, "adapted": adapted, "supervised": supervised}.items():
+            restore_faces(photos, shown / row, load_restorer(spec), journal=journal, stage=row)
+        restorer, prior = load_restorer(pretrained), load_prior(MAIN.adapt.prior)
+        make_targets(
+            photos, shown / "targets", restorer, prior, size=prior.size, settings=MAIN.adapt.targets, journal=journal
+        )
     columns = {row: [read_image(shown / row / f"{p.stem}.png") for p in drawn] for row in ("photo", *ROWS)}
     columns["truth"] = [read_image(path) for path in drawn]
     write_png(shown / "sheet.png", sheet(list(columns.items()), side=128))

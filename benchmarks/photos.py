@@ -142,11 +142,11 @@ def loaded(args: argparse.Namespace, kind: str) -> Callable[[Callable[[float], N
     from unfade.faces.detect import DetectSettings
     from unfade.faces.detectors import load_detector
     from unfade.images.photo_files import find_photos
+    from unfade.jobs.journal import Journal
     from unfade.memory import few_arenas, return_large
     from unfade.restorers.load import load_restorer
     from unfade.stages.photos import Choice, searching
     from unfade.stages.restore_photos import restore_photos
-    from unfade.store.runs import Journal
 
     few_arenas()  # as the command does
     return_large()

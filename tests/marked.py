@@ -14,10 +14,10 @@ from toys import ToyRestorer
 from unfade.faces.align import TEMPLATE
 from unfade.faces.detect import DetectSettings, Face
 from unfade.images.photo_files import find_photos
+from unfade.jobs.journal import Entry, Journal
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Choice, Finder, searching
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
-from unfade.store.runs import Entry, Journal
 
 Pixels = NDArray[np.uint8]
 Mark = tuple[int, int, int]  # left, top, side in px

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from unfade.atomic import atomic_write, write_through
 from unfade.errors import DiskFull
-from unfade.store.runs import Entry, Journal
+from unfade.jobs.journal import Entry, Journal
 
 FULL = Path("/dev/full")
 on_linux = pytest.mark.skipif(not FULL.is_char_device(), reason="needs /dev/full")

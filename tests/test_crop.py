@@ -12,17 +12,12 @@ from unfade.errors import BadInput, DiskFull
 from unfade.images.files import read_image
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, find_photos, read_photo
+from unfade.jobs.journal import Entry
 from unfade.stages import crop as cropping
-from unfade.stages import photos
 from unfade.stages.crop import crop_photos, faces_in, flat_names, found_before
 from unfade.stages.photos import FoundFace
-from unfade.store.runs import Entry, Journal
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 class Place(marked.Place):
@@ -133,32 +128,7 @@ def test_photos_of_like_names_have_their_own_faces(place: Place) -> None:
     assert sorted(file for files in faces_in(place.out).values() for file in files) == place.faces()
 
 
-def test_a_file_of_somebody_else_is_left_alone(place: Place) -> None:
-    place.save("a.png", *TWO)
-    place.save("b.png", *ONE)
-    place.out.mkdir()
-    (place.out / "a_01.png").write_text("mine")
-    for _ in range(2):
-        entries = place.run()
-        assert statuses(entries) == {"a.png": "skipped", "b.png": "done"}
-        assert entries[0].reason.startswith(f"{place.out / 'a_01.png'} is there already and was not made from ")
-        assert place.faces() == ["a_01.png", "b_00.png"]
-        assert (place.out / "a_01.png").read_text() == "mine"
-    (place.out / "a_01.png").unlink()
-    assert set(statuses(place.run()).values()) == {"done"}
-
-
 # Run again
-
-
-def test_a_second_run_does_nothing(place: Place) -> None:
-    for name in ("a.png", "b.png", "c.jpg"):
-        place.save(name, *(() if name == "b.png" else TWO))
-    (place.photos / "d.png").write_text("no")
-    first = place.run()
-    before = {path: path.stat().st_mtime_ns for path in (place.journal.path, *place.out.iterdir())}
-    assert place.run() == first
-    assert {path: path.stat().st_mtime_ns for path in (place.journal.path, *place.out.iterdir())} == before
 
 
 def test_a_lost_face_another_key_and_a_changed_photo_are_cut_again(place: Place) -> None:
@@ -219,49 +189,6 @@ def test_lines_are_in_the_order_of_the_photos(place: Place) -> None:
     place.save("b.png", *TWO)
     place.run()
     assert place.lines() == ["a.png", "b.png", "c.png"]
-
-
-# Killed
-
-
-@pytest.mark.parametrize("at", range(8))
-@pytest.mark.parametrize("step", ["record", "write_png", "add"])
-def test_a_killed_run_goes_on(place: Place, monkeypatch: pytest.MonkeyPatch, at: int, step: str) -> None:
-    """And whenever it ends, there is no face without its line."""
-    monkeypatch.setattr(photos, "TOGETHER", 2)
-    for seed in range(5):
-        place.save(f"{seed}.png", *(TWO if seed % 2 else ONE), seed=seed)
-    whole = Place(place.folder / "whole")
-    whole.photos.parent.mkdir()
-    whole.photos.symlink_to(place.photos)
-    whole.run()
-    owner = {"record": Journal, "write_png": cropping, "add": cropping._Records}[step]
-    real, left = getattr(owner, step), at
-
-    def killing(*args: object) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise Killed
-        real(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, step, killing)
-        with pytest.raises(Killed) if at < (5 if step == "add" else 8) - (step == "write_png") else no_error():
-            place.run()
-    if place.out.exists():
-        told = {file for files in faces_in(place.out).values() for file in files}
-        assert set(place.faces()) <= told
-    assert set(statuses(place.run()).values()) == {"done"}
-    for name in (*whole.faces(), "faces.jsonl"):
-        assert (place.out / name).read_bytes() == (whole.out / name).read_bytes()
-    assert place.faces() == whole.faces()
-
-
-class no_error:  # noqa: N801 - reads like pytest.raises
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
 
 
 def test_a_part_of_a_line_is_passed_over(place: Place) -> None:

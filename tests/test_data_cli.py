@@ -14,7 +14,7 @@ from toy_sets import contents, ffhq_folder, ffhq_list, wider_folder
 from toy_stage import spoil
 from toys import levels, save_pictures
 from unfade.cli import data
-from unfade.stages import workers
+from unfade.jobs import workers
 
 Run = Callable[..., Result]
 EFFECTS = {

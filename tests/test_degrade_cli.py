@@ -23,8 +23,9 @@ from unfade.cli import degrade as command
 from unfade.degradations.sensor import PHONE, load_sensor
 from unfade.errors import BadInput
 from unfade.images.files import read_image
-from unfade.stages import degrade, workers
-from unfade.store.runs import Entry
+from unfade.jobs import workers
+from unfade.jobs.journal import Entry
+from unfade.stages import degrade
 
 Run = Callable[..., Result]
 CAMERA = ("--kind", "camera")

@@ -14,7 +14,7 @@ FLOORS = {
     "atomic": 0, "memory": 0, "processes": 0, "precision": 0, "progress": 0,
     "images": 1,
     "store": 2,
-    "nets": 3,
+    "nets": 3, "jobs": 3,
     "training": 4,
     "diffusion": 5, "degradations": 5, "metrics": 5, "report": 5, "faces": 5,
     "restorers": 6,

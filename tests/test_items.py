@@ -12,13 +12,13 @@ from torch import Tensor
 
 from toy_stage import Place, Work, make_a_mess, negative, spoil, statuses
 from toys import ToyRestorer, levels, save_pictures
-from unfade.errors import BadInput, UnreadableImage
+from unfade.errors import BadInput, DiskFull, UnreadableImage
 from unfade.images.files import from_bytes, list_images, to_bytes
+from unfade.jobs.journal import Counts
+from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item, run_stage
 from unfade.progress import Advance
 from unfade.stages.align import take_aligned
-from unfade.stages.items import SMALLEST, Item, Stage, load_item, run_stage
 from unfade.stages.restore import restore_batch, restore_faces
-from unfade.store.runs import Counts
 
 
 @pytest.fixture
@@ -122,16 +122,51 @@ def test_what_cannot_be_worked_on_fails_and_the_rest_goes_on(place: Place) -> No
     assert entries[2].reason == "small.png: Expected a picture of at least 20 pixels; use a larger one."
 
 
-def test_a_bug_is_no_bad_input(place: Place) -> None:
-    def work(items: list[Item], advance: Advance) -> Tensor:
-        raise RuntimeError("shapes cannot be multiplied")
+def test_what_nobody_foresaw_is_the_fault_of_one_picture_alone(place: Place) -> None:
+    """The others of its batch are tried again, each by itself; what is done already is not."""
+    seen: list[list[str]] = []
 
-    save_pictures(place.photos, ["a.png"])
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        place.run(work)
-    with pytest.raises(ValueError, match="shorter"):  # a result is missing: nothing is shifted to another name
-        place.run(lambda items, advance: torch.zeros(0, 3, 16, 16))
+    def work(items: list[Item], advance: Advance) -> Tensor:
+        seen.append([item.name for item in items])
+        if any(item.name == "b.png" for item in items):
+            raise RuntimeError("shapes cannot\nbe multiplied.")
+        return -torch.stack([item.pixels for item in items])
+
+    save_pictures(place.photos, ["a.png", "b.png", "c.png"])
+    for _ in range(2):
+        entries = place.run(work)
+        assert statuses(entries) == {"a.png": "done", "b.png": "failed", "c.png": "done"}
+        reason = entries[1].reason
+        assert reason.startswith(
+            f"{place.photos / 'b.png'} failed with RuntimeError: shapes cannot be multiplied (test_"
+        )
+    assert seen == [
+        ["a.png", "b.png", "c.png"],
+        ["a.png"],
+        ["b.png"],
+        ["c.png"],
+        ["a.png", "b.png", "c.png"],
+        ["b.png"],
+    ]
+    assert np.array_equal(place.output("c.png"), negative(2))
+
+
+def test_a_result_that_is_missing_shifts_no_other(place: Place) -> None:
+    save_pictures(place.photos, ["a.png", "b.png"])
+    entries = place.run(lambda items, advance: -torch.stack([item.pixels for item in items[1:]] or [torch.zeros(0)]))
+    assert set(statuses(entries).values()) == {"failed"}
     assert place.written() == []
+
+
+def test_what_ends_a_run_is_nobodys_fault(place: Place) -> None:
+    def work(items: list[Item], advance: Advance) -> Tensor:
+        raise ending
+
+    save_pictures(place.photos, ["a.png", "b.png"])
+    for ending in (KeyboardInterrupt(), SystemExit(3), DiskFull("The disk is full.")):
+        with pytest.raises(type(ending)):
+            place.run(work)
+    assert place.journal.stage("negative") == []
 
 
 # Company

@@ -12,9 +12,9 @@ from torch import Tensor
 from toy_stage import Killed, Place, Work, negative, spoil, statuses
 from toys import save_pictures
 from unfade.errors import BadInput, DiskFull
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item
 from unfade.progress import Advance
-from unfade.stages.items import Item
-from unfade.store.runs import Entry, Journal
 
 
 @pytest.fixture
@@ -129,35 +129,6 @@ def test_a_newcomer_of_the_same_stem_does_not_take_over(place: Place) -> None:
 
 
 # Killed and run again
-
-
-@pytest.mark.parametrize("at", range(6))
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_kill_around_any_line_of_the_journal(
-    place: Place, monkeypatch: pytest.MonkeyPatch, at: int, when: str
-) -> None:
-    save_pictures(place.photos, ["a.png", "b.png", "c.png"])
-    record, left = Journal.record, at
-
-    def killing(journal: Journal, entry: Entry) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0 and when == "before":
-            raise Killed
-        record(journal, entry)
-        if left < 0:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "record", killing)
-        with pytest.raises(Killed):
-            place.run(Work(), batch=2)
-    work = Work()
-    assert set(statuses(place.run(work, batch=2)).values()) == {"done"}
-    finished = (at + (when == "after")) // 2  # each item has two lines: begun and done
-    assert work.names == ["a.png", "b.png", "c.png"][finished:]
-    assert all(np.array_equal(place.output(f"{name}.png"), negative(seed)) for seed, name in enumerate("abc"))
-    assert place.written() == ["a.png", "b.png", "c.png"]
 
 
 def test_a_kill_between_the_picture_and_its_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

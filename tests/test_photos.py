@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from marked import SIZE, Place, finder, save, scene, squares, statuses
-from unfade.errors import BadInput
+from unfade.errors import BadInput, DiskFull
 from unfade.faces.detect import Face
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, find_photos, read_photo
@@ -140,11 +140,15 @@ def test_what_cannot_be_read_or_searched_has_its_error(tmp_path: Path) -> None:
     assert (sound.error, [crop.shape for crop in sound.crops]) == (None, [(3, SIZE, SIZE)])
 
 
-def test_a_fault_of_the_program_is_not_taken_for_a_bad_photo(tmp_path: Path) -> None:
+def test_what_nobody_foresaw_is_told_of_the_photo_and_a_full_disk_ends_it(tmp_path: Path) -> None:
     def find(name: str, photo: Photo) -> list[FoundFace]:
-        raise ZeroDivisionError
+        raise error
 
-    with pytest.raises(ZeroDivisionError):
+    error: Exception = ZeroDivisionError()
+    ((one,),) = opened_groups(found_of(tmp_path, [40]), find, SIZE, never)
+    assert one.error is error
+    error = DiskFull("The disk is full.")
+    with pytest.raises(DiskFull):
         list(opened_groups(found_of(tmp_path, [40]), find, SIZE, never))
 
 

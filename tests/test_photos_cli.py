@@ -24,6 +24,7 @@ from recorded import picture
 from tiny_models import write_faces
 from unfade.faces.detect import Face
 from unfade.images.files import to_bytes
+from unfade.jobs.runs import LOCK
 
 Models = tuple[Path, Path]
 SHARED = Path(os.environ.get("UNFADE_SHARED", Path(__file__).parents[2] / "shared"))
@@ -62,7 +63,9 @@ def restored(run: Callable[..., Result], photos: Path, out: Path, models: Models
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "journal.jsonl")]
+    paths = [
+        path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "journal.jsonl", LOCK)
+    ]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from toy_sets import SIZE, contents, ffhq_folder, ffhq_list, wider_folder, zipped
-from toy_stage import Killed, spoil
+from toy_stage import spoil
 from toys import levels, save_pictures
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.filters import resize
+from unfade.jobs.journal import Counts
 from unfade.stages.data_sets import FFHQ_LIST, PrepareSettings
 from unfade.stages.manifest import read_manifest, verify_folder
 from unfade.stages.prepare import Prepared, prepare
 from unfade.stages.splits import as_numbered, read_stems, split_by_rule
 from unfade.stages.wider import Square, cut
-from unfade.store.runs import Counts, Journal
 from unfade.training.batches import find_training_pictures
 
 # the rule of splits.py: if these change, everybody's test set changes
@@ -381,14 +381,6 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
         assert contents(tmp_path / str(workers)) == contents(tmp_path / "alone")
 
 
-def test_a_second_run_writes_nothing(tmp_path: Path) -> None:
-    source = save_pictures(tmp_path / "source", ["a.png", "b.png"])[0].parent
-    first = prepared("folder", source, tmp_path / "out")
-    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in ("a.png", "b.png", "journal.jsonl")}
-    assert prepared("folder", source, tmp_path / "out") == first
-    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in times}
-
-
 def test_what_was_changed_is_made_again(tmp_path: Path) -> None:
     source = save_pictures(tmp_path / "source", ["a.png", "b.png", "c.png"])[0].parent
     prepared("folder", source, tmp_path / "out")
@@ -427,32 +419,6 @@ def test_limit_takes_the_first_and_goes_on_without(tmp_path: Path) -> None:
     prepared("folder", source, tmp_path / "out")
     prepared("folder", source, tmp_path / "at once")
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_killed_anywhere_and_run_again_is_as_never_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
-) -> None:
-    source = save_pictures(tmp_path / "source", [f"{n}.png" for n in range(3)], size=20)[0].parent
-    save_pictures(source, ["copy of 1.png"], first_seed=1, size=20)
-    whole = prepared("folder", source, tmp_path / "whole", split=(2, 2))
-    record = Journal.record
-    for lines in range(7):
-        left = [lines]
-
-        def count(journal: Journal, entry: object, left: list[int] = left) -> None:
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-            record(journal, entry)
-
-        out = tmp_path / f"killed after {lines}"
-        monkeypatch.setattr(Journal, "record", count)
-        with pytest.raises(Killed):
-            prepared("folder", source, out, split=(2, 2), workers=workers)
-        monkeypatch.setattr(Journal, "record", record)
-        assert prepared("folder", source, out, split=(2, 2), workers=workers).entries == whole.entries
-        assert contents(out) == contents(tmp_path / "whole")
 
 
 # The manifest

@@ -13,9 +13,9 @@ import pytest
 from toy_degradations import Negative
 from toys import save_pictures, toy_batches
 from unfade.images.files import list_images
+from unfade.jobs.journal import Journal
+from unfade.jobs.workers import run_stage_on_cores
 from unfade.processes import starting
-from unfade.stages.workers import run_stage_on_cores
-from unfade.store.runs import Journal
 from unfade.training.loader import feeding
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers start in another way")

@@ -15,7 +15,7 @@ from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import list_images, read_image
 from unfade.recipes.adapt import adapt
 from unfade.recipes.gap import Estimate
-from unfade.recipes.rehearse import ROWS, RehearseSettings, borrow_upper_bound, rehearse, split
+from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse, split
 from unfade.stages.degrade import camera_degradation
 from unfade.store.checkpoints import read_weights
 
@@ -61,20 +61,14 @@ def test_a_borrowed_upper_bound_is_kept_only_where_it_is_the_same(done, tmp_path
         "same": replace(settings, adapt=replace(settings.adapt, targets=targets)),
         "fewer": replace(settings, most=2),
     }
-    kept = {}
+    (tmp_path / "other").mkdir()
+    bound, card = (tmp_path / "other" / f"supervised.{ending}" for ending in ("safetensors", "json"))
+    bound.write_bytes((folder / "out" / bound.name).read_bytes())
+    card.write_text(json.dumps({**json.loads((folder / "out" / card.name).read_text()), "borrowed": True}))
     for name, changed in changes.items():
-        borrow_upper_bound(tmp_path / name, folder / "out")
-        bound = tmp_path / name / "supervised.safetensors"
-        before = bound.stat().st_mtime_ns
-        rehearse(folder / "faces", tmp_path / name, CAMERA, changed)
-        kept[name] = bound.stat().st_mtime_ns == before
-    assert kept == {"same": True, "fewer": False}
-    borrow_upper_bound(tmp_path / "none", tmp_path / "nowhere")
-    assert not (tmp_path / "none").exists()
-    borrow_upper_bound(tmp_path / "fewer", folder / "out")
-    assert bound.read_bytes() != (folder / "out" / "supervised.safetensors").read_bytes(), (
-        "what has begun is left alone"
-    )
+        for other in (bound.parent, tmp_path / "nowhere"):
+            rehearse(folder / "faces", tmp_path / name, CAMERA, changed, supervised=other)
+        assert ("borrowed" in json.loads((tmp_path / name / card.name).read_text())) == (name == "same")
 
 
 def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> None:

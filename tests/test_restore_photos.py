@@ -32,11 +32,11 @@ from unfade.faces.paste import PasteSettings
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Provenance, read_photo
 from unfade.images.tone import tone_of
+from unfade.jobs.journal import Counts, Entry
 from unfade.restorers.load import load_restorer
 from unfade.stages import photos
 from unfade.stages.photos import FoundFace
 from unfade.stages.restore_photos import Parts, PhotoSettings
-from unfade.store.runs import Counts, Entry, Journal
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
 MADE = Provenance("unfade 9", "toy", "ab" * 32, "{}")
@@ -713,36 +713,6 @@ def test_a_disk_that_is_really_full(place: Place, tmp_path: Path) -> None:
         ballast.unlink()
         assert statuses(small.run()) == statuses(finished)
         assert {name: (small.out / name).read_bytes() for name in names} == expected
-
-
-@pytest.mark.parametrize("at", range(10))
-@pytest.mark.parametrize("when", ["before", "after"])
-def test_a_kill_around_any_line_of_the_journal(
-    place: Place, monkeypatch: pytest.MonkeyPatch, at: int, when: str
-) -> None:
-    monkeypatch.setattr(photos, "TOGETHER", 3)
-    names = [f"{seed}.png" for seed in range(6)]
-    for seed, name in enumerate(names):
-        place.save(name, *ONE, seed=seed)
-    record, left = Journal.record, at
-
-    def killing(journal: Journal, entry: Entry) -> None:
-        nonlocal left
-        left -= 1
-        if left < 0 and when == "before":
-            raise Killed
-        record(journal, entry)
-        if left < 0:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "record", killing)
-        with pytest.raises(Killed):
-            place.run()
-    assert set(statuses(place.run()).values()) == {"done"}
-    assert place.written() == names
-    done = [line for line in place.journal.path.read_text().splitlines() if json.loads(line)["status"] == "done"]
-    assert len(done) == len(names), "nothing twice"
 
 
 # Killed

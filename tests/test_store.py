@@ -13,6 +13,8 @@ from torch import nn
 import unfade
 from toys import ToyRestorer, same_state, state_of
 from unfade.errors import BadCheckpoint, OutputConflict, UnknownModel
+from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.runs import open_run
 from unfade.store.checkpoints import (
     card_path,
     load_state,
@@ -22,8 +24,7 @@ from unfade.store.checkpoints import (
     sha256_of,
     write_card,
 )
-from unfade.store.runs import Counts, Entry, Journal, open_run
-from unfade.store.seeds import seed_for
+from unfade.store.seeds import fingerprint, seed_for
 from unfade.store.zoo import MODELS, find_weights, path_of
 
 PACKAGE = Path(unfade.__file__).parent
@@ -49,9 +50,16 @@ def test_seeds_stay_as_they_are() -> None:
     assert seed_for() == 0xE3B0C44298FC1C14 >> 1  # SHA-256 of nothing
 
 
+def test_a_fingerprint_depends_on_every_part_and_not_on_the_order_of_a_mapping() -> None:
+    parts = [(DONE,), ("a", "b"), (["a", "b"],), ("ab",), ({"a": 1, "b": (2.5, None)},), ({"a": 1},), (1,), ("1",), ()]
+    assert len({fingerprint(*each) for each in parts}) == len(parts)
+    assert fingerprint({"b": 1, "a": Path("x")}) == fingerprint({"a": "x", "b": 1})
+    assert fingerprint("target", {"seed": 0}) == "b4f80d75394bd059"
+
+
 # The journal
 
-DONE = Entry("restored", "a.png", "done", key="k", notes=("grey converted to RGB",), output="a.png")
+DONE = Entry("restored", "a.png", "done", key="k", notes=("grey converted to RGB",), outputs=("a.png",))
 
 
 def test_entries_are_read_back(tmp_path: Path) -> None:
@@ -75,9 +83,9 @@ def test_the_last_entry_of_an_item_counts_at_its_first_place(tmp_path: Path) -> 
 
 
 def test_a_begun_item_stays_begun_after_a_kill(tmp_path: Path) -> None:
-    Journal(tmp_path / "journal.jsonl").record(Entry("restored", "a.png", "begun", output="a.png"))
+    Journal(tmp_path / "journal.jsonl").record(Entry("restored", "a.png", "begun", outputs=("a.png",)))
     assert Journal(tmp_path / "journal.jsonl").entry("restored", "a.png") == Entry(
-        "restored", "a.png", "begun", output="a.png"
+        "restored", "a.png", "begun", outputs=("a.png",)
     )
 
 
@@ -128,10 +136,17 @@ def test_counts_add_up(statuses: list[str]) -> None:
 # Run folders
 
 
+def open_and_close(folder: Path, settings: dict[str, object], **options: object) -> None:
+    with open_run(folder, settings, **options):
+        pass
+
+
 def test_a_run_is_opened_again_with_the_same_settings(tmp_path: Path) -> None:
     settings = {"seed": 1, "targets": {"start": 150, "spacing": "250"}, "betas": (0.9, 0.999), "real": None}
-    open_run(tmp_path / "run", settings, about={"photos": "écrit"}).record(DONE)
-    assert open_run(tmp_path / "run", settings, about={"photos": "elsewhere"}).stage("restored") == [DONE]
+    with open_run(tmp_path / "run", settings, about={"photos": "écrit"}) as journal:
+        journal.record(DONE)
+    with open_run(tmp_path / "run", settings, about={"photos": "elsewhere"}) as journal:
+        assert journal.stage("restored") == [DONE]
     content = json.loads((tmp_path / "run" / "run.json").read_bytes())
     assert content["settings"] == settings | {"betas": [0.9, 0.999]}
     assert content["about"]["photos"] == "écrit"
@@ -149,10 +164,10 @@ def test_a_run_is_opened_again_with_the_same_settings(tmp_path: Path) -> None:
 )
 def test_other_settings_are_refused_by_name(tmp_path: Path, changed: dict[str, object], said: str) -> None:
     settings = {"seed": 1, "targets": {"start": 150, "spacing": "250"}}
-    open_run(tmp_path / "run", settings)
+    open_and_close(tmp_path / "run", settings)
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(OutputConflict) as caught:
-        open_run(tmp_path / "run", settings | changed)
+        open_and_close(tmp_path / "run", settings | changed)
     assert said in str(caught.value)
     assert str(tmp_path / "run") in str(caught.value)
     assert (tmp_path / "run" / "run.json").read_bytes() == before
@@ -162,7 +177,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, changed: dict[str, o
 def test_somebody_elses_run_json_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(OutputConflict, match="not written by unfade"):
-        open_run(tmp_path, {"seed": 1})
+        open_and_close(tmp_path, {"seed": 1})
     assert (tmp_path / "run.json").read_text() == content
 
 
@@ -172,7 +187,7 @@ def test_the_input_is_refused_as_output(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(photos)
     for out in (photos, tmp_path / "photos" / ".." / "photos", tmp_path / "link"):
         with pytest.raises(OutputConflict, match="is also the input; name another folder"):
-            open_run(out, {}, inputs=[tmp_path / "truth", photos])
+            open_and_close(out, {}, inputs=[tmp_path / "truth", photos])
     assert not list(photos.iterdir())
 
 

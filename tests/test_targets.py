@@ -18,11 +18,11 @@ from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
+from unfade.jobs.journal import Journal
 from unfade.restorers.base import Restorer
 from unfade.stages import targets
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets, pseudo_target, together
-from unfade.store.runs import Journal
 
 QUICK = TargetSettings(spacing="20", start=6, free_from=3, factor=4, batch=2)
 

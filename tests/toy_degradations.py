@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unfade.degradations.blind import BlindDraw, draw_blind
 from unfade.errors import BadInput
+from unfade.jobs.run_stage import Item, Stage
+from unfade.jobs.workers import Tell
 from unfade.progress import Advance
-from unfade.stages.items import Item, Stage
-from unfade.stages.workers import Tell
 
 
 @dataclass(frozen=True)

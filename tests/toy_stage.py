@@ -11,9 +11,9 @@ from torch import Tensor
 
 from toys import levels, save_pictures
 from unfade.images.files import list_images, read_image, to_bytes
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.progress import Advance
-from unfade.stages.items import Item, Stage, run_stage
-from unfade.store.runs import Entry, Journal
 
 
 class Killed(BaseException):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from unfade.errors import DiskFull
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+TEMPORARY = re.compile(r"\..*\.[a-z0-9_]{8}\.unfade(\.[^.]+)?", re.DOTALL)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
@@ -24,16 +26,31 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 def write_through(path: Path, write: Callable[[Path], object]) -> None:
     """The same for writers that want a file name: `write` fills a temporary file beside `path`."""
-    with room_for(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_beside(path)
-        try:
-            write(temporary)
-            _to_disk(temporary)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with room_for(path), temporary_beside(path) as temporary:
+        write(temporary)
+        _to_disk(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """An empty file beside `path` with its ending; it is gone after the block. The folder is made if it is not there.
+
+    A killed process leaves it behind, under a name that `is_temporary` knows.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=f".unfade{path.suffix}", dir=path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of that name is half of something that this module was writing."""
+    return TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager
@@ -56,12 +73,6 @@ def _is_full(error: BaseException | None) -> bool:
     known = isinstance(error, OSError) and error.errno in FULL
     told = any(f"(os error {code})" in str(error) for code in FULL)
     return known or told or _is_full(error.__cause__ or error.__context__)
-
-
-def _temporary_beside(path: Path) -> Path:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    return Path(name)
 
 
 def _to_disk(path: Path) -> None:

@@ -56,7 +56,7 @@ def compare(
     lines = [sum_line(counts), *failure_lines(failures), f"sheet: {done.sheet}", f"report: {done.report}"]
     scores = {name: {k: asdict(v) for k, v in found.summary.items()} for name, found in done.scores.items()}
     result = {**counts, "rows": done.rows(), "scores": scores, "report": str(done.report), "sheet": str(done.sheet)}
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"] + counts["skipped"])
 
 
 def _folders(given: list[str]) -> dict[str, Path]:

@@ -38,10 +38,10 @@ def prepare(
     quiet: o.Quiet = False,
 ) -> None:
     """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is fetched; docs/data.md has more."""
+    from unfade.jobs.workers import cores
     from unfade.stages.data_sets import PrepareSettings
     from unfade.stages.prepare import prepare as run
     from unfade.stages.splits import read_stems
-    from unfade.stages.workers import cores
 
     listed = read_stems(stems) if stems else ()
     settings = PrepareSettings(size, split, listed, min_face, crop, enlarge)
@@ -71,7 +71,7 @@ def verify(
 
 
 def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool) -> None:
-    from unfade.store.runs import Counts
+    from unfade.jobs.journal import Counts
 
     counts = Counts.of(prepared.entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in prepared.entries if entry.status in ("skipped", "failed")]
@@ -85,7 +85,7 @@ def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool
         "out": str(out),
     }
     lines = [sum_line(counts), *_about(prepared), *_first(failure_lines(failures)), f"results: {out}"]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in prepared.entries))
 
 
 def _about(prepared: "Prepared") -> list[str]:

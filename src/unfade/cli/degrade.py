@@ -47,27 +47,28 @@ def degrade(
 ) -> None:
     """Make degraded faces of clean ones, to train with or to rehearse on; degradation.jsonl says how each was made."""
     from unfade.images.files import list_images
+    from unfade.jobs.run_stage import SMALLEST
+    from unfade.jobs.runs import open_run
+    from unfade.jobs.workers import cores
     from unfade.stages.degrade import degrade_faces
-    from unfade.stages.items import SMALLEST
-    from unfade.stages.workers import cores
-    from unfade.store.runs import open_run
 
     found = list_images(truth)
     degradation = degradation_of(kind, preset=preset, scale=scale, iso=iso, demosaic=demosaic, sensor=sensor)
     _need_at_least(SMALLEST, "--size", size)
     _need_at_least(1, "--workers", workers)
     settings = {"kind": kind, "size": size, "seed": seed, **asdict(degradation)}
-    journal = open_run(out, {"degrade": settings}, about={"truth": str(truth), **_versions()}, inputs=[truth])
-    entries = degrade_faces(
-        found,
-        out,
-        degradation,
-        size=size,
-        seed=seed,
-        workers=workers or min(cores(), 1 + len(found) // PER_WORKER),
-        journal=journal,
-        progress=progress(quiet=quiet),
-    )
+    about = {"truth": str(truth), **_versions()}
+    with open_run(out, {"degrade": settings}, about=about, inputs=[truth]) as journal:
+        entries = degrade_faces(
+            found,
+            out,
+            degradation,
+            size=size,
+            seed=seed,
+            workers=workers or min(cores(), 1 + len(found) // PER_WORKER),
+            journal=journal,
+            progress=progress(quiet=quiet),
+        )
     finish_stage(entries, out, as_json, quiet)
 
 

@@ -11,8 +11,8 @@ from unfade.cli import whole as w
 from unfade.cli.console import failure_lines, finish, progress, sum_line, table
 
 if TYPE_CHECKING:
+    from unfade.jobs.journal import Entry
     from unfade.recipes.adapt import Adapted
-    from unfade.store.runs import Entry
     from unfade.training.loop import History
 
 Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
@@ -95,7 +95,7 @@ def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:
         **{name: str(path) for name, path in places.items()},
     }
     lines = [sum_line(counts), *failure_lines(done.failures), *(f"{name}: {path}" for name, path in places.items())]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"] + counts["skipped"])
 
 
 def restore(
@@ -171,11 +171,12 @@ def targets(
     """Make a pseudo target for each aligned face."""
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
+    from unfade.jobs.runs import open_run
     from unfade.recipes.adapt_settings import settings_for, weights_key
     from unfade.restorers.load import load_restorer
     from unfade.stages.restore import choices
     from unfade.stages.targets import make_targets
-    from unfade.store.runs import open_run
+    from unfade.store.seeds import fingerprint
 
     found = list_images(faces)
     where = o.choose_device(device)
@@ -187,12 +188,11 @@ def targets(
     )  # fmt: skip
     key = weights_key(restorer, prior)
     identity = {"targets": settings.identity(), **key, **choices(network)}
-    journal = open_run(out, identity, about={"faces": str(faces)}, inputs=[faces])
-    entries = make_targets(
-        found, out, network, model,
-        size=network.size, settings=settings, journal=journal, key=str(sorted(key.items())),
-        progress=progress(quiet=quiet),
-    )  # fmt: skip
+    with open_run(out, identity, about={"faces": str(faces)}, inputs=[faces]) as journal:
+        entries = make_targets(
+            found, out, network, model,
+            size=network.size, settings=settings, journal=journal, key=fingerprint(key), progress=progress(quiet=quiet),
+        )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)
 
 
@@ -289,6 +289,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
+    from unfade.jobs.journal import refuse_existing
     from unfade.recipes.scoring import ALONE, evaluate_folder
 
     names = [name for name in (metrics or "").split(",") if name]
@@ -301,6 +302,8 @@ def evaluate(
         return
     if csv and not truth and not set(names) & set(ALONE):
         raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
+    if csv:
+        refuse_existing(csv)  # before the hours of scoring
     found = evaluate_folder(
         results, truth=truth, reference=reference, metrics=names,
         device=o.choose_device(device), progress=progress(quiet=quiet),
@@ -330,12 +333,12 @@ def _evaluate_ntire(
 
 
 def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
-    """Say what became of each picture of a stage, and exit with 1 if some failed."""
-    from unfade.store.runs import Counts
+    """Say what became of each picture of a stage, and exit with 1 if some were not done."""
+    from unfade.jobs.journal import Counts
 
     counts = Counts.of(entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]
     doubts = [(e.item, note) for e in entries for note in e.notes if "no longer resembles" in note]
     lines = [sum_line(counts), *failure_lines([*failures, *doubts]), f"results: {out}"]
     result = {**counts, "failures": [list(failure) for failure in failures], "out": str(out)}
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"])
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in entries))

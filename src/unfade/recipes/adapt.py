@@ -1,6 +1,5 @@
 """The main job: photos -> faces -> pseudo targets -> adapted restorer -> restored photos -> report."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,24 +8,28 @@ from pathlib import Path
 
 from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
+from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.evaluate import built_in_distances
 from unfade.recipes.restore import EVERY_FACE, PLAIN
-from unfade.recipes.sources import FindSettings, likeness_for, masking_for, source_of
+from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, source_of
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
+from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
-from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Counts, Entry, open_run
+from unfade.store.checkpoints import card_path, sha256_of
+from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 
 WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
@@ -69,50 +72,77 @@ def adapt(
     clean = list_images(real) if real else []
     likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
     source = source_of(photos, find, whole, likeness, masking, device=device)
-    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
+    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     prior = load_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
-    journal, clock = open_run(out, identity, about={"photos": str(photos)}, inputs=[photos]), _Clock()
-    with clock.measure("faces"):
-        entries, faces = source.take(out, restorer.size, journal, progress)
-    if not faces:
-        raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
-    with clock.measure("pretrained"):
-        restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
-    left_out: list[str] = []
+    weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
+    clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
+    with open_run(out, identity, about={"photos": str(photos)}, inputs=[photos], files=own) as journal:
+        with clock.measure("faces"):
+            entries, faces = _faces(source, photos, out, restorer.size, journal, progress)
+        with clock.measure("pretrained"):
+            restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
+        learned = _learned(out, faces, restorer, prior, clean, settings, key, journal, clock, progress)
+        with clock.measure("restore"):
+            made_by = sha256_of(out / WEIGHTS)
+            results = source.restore(out, entries, faces, restorer, made_by, settings.strength, journal, progress)
+        counts = Counts.of(results.photos)
+        failures = [(e.item, e.reason) for e in [*results.photos, *learned.targets] if e.status != "done"]
+        with clock.measure("report"):
+            page = report_of(
+                out, results.faces, counts, failures, learned.history, asdict(settings),
+                left_out=learned.left_out, restored=results.folder, truth=by_stem(truth),
+                metrics=built_in_distances(prior), likeness=likeness,
+            )  # fmt: skip
+            atomic_write(out / "report.html", render(page))
+    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, learned.history, page)
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What the last round came to."""
+
+    history: History
+    targets: list[Entry]
+    left_out: list[str]  # names of the faces whose targets disagreed with them
+
+
+def _learned(
+    out: Path, faces: list[Path], restorer: Restorer, prior: DiffusionPrior, clean: list[Path],
+    settings: AdaptSettings, key: dict[str, str], journal: Journal, clock: "_Clock", progress: Progress,
+) -> _Learned:  # fmt: skip
+    """Rounds of targets and fine-tuning; the restorer learns in place."""
     for folder, stage in _rounds(out, settings.rounds):
         with clock.measure("targets"):
             targets = make_targets(
                 faces, folder / "targets", restorer, prior, size=restorer.size, settings=settings.targets,
-                journal=journal, key=json.dumps(key), stage=stage, progress=progress,
+                journal=journal, key=fingerprint(key), stage=stage, progress=progress,
             )  # fmt: skip
         with clock.measure("finetune"):
             agreed = agreeing(_pairs(out, folder, targets), settings.agreement)
-            left_out = [pair.face.name for pair in agreed.left_out]
             history = finetune_to_file(
                 restorer, prior, agreed.kept, folder / WEIGHTS, settings,
                 key=key, clean=clean, replace_older=True, progress=progress,
             )  # fmt: skip
         key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
-    with clock.measure("restore"):
-        results = source.restore(out, entries, faces, restorer, key[BEGUN_WITH], settings.strength, journal, progress)
-    counts = Counts.of(results.photos)
-    failures = [(e.item, e.reason) for e in [*results.photos, *targets] if e.status != "done"]
-    with clock.measure("report"):
-        page = report_of(
-            out, results.faces, counts, failures, history, asdict(settings),
-            left_out=left_out, restored=results.folder, truth=by_stem(truth), metrics=built_in_distances(prior),
-            likeness=likeness,
-        )  # fmt: skip
-        atomic_write(out / "report.html", render(page))
-    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, history, page)
+    return _Learned(history, targets, [pair.face.name for pair in agreed.left_out])
 
 
 def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:
     """Whose first attempts the pseudo targets of a finished run began with: the restorer before its last round."""
     return settings.restorer if settings.rounds == 1 else [*_rounds(out, settings.rounds)][-2][0] / WEIGHTS
+
+
+def _faces(
+    source: Source, photos: Path, out: Path, size: int, journal: Journal, progress: Progress
+) -> tuple[list[Entry], list[Path]]:
+    """Raises BadInput where there is none."""
+    entries, faces = source.take(out, size, journal, progress)
+    if not faces:
+        raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
+    return entries, faces
 
 
 def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from unfade.faces.identity import Likeness
 from unfade.images.files import encode, read_image
+from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
 from unfade.report.page import Curve, Face, Report
 from unfade.stages.finetune import became_worse
-from unfade.store.runs import Counts, Entry
 from unfade.training.loop import History
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)

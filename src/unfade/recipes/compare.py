@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import encode, list_images, read_image, write_png
 from unfade.images.sheet import sheet
+from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.runs import open_run
 from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
@@ -26,12 +29,11 @@ from unfade.recipes.scoring import load_metrics, with_published_mean
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
-from unfade.stages.align import take_aligned
+from unfade.stages.align import as_they_are, take_aligned
 from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces
 from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Counts, Entry, Journal, open_run
-from unfade.store.seeds import seed_for
+from unfade.store.seeds import fingerprint, seed_for
 from unfade.store.zoo import find_weights
 
 SHOWN = 8  # faces on the sheet, drawn at random with a fixed seed
@@ -114,28 +116,30 @@ def compare(
     restorer = load_restorer(settings.restorer, device=device)
     prior = load_prior(settings.prior, device=device)
     others = {name: load_restorer(name, device=device) for name in _restorers(settings)}
-    own = {name: load_own(METHODS[name].own, device=device) for name in settings.methods if _has_own(name)}
+    guides = {name: load_own(METHODS[name].own, device=device) for name in settings.methods if _has_own(name)}
     key = weights_key(settings.restorer, settings.prior)
     identity = {"compare": {**asdict(settings), "methods": None}, **key}
-    journal = open_run(out, identity, about={"faces": str(faces), "methods": settings.methods}, inputs=[faces])
-    taken = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
-    inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
-    if not inputs:
-        raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
-    entries: dict[str, Sequence[Entry]] = {}
-    costs: dict[str, Cost] = {}
-    for name in settings.methods:
-        run = _runner(
-            name, restorer, others, prior, own.get(name), settings, journal, str(sorted(key.items())), progress
-        )
-        entries[name], costs[name] = _measured(lambda run=run, name=name: run(inputs, out / "results" / name), device)  # type: ignore[misc]
-    places = {name: out / "results" / name for name in settings.methods} | dict(results)
-    costs |= {name: Cost() for name in results}
-    chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
-    truths = _truths(truth, inputs, out) if truth else None
-    scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
-    done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
-    _show(done, places, inputs, truth, taken, settings)
+    about = {"faces": str(faces), "methods": settings.methods}
+    own = [out / name for name in ("report.html", "table.json", "sheet.png")]
+    with open_run(out, identity, about=about, inputs=[faces], files=own) as journal:
+        taken = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
+        inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
+        if not inputs:
+            raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
+        entries: dict[str, Sequence[Entry]] = {}
+        costs: dict[str, Cost] = {}
+        for name in settings.methods:
+            run = _runner(
+                name, restorer, others, prior, guides.get(name), settings, journal, fingerprint(key), progress
+            )
+            entries[name], costs[name] = _measured(partial(run, inputs, out / "results" / name), device)
+        places = {name: out / "results" / name for name in settings.methods} | dict(results)
+        costs |= {name: Cost() for name in results}
+        chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
+        truths = _truths(truth, inputs, out, journal) if truth else None
+        scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
+        done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
+        _show(done, places, inputs, truth, taken, settings)
     return done
 
 
@@ -216,17 +220,17 @@ def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score]) -> S
     return with_published_mean(score_folder(place, truths, metrics=metrics))
 
 
-def _truths(truth: Path, inputs: list[Path], out: Path) -> Path:
-    """The truths of the faces alone, in a folder of their own. Raises BadInput where one is missing."""
+def _truths(truth: Path, inputs: list[Path], out: Path, journal: Journal) -> Path:
+    """The truths of the faces alone, in a folder of their own. Raises BadInput where one is missing or no picture."""
     by_stem = {path.stem: path for path in list_images(truth)}
     missing = [path.name for path in inputs if path.stem not in by_stem]
     if missing:
         raise BadInput(f"{len(missing)} faces have no truth in {truth}, the first is {missing[0]}; add them.")
-    folder = out / "truth"
-    for path in inputs:
-        if not (folder / path.name).exists():
-            write_png(folder / path.name, read_image(by_stem[path.stem]))
-    return folder
+    paths = [by_stem[path.stem] for path in inputs]
+    for entry in as_they_are(paths, out / "truth", stage="truth", journal=journal):
+        if entry.status != "done":
+            raise BadInput(f"A truth could not be used: {entry.reason}")
+    return out / "truth"
 
 
 def _show(

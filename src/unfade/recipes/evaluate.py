@@ -18,6 +18,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_identity_distance
 from unfade.images.files import list_images, read_image
+from unfade.jobs.journal import refuse_existing
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
 
@@ -100,7 +101,11 @@ class Scores:
         }
 
     def write_csv(self, path: Path) -> None:
-        """One line per scored file and one column per metric, written in one step."""
+        """One line per scored file and one column per metric, written in one step.
+
+        Raises OutputConflict if a file is there.
+        """
+        refuse_existing(path)
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", *next(iter(self.files.values()))])

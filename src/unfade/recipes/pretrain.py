@@ -1,5 +1,6 @@
 """From a folder of clean, aligned faces to a prior or a restorer."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -279,8 +280,8 @@ def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tup
 def noised(truth: Tensor, rng: np.random.Generator, *, highest: int) -> Tensor:
     """A face (3, H, W) under white noise, as at a random step of the prior up to the highest: x_t / sqrt(alpha_bar)."""
     alpha_bar = float((1 - linear_betas()).cumprod()[rng.integers(highest + 1)])
-    noise = rng.standard_normal(tuple(truth.shape), dtype=np.float32)
-    return truth + (1 / alpha_bar - 1) ** 0.5 * torch.from_numpy(noise)
+    noise = torch.from_numpy(rng.standard_normal(tuple(truth.shape), dtype=np.float32))
+    return truth + math.sqrt(1 / alpha_bar - 1) * noise
 
 
 def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Module], dict[str, float]]:

@@ -18,6 +18,8 @@ from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import encode, read_image
+from unfade.jobs.journal import Journal
+from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
@@ -32,8 +34,7 @@ from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
-from unfade.store.runs import Journal, open_run
-from unfade.store.seeds import seed_for
+from unfade.store.seeds import fingerprint, seed_for
 from unfade.store.zoo import find_weights
 from unfade.training.batches import find_training_pictures
 
@@ -83,6 +84,7 @@ def rehearse(
     *,
     more: Path | None = None,
     spaces: Mapping[str, Space] | None = None,
+    supervised: Path | None = None,
     device: str = "cpu",
     progress: Progress = silent,
 ) -> Rehearsal:
@@ -90,32 +92,36 @@ def rehearse(
 
     `more` is a folder of other clean faces that are adapted to as well, after those of `faces`, and never scored.
     `spaces` are features in which Frechet distances to the truth are taken as well; they should not be those of the
-    loss. Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
+    loss. `supervised` is the folder of a rehearsal whose supervised restorer is taken, if it was made in the same way.
+    Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
     """
     found, _ = find_training_pictures(faces, {})
     others = find_training_pictures(more, {})[0] if more else []
     load_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity)  # refused before anything is written
     key = weights_key(settings.adapt.restorer, settings.adapt.prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
-    journal = open_run(
-        out, {"rehearse": identity, **key}, about={"faces": str(faces), "more": str(more)}, inputs=[faces]
-    )
-    failures = _prepare(split(found, settings, others), out, degradation, settings, journal, progress)
-    run = adapt(out / "photos" / "learn", out / "adapted", settings.adapt, find=None, device=device, progress=progress)
-    upper = _supervise(out, settings.adapt, device, progress)
-    restorers: dict[str, str | Path] = {
-        "pre-trained": settings.adapt.restorer,
-        "adapted": run.restorer,
-        "supervised": upper,
-    }
-    _results(restorers, out, settings.adapt, journal, device, progress)
-    rows = _rows(out, settings.adapt.prior, spaces or {}, device)
-    scores = {name: estimates(row, rows["truth"], seed=settings.seed) for name, row in rows.items() if name != "truth"}
-    share = shares(rows, seed=settings.seed)
-    result = Rehearsal(
-        scores, share, run.counts.done, rows["truth"].count, [*failures, *run.failures], out / "report.html"
-    )
-    atomic_write(result.report, render(_report(result, run, settings, repr(degradation))))
+    about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED
+    own = [out / "report.html", upper, card_path(upper)]
+    with open_run(out, {"rehearse": identity, **key}, about=about, inputs=[faces], files=own) as journal:
+        failures = _prepare(split(found, settings, others), out, degradation, settings, journal, progress)
+        learn = out / "photos" / "learn"
+        run = adapt(learn, out / "adapted", settings.adapt, find=None, device=device, progress=progress)
+        if supervised is not None:
+            _borrow_upper_bound(out, supervised)
+        _supervise(out, settings.adapt, device, progress)
+        restorers: dict[str, str | Path] = {
+            "pre-trained": settings.adapt.restorer,
+            "adapted": run.restorer,
+            "supervised": upper,
+        }
+        _results(restorers, out, settings.adapt, journal, device, progress)
+        rows = _rows(out, settings.adapt.prior, spaces or {}, device)
+        scores = {name: estimates(rows[name], rows["truth"], seed=settings.seed) for name in ROWS}
+        failures += run.failures
+        result = Rehearsal(
+            scores, shares(rows, seed=settings.seed), run.counts.done, rows["truth"].count, failures, own[0]
+        )
+        atomic_write(result.report, render(_report(result, run, settings, repr(degradation))))
     return result
 
 
@@ -153,28 +159,26 @@ def _prepare(
     return failures
 
 
-def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> Path:
+def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> None:
     """The restorer fine-tuned on the truth, as one round of `adapt` does it; it knows nothing of targets."""
     settings = replace(settings, targets=TargetSettings(), rounds=1)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
     pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]
-    weights = out / SUPERVISED
-    finetune_to_file(restorer, prior, pairs, weights, settings, clean=[], replace_older=True, progress=progress)
-    return weights
+    finetune_to_file(
+        restorer, prior, pairs, out / SUPERVISED, settings, clean=[], replace_older=True, progress=progress
+    )
 
 
-def borrow_upper_bound(folder: Path, other: Path) -> None:
-    """Let a rehearsal that has not begun take the supervised restorer of another, which knows nothing of targets.
+def _borrow_upper_bound(folder: Path, other: Path) -> None:
+    """Take the supervised restorer of another rehearsal, which knows nothing of targets, where there is none yet.
 
     One that was made in another way is not taken for it: its card says how it was made. Without one nothing happens.
     """
-    if folder.exists() or not (other / SUPERVISED).exists():
-        return
-    folder.mkdir(parents=True)
-    for file in (other / SUPERVISED, card_path(other / SUPERVISED)):
-        shutil.copy(file, folder)
+    if not (folder / SUPERVISED).exists() and (other / SUPERVISED).exists():
+        for file in (other / SUPERVISED, card_path(other / SUPERVISED)):
+            shutil.copy(file, folder)
 
 
 def _results(
@@ -192,7 +196,7 @@ def _results(
     spec = attempts_by(out / "adapted", settings)
     restorer = load_restorer(spec, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
-    key = str(weights_key(str(spec), settings.prior))
+    key = fingerprint(weights_key(str(spec), settings.prior))
     make_targets(
         photos, out / "results" / "targets", restorer, prior,
         size=restorer.size, settings=settings.targets, journal=journal, key=key, progress=progress,

@@ -11,6 +11,8 @@ from unfade.images.enlarge import enlarged
 from unfade.images.files import list_images
 from unfade.images.photo_files import Found, Provenance, find_photos
 from unfade.images.video import find_videos
+from unfade.jobs.journal import Entry
+from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FindSettings, likeness_for, masking_for
@@ -21,7 +23,7 @@ from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
 from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Entry, open_run
+from unfade.store.seeds import fingerprint
 from unfade.store.zoo import find_weights
 
 EVERY_FACE = FindSettings()
@@ -68,23 +70,23 @@ def restore(
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
     if find is None:
         faces = list_images(photos)
-        journal = open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[photos])
-        return restore_faces(faces, out, network, journal=journal, key=key, **how)
+        with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[photos]) as journal:
+            return restore_faces(faces, out, network, journal=journal, key=key, **how)
     around, masking = background_of(background, settings, device=device), masking_for(mask, device=device)
     likeness = likeness_for(embedder, device=device)
     (found, films), finder = _photos_and_videos(photos, out), find.finder(network.size, device=device)
     identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance}
     identity |= {**around.identity, **masking.identity}
-    journal = open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[found.root])
     told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
     parts = Parts(around.enlarge, likeness, told, around.recrop, mask=masking.mask)
     named = {} if embedder is None else {"embedder": str(embedder)}  # asked for later, it is asked about every photo
-    how |= {"journal": journal, "key": json.dumps(identity | named, sort_keys=True)}
-    entries = []
-    for some, work in ((found, restore_photos), (films, restore_videos)):
-        if some.names:
-            entries += work(some, out, network, finder, settings, parts, **how)
-    return entries
+    how["key"] = fingerprint(identity, named)
+    with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[found.root]) as journal:
+        entries = []
+        for some, work in ((found, restore_photos), (films, restore_videos)):
+            if some.names:
+                entries += work(some, out, network, finder, settings, parts, journal=journal, **how)
+        return entries
 
 
 def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:

@@ -1,7 +1,7 @@
 """Where the faces of an adaptation come from: whole photos, or pictures that are aligned faces already."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embed
 from unfade.faces.masks import Mask, load_mask
 from unfade.images.files import list_images
 from unfade.images.photo_files import find_photos
+from unfade.jobs.journal import Entry, Journal
 from unfade.progress import Progress
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
@@ -21,7 +22,7 @@ from unfade.stages.photos import Choice, Finder, searching
 from unfade.stages.restore import choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Entry, Journal
+from unfade.store.seeds import fingerprint
 from unfade.store.zoo import find_weights, path_of, row_of
 
 USUAL_PARSER = "parsenet"
@@ -134,7 +135,7 @@ def _renamed(by_face: dict[str, Entry], taken: Entry) -> Entry:
     if taken.status != "done":
         return taken
     restored = by_face[taken.output]
-    return Entry(**{**asdict(restored), "item": taken.item, "notes": restored.notes})
+    return replace(restored, item=taken.item)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class WholePhotos:
 
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
         found, finder = find_photos(self.folder, without=run), self.find.finder(size, device=self.device)
-        key = str(sorted(self.find.identity().items()))
+        key = fingerprint(self.find.identity())
         entries = crop_photos(found, run / "faces", finder, size=size, journal=journal, key=key, progress=progress)
         files = faces_in(run / "faces")
         done = [entry.item for entry in entries if entry.status == "done"]
@@ -176,7 +177,7 @@ class WholePhotos:
         parts = Parts(likeness=self.likeness, provenance=made_by, mask=self.masking.mask)
         photos = restore_photos(
             found, run / "restored", restorer, known, self.settings, parts,
-            journal=journal, strength=strength, key=f"{key}/{sorted(self.identity().items())}", progress=progress,
+            journal=journal, strength=strength, key=fingerprint(key, self.identity()), progress=progress,
         )  # fmt: skip
         return Results(photos, shown, "restored_faces")
 

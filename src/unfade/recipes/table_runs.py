@@ -13,9 +13,10 @@ from torch import nn
 from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
+from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.compare import FIRST, CompareSettings, compare, load_own
-from unfade.recipes.rehearse import ROWS, RehearseSettings, borrow_upper_bound, rehearse
+from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse
 from unfade.recipes.scoring import LOADED, evaluate_folder
 from unfade.recipes.sets import SET_METRICS, load_embed, published_statistics
 from unfade.recipes.tables import (
@@ -36,7 +37,6 @@ from unfade.restorers.load import head_of, load_restorer
 from unfade.stages.align import take_aligned
 from unfade.stages.degrade import degrade_faces
 from unfade.stages.methods import METHODS, in_latents
-from unfade.store.runs import open_run
 from unfade.training.batches import find_training_pictures
 
 TIMED = 8  # faces whose time is taken
@@ -71,19 +71,21 @@ def make_table(
     found, _ = find_training_pictures(faces, {})
     _check(table, chosen, device)
     failures: Failures = {}  # each once, though several rows may meet it
-    rows = list(_RUNS[type(table)](table, chosen, found, faces, out, failures, device, progress))
-    about = {
-        "scale": scale,
-        "faces": f"{len(found)} in {faces}",
-        "models": ", ".join(needs(table, chosen)),
-        "device": device_name(device),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
-    made = Made(name, table.caption, rows, about, list(failures), out / "table.md")
-    atomic_write(made.file, as_markdown(made))
-    told = {"table": name, **about, "rows": [_finite(row) for row in rows]}
-    atomic_write(out / "table.json", json.dumps(told, indent=1) + "\n")
+    files = [out / "table.md", out / "table.json"]
+    with open_run(out, {"table": name, "scale": scale}, about={"faces": str(faces)}, inputs=[faces], files=files):
+        rows = list(_RUNS[type(table)](table, chosen, found, faces, out, failures, device, progress))
+        about = {
+            "scale": scale,
+            "faces": f"{len(found)} in {faces}",
+            "models": ", ".join(needs(table, chosen)),
+            "device": device_name(device),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        }
+        made = Made(name, table.caption, rows, about, list(failures), out / "table.md")
+        atomic_write(made.file, as_markdown(made))
+        told = {"table": name, **about, "rows": [_finite(row) for row in rows]}
+        atomic_write(out / "table.json", json.dumps(told, indent=1) + "\n")
     return made
 
 
@@ -141,8 +143,10 @@ def _rehearsals(
         folders = {label: out / f"{camera} {label}".strip().replace(" ", "-") for label in variants}
         for label, settings in variants.items():
             folder = folders[label]
-            borrow_upper_bound(folder, next(iter(folders.values())))
-            done = rehearse(faces, folder, CAMERAS[camera], settings, device=device, progress=progress)
+            done = rehearse(
+                faces, folder, CAMERAS[camera], settings,
+                supervised=next(iter(folders.values())), device=device, progress=progress,
+            )  # fmt: skip
             failures |= dict.fromkeys(done.failures)
             truth = folder / "truth" / "score"
             values = {row: _scores(folder / "results" / row, truth, scale, device) for row in needed}
@@ -197,13 +201,14 @@ def _comparison(
 def _degraded(found: list[Path], out: Path, scale: Scale, failures: Failures, progress: Progress) -> tuple[Path, Path]:
     """(photos, truth): folders of faces at the restorer's size, and of what one camera makes of them."""
     size = head_of(scale.restorer).size
-    journal = open_run(out, {"table": repr(CAMERAS[BASE]), "size": size}, inputs=[found[0].parent])
-    taken = take_aligned(found, out / "truth", size=size, journal=journal, progress=progress)
-    kept = [out / "truth" / entry.output for entry in taken if entry.status == "done"]
-    failures |= {(entry.item, entry.reason): None for entry in taken if entry.status != "done"}
-    if not kept:
-        raise BadInput(f"None of the {len(found)} faces could be used; the first: {taken[0].reason}")
-    degrade_faces(kept, out / "photos", CAMERAS[BASE], journal=journal, progress=progress)
+    out = out / "degraded"
+    with open_run(out, {"table": repr(CAMERAS[BASE]), "size": size}, inputs=[found[0].parent]) as journal:
+        taken = take_aligned(found, out / "truth", size=size, journal=journal, progress=progress)
+        kept = [out / "truth" / entry.output for entry in taken if entry.status == "done"]
+        failures |= {(entry.item, entry.reason): None for entry in taken if entry.status != "done"}
+        if not kept:
+            raise BadInput(f"None of the {len(found)} faces could be used; the first: {taken[0].reason}")
+        degrade_faces(kept, out / "photos", CAMERAS[BASE], journal=journal, progress=progress)
     return out / "photos", out / "truth"
 
 

@@ -19,7 +19,7 @@ from unfade.restorers.image_level import Perceptual
 from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import Pair, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
-from unfade.store.seeds import seed_for
+from unfade.store.seeds import fingerprint
 from unfade.store.zoo import licence_of
 from unfade.training.loop import History
 from unfade.training.modes import seeded
@@ -50,10 +50,10 @@ def finetune_to_file(
         raise BadInput(
             "No pseudo target could be made, so there is nothing to learn from; the journal.jsonl of the run says why."
         )
-    fingerprint = _fingerprint(pairs, clean, settings, key)
-    checkpoint = out.with_name(f"finetune-{fingerprint}.training")
+    made_of = _made_of(pairs, clean, settings, key)
+    checkpoint = out.with_name(f"finetune-{made_of}.training")
     card = read_card(out)
-    if out.exists() and card.get("fingerprint") == fingerprint:
+    if out.exists() and card.get("fingerprint") == made_of:
         checkpoint.unlink(missing_ok=True)  # left by a run that was killed at its very end
         reload_restorer(restorer, out)
         return History(**card["history"])
@@ -70,7 +70,7 @@ def finetune_to_file(
         progress=progress,
     )
     save_restorer(out, restorer)
-    write_card(out, _card(settings, pairs, key, fingerprint, history))
+    write_card(out, _card(settings, pairs, key, made_of, history))
     checkpoint.unlink()
     return history
 
@@ -108,7 +108,7 @@ def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSetting
 
 
 def _card(
-    settings: AdaptSettings, pairs: list[Pair], key: dict[str, str], fingerprint: str, history: History
+    settings: AdaptSettings, pairs: list[Pair], key: dict[str, str], made_of: str, history: History
 ) -> dict[str, object]:
     return {
         "kind": "restorer",
@@ -118,13 +118,13 @@ def _card(
         "licence": licence_of(settings.restorer, "restorer"),
         "settings": settings.identity(),
         "pairs": len(pairs),
-        "fingerprint": fingerprint,
+        "fingerprint": made_of,
         "history": asdict(history),
     }
 
 
-def _fingerprint(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
+def _made_of(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
     """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
     contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
     learning = replace(settings, strength=1.0, rounds=1).identity()  # the blend and further rounds come after it
-    return f"{seed_for(*contents, *map(sha256_of, clean), learning, sorted(key.items())):016x}"
+    return fingerprint(contents, [sha256_of(path) for path in clean], learning, key)

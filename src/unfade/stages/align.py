@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.progress import Advance, Progress, silent
-from unfade.stages.items import Item, Stage, run_stage
-from unfade.store.runs import Entry, Journal
 
 
 def take_aligned(
@@ -16,7 +16,13 @@ def take_aligned(
 ) -> list[Entry]:
     """Bring pictures that are face crops already to (size, size) and write them to `out`. One entry for each photo."""
 
-    def work(items: list[Item], advance: Advance) -> Tensor:
-        return torch.stack([item.pixels for item in items])
+    return run_stage(Stage("faces", _same, size, 16, f"aligned/{size}"), photos, out, journal, progress=progress)
 
-    return run_stage(Stage("faces", work, size, 16, f"aligned/{size}"), photos, out, journal, progress=progress)
+
+def as_they_are(pictures: Iterable[Path], out: Path, *, stage: str, journal: Journal) -> list[Entry]:
+    """Write pictures to `out` as PNG of 8 bits, each under its own stem. One entry for each."""
+    return run_stage(Stage(stage, _same, None, 16), pictures, out, journal)
+
+
+def _same(items: list[Item], advance: Advance) -> Tensor:
+    return torch.stack([item.pixels for item in items])

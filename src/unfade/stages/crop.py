@@ -1,26 +1,24 @@
 """Whole photos to aligned faces, and the transforms that bring them back: `faces.jsonl`, a line for each photo."""
 
 import hashlib
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unfade.atomic import atomic_write, room_for
 from unfade.errors import BadInput
 from unfade.faces.detect import Face
 from unfade.images.files import write_png
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.json_lines import JsonLines, fits
+from unfade.jobs.outputs import Outputs
 from unfade.progress import Progress, silent
-from unfade.stages.claims import strange
-from unfade.stages.photos import Finder, FoundFace, Opened, opened_groups
-from unfade.store.runs import Entry, Journal
-from unfade.store.seeds import seed_for
+from unfade.stages.photos import Finder, FoundFace, Opened, no_face_in, opened_groups
 
 STAGE = "faces"
 RECORDS = "faces.jsonl"
@@ -36,28 +34,28 @@ def crop_photos(
     `faces.jsonl` has a line for each photo that was searched, before its faces are written, so no face is without its
     transform; `key` says what the faces depend on besides the photos. Crops are lossless and 8 bits. Those of a photo
     that is there no more, or shows other faces now, are removed; a file that this run did not write is never
-    overwritten: its photo is skipped. Bad input fails alone.
+    overwritten: its photo is skipped. Bad input fails alone. Raises OutputConflict for another's `faces.jsonl`.
     """
-    cropping = _Cropping(out, journal, f"{key}/{size}", flat_names(found))
+    journal.claim(out / RECORDS)
+    cropping = _Cropping(Outputs(STAGE, out, journal, f"{key}/{size}"), flat_names(found))
     with progress(STAGE, len(found.names)) as advance:
         for group in opened_groups(found, find, size, cropping.is_settled):
             for one in group:
-                cropping.settle(one)
+                if not cropping.is_settled(one.name, one.content):
+                    cropping.cut(one)
+                one.photo = None
             advance(len(group))
-    names = [name.as_posix() for name in found.names]
-    cropping.records.keep(names)
-    entries = [journal.entry(STAGE, name) for name in names]
-    return [entry for entry in entries if entry is not None]
+    return cropping.finish([name.as_posix() for name in found.names])
 
 
 def faces_in(out: Path) -> Mapping[str, list[str]]:
     """The files of the faces of each photo, by its name."""
-    return {name: _files_of(record) for name, record in _Records(out / RECORDS).lines.items()}
+    return {name: _files_of(record) for name, record in _records(out).items()}
 
 
 def found_before(out: Path) -> Finder:
     """Finds the faces that `crop_photos` wrote down, without looking again. Raises BadInput for another photo."""
-    lines = _Records(out / RECORDS).lines
+    lines = _records(out)
 
     def find(name: str, photo: Photo) -> list[FoundFace]:
         if name not in lines:
@@ -93,97 +91,52 @@ def _hashed(name: str, short: str) -> str:
 class _Cropping:
     """The state of one run."""
 
-    def __init__(self, out: Path, journal: Journal, key: str, flat: Mapping[str, str]) -> None:
-        self.out, self.journal, self.key, self.flat = out, journal, key, flat
-        self.records = _Records(out / RECORDS)
+    def __init__(self, outputs: Outputs, flat: Mapping[str, str]) -> None:
+        self.outputs, self.flat = outputs, flat
+        self.lines = JsonLines(outputs.out / RECORDS)
+        self.records = _records(outputs.out)
 
     def is_settled(self, name: str, content: str) -> bool:
-        before, line = self.journal.entry(STAGE, name), self.records.lines.get(name)
-        if before is None or line is None or line["content"] != content or before.key != self._key(content):
-            return False
-        there = all((self.out / file).exists() for file in _files_of(line))
-        return before.status == "no_face" or (before.status == "done" and there)
+        there = self.records.get(name, {}).get("content") == content
+        return there and self.outputs.settled(name, content)
 
-    def settle(self, one: Opened) -> None:
-        """Write the faces of a photo, and say in the journal what became of it."""
-        if self.is_settled(one.name, one.content):
-            return
-        entry = self._failed(one, str(one.error)) if one.error else self._cut(one)
-        if entry != self.journal.entry(STAGE, one.name):
-            self.journal.record(entry)
-        one.photo = None
-
-    def _failed(self, one: Opened, reason: str) -> Entry:
-        self.records.drop(one.name)
-        return Entry(STAGE, one.name, "failed", reason=reason)
-
-    def _cut(self, one: Opened) -> Entry:
-        key = self._key(one.content)
+    def cut(self, one: Opened) -> None:
+        """Write the faces of a photo, its line first."""
         files = [f"{self.flat[one.name]}_{found.index:02d}.png" for found in one.faces]
-        known = self.records.files(one.name)
-        for file in files:
-            if file not in known and (self.out / file).exists():
-                self.records.drop(one.name)
-                return strange(STAGE, one.name, one.path, self.out / file)
-        told = [_told(found, file) for found, file in zip(one.faces, files, strict=True)]
-        self.records.add({"photo": one.name, "content": one.content, "faces": told})
+        with self.outputs.alone(one.name, one.path):
+            self.outputs.claim(one.name, one.path, *files)
+            if one.error:
+                raise one.error
+        if not self.outputs.claimed(one.name):
+            return
         if not files:
-            reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
-            return Entry(STAGE, one.name, "no_face", key=key, reason=reason)
-        self.journal.record(Entry(STAGE, one.name, "begun", output=files[0]))
-        for file, crop in zip(files, one.crops, strict=True):
-            write_png(self.out / file, crop)
-        notes = (f"{len(files)} face{'s' * (len(files) > 1)}", *(one.photo.notes if one.photo else ()))
-        return Entry(STAGE, one.name, "done", key=key, notes=notes, output=files[0])
+            self._add(one, files)
+            self.outputs.no_face(one.name, one.content, no_face_in(one.path))
+            return
+        with self.outputs.writing(one.name, one.path, one.content) as writing:
+            self._add(one, files)
+            for path, crop in zip(writing.files, one.crops, strict=True):
+                write_png(path, crop)
+            writing.notes = (f"{len(files)} face{'s' * (len(files) > 1)}", *(one.photo.notes if one.photo else ()))
 
-    def _key(self, content: str) -> str:
-        return f"{seed_for(self.key, content):016x}"
+    def finish(self, names: list[str]) -> list[Entry]:
+        """One line for each photo that was searched, in the order of `names`, and no face of any other photo."""
+        for gone in {entry.item for entry in self.outputs.journal.stage(STAGE)} - set(names):
+            self.outputs.withdraw(gone)
+        entries = self.outputs.entries(names)
+        self.lines.rewrite(self.records[entry.item] for entry in entries if entry.status in ("done", "no_face"))
+        return entries
+
+    def _add(self, one: Opened, files: list[str]) -> None:
+        told = [_told(found, file) for found, file in zip(one.faces, files, strict=True)]
+        self.records[one.name] = {"photo": one.name, "content": one.content, "faces": told}
+        self.lines.append(self.records[one.name])
 
 
-class _Records:
-    """The lines of `faces.jsonl`, the last of a photo counts; and the faces beside it, none without a line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[str, Record] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue  # the part of a line that a killed run left; its photo is done again
-            self.lines[record["photo"]] = record
-
-    def files(self, name: str) -> list[str]:
-        """The names of a photo's faces."""
-        return _files_of(self.lines[name]) if name in self.lines else []
-
-    def drop(self, name: str, *, but: Sequence[str] = ()) -> None:
-        """Forget a photo, and remove its faces `but` those."""
-        for file in self.files(name):
-            if file not in but:
-                (self.path.parent / file).unlink(missing_ok=True)
-        self.lines.pop(name, None)
-
-    def add(self, record: Record) -> None:
-        """On disk before anything else happens; the photo's older faces are removed."""
-        self.drop(record["photo"], but=_files_of(record))
-        with room_for(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write("\n" + json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        self.lines[record["photo"]] = record
-
-    def keep(self, names: Iterable[str]) -> None:
-        """One line for each of these photos, in this order, and none of others; nor their faces."""
-        wanted = list(names)
-        for name in self.lines.keys() - set(wanted):
-            self.drop(name)
-        self.lines = {name: self.lines[name] for name in wanted if name in self.lines}
-        text = "".join(json.dumps(record) + "\n" for record in self.lines.values())
-        if not self.path.exists() or self.path.read_text() != text:
-            atomic_write(self.path, text)
+def _records(out: Path) -> dict[str, Record]:
+    """The lines by photo, of which the last counts; what is no such line is passed over."""
+    lines = JsonLines(out / RECORDS).read()
+    return {line["photo"]: line for line in lines if fits(line, photo=str, content=str, faces=list)}
 
 
 def _files_of(record: Record) -> list[str]:

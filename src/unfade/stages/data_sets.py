@@ -1,6 +1,5 @@
 """What the published sets of faces look like when they arrive, and which pictures each has to give."""
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 from unfade.errors import BadInput
 from unfade.stages.picture_sources import Source
 from unfade.stages.wider import ANNOTATION, Box, Square, framed, read_annotation
+from unfade.store.seeds import fingerprint
 
 FFHQ_LIST = "ffhq-dataset-v2.json"
 MIN_FACE = 48  # pixels of the photo: a smaller WIDER FACE face is hardly one any more
@@ -31,8 +31,7 @@ class PrepareSettings:
 
     def identity(self) -> dict[str, Any]:
         """What has to be the same for a run to go on."""
-        listed = hashlib.sha256("\n".join(self.stems).encode("utf-8", "surrogateescape")).hexdigest()
-        return {**asdict(self), "stems": listed if self.stems else None}
+        return {**asdict(self), "stems": fingerprint(self.stems) if self.stems else None}
 
 
 @dataclass(frozen=True)

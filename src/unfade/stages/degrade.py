@@ -1,7 +1,5 @@
 """Clean faces to degraded faces, each with its own draw, which is kept: see `remake`."""
 
-import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,21 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfade.atomic import atomic_write, room_for
 from unfade.degradations.blind import BLIND_PRESETS, BlindDraw, BlindSettings, blind, draw_blind
 from unfade.degradations.camera import CAMERA_PRESETS, CameraDraw, CameraSettings, camera, draw_camera
 from unfade.degradations.sensor import Sensor
 from unfade.errors import BadInput
 from unfade.images.filters import fit_square
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.json_lines import JsonLines, fits
+from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item
+from unfade.jobs.workers import Tell, one_thread, run_stage_on_cores
 from unfade.progress import Advance, Progress, silent
-from unfade.stages.items import SMALLEST, Item, Stage, load_item
-from unfade.stages.workers import Tell, one_thread, run_stage_on_cores
-from unfade.store.runs import Entry, Journal
 
 T = TypeVar("T")
 Record = dict[str, Any]  # a line of degradation.jsonl, see `remake`
 
 RECORDS = "degradation.jsonl"
+LINE: dict[str, Any] = {"name": str, "sha256": str, "kind": str, "size": int | None, "draw": dict}
 APPLY: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {  # (3, H, W) and the draw as JSON to the same
     "blind": lambda truth, draw: blind(truth, BlindDraw(**draw)),
     "camera": lambda truth, draw: camera(truth, CameraDraw(**draw)),
@@ -120,17 +119,26 @@ def degrade_faces(
 
     The pictures are the same for any number of worker processes. `out/degradation.jsonl` gets a line for each of them,
     always before the picture, which `remake` reads. More than one worker asks for a main module that can be imported.
+    Raises OutputConflict where a file of that name is another's.
     """
     if size is not None and size < SMALLEST:
         raise BadInput(f"Expected a size of at least {SMALLEST} pixels, got {size}; leave it out to keep the faces'.")
-    paths, records = list(truth), _Records(out / RECORDS)
+    journal.claim(out / RECORDS)
+    paths, lines = list(truth), JsonLines(out / RECORDS)
+    records = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
+
+    def tell(record: Record) -> None:
+        lines.append(record)
+        records[record["name"]] = record
+
     make = _Degrading(degradation, size, seed)
-    entries = run_stage_on_cores(make, paths, out, journal, tell=records.add, workers=workers, progress=progress)
-    done = {entry.item for entry in entries if entry.status == "done"}
-    for path in paths:
-        if path.name in done and path.name not in records.lines:  # somebody took the file away
-            records.add(make.record(load_item(path, size)))
-    records.settle([path.name for path in paths], done)
+    entries = run_stage_on_cores(make, paths, out, journal, tell=tell, workers=workers, progress=progress)
+    done = {entry.item: path for entry, path in zip(entries, paths, strict=True) if entry.status == "done"}
+    for name in done.keys() - records.keys():  # somebody took the file away
+        records[name] = make.record(load_item(done[name], size))
+    known = {path.name for path in paths}
+    others = [name for name in records if name not in known and (out / f"{Path(name).stem}.png").exists()]
+    lines.rewrite(records[name] for name in [*done, *others])
     return entries
 
 
@@ -176,44 +184,6 @@ class _Degrading:
         draw = self.degradation.draw(rng, height=height, width=width)
         kind = self.degradation.kind
         return {"name": item.name, "sha256": item.content, "kind": kind, "size": self.size, "draw": asdict(draw)}
-
-
-class _Records:
-    """The lines of degradation.jsonl. While pictures are made they are added; in the end they are put in order."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.lines: dict[str, Record] = {}  # by the name of the truth; the last one counts
-        content = path.read_bytes() if path.exists() else b""
-        self._torn = bool(content) and not content.endswith(b"\n")
-        for line in content.split(b"\n"):
-            try:
-                record = json.loads(line)
-                self.lines[record["name"]] = record
-            except (ValueError, TypeError, KeyError):
-                continue  # the part of a line that a killed run left; its picture is made again
-
-    def add(self, record: Record) -> None:
-        """Append a line and wait until it is on the disk. Raises DiskFull."""
-        line = json.dumps(record).encode() + b"\n"  # ASCII: file names may hold anything, even half characters
-        with room_for(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.write(b"\n" + line if self._torn else line)
-                file.flush()
-                os.fsync(file.fileno())
-        self._torn = False
-        self.lines[record["name"]] = record
-
-    def settle(self, order: list[str], done: set[str]) -> None:
-        """One line for each picture: first of the names in order that are done, then of what earlier runs made."""
-        now = [self.lines[name] for name in order if name in done]
-        known = set(order)
-        others = [line for name, line in self.lines.items() if name not in known and self._has_picture(name)]
-        atomic_write(self.path, "".join(json.dumps(line) + "\n" for line in [*now, *others]))
-
-    def _has_picture(self, name: str) -> bool:
-        return (self.path.parent / f"{Path(name).stem}.png").exists()
 
 
 def _preset(presets: dict[str, T], name: str) -> T:

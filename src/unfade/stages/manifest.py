@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from unfade.atomic import atomic_write
 from unfade.errors import BadInput
+from unfade.jobs.json_lines import JsonLines
 from unfade.progress import Progress, silent
 from unfade.store.checkpoints import sha256_of
 
@@ -40,8 +40,7 @@ class Verified:
 
 def write_manifest(folder: Path, lines: Iterable[Line]) -> None:
     """Write `folder/manifest.jsonl` atomically, one line of JSON for each picture."""
-    text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)  # ASCII: names may hold half characters
-    atomic_write(folder / MANIFEST, text)
+    JsonLines(folder / MANIFEST).rewrite(asdict(line) for line in lines)
 
 
 def read_manifest(folder: Path) -> list[Line]:

@@ -31,14 +31,15 @@ from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
 from unfade.images.wavelets import with_colours_of
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.items import Item, Stage, run_stage
-from unfade.stages.restore import choices, key_with, restore_batch
-from unfade.store.runs import Entry, Journal
+from unfade.stages.restore import choices, restore_batch
+from unfade.store.seeds import fingerprint
 
 T = TypeVar("T")
 Own = PGDiffRestorer | DiffBIR  # networks that methods were published with
@@ -200,7 +201,7 @@ def run_method(
             return grey_where(face, walk(method, face, restorer, walked, noise, own))
 
     identity = {k: v for k, v in asdict(settings).items() if k != "batch"}
-    whole_key = key_with(f"{key}/{name}/{sorted(identity.items())}", choices(restorer))
+    whole_key = fingerprint(key, name, identity, choices(restorer))
     stage = Stage(name, work, restorer.size, settings.batch, whole_key)
     return run_stage(stage, faces, out, journal, progress=progress)
 

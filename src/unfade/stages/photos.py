@@ -5,20 +5,21 @@ A group is the same in every run, whatever of it is done already: the last bits 
 company of a face, and a run that was killed must end as one that was not.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
-from unfade.errors import BadInput, UnfadeError
+from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import Matrix, crop, to_template
 from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
 from unfade.images.dimensions import pixels_in
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, read_photo
+from unfade.store.checkpoints import sha256_of
 
 TOGETHER = 8  # photos of a group, at most
 PIXELS = 24_000_000  # of a group; one photo may have more
@@ -70,7 +71,7 @@ class Opened:
     photo: Photo | None = None
     faces: list[FoundFace] = field(default_factory=list)
     crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each face
-    error: UnfadeError | None = None
+    error: Exception | None = None
 
 
 def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
@@ -126,11 +127,8 @@ def opened_groups(
 
 def _hashed(one: Opened) -> Opened:
     """A file that cannot be read has no hash; reading it as a photo will say why."""
-    try:
-        with one.path.open("rb") as file:
-            one.content = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        one.content = ""
+    with suppress(Exception):
+        one.content = sha256_of(one.path)
     return one
 
 
@@ -139,6 +137,13 @@ def _searched(one: Opened, find: Finder, size: int) -> Opened:
         one.photo = read_photo(one.path)
         one.faces = find(one.name, one.photo)
         one.crops = [crop(one.photo, found.matrix, size) for found in one.faces]
-    except UnfadeError as error:
+    except DiskFull:
+        raise
+    except Exception as error:
         one.error = error
     return one
+
+
+def no_face_in(path: Path) -> str:
+    """Why nothing came of a photo or a video."""
+    return f"{path} shows no face that was asked for; look at --min-face, --faces and --detector."

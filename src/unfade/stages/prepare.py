@@ -10,19 +10,22 @@ from pathlib import Path
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput, DiskFull, OutputConflict, UnfadeError, UnreadableImage
+from unfade.errors import BadInput, DiskFull, OutputConflict, UnreadableImage
 from unfade.images.files import encode
 from unfade.images.filters import fit_square
+from unfade.jobs.journal import Entry
+from unfade.jobs.outputs import Outputs
+from unfade.jobs.run_stage import SMALLEST
+from unfade.jobs.runs import open_run
+from unfade.jobs.workers import one_thread
 from unfade.progress import Progress, silent
 from unfade.stages.data_sets import OWN_SPLITS, SETS, DataSet, Face, PrepareSettings
-from unfade.stages.items import SMALLEST
-from unfade.stages.manifest import Line, write_manifest
+from unfade.stages.manifest import MANIFEST, Line, write_manifest
 from unfade.stages.picture_sources import Source, open_source
 from unfade.stages.splits import Split, split_by_list, split_by_rule
 from unfade.stages.wider import Square, cut
-from unfade.stages.workers import one_thread
 from unfade.store.checkpoints import sha256_of
-from unfade.store.runs import Entry, Journal, Status, open_run
+from unfade.store.seeds import fingerprint
 
 STAGE = "prepared"
 VERIFIED = "MD5 as published"
@@ -49,7 +52,6 @@ class _Task:
 
     face: Face
     split: str
-    before: Entry | None = None  # what the journal says of it
 
     @property
     def file(self) -> str:
@@ -58,11 +60,6 @@ class _Task:
     @property
     def item(self) -> str:
         return self.face.source if self.face.square is None else f"{self.face.source} {self.face.name}"
-
-    @property
-    def is_ours(self) -> bool:
-        """The file of that name, if there is one, was written by this run."""
-        return self.before is not None and self.before.output == self.file
 
 
 @dataclass(frozen=True)
@@ -73,9 +70,13 @@ class _Made:
     source_sha256: str = ""
     png: bytes = b""  # empty: it is there already, or failed
     sha256: str = ""  # of the PNG
-    key: str = ""
     notes: tuple[str, ...] = ()
-    error: str = ""
+    error: Exception | None = None
+
+    @property
+    def content(self) -> str:
+        """What the picture depends on besides the settings, and the picture itself: one that was changed is none."""
+        return fingerprint(self.task.face.square, self.task.face.md5, self.source_sha256, self.sha256)
 
 
 def prepare(
@@ -102,18 +103,20 @@ def prepare(
         found = SETS[kind](opened, settings)
         split = _split(found, settings, OWN_SPLITS.get(kind))
         chosen = _chosen(found, split)
-        journal = open_run(out, {"prepare": {"kind": kind, **settings.identity()}}, about={"source": str(source)})
-        for part, names in split.items():
-            if part:
-                atomic_write(out / f"{part}.txt", _as_text(names))
-        tasks = [_begun(face, part, journal) for face, part in chosen[:limit]]
-        with one_thread():
-            made, lines = _run(tasks, opened, out, settings, journal, workers, progress)
-        write_manifest(out, lines)
-    without = [] if limit else [_no_face(photo, journal) for photo in found.without]
+        about, files = {"source": str(source)}, [out / MANIFEST, *(out / f"{part}.txt" for part in split if part)]
+        identity = {"prepare": {"kind": kind, **settings.identity()}}
+        with open_run(out, identity, about=about, files=files) as journal, one_thread():
+            for part, names in split.items():
+                if part:
+                    atomic_write(out / f"{part}.txt", _as_text(names))
+            run = _Run(opened, settings, Outputs(STAGE, out, journal, fingerprint(settings.identity())))
+            entries = run.work([_Task(face, part) for face, part in chosen[:limit]], workers, progress)
+            if not limit:
+                entries += run.without_face(found.without)
+            write_manifest(out, run.lines)
     wanted = [name for names in split.values() for name in names]
     missing = (*found.missing, *(name for name in wanted if name not in found.faces))
-    return Prepared(made + without, found.photos or len(wanted), missing, found.left_out)
+    return Prepared(entries, found.photos or len(wanted), missing, found.left_out)
 
 
 def _check(kind: str, source: Path, out: Path, settings: PrepareSettings, limit: int | None, workers: int) -> None:
@@ -148,31 +151,66 @@ def _chosen(found: DataSet, split: Split) -> list[tuple[Face, str]]:
     return chosen
 
 
-def _begun(face: Face, part: str, journal: Journal) -> _Task:
-    task = _Task(face, part)
-    return replace(task, before=journal.entry(STAGE, task.item))
+class _Run:
+    """The state of one run. Threads read, decode, resize and encode; one writes, in the order of the tasks."""
 
+    def __init__(self, source: Source, settings: PrepareSettings, outputs: Outputs) -> None:
+        self.source, self.settings, self.outputs = source, settings, outputs
+        self.lines: list[Line] = []  # of the manifest
+        self._first: dict[tuple[str, Square | None], str] = {}  # the file that a content became
 
-def _run(
-    tasks: Sequence[_Task],
-    source: Source,
-    out: Path,
-    settings: PrepareSettings,
-    journal: Journal,
-    workers: int,
-    progress: Progress,
-) -> tuple[list[Entry], list[Line]]:
-    """Threads read, decode, resize and encode; this one writes, in the order of the tasks, so that runs agree."""
-    entries, lines = [], []
-    taken: dict[tuple[str, Square | None], str] = {}
-    with progress(STAGE, len(tasks)) as advance, ThreadPoolExecutor(workers) as pool:
-        for made in _in_order(pool, lambda task: _make(task, source, out, settings), tasks, ahead=2 * workers):
-            entry = _settle(made, taken, source, out, journal)
-            entries.append(entry)
-            if entry.status == "done":
-                lines.append(_line(made, settings.size))
-            advance(1)
-    return entries, lines
+    def work(self, tasks: Sequence[_Task], workers: int, progress: Progress) -> list[Entry]:
+        """An entry for each task, in their order."""
+        with progress(STAGE, len(tasks)) as advance, ThreadPoolExecutor(workers) as pool:
+            for made in _in_order(pool, self._make, tasks, ahead=2 * workers):
+                self._settle(made)
+                advance(1)
+        return self.outputs.entries(task.item for task in tasks)
+
+    def without_face(self, photos: Sequence[str]) -> list[Entry]:
+        """An entry for each photo that has no face to take."""
+        for photo in photos:
+            self.outputs.no_face(photo, "", f"{photo} has no face to take.")
+        return self.outputs.entries(photos)
+
+    def _make(self, task: _Task) -> _Made:
+        """In a thread: the picture as PNG, unless the one that is there was made of the same."""
+        face, target = task.face, self.outputs.out / task.file
+        try:
+            data = self.source.read(face.source)
+            made = _Made(task, hashlib.sha256(data).hexdigest())
+            there = replace(made, sha256=sha256_of(target)) if target.is_file() else made
+            if self.outputs.settled(task.item, there.content):
+                return there
+            picture = self.source.picture(face.source)
+            notes = picture.notes + _verified(face, picture.pixels, data, self.source)
+            png = encode(_fitted(picture.pixels, face, self.settings, self.source.place(face.source)))
+            return replace(made, png=png, sha256=hashlib.sha256(png).hexdigest(), notes=notes)
+        except DiskFull:
+            raise
+        except Exception as error:
+            return _Made(task, error=error)
+
+    def _settle(self, made: _Made) -> None:
+        """Write a picture and its line of the manifest, unless something is against it."""
+        task, place, outputs = made.task, self.source.place(made.task.face.source), self.outputs
+        first = task.file if made.error else self._first.setdefault((made.source_sha256, task.face.square), task.file)
+        if first != task.file:
+            reason = f"{place} has the same content as what became {first}; it is taken once."
+            outputs.skipped(task.item, reason, made.content)
+            return
+        with outputs.alone(task.item, place):
+            outputs.claim(task.item, place, task.file)
+            if made.error:
+                raise made.error
+        if not outputs.claimed(task.item):
+            return
+        if made.png:
+            with outputs.writing(task.item, place, made.content) as writing:
+                writing.notes = made.notes
+                atomic_write(writing.path, made.png)
+        if outputs.settled(task.item, made.content):
+            self.lines.append(_line(made, self.settings.size))
 
 
 def _in_order(
@@ -186,28 +224,6 @@ def _in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _make(task: _Task, source: Source, out: Path, settings: PrepareSettings) -> _Made:
-    """In a thread: the picture as PNG, unless the one that is there was made of the same."""
-    face, target, before = task.face, out / task.file, task.before
-    try:
-        data = source.read(face.source)
-        content = hashlib.sha256(data).hexdigest()
-        key = hashlib.sha256(f"{settings.identity()}/{face.square}/{face.md5}/{content}".encode()).hexdigest()[:16]
-        if before is not None and before.status == "done" and task.is_ours and target.is_file():
-            there = sha256_of(target)
-            if before.key == f"{key}/{there}":
-                return _Made(task, content, sha256=there, key=before.key)
-        picture = source.picture(face.source)
-        notes = picture.notes + _verified(face, picture.pixels, data, source)
-        png = encode(_fitted(picture.pixels, face, settings, source.place(face.source)))
-    except DiskFull:
-        raise
-    except UnfadeError as error:
-        return _Made(task, error=str(error))
-    made = hashlib.sha256(png).hexdigest()
-    return _Made(task, content, png, made, f"{key}/{made}", notes)
 
 
 def _verified(face: Face, pixels: Tensor, data: bytes, source: Source) -> tuple[str, ...]:
@@ -237,44 +253,6 @@ def _fitted(pixels: Tensor, face: Face, settings: PrepareSettings, place: Path) 
             "choose a smaller size, or say --enlarge."
         )
     return fit_square(pixels, settings.size, place)
-
-
-def _settle(
-    made: _Made, taken: dict[tuple[str, Square | None], str], source: Source, out: Path, journal: Journal
-) -> Entry:
-    task = made.task
-    target, place = out / task.file, source.place(task.face.source)
-    if made.error:
-        return _without(task, "failed", made.error, out, journal)
-    first = taken.setdefault((made.source_sha256, task.face.square), task.file)
-    if first != task.file:
-        reason = f"{place} has the same content as what became {first}; it is taken once."
-        return _without(task, "skipped", reason, out, journal)
-    if not made.png and task.before is not None:
-        return task.before
-    if target.exists() and not task.is_ours:
-        reason = f"{target} is there already and was not made from {place} by this run; move it or name another folder."
-        return _recorded(Entry(STAGE, task.item, "skipped", reason=reason), journal)
-    journal.record(Entry(STAGE, task.item, "begun", output=task.file))
-    atomic_write(target, made.png)
-    return _recorded(Entry(STAGE, task.item, "done", made.key, notes=made.notes, output=task.file), journal)
-
-
-def _without(task: _Task, status: Status, reason: str, out: Path, journal: Journal) -> Entry:
-    if task.is_ours:
-        (out / task.file).unlink(missing_ok=True)  # of an earlier pass: it must not pass for the result
-    return _recorded(Entry(STAGE, task.item, status, reason=reason), journal)
-
-
-def _no_face(photo: str, journal: Journal) -> Entry:
-    return _recorded(Entry(STAGE, photo, "no_face", reason=f"{photo} has no face to take."), journal)
-
-
-def _recorded(entry: Entry, journal: Journal) -> Entry:
-    """Recorded unless the journal says so already."""
-    if journal.entry(entry.stage, entry.item) != entry:
-        journal.record(entry)
-    return entry
 
 
 def _line(made: _Made, size: int) -> Line:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.images.tone import grey_where
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.items import Item, Stage, run_stage
-from unfade.store.runs import Entry, Journal
+from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
 
 
@@ -39,7 +40,7 @@ def restore_faces(
         face = torch.stack([item.pixels for item in items])
         return grey_where(face, restore_batch(face, restorer, strength=strength))
 
-    whole_key = key_with(key, choices(restorer, strength))
+    whole_key = fingerprint(key, choices(restorer, strength))
     return run_stage(Stage(stage, work, restorer.size, batch, whole_key), faces, out, journal, progress=progress)
 
 
@@ -74,8 +75,3 @@ def choices(restorer: Restorer, strength: float = 1.0) -> dict[str, float]:
     made = {"fidelity": restorer.fidelity, "refine": restorer.refine}
     found = {name: float(value) for name, value in made.items() if value is not None}
     return found if strength == 1 else {**found, "strength": float(strength)}
-
-
-def key_with(key: str, choices: dict[str, float]) -> str:
-    """The key of results that depend on these choices too."""
-    return "/".join([key, *(f"{name}={value}" for name, value in choices.items())])

@@ -1,12 +1,12 @@
 """Whole photos to restored photos: the faces of several go through the restorer together, and back into their places.
 
 Three photos' worth of work goes on at once: threads read and search the next group, the restorer works on this one,
-threads paste and encode the one before. Only the caller's thread writes the journal.
+threads paste and encode the one before.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,20 +16,21 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput, DiskFull, UnfadeError, UnreadableImage
+from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.align import crop, scale_of, scaled
 from unfade.faces.identity import Likeness
 from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings, paste
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.outputs import Outputs, Writing
+from unfade.jobs.run_stage import attempted
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.claims import check_unclaimed, is_strange, strange
-from unfade.stages.photos import Finder, Opened, opened_groups
+from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
 from unfade.stages.restore import blend, check_strength, choices, restore_batch
-from unfade.store.runs import Entry, Journal
-from unfade.store.seeds import seed_for
+from unfade.store.seeds import fingerprint
 
 STAGE = "restored"
 WRITERS = 2  # threads that paste and encode
@@ -37,7 +38,6 @@ SCALES = (1, 2, 4)
 LARGE = 2.0  # px of the photo per px of the restorer's face, above which a note says so
 
 Enlarge = Callable[[Photo], Photo]
-Write = Callable[[Opened, Path], Entry]
 
 
 @dataclass(frozen=True)
@@ -94,20 +94,19 @@ def restore_photos(
     below 1, or a scale without a part that enlarges.
     """
     check_run(settings, parts, strength, batch)
-    key = f"{seed_for(key, asdict(settings), choices(restorer, strength), repr(parts.provenance)):016x}"
+    key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)
     run = partial(restore_batch, restorer=restorer)  # blended later: a toned face with its photo's tone
-    work = _Restoring(found, out, run, batch, strength, settings, parts, journal, key)
+    outputs = Outputs(STAGE, out, journal, key)
+    work = _Restoring(found, outputs, run, batch, strength, settings, parts)
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
-        written: list[tuple[Opened, Future[Entry] | Entry]] = []
-        for group in opened_groups(found, find, restorer.size, work.is_settled):
+        written: list[Future[None]] = []
+        for group in opened_groups(found, find, restorer.size, outputs.settled):
             begun = work.begin(group, writers)
-            work.record(written)
-            advance(len(written))
+            _wait_for(written)
             written = begun
-        work.record(written)
-        advance(len(written))
-    entries = [journal.entry(STAGE, name.as_posix()) for name in found.names]
-    return [entry for entry in entries if entry is not None]
+            advance(len(group))
+        _wait_for(written)
+    return outputs.entries(name.as_posix() for name in found.names)
 
 
 def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int) -> None:
@@ -123,121 +122,67 @@ class _Restoring:
     """The state of one run."""
 
     def __init__(
-        self, found: Found, out: Path, run: Callable[[Tensor], Tensor], batch: int, strength: float,
-        settings: PhotoSettings, parts: Parts, journal: Journal, key: str,
+        self, found: Found, outputs: Outputs, run: Callable[[Tensor], Tensor], batch: int, strength: float,
+        settings: PhotoSettings, parts: Parts,
     ) -> None:  # fmt: skip
-        self.out, self.run, self.batch, self.strength = out, run, batch, strength
-        self.settings, self.parts, self.journal, self.key = settings, parts, journal, key
-        self.outputs = {name.as_posix(): _output(name, settings.kind) for name in found.names}
-        self.taken: dict[str, str] = {}
+        self.outputs, self.run, self.batch, self.strength = outputs, run, batch, strength
+        self.settings, self.parts = settings, parts
+        self.results = {name.as_posix(): _output(name, settings.kind) for name in found.names}
 
-    def is_settled(self, name: str, content: str) -> bool:
-        """Whether the journal's last word on a photo still holds. May be called by threads."""
-        before = self.journal.entry(STAGE, name)
-        if before is None or not content or before.key != self._key(content):
-            return False
-        if before.status not in ("done", "no_face"):
-            return False
-        target = self.out / before.output
-        return not before.output or all(_is_there(file) for file in self._files(target, before.status))
-
-    def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[tuple[Opened, Future[Entry] | Entry]]:
-        """Restore the faces of a group and have its photos written; what becomes of each is known now or later."""
-        restored = iter(self._restored([face for one in group for face in one.crops]))
-        begun: list[tuple[Opened, Future[Entry] | Entry]] = []
+    def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
+        """Restore the faces of a group and have its photos written."""
+        restored = self._restored([face for one in group for face in one.crops])
+        begun = []
         for one in group:
             faces = [next(restored) for _ in one.crops]
-            begun.append((one, self._begin(one, faces, writers)))
+            if self._may_write(one, faces):
+                begun.append(writers.submit(self._write, one, [face for face in faces if isinstance(face, Tensor)]))
         return begun
 
-    def record(self, begun: list[tuple[Opened, Future[Entry] | Entry]]) -> None:
-        """Wait for what was begun and write it to the journal."""
-        for _, outcome in begun:
-            entry = outcome if isinstance(outcome, Entry) else outcome.result()
-            if entry != self.journal.entry(STAGE, entry.item):
-                self.journal.record(entry)
-
-    def _restored(self, crops: list[Tensor]) -> Iterator[Tensor]:
+    def _restored(self, crops: list[Tensor]) -> Iterator[Tensor | Exception]:
         for first in range(0, len(crops), self.batch):
-            yield from self.run(torch.stack(crops[first : first + self.batch])).cpu()
+            yield from attempted(lambda some: self.run(torch.stack(some)).cpu(), crops[first : first + self.batch])
 
-    def _begin(self, one: Opened, restored: list[Tensor], writers: ThreadPoolExecutor) -> Future[Entry] | Entry:
-        output = self.outputs[one.name]
-        target, before = self.out / output, self.journal.entry(STAGE, one.name)
-        refused = self._refused(one, target, before)
-        if refused is not None:
-            return refused
-        if before is not None and self.is_settled(one.name, one.content):
-            self.taken[output] = one.name
-            return before
-        if one.error:  # no claim: a broken photo does not keep its name from a sound one
-            return self._failed(one, target, one.error)
-        self.taken[output] = one.name
-        if not all(bool(torch.isfinite(face).all()) for face in restored):
-            told = f"{one.path}: the network gave values that are not numbers; try another restorer."
-            return self._failed(one, target, BadInput(told))
+    def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
+        """Whether there is something to write, and nothing against it."""
+        target = self.results[one.name]
+        with self.outputs.alone(one.name, one.path):
+            self.outputs.claim(one.name, one.path, target, *[f"{target}.json"] * self.settings.sidecar)
+            if self.outputs.settled(one.name, one.content):
+                return False
+            for error in (one.error, *restored):
+                if isinstance(error, Exception):
+                    raise error
+            if not all(bool(torch.isfinite(face).all()) for face in restored if isinstance(face, Tensor)):
+                raise BadInput(f"{one.path}: the network gave values that are not numbers; try another restorer.")
+        if not self.outputs.claimed(one.name):
+            return False
         if not one.faces and not self.settings.copy:
-            return self._or_failed(self._left_out, one, target)
-        self.journal.record(Entry(STAGE, one.name, "begun", output=output))
-        write: Write = self._copied if not one.faces else partial(self._pasted, restored=restored)
-        return writers.submit(self._or_failed, write, one, target)
+            self.outputs.no_face(one.name, one.content, no_face_in(one.path))
+            return False
+        return True
 
-    def _refused(self, one: Opened, target: Path, before: Entry | None) -> Entry | None:
-        """The entry of a photo whose result's name is another's, or cannot be a name; None: it may be written."""
-        output = self.outputs[one.name]
-        try:
-            check_unclaimed(one.path, output, self.taken)
-            files = (file for file in self._files(target) if is_strange(file, output, before))
-            return next((strange(STAGE, one.name, one.path, file) for file in files), None)
-        except (BadInput, OSError) as error:
-            return Entry(STAGE, one.name, "failed", reason=_reason(error, target))
+    def _write(self, one: Opened, restored: list[Tensor]) -> None:
+        """In a thread."""
+        count = None if one.faces else 1  # a copy has no sidecar
+        with self.outputs.writing(one.name, one.path, one.content, count=count) as writing:
+            if one.faces:
+                self._paste(one, restored, writing)
+            else:
+                self._copy(one, writing)
+        one.photo = None  # the group is kept until the next is begun
 
-    def _or_failed(self, write: Write, one: Opened, target: Path) -> Entry:
-        try:
-            return write(one, target)
-        except DiskFull:
-            raise
-        except (UnfadeError, OSError) as error:
-            return self._failed(one, target, error)
-
-    def _failed(self, one: Opened, target: Path, error: Exception) -> Entry:
-        reason = _reason(error, target)
-        try:
-            self._withdraw(target)
-        except OSError as other:
-            reason += f" {target} is the result of an older photo and could not be removed ({other}): remove it."
-            return Entry(STAGE, one.name, "failed", reason=reason, output=self.outputs[one.name])  # still our own file
-        return Entry(STAGE, one.name, "failed", reason=reason)
-
-    def _withdraw(self, target: Path) -> None:
-        """A result of the photo as it was before: it must not pass for one of what it is now."""
-        for file in filter(_is_there, self._files(target)):
-            file.unlink()
-
-    def _files(self, target: Path, status: str = "done") -> list[Path]:
-        """What a photo becomes."""
-        return [target, sidecar_of(target)] if self.settings.sidecar and status == "done" else [target]
-
-    def _left_out(self, one: Opened, target: Path) -> Entry:
-        self._withdraw(target)
-        return self._no_face(one, "")
-
-    def _no_face(self, one: Opened, output: str) -> Entry:
-        reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
-        return Entry(STAGE, one.name, "no_face", key=self._key(one.content), reason=reason, output=output)
-
-    def _copied(self, one: Opened, target: Path) -> Entry:
-        """In a thread: bit for bit, unless it is enlarged or becomes a file of another format."""
-        photo = one.photo
+    def _copy(self, one: Opened, writing: Writing) -> None:
+        """Bit for bit, unless it is enlarged or becomes a file of another format."""
+        photo, target = one.photo, writing.path
         assert photo is not None
         same = self.parts.enlarge is None and target.name == one.path.name
         atomic_write(target, _bytes_of(one.path) if same else self._encoded(one, self._whole(photo, one, []), None))
         _date_as(photo, target)
-        one.photo = None
-        return self._no_face(one, self.outputs[one.name])
+        writing.no_face = no_face_in(one.path)
 
-    def _pasted(self, one: Opened, target: Path, restored: list[Tensor]) -> Entry:
-        """In a thread: put the faces back, encode and write."""
+    def _paste(self, one: Opened, restored: list[Tensor], writing: Writing) -> None:
+        """Put the faces back, encode and write."""
         photo, settings = one.photo, self.settings
         assert photo is not None
         if not settings.colour and (tone := tone_of(photo)) is not None:
@@ -245,14 +190,12 @@ class _Restoring:
         restored = [blend(crop, face, self.strength) for crop, face in zip(one.crops, restored, strict=True)]
         distances = self._distances(one, restored)
         notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *self._warned(one, distances))
-        atomic_write(target, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
-        _date_as(photo, target)
+        atomic_write(writing.path, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
+        _date_as(photo, writing.path)
         if settings.sidecar:
             told = json.dumps(self._told(one, distances), indent=1, ensure_ascii=False) + "\n"
-            atomic_write(sidecar_of(target), told.encode("utf-8", "backslashreplace"))  # names may hold half characters
-        one.photo = None  # the group is kept until the next is begun
-        notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
-        return Entry(STAGE, one.name, "done", key=self._key(one.content), notes=notes, output=self.outputs[one.name])
+            atomic_write(writing.files[1], told)
+        writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 
     def _whole(self, photo: Photo, one: Opened, restored: list[Tensor]) -> Photo:
         """The photo, enlarged where that is asked for, with its faces in it."""
@@ -298,33 +241,17 @@ class _Restoring:
                 told["identity_distance"] = distances[i]
             faces.append(told)
         made = asdict(self.parts.provenance) if self.parts.provenance else {}
-        return {"photo": one.name, "result": self.outputs[one.name], "faces": faces, **made}
-
-    def _key(self, content: str) -> str:
-        return f"{seed_for(self.key, content):016x}"
-
-
-def sidecar_of(target: Path) -> Path:
-    """The file beside a result that tells of its faces."""
-    return target.with_name(f"{target.name}.json")
+        return {"photo": one.name, "result": self.results[one.name], "faces": faces, **made}
 
 
 def _output(name: Path, kind: str | None) -> str:
     return name.with_suffix(suffix_for(name, kind)).as_posix()
 
 
-def _is_there(file: Path) -> bool:
-    """Where it cannot be told, it is not."""
-    try:
-        return file.exists()
-    except OSError:
-        return False
-
-
-def _reason(error: Exception, target: Path) -> str:
-    if isinstance(error, UnfadeError):
-        return str(error)
-    return f"{target} could not be written ({error}); check its name, and that its folder may be written to."
+def _wait_for(written: Sequence[Future[None]]) -> None:
+    """Raises what ended one of them; what went wrong with its photo alone is in the journal."""
+    for future in written:
+        future.result()
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -15,12 +15,13 @@ from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.items import Item, Stage, run_stage
-from unfade.stages.restore import choices, key_with
-from unfade.store.runs import Entry, Journal
+from unfade.stages.restore import choices
+from unfade.store.seeds import fingerprint
 
 STAGE = "targets"
 Attempt = Callable[[Tensor], Tensor]  # (B, 3, S, S) faces to the restorer's first attempts
@@ -106,7 +107,7 @@ def make_targets(
             targets |= dict(zip(places, target, strict=True))
         return grey_where(face, torch.stack([targets[i] for i in range(len(items))]))
 
-    whole_key = key_with(f"{key}/{sorted(settings.identity().items())}", choices(restorer))
+    whole_key = fingerprint(key, settings.identity(), choices(restorer))
     batch = settings.batch or together(_device(prior), prior.size)
     return run_stage(Stage(stage, work, size, batch, whole_key), faces, out, journal, progress=progress)
 

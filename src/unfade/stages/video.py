@@ -6,7 +6,6 @@ nothing to seed: a face that does not change gives the same result in every fram
 video again that it was at; the others are kept.
 """
 
-import hashlib
 import json
 import os
 from collections import deque
@@ -22,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unfade.atomic import atomic_write, room_for, write_through
-from unfade.errors import BadInput, DiskFull, UnfadeError, UnreadableImage
+from unfade.atomic import atomic_write, room_for, temporary_beside, write_through
+from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.align import Matrix, crop, scaled
 from unfade.faces.detect import Face
 from unfade.faces.paste import paste
@@ -31,14 +30,15 @@ from unfade.faces.tracks import Tracks, TrackSettings, steady
 from unfade.images.photo_files import Found, Tone, tone_of
 from unfade.images.video import Frame, VideoReader, pyav, read_video
 from unfade.images.video_output import VideoWriter
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.outputs import Outputs, Writing
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.claims import is_strange, strange
-from unfade.stages.photos import Finder
+from unfade.stages.photos import Finder, no_face_in
 from unfade.stages.restore import blend, choices, restore_batch
-from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, check_run, sidecar_of
-from unfade.store.runs import Entry, Journal
-from unfade.store.seeds import seed_for
+from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, check_run
+from unfade.store.checkpoints import sha256_of
+from unfade.store.seeds import fingerprint
 
 AHEAD = 4  # frames decoded before they are asked for
 TOGETHER = 8  # frames of a group, at most
@@ -74,15 +74,13 @@ def restore_videos(
     """
     check_run(settings, parts, strength, batch)
     pyav()
-    key = f"{seed_for(key, asdict(settings), asdict(tracks), choices(restorer, strength), repr(parts.provenance)):016x}"
+    key = fingerprint(key, settings, tracks, choices(restorer, strength), parts.provenance)
+    outputs = Outputs(STAGE, out, journal, key)
     run = partial(restore_batch, restorer=restorer)
     work = _Work(run, strength, restorer.size, batch, find, settings, parts, tracks)
-    entries = []
     for name in found.names:
-        entries.append(_entry(found.root / name, name.as_posix(), out, work, journal, key, progress))
-        if entries[-1] != journal.entry(STAGE, entries[-1].item):
-            journal.record(entries[-1])
-    return entries
+        _restore(found.root / name, name.as_posix(), outputs, work, progress)
+    return outputs.entries(name.as_posix() for name in found.names)
 
 
 @dataclass(frozen=True)
@@ -110,58 +108,44 @@ class _Looked:
     crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each
 
 
-def _entry(path: Path, name: str, out: Path, work: _Work, journal: Journal, key: str, progress: Progress) -> Entry:
-    """What becomes of one video."""
-    before, target = journal.entry(STAGE, name), out / name
-    files = (target, sidecar_of(target))[: 1 + work.settings.sidecar]
-    try:
-        with path.open("rb") as opened:
-            key = f"{seed_for(key, hashlib.file_digest(opened, 'sha256').hexdigest()):016x}"
-    except OSError as error:
-        return Entry(STAGE, name, "failed", reason=f"{path} cannot be read ({error.strerror}); look at its rights.")
-    if before is not None and before.key == key and before.status in ("done", "no_face"):
-        needed = files if before.status == "done" else files[: bool(before.output)]
-        if all(file.exists() for file in needed):
-            return before
-    for file in files:
-        if is_strange(file, name, before):
-            return strange(STAGE, name, path, file)
-    journal.record(Entry(STAGE, name, "begun", output=name))
-    try:
-        return _written(path, name, target, work, key, progress)
-    except DiskFull:
-        raise
-    except (UnfadeError, OSError, pyav().FFmpegError) as error:
-        for file in files:
-            file.unlink(missing_ok=True)
-        told = f"{target} could not be written ({error}); check that its folder may be written to."
-        return Entry(STAGE, name, "failed", reason=str(error) if isinstance(error, UnfadeError) else told)
-
-
-def _written(path: Path, name: str, target: Path, work: _Work, key: str, progress: Progress) -> Entry:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem[:40]}.part{target.suffix}")  # a run that was killed leaves it to the next
-    try:
-        with room_for(target), read_video(path) as reader, progress(name, reader.expected) as advance:
+def _restore(path: Path, name: str, outputs: Outputs, work: _Work, progress: Progress) -> None:
+    """Write one video, unless it is done or cannot be."""
+    content = ""
+    with outputs.alone(name, path):
+        outputs.claim(name, path, name, *[f"{name}.json"] * work.settings.sidecar)
+        content = _hash_of(path)
+    if not outputs.claimed(name) or outputs.settled(name, content):
+        return
+    target = outputs.out / name
+    with outputs.alone(name, path, target), room_for(target), temporary_beside(target) as part:
+        with read_video(path) as reader, progress(name, reader.expected) as advance:
             film = _Film(reader, name, part, work, advance)
             film.restore()
-        reason = f"{path} shows no face that was asked for; look at --min-face, --faces and --detector."
         if not film.told and not work.settings.copy:
-            target.unlink(missing_ok=True)
-            return Entry(STAGE, name, "no_face", key=key, reason=reason)
-        as_it_is = not film.told and work.parts.enlarge is None
-        write_through(target, partial(copyfile, path) if as_it_is else part.replace)
-    finally:
-        part.unlink(missing_ok=True)
-    os.utime(target, (path.stat().st_mtime,) * 2)
-    if not film.told:
-        return Entry(STAGE, name, "no_face", key=key, reason=reason, output=name)
-    if work.settings.sidecar:
+            outputs.no_face(name, content, no_face_in(path))
+            return
+        with outputs.writing(name, path, content, count=None if film.told else 1) as writing:
+            _write(path, part, film, work, writing)
+
+
+def _write(path: Path, part: Path, film: "_Film", work: _Work, writing: Writing) -> None:
+    as_it_is = not film.told and work.parts.enlarge is None
+    write_through(writing.path, partial(copyfile, path) if as_it_is else part.replace)
+    os.utime(writing.path, (path.stat().st_mtime,) * 2)
+    writing.notes = film.notes if film.told else ()
+    writing.no_face = "" if film.told else no_face_in(path)
+    if film.told and work.settings.sidecar:
         tracks = [{**told, "identity_distance": film.distances.get(number)} for number, told in film.told.items()]
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
-        told = {"video": name, "result": name, "tracks": tracks, **made}
-        atomic_write(sidecar_of(target), json.dumps(told, indent=1, ensure_ascii=False) + "\n")
-    return Entry(STAGE, name, "done", key=key, notes=film.notes, output=name)
+        told = {"video": film.name, "result": film.name, "tracks": tracks, **made}
+        atomic_write(writing.files[1], json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise UnreadableImage(f"{path} cannot be read ({error.strerror}); look at its rights.") from error
 
 
 class _Film:

@@ -89,12 +89,14 @@ def sha256_of(path: Path) -> str:
 def check_output(path: Path, checkpoint: Path) -> None:
     """Whether a training may write weights to `path`; `checkpoint` is the file that its run keeps meanwhile.
 
-    Raises BadInput for another ending than .safetensors, OutputConflict when a file is there that no run has begun.
+    Raises BadInput for another ending than .safetensors, OutputConflict when a file is there, or the card beside it,
+    that no run has begun.
     """
     if path.suffix != ".safetensors":
         raise BadInput(f"{path} must end in .safetensors, the format that weights are written in.")
-    if path.exists() and not checkpoint.exists():
-        raise OutputConflict(f"{path} is there already and was made otherwise; name another file with --out.")
+    for file in (path, card_path(path)):
+        if file.exists() and not checkpoint.exists():
+            raise OutputConflict(f"{file} is there already and was made otherwise; name another file with --out.")
 
 
 def card_path(weights: Path) -> Path:
@@ -108,9 +110,13 @@ def write_card(weights: Path, card: Mapping[str, Any]) -> None:
 
 
 def read_card(weights: Path) -> dict[str, Any]:
-    """The card beside the weights; empty if there is none."""
+    """The card beside the weights; empty if there is none, or something else under its name."""
     path = card_path(weights)
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        card = json.loads(path.read_bytes()) if path.exists() else {}
+    except ValueError:
+        return {}
+    return card if isinstance(card, dict) else {}
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""Seeds from what they are for: no generator is shared, so nothing depends on order, batch size or restarts."""
+"""Seeds and fingerprints from what they are for, and from nothing else: not from order, batch size or restarts."""
 
 import hashlib
+import json
+from dataclasses import asdict, is_dataclass
 
 
 def seed_for(*parts: object) -> int:
@@ -10,3 +12,16 @@ def seed_for(*parts: object) -> int:
         data = part if isinstance(part, bytes) else str(part).encode(errors="surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)  # the length keeps ("ab", "c") apart from ("a", "bc")
     return int.from_bytes(digest.digest()[:8], "big") >> 1
+
+
+def fingerprint(*parts: object) -> str:
+    """16 hexadecimal digits that stand for settings, weights and contents; the order of a mapping has no part in it.
+
+    Parts are what JSON can hold, and frozen dataclasses of it; of anything else its text counts.
+    """
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(part: object) -> object:
+    return asdict(part) if is_dataclass(part) and not isinstance(part, type) else str(part)

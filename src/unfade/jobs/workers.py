@@ -25,10 +25,11 @@ import cv2
 import torch
 
 from unfade.errors import BadInput, UnfadeError
+from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.outputs import Outputs
+from unfade.jobs.run_stage import Stage, run_stage
 from unfade.processes import starting
 from unfade.progress import Advance, Progress, silent
-from unfade.stages.items import Stage, run_stage
-from unfade.store.runs import Entry, Journal
 
 PATIENCE = 10.0  # seconds that a worker has to finish its picture when the run ends early
 
@@ -67,7 +68,7 @@ def run_stage_on_cores(
     """`run_stage` of the stage that `make` makes, by so many worker processes; the results are those of one.
 
     `tell` takes what the stage has to tell of its pictures; it is called in this process only, as the journal is. A
-    picture whose worker dies fails alone. An exception that is a bug ends the run here. Raises BadInput for no worker.
+    picture whose worker dies fails alone. Raises BadInput for no worker.
     """
     if workers < 1:
         raise BadInput(f"Expected 1 worker process or more, got {workers}; leave it out to use every core.")
@@ -170,7 +171,7 @@ class _Foreman:
 
     def _record(self, worker: _Worker, entry: Entry) -> None:
         self.journal.record(entry)
-        if entry.status != "begun":
+        if entry.status not in ("begun", "withdrawn"):
             worker.finished(entry.item)
             self.advance(1)
 
@@ -188,14 +189,11 @@ class _Foreman:
             self._hire()
 
     def _fail(self, path: Path, code: int | None) -> None:
-        before, target = self.journal.entry(self.stage, path.name), self.out / f"{path.stem}.png"
-        if before is not None and before.output == target.name:
-            target.unlink(missing_ok=True)  # of an earlier pass: it must not pass for the result
-        reason = (
+        error = BadInput(
             f"{path}: the worker process ended with code {code} while it was on this picture, perhaps for want of "
             "memory; run again with fewer workers."
         )
-        self.journal.record(Entry(self.stage, path.name, "failed", reason=reason))
+        Outputs(self.stage, self.out, self.journal).failed(path.name, path, error)
         self.advance(1)
 
 
@@ -206,13 +204,11 @@ class _Reporter(Journal):
         self._connection = connection
         self._entries = {(entry.stage, entry.item): entry for entry in entries}
 
-    def record(self, entry: Entry) -> None:
-        """Wait until the entry is on the disk."""
+    def _write(self, entry: Entry) -> None:
         _ask(self._connection, "record", entry)
-        self._entries[entry.stage, entry.item] = entry
 
 
-class _Alone(Exception):
+class _Alone(BaseException):
     """Nobody answers any more: the run was ended."""
 
 
@@ -224,8 +220,6 @@ def _work(make: Make, out: Path, connection: Any) -> None:
             stage = make(partial(_ask, connection, "tell"))
             while task := _ask(connection, "next"):
                 run_stage(stage, task[0], out, _Reporter(connection, task[1]))
-        except _Alone:
-            raise
         except Exception as error:
             _ask(connection, "raised", error if isinstance(error, UnfadeError) else _as_text(error))
 

@@ -1,0 +1,134 @@
+"""What became of each item of a run: a line for each item and stage, and for each of the run's own files."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from unfade.errors import OutputConflict
+from unfade.jobs.json_lines import JsonLines
+
+Status = Literal["begun", "done", "skipped", "failed", "no_face", "withdrawn"]
+OWN = "own"  # the stage of files that belong to the run as a whole: its report, its weights
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one item in one stage; the last entry of an item counts.
+
+    "begun" stands before the outputs are written, so that a run killed in between knows the files for its own;
+    "withdrawn" says that it has them no more.
+    """
+
+    stage: str
+    item: str  # the name of the input file
+    status: Status
+    key: str = ""  # of the settings and the content it was made from
+    reason: str = ""  # for anything but done: one sentence
+    notes: tuple[str, ...] = ()  # what had to be converted
+    outputs: tuple[str, ...] = ()  # the names of the files it became, the main one first: nobody else's
+
+    @property
+    def output(self) -> str:
+        """The name of the main file it became; empty if there is none."""
+        return self.outputs[0] if self.outputs else ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a result is wanting that another run might give: it failed, or a file is in its way."""
+        return self.status == "failed" or (self.status == "skipped" and not self.key)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """found = done + skipped + failed + no_face, always."""
+
+    found: int
+    done: int
+    skipped: int
+    failed: int
+    no_face: int
+
+    @staticmethod
+    def of(entries: Iterable[Entry]) -> "Counts":
+        """Count the entries of a stage, one for each item."""
+        statuses = [entry.status for entry in entries]
+        kinds: tuple[Status, ...] = ("done", "skipped", "failed", "no_face")
+        return Counts(len(statuses), *(statuses.count(kind) for kind in kinds))
+
+    def as_dict(self) -> dict[str, int]:
+        """The five numbers by name."""
+        return asdict(self)
+
+
+class Journal:
+    """The entries of a run folder, each on disk before its item goes on. Threads of one process may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = JsonLines(path)
+        self._entries: dict[tuple[str, str], Entry] = {}
+        for entry in filter(None, map(_entry_of, self._lines.read())):
+            self._entries[entry.stage, entry.item] = self._with_claim(entry)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def record(self, entry: Entry) -> None:
+        """Add an entry, if it says anything new, and wait until it is on the disk.
+
+        Raises DiskFull; the entry does not count then.
+        """
+        entry = self._with_claim(entry)
+        if entry != self.entry(entry.stage, entry.item):
+            self._write(entry)
+            self._entries[entry.stage, entry.item] = entry
+
+    def entry(self, stage: str, item: str) -> Entry | None:
+        """The last entry of an item in a stage."""
+        return self._entries.get((stage, item))
+
+    def stage(self, stage: str) -> list[Entry]:
+        """The last entries of all items of a stage, in the order of their first mention."""
+        return [entry for (name, _), entry in self._entries.items() if name == stage]
+
+    def claim(self, *files: Path) -> None:
+        """Say that files belong to the run, whatever writes them later. Raises OutputConflict as `unclaimed` does."""
+        for name in self.unclaimed(*files):
+            self.record(Entry(OWN, name, "begun", outputs=(name,)))
+
+    def unclaimed(self, *files: Path) -> list[str]:
+        """Those that the run has not claimed, by their path from its folder.
+
+        Raises OutputConflict for one that is there: nobody knows whose it is.
+        """
+        names = {os.path.relpath(file, self.path.parent): file for file in files}
+        new = {name: file for name, file in names.items() if self.entry(OWN, name) is None}
+        refuse_existing(*new.values())
+        return list(new)
+
+    def _write(self, entry: Entry) -> None:
+        self._lines.append(asdict(entry))
+
+    def _with_claim(self, entry: Entry) -> Entry:
+        """Who is passed over keeps what files it had: they are not somebody else's because of that."""
+        before = self.entry(entry.stage, entry.item)
+        return replace(entry, outputs=before.outputs) if before and entry.status == "skipped" else entry
+
+
+def refuse_existing(*files: Path) -> None:
+    """Raises OutputConflict for a file that is there, which nothing may overwrite."""
+    for file in files:
+        if os.path.lexists(file):
+            raise OutputConflict(f"{file} is there already and was not made by this run; move it, or write elsewhere.")
+
+
+def _entry_of(record: Mapping[str, Any]) -> Entry | None:
+    """None for what is no entry, whoever wrote it."""
+    try:
+        entry = Entry(**{**record, "notes": tuple(record["notes"]), "outputs": tuple(record["outputs"])})
+    except (TypeError, KeyError):
+        return None
+    texts = (entry.stage, entry.item, entry.status, entry.key, entry.reason, *entry.notes, *entry.outputs)
+    return entry if all(isinstance(text, str) for text in texts) and entry.status in get_args(Status) else None

@@ -1,0 +1,121 @@
+"""A folder that a command fills: what it was made with, who is at work in it, and its journal."""
+
+import json
+import os
+import platform
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from unfade.atomic import atomic_write, is_temporary
+from unfade.errors import OutputConflict
+from unfade.jobs.journal import Journal, refuse_existing
+
+RUN, JOURNAL = "run.json", "journal.jsonl"
+LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # held while a run is on; who holds it, in words
+
+
+@contextmanager
+def open_run(
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    about: Mapping[str, Any] | None = None,
+    inputs: Iterable[Path] = (),
+    files: Collection[Path] = (),
+) -> Iterator[Journal]:
+    """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
+
+    `about` is only recorded (versions, places); `files` are the run's own besides what its stages make. What killed
+    runs left half written is removed. Raises OutputConflict when the folder is one of the inputs, holds a run made with
+    other settings or one of the files that no run made, or while another run is at work in it.
+    """
+    for source in inputs:
+        if folder.resolve() == source.resolve():
+            raise OutputConflict(f"{folder} is also the input; name another folder with --out, nothing is overwritten.")
+    wanted = json.loads(json.dumps(settings))
+    _check_same(folder, wanted)  # before anything is written
+    with _locked(folder):
+        _check_same(folder, wanted)
+        journal = Journal(folder / JOURNAL)
+        if not (folder / RUN).exists():
+            if not len(journal):
+                refuse_existing(folder / JOURNAL)  # nor is it appended to
+            journal.unclaimed(*files)
+            content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
+            atomic_write(folder / RUN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        _sweep(folder)
+        journal.claim(*files)
+        yield journal
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone in a folder until the end of the block, or of the process however it ends. Raises OutputConflict."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise OutputConflict(
+            f"{folder} is being filled by another run ({_holder(folder)}); wait for it, or name another --out."
+        ) from error
+    now = datetime.now().astimezone().isoformat(" ", "seconds")
+    try:
+        atomic_write(folder / HOLDER, f"process {os.getpid()} on {platform.node()} since {now}")
+        yield
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    with suppress(OSError):
+        return (folder / HOLDER).read_text()
+    return "it has just begun"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary files of killed runs; a run folder below is for its own runs to look after."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not Path(place, name, RUN).exists()]
+        for name in filter(is_temporary, files):
+            with suppress(OSError):
+                Path(place, name).unlink()
+
+
+def _check_same(folder: Path, wanted: Any) -> None:
+    """Raises OutputConflict, naming the first setting that is another one."""
+    path = folder / RUN
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_bytes())["settings"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputConflict(f"{path} was not written by unfade; name another folder with --out.") from error
+    _compare(folder, found, wanted)
+
+
+def _compare(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in sorted(found.keys() | wanted.keys()):
+            _compare(folder, found.get(key), wanted.get(key), key)
+    elif found != wanted:
+        raise OutputConflict(
+            f"{folder} holds a run made with {name} = {_short(found)}, now it is {_short(wanted)}; "
+            "name another folder with --out, or use the same settings to go on."
+        )
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("unfade", "torch")}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
