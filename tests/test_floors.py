@@ -59,7 +59,7 @@ def test_nothing_outgrows_its_room(path: Path) -> None:
 
 
 def test_the_guard_sees_a_wrong_import() -> None:
-    tree = ast.parse("from unfade.recipes.adapt import adapt\nimport unfade.cli.work")
+    tree = ast.parse("from unfade.recipes.adapt import adapt\nimport unfade.cli.restore")
     assert list(imported_rooms(tree)) == ["recipes", "cli"]
     assert FLOORS["recipes"] > FLOORS["images"]
 

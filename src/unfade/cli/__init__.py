@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from unfade.cli import compare, data, degrade, demo, doctor, models, rehearse, table, train, work
+from unfade.cli import (
+    adapt,
+    compare,
+    data,
+    degrade,
+    demo,
+    doctor,
+    evaluate,
+    models,
+    rehearse,
+    restore,
+    steps,
+    table,
+    train,
+)
 from unfade.errors import UnfadeError
 from unfade.memory import few_arenas, return_large
 
@@ -15,13 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-app.command()(work.adapt)
-app.command()(work.restore)
-app.command()(work.targets)
-app.command()(work.finetune)
+app.command()(adapt.adapt)
+app.command()(restore.restore)
+app.command()(steps.targets)
+app.command()(steps.finetune)
 app.command()(degrade.degrade)
 app.command()(rehearse.rehearse)
-app.command()(work.evaluate)
+app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(table.table)
 app.add_typer(train.app, name="train")

@@ -1,15 +1,20 @@
 """What the user sees while work goes on, and at its end. Progress goes to stderr, results to stdout."""
 
 import json
+import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from unfade.progress import Advance, Progress, silent
+
+if TYPE_CHECKING:
+    from unfade.jobs.journal import Entry
 
 EVERY = 5.0  # seconds between plain lines
 PATIENCE = 2.0  # seconds before anything is said of work that may be over at once
@@ -67,6 +72,36 @@ def sum_line(counts: Mapping[str, int]) -> str:
 def failure_lines(failures: Sequence[tuple[str, str]]) -> list[str]:
     """The reasons, one a line."""
     return [f"  {name}: {reason}" for name, reason in failures]
+
+
+def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
+    """Say what became of each picture of a stage, and exit with 1 if some were not done."""
+    from unfade.jobs.journal import Counts
+
+    counts = Counts.of(entries).as_dict()
+    failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]
+    notes = notes_of(entries)
+    lines = [sum_line(counts), *failure_lines(failures), *note_lines(notes), f"results: {out}"]
+    result = {**counts, "failures": [[*pair] for pair in failures], "notes": [[*pair] for pair in notes]}
+    result["out"] = str(out)
+    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in entries))
+
+
+def notes_of(entries: "Iterable[Entry]") -> list[tuple[str, str]]:
+    """(file name, note) of everything that was noted about items, but for how many faces they show."""
+    return [(e.item, note) for e in entries for note in e.notes if not re.fullmatch(r"\d+ faces?", note)]
+
+
+def note_lines(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """One line for each kind of note, the same but for its numbers: the first file it is about, and how many more."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for item, note in notes:
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append((item, note))
+    return [f"  {told[0][0]}{_and_more(len(told) - 1)}: {told[0][1]}" for told in kinds.values()]
+
+
+def _and_more(count: int) -> str:
+    return f" and {count} more" if count else ""
 
 
 def _fail() -> NoReturn:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfade.cli import options as o
-from unfade.cli.console import progress
-from unfade.cli.work import finish_stage
+from unfade.cli.console import finish_stage, progress
 from unfade.errors import BadInput
 
 if TYPE_CHECKING:
