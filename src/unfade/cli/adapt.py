@@ -7,7 +7,7 @@ import typer
 
 from unfade.cli import options as o
 from unfade.cli import whole as w
-from unfade.cli.console import failure_lines, finish, progress, sum_line
+from unfade.cli.console import failure_lines, finish, note_lines, progress, sum_line
 
 if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted
@@ -84,7 +84,13 @@ def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:
         **counts,
         "seconds": done.seconds,
         "failures": [list(failure) for failure in done.failures],
+        "notes": [list(note) for note in done.notes],
         **{name: str(path) for name, path in places.items()},
     }
-    lines = [sum_line(counts), *failure_lines(done.failures), *(f"{name}: {path}" for name, path in places.items())]
+    lines = [
+        sum_line(counts),
+        *failure_lines(done.failures),
+        *note_lines(done.notes),
+        *(f"{name}: {path}" for name, path in places.items()),
+    ]
     finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"] + counts["skipped"])

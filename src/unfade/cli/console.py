@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -76,7 +76,7 @@ def failure_lines(failures: Sequence[tuple[str, str]]) -> list[str]:
 
 def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
     """Say what became of each picture of a stage, and exit with 1 if some were not done."""
-    from unfade.jobs.journal import Counts
+    from unfade.jobs.journal import Counts, notes_of
 
     counts = Counts.of(entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]
@@ -85,11 +85,6 @@ def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) 
     result = {**counts, "failures": [[*pair] for pair in failures], "notes": [[*pair] for pair in notes]}
     result["out"] = str(out)
     finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in entries))
-
-
-def notes_of(entries: "Iterable[Entry]") -> list[tuple[str, str]]:
-    """(file name, note) of everything that was noted about items, but for how many faces they show."""
-    return [(e.item, note) for e in entries for note in e.notes if not re.fullmatch(r"\d+ faces?", note)]
 
 
 def note_lines(notes: Sequence[tuple[str, str]]) -> list[str]:

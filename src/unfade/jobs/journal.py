@@ -1,6 +1,7 @@
 """What became of each item of a run: a line for each item and stage, and for each of the run's own files."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,6 +61,11 @@ class Counts:
     def as_dict(self) -> dict[str, int]:
         """The five numbers by name."""
         return asdict(self)
+
+
+def notes_of(entries: Iterable[Entry]) -> list[tuple[str, str]]:
+    """(file name, note) of everything that was noted about items, but for how many faces they show."""
+    return [(e.item, note) for e in entries for note in e.notes if not re.fullmatch(r"\d+ faces?", note)]
 
 
 class Journal:

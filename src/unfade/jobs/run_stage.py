@@ -19,6 +19,7 @@ from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import seed_for
 
 T = TypeVar("T")
+Noted = Callable[[Tensor, Tensor], tuple[str, ...]]  # of a picture and its result, both (3, H, W): what to say of them
 
 SMALLEST = 16  # pixels: below this there is no face to work from
 
@@ -52,6 +53,7 @@ class Stage:
     size: int | None  # side that pictures are brought to before; None: left as they are
     batch: int  # items worked on together
     key: str = ""  # what the results depend on besides the pictures
+    noted: Noted = lambda pixels, result: ()
 
 
 def run_stage(
@@ -126,8 +128,9 @@ def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance
     for item, result in zip(items, attempted(work, items), strict=True):
         if not item.done:
             with outputs.writing(item.name, item.path, item.content) as writing:
-                writing.notes = item.notes
-                write_png(writing.path, _checked(item, result))
+                checked = _checked(item, result)
+                writing.notes = (*item.notes, *stage.noted(item.pixels, checked))
+                write_png(writing.path, checked)
     advance(left)
 
 

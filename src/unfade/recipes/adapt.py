@@ -11,7 +11,7 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
-from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.journal import Counts, Entry, Journal, notes_of
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
@@ -25,7 +25,7 @@ from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
-from unfade.stages.restore import restore_faces
+from unfade.stages.restore import count_left_alone, restore_faces
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
@@ -43,6 +43,7 @@ class Adapted:
     report: Path
     counts: Counts  # of the photos
     failures: list[tuple[str, str]]  # (file name, reason), of any stage
+    notes: list[tuple[str, str]]  # (file name, what was noted about its result)
     seconds: dict[str, float]  # of each stage, in this call
     history: History
     page: Report  # what the report shows
@@ -90,14 +91,15 @@ def adapt(
             results = source.restore(out, entries, faces, restorer, made_by, settings.strength, journal, progress)
         counts = Counts.of(results.photos)
         failures = [(e.item, e.reason) for e in [*results.photos, *learned.targets] if e.status != "done"]
+        notes = notes_of(results.photos)
         with clock.measure("report"):
             page = report_of(
                 out, results.faces, counts, failures, learned.history, asdict(settings),
-                left_out=learned.left_out, restored=results.folder, truth=by_stem(truth),
-                metrics=built_in_distances(prior), likeness=likeness,
+                left_out=learned.left_out, left_alone=count_left_alone(results.photos), restored=results.folder,
+                truth=by_stem(truth), metrics=built_in_distances(prior), likeness=likeness,
             )  # fmt: skip
             atomic_write(out / "report.html", render(page))
-    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, clock.seconds, learned.history, page)
+    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page)
 
 
 @dataclass(frozen=True)

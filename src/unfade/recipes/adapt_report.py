@@ -41,6 +41,7 @@ def report_of(
     settings: Mapping[str, object],
     *,
     left_out: list[str],
+    left_alone: int,
     restored: str,
     truth: Mapping[str, Path],
     metrics: Mapping[str, Metric],
@@ -48,7 +49,8 @@ def report_of(
 ) -> Report:
     """The page of a run: its faces, and the counts of its photos.
 
-    `left_out` are the faces whose targets were not learned from, `restored` is the folder of the restored faces,
+    `left_out` are the faces whose targets were not learned from, `left_alone` counts those that came back as they
+    were, `restored` is the folder of the restored faces,
     `truth` maps stems to clean versions, where there are any; against these `metrics` are taken beside PSNR and SSIM.
     By `likeness`, of a face and its result, the page warns of results that are no longer the same person.
     """
@@ -63,7 +65,11 @@ def report_of(
         settings=settings,
         failures=failures,
         faces=[_face(run, columns, entry, truth) for entry in done[:SHOWN]],
-        warnings=_warnings(done) + _kept(history) + _left_out(left_out) + _strangers(run, columns, done, likeness),
+        warnings=_warnings(done)
+        + _kept(history)
+        + _left_out(left_out)
+        + _left_alone(left_alone)
+        + _strangers(run, columns, done, likeness),
     )
 
 
@@ -90,6 +96,10 @@ def _left_out(names: list[str]) -> list[str]:
         return []
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return [f"{len(names)} targets disagreed with their photos and were left out: {', '.join(names[:NAMED])}{more}."]
+
+
+def _left_alone(count: int) -> list[str]:
+    return [f"{count} faces were already sharper than the restorer can draw: left as they were."] if count else []
 
 
 def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likeness: Likeness | None) -> list[str]:

@@ -1,6 +1,6 @@
 """Aligned faces to restored faces: one pass through a restorer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,8 @@ from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
+
+LEFT_ALONE = " already sharper than the restorer can draw: left as it came"
 
 
 def restore_faces(
@@ -41,7 +43,20 @@ def restore_faces(
         return grey_where(face, restore_batch(face, restorer, strength=strength))
 
     whole_key = fingerprint(key, choices(restorer, strength))
-    return run_stage(Stage(stage, work, restorer.size, batch, whole_key), faces, out, journal, progress=progress)
+    done = Stage(stage, work, restorer.size, batch, whole_key, lambda face, result: left_alone([face], [result]))
+    return run_stage(done, faces, out, journal, progress=progress)
+
+
+def left_alone(faces: Sequence[Tensor], restored: Sequence[Tensor]) -> tuple[str, ...]:
+    """A note of how many faces a restorer gave back as they came, since they are as good as it can draw; or none."""
+    count = sum(torch.equal(face, result) for face, result in zip(faces, restored, strict=True))
+    return (f"{count} face{'s' * (count > 1)}{LEFT_ALONE}",) if count else ()
+
+
+def count_left_alone(entries: Iterable[Entry]) -> int:
+    """How many faces the notes of these entries say were left alone."""
+    notes = (note for entry in entries for note in entry.notes if note.endswith(LEFT_ALONE))
+    return sum(int(note.split()[0]) for note in notes)
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from unfade.jobs.run_stage import attempted
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
-from unfade.stages.restore import blend, check_strength, choices, restore_batch
+from unfade.stages.restore import blend, check_strength, choices, left_alone, restore_batch
 from unfade.store.seeds import fingerprint
 
 STAGE = "restored"
@@ -185,11 +185,12 @@ class _Restoring:
         """Put the faces back, encode and write."""
         photo, settings = one.photo, self.settings
         assert photo is not None
+        left = left_alone(one.crops, restored)
         if not settings.colour and (tone := tone_of(photo)) is not None:
             restored = [tone.apply(face) for face in restored]
         restored = [blend(crop, face, self.strength) for crop, face in zip(one.crops, restored, strict=True)]
         distances = self._distances(one, restored)
-        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *self._warned(one, distances))
+        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *left, *self._warned(one, distances))
         atomic_write(writing.path, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
