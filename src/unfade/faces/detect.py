@@ -8,8 +8,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from itertools import chain, compress
+from operator import not_
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from unfade.errors import BadInput
 from unfade.faces.align import TEMPLATE_SIZE, scale_of, to_template
 from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, certainty_of, load_detector
-from unfade.faces.turns import Sight, judged, look_closer, turned, turned_back
+from unfade.faces.turns import Closer, Sight, judged, turned, turned_back
 from unfade.images.photo import Photo, Window
 from unfade.nets.retinaface import suppress
 
@@ -78,7 +78,7 @@ def find_faces(
     all of it is searched in all turns, unless `thorough` is False.
     """
     settings = settings or DetectSettings()
-    search = _Search(photo, detector, settings)
+    search = Search(photo, detector, settings)
     faces = [sight.face for sight in search.sights(thorough)]
     return sorted(faces, key=lambda face: (face.box, face.score))
 
@@ -97,56 +97,53 @@ def is_plausible(face: Face) -> bool:
     return 0.6 < covered / side < 4  # 1.4 for a face that looks into the camera
 
 
-class _Search:
+class Search:
     """What is known about the faces of one photo."""
 
     def __init__(self, photo: Photo, detector: Detector, settings: DetectSettings) -> None:
         self.photo, self.detector, self.settings = photo, detector, settings
         self.versions = [*_coarser(photo.shrunk(settings.side), photo)]
-        self.look = cache(self._looked)
+        self.closer = Closer(photo, detector)
         self.seen: dict[int, list[Sight]] = {}  # by turn, in eighths
-        self.whole: set[int] = set()  # turns in which all of the photo was searched
+        self.doubtful: dict[int, list[Sight]] = {}  # what is not probable enough, but may be a face that is tilted
 
     def sights(self, thorough: bool) -> list[Sight]:
         """The faces, each in its own turn."""
         self._search_coarsely()
-        self._search([0])
-        faces = self._judged(0)
-        if thorough and not any(sight.confirmed and sight.turn in TURNS for sight in faces):
-            self._search(TURNS)
-            faces = self._judged(0)
+        self.search([0])
+        faces = self._judged(0, thorough=False)
+        thorough = thorough and not any(sight.confirmed and sight.turn in TURNS for sight in faces)
+        if thorough:
+            self.search(TURNS)
+            faces = self._judged(0, thorough=True)
         own = _own_turn(faces)
-        self._search([own, *(sight.turn for sight in faces if sight.confirmed)])
-        return self._judged(own)
+        self.search([own, *(sight.turn for sight in faces if sight.confirmed)])
+        return self._judged(own, thorough=thorough)
 
     def _search_coarsely(self) -> None:
         """For faces that are not small, at a third of the cost of a search of the photo as it is."""
         views = self.versions[1:] or [_coarsened(self.versions[0])]
         for turn in TURNS[1:]:
             seen = [one for view in views for one in _seen(view, self.detector, self.settings.min_score, turn)]
-            self.seen[turn] = self._wanted(turn, _once(seen, self.settings.overlap))
+            self.seen[turn] = self._wanted(turn, seen)
 
-    def _search(self, turns: Iterable[int]) -> None:
-        """All of the photo in some turns, and what is not probable enough but may be a face that is tilted."""
-        for turn in {*turns} & {*TURNS} - self.whole:
+    def search(self, turns: Iterable[int]) -> None:
+        """All of the photo in some turns."""
+        for turn in {*turns} & {*TURNS} - self.doubtful.keys():
             views = chain(self.versions, _finer(self.photo, self.settings))
             seen = [one for view in views for one in _seen(view, self.detector, LEAST_SCORE, turn)]
-            probable = [one for one in seen if one[1].score >= self.settings.min_score]
-            faces = _once(probable, self.settings.overlap)
-            doubtful = [one for one in _once(seen, self.settings.overlap) if one.score < self.settings.min_score]
-            self.seen[turn] = self._wanted(turn, [*faces, *doubtful])
-            self.whole.add(turn)
+            probable = [one[1].score >= self.settings.min_score for one in seen]
+            self.seen[turn] = self._wanted(turn, [*compress(seen, probable)])
+            self.doubtful[turn] = self._wanted(turn, [*compress(seen, map(not_, probable))])
 
-    def _judged(self, own: int) -> list[Sight]:
-        sights = [sight for turn in TURNS for sight in self.seen.get(turn, [])]
-        faces = judged(sights, own, self.settings.min_score, certainty_of(self.detector), self.look)
+    def _judged(self, own: int, *, thorough: bool) -> list[Sight]:
+        sights = [*chain(*self.seen.values()), *(chain(*self.doubtful.values()) if thorough else ())]
+        faces = judged(sights, own, self.settings.min_score, certainty_of(self.detector), self.closer)
         return [sight for sight in faces if _is_wanted(sight.face, self.settings)]
 
-    def _wanted(self, turn: int, faces: list[Face]) -> list[Sight]:
+    def _wanted(self, turn: int, seen: list[tuple[float, Face]]) -> list[Sight]:
+        faces = _once(seen, self.settings.overlap)
         return [Sight(face, turn) for face in faces if _is_wanted(face, self.settings)]
-
-    def _looked(self, face: Face) -> Sight | None:
-        return look_closer(self.photo, self.detector, face)
 
 
 def _own_turn(faces: list[Sight]) -> int:

@@ -9,8 +9,9 @@ A turn is counted in eighths, and says how far the photo has to be turned counte
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from unfade.faces.detectors import Box, Certainty, Detector, Face
 from unfade.images.photo import Photo
 
 EIGHTHS = 8  # turns that a closer look tries
-SEEN = 64.0  # px, width of a face in a closer look
+SEEN = 48.0  # px, width of a face in a closer look
 FINE = 160.0  # px, the same once its turn is known: below it YuNet's landmarks are more upright than the face
 AROUND = 2.0  # sides of what a closer look sees, in widths of the face
 OFF = 0.35  # widths of a face between its place and the middle of what was looked for, at most
@@ -46,9 +47,6 @@ class Sight:
         return self.face.score
 
 
-Look = Callable[[Face], Sight | None]
-
-
 def turned(pixels: Tensor, turn: int) -> Tensor:
     """(C, h, w) turned counterclockwise by an even number of eighths."""
     return torch.rot90(pixels, turn // 2, (1, 2)) if turn else pixels
@@ -66,21 +64,38 @@ def turned_back(face: Face, turn: int, height: int, width: int) -> Face:
     return Face((left, top, right, bottom), (face.points - after) @ rotation + before, face.score)
 
 
-def look_closer(photo: Photo, detector: Detector, face: Face) -> Sight | None:
-    """The face as the one of eight turns shows it in which it scores most; None where no turn shows a face.
+class Closer:
+    """Closer looks at single places of a photo, however large it is."""
 
-    Its place alone is looked at, however large the photo.
-    """
-    middle = _middle(face.box)
-    across = math.sqrt(face.width * face.height)
-    best = _seen(photo, detector, middle, across, SEEN, range(EIGHTHS))
-    if best is None:
-        return None
-    finer = _seen(photo, detector, middle, across, min(FINE, max(SEEN, across)), [best.turn])
-    return best if finer is None else Sight(Face(finer.face.box, finer.face.points, best.score), best.turn)
+    def __init__(self, photo: Photo, detector: Detector) -> None:
+        self.photo, self.detector = photo, detector
+        self.look = cache(self._look)
+
+    def _look(self, face: Face) -> Sight | None:
+        """The face at this place in the one of eight turns in which it scores most; None where no turn shows one."""
+        return self._best(face, SEEN, range(EIGHTHS))
+
+    def finely(self, face: Face, sight: Sight) -> Sight:
+        """What a look at a face has shown, larger."""
+        larger = min(FINE, math.sqrt(face.width * face.height))
+        finer = self._best(face, larger, [sight.turn]) if larger > SEEN else None
+        return sight if finer is None else Sight(Face(finer.face.box, finer.face.points, sight.score), sight.turn)
+
+    def _best(self, face: Face, width: float, turns: Iterable[int]) -> Sight | None:
+        """The face that scores most in some turns of its place, shown `width` px wide."""
+        place, scale, size = _middle(face.box), width / math.sqrt(face.width * face.height), round(AROUND * width)
+        shown = to_array(crop(self.photo, centred(place, scale, 0.0, size), size))
+        best: Sight | None = None
+        for turn in turns:
+            about = centred(np.full(2, (size - 1) / 2), 1.0, turn * 45.0, size)
+            picture = cv2.warpAffine(shown, about, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+            for found in self.detector(to_tensor(picture)):
+                if _is_it(found, width, size) and (best is None or found.score > best.score):
+                    best = Sight(_brought_back(found, centred(place, scale, turn * 45.0, size), turn), turn)
+        return best
 
 
-def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certainty, look: Look) -> list[Sight]:
+def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certainty, closer: Closer) -> list[Sight]:
     """The faces among what several turns of a photo show, each in its own turn.
 
     `turn` is the photo's own: a face of it that scores `least` counts until another turn is certain. Any other counts
@@ -88,21 +103,32 @@ def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certaint
     """
     faces: list[Sight] = []
     for place in _places(sights):
-        faces += _judged(place, turn, least, certainty, look)
+        own = [sight for sight in place if sight.turn == turn and sight.score >= least]
+        certain = _certain(place, own, least, certainty, closer)
+        if certain is None:
+            faces += own
+        elif certain.turn == turn and own:
+            faces += [replace(sight, confirmed=True) for sight in own]
+        else:
+            known = [sight for sight in place if sight.turn == certain.turn and sight.score >= least]
+            faces.append(replace(known[0] if known else closer.finely(place[0].face, certain), confirmed=True))
     return _apart(faces, turn)
 
 
-def _judged(place: list[Sight], turn: int, least: float, certainty: Certainty, look: Look) -> list[Sight]:
+def _certain(
+    place: list[Sight], own: list[Sight], least: float, certainty: Certainty, closer: Closer
+) -> Sight | None:
+    """What shows the turn of the face at a place without doubt; None: it may be no face."""
     best = place[0]
-    own = [sight for sight in place if sight.turn == turn and sight.score >= least]
     rival = max((sight.score for sight in place if sight.turn != best.turn), default=0.0)
-    if best.score < certainty.sure or best.score - rival < CLEAR:
-        closer = look(best.face)
-        if closer is None or closer.score < max(certainty.turned, least):
-            return own
-        same = [sight for sight in place if sight.turn == closer.turn and sight.score >= least]
-        best = same[0] if same else closer
-    return [Sight(sight.face, sight.turn, True) for sight in (own if best.turn == turn and own else [best])]
+    if best.score >= certainty.sure and best.score - rival >= CLEAR:
+        return best
+    look = closer.look(best.face)
+    if look is None or look.score < max(certainty.turned, least):
+        return None
+    if look.turn % 2 and own and look.score <= own[0].score:  # it leans a little, and is fine as it was seen
+        return own[0]
+    return look
 
 
 def _places(sights: Sequence[Sight]) -> list[list[Sight]]:
@@ -133,25 +159,13 @@ def _share(a: Box, b: Box) -> float:
     return max(0.0, width) * max(0.0, height) / max(smaller, 1e-9)
 
 
-# --- a closer look
+# --- from a closer look to the photo
 
 
-def _seen(
-    photo: Photo, detector: Detector, middle: Matrix, across: float, width: float, turns: Sequence[int]
-) -> Sight | None:
-    """The face that scores most in some turns of a place, shown `width` px wide."""
-    size = round(AROUND * width)
-    upright = centred(middle, width / across, 0.0, size)
-    shown = to_array(crop(photo, upright, size))
-    best: Sight | None = None
-    for turn in turns:
-        about = centred(np.full(2, (size - 1) / 2), 1.0, turn * 45.0, size)
-        picture = cv2.warpAffine(shown, about, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        for face in detector(to_tensor(picture)):
-            near = np.abs(_middle(face.box) - (size - 1) / 2).max() < OFF * width and 0.5 < face.width / width < 2
-            if near and (best is None or face.score > best.score):
-                best = Sight(_brought_back(face, centred(middle, width / across, turn * 45.0, size), turn), turn)
-    return best
+def _is_it(face: Face, width: float, size: int) -> bool:
+    """Whether it is what was to be looked at: in the middle of `size` px, and about `width` px wide."""
+    off = float(np.abs(_middle(face.box) - (size - 1) / 2).max())
+    return off < OFF * width and 0.5 < face.width / width < 2
 
 
 def _brought_back(face: Face, matrix: Matrix, turn: int) -> Face:
