@@ -46,6 +46,12 @@ class Face:
         return self.box[2] - self.box[0] if self.is_lying else self.box[3] - self.box[1]
 
     @property
+    def is_upright(self) -> bool:
+        """Whether it is turned by less than 45 degrees."""
+        across, down = (self.points[1] - self.points[0]).tolist()
+        return bool(across > abs(down))
+
+    @property
     def is_lying(self) -> bool:
         """Whether one eye is above the other rather than beside it."""
         across, down = np.abs(self.points[1] - self.points[0]).tolist()

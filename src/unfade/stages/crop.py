@@ -18,7 +18,7 @@ from unfade.images.photo import Photo
 from unfade.images.photo_files import Found
 from unfade.progress import Progress, silent
 from unfade.stages.claims import strange
-from unfade.stages.photos import Finder, FoundFace, Opened, opened_groups
+from unfade.stages.photos import Finder, FoundFace, Opened, opened_groups, shows_none
 from unfade.store.runs import Entry, Journal
 from unfade.store.seeds import seed_for
 
@@ -128,8 +128,7 @@ class _Cropping:
         told = [_told(found, file) for found, file in zip(one.faces, files, strict=True)]
         self.records.add({"photo": one.name, "content": one.content, "faces": told})
         if not files:
-            reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
-            return Entry(STAGE, one.name, "no_face", key=key, reason=reason)
+            return Entry(STAGE, one.name, "no_face", key=key, reason=shows_none(one.path))
         self.journal.record(Entry(STAGE, one.name, "begun", output=files[0]))
         for file, crop in zip(files, one.crops, strict=True):
             write_png(self.out / file, crop)

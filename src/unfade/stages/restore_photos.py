@@ -26,7 +26,7 @@ from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, 
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.claims import check_unclaimed, is_strange, strange
-from unfade.stages.photos import Finder, Opened, opened_groups
+from unfade.stages.photos import Finder, Opened, opened_groups, shows_none
 from unfade.stages.restore import blend, check_strength, choices, restore_batch
 from unfade.store.runs import Entry, Journal
 from unfade.store.seeds import seed_for
@@ -224,7 +224,7 @@ class _Restoring:
         return self._no_face(one, "")
 
     def _no_face(self, one: Opened, output: str) -> Entry:
-        reason = f"{one.path} shows no face that was asked for; look at --min-face, --faces and --detector."
+        reason = shows_none(one.path)
         return Entry(STAGE, one.name, "no_face", key=self._key(one.content), reason=reason, output=output)
 
     def _copied(self, one: Opened, target: Path) -> Entry:

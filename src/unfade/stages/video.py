@@ -34,7 +34,7 @@ from unfade.images.video_output import VideoWriter
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.claims import is_strange, strange
-from unfade.stages.photos import Finder
+from unfade.stages.photos import Finder, in_frames, shows_none
 from unfade.stages.restore import blend, choices, restore_batch
 from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, check_run, sidecar_of
 from unfade.store.runs import Entry, Journal
@@ -145,7 +145,7 @@ def _written(path: Path, name: str, target: Path, work: _Work, key: str, progres
         with room_for(target), read_video(path) as reader, progress(name, reader.expected) as advance:
             film = _Film(reader, name, part, work, advance)
             film.restore()
-        reason = f"{path} shows no face that was asked for; look at --min-face, --faces and --detector."
+        reason = shows_none(path)
         if not film.told and not work.settings.copy:
             target.unlink(missing_ok=True)
             return Entry(STAGE, name, "no_face", key=key, reason=reason)
@@ -170,6 +170,7 @@ class _Film:
     def __init__(self, reader: VideoReader, name: str, part: Path, work: _Work, advance: Advance) -> None:
         self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
         self.tracks = Tracks(work.tracks)
+        self.find = in_frames(work.find)
         self.told: dict[int, dict[str, int]] = {}  # of each track: its first and last frame, and how many show it
         self.likeness: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
         self.notes: tuple[str, ...] = ()
@@ -205,10 +206,10 @@ class _Film:
             small = item.photo.shrunk(CUT_SIDE)
             cut = before is not None and float((small - before).abs().mean()) > CUT
             before, due = small, cut or item.index % self.work.tracks.every == 0
-            yield _Looked(item, self._faces(item) if due else None, cut)
+            yield _Looked(item, self._faces(item, self.find) if due else None, cut)
 
-    def _faces(self, frame: Frame) -> list[Face]:
-        return [found.face for found in self.work.find(self.name, frame.photo)]
+    def _faces(self, frame: Frame, find: Finder) -> list[Face]:
+        return [found.face for found in find(self.name, frame.photo)]
 
     def _take(self, item: Any) -> None:
         if not isinstance(item, _Looked):
@@ -229,7 +230,7 @@ class _Film:
         if item.cut or not self.tracks.expect(at, faces):
             for other in self._waiting:
                 if other.faces is None and self.tracks.newest < other.frame.index < at:
-                    other.faces = self._faces(other.frame)
+                    other.faces = self._faces(other.frame, self.work.find)
                     self.tracks.add(other.frame.index, other.faces)
         if item.cut:
             self.tracks.cut()

@@ -18,6 +18,7 @@ BUILT_IN = (
     Model("small-restorer", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-restorer-gan", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016"),
+    Model("yunet", "detector", "onnx", 0, "MIT", "Wu et al. 2023"),
     Model("niqe-pristine", "quality", "niqe", 0, "LIVE", "Mittal et al. 2013"),
 )
 MODELS = {model.name: model for model in (*BUILT_IN, *PUBLISHED)}
