@@ -5,7 +5,7 @@
 FACES is a folder of aligned faces. sizes: they are resized and put on noise in a photo of 24 megapixels, as many of one
 width as there is room for, at most 48; the search for small faces is given as a multiple of the default's time on the
 same photo. turns: six of one width in a photo of 1,200 x 900 px, which then is turned; half of the photos are blurred,
-noisy and compressed. none: textures, and faces in pieces that do not fit. cost: upright photos of several sizes.
+noisy and compressed. none: textures, and jumbles of parts of faces. cost: upright photos of several sizes.
 
 A face counts as found where a nose lies in it, and in its turn where the line of its eyes is less than 30 degrees off.
 """
@@ -113,11 +113,10 @@ class Tally:
     missed: int = 0
     false: int = 0
 
-    def add(self, photo: Photo, middles: Points, degrees: float, width: int, detector: Detector) -> None:
-        """Search a photo for faces whose noses are near `middles`, (N, 2), and that are turned counterclockwise."""
-        faces = find_faces(photo, detector)
+    def add(self, faces: list[Face], middles: Points, degrees: float, width: int) -> None:
+        """What was found of faces whose noses are near `middles`, (N, 2), and that are turned counterclockwise."""
         apart = [np.linalg.norm(middles - face.points[2], axis=1) for face in faces]
-        self.false += sum(one.min() > width / 2 for one in apart)
+        self.false += sum(bool(one.min() > width / 2) for one in apart)
         for k in range(len(middles)):
             near = [face for face, one in zip(faces, apart, strict=True) if one[k] <= width / 2]
             off = min((abs(leaning(face) - degrees + 180) % 360 - 180 for face in near), key=abs, default=None)
@@ -135,16 +134,28 @@ def leaning(face: Face) -> float:
     return -math.degrees(math.atan2(down, across))
 
 
+def as_it_is(photo: Photo, detector: Detector) -> list[Face]:
+    """The faces of a photo that is not turned for them."""
+    search = Search(photo, detector, DetectSettings())
+    search.search([0])
+    return [sight.face for sight in search.seen[0]]
+
+
 def print_turns(pictures: list[Levels], detector: Detector) -> None:
-    print("| turned by, degrees | width of a face, px | in their turn | in another | missed | false |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    widths = ", ".join(map(str, TURNED_WIDTHS))
+    print(f"| turned by, degrees | as it is: right, wrong | right | wrong | missed | false | right of {widths} px |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for degrees in DEGREES:
+        before, after, right = Tally(), Tally(), []
         for width in TURNED_WIDTHS:
-            tally = Tally()
+            already = after.right
             for first in range(0, len(pictures) - IN_GROUP + 1, IN_GROUP):
-                levels, middles = group(pictures[first : first + IN_GROUP], width, seed=first)
-                tally.add(*turned(levels, middles, degrees), degrees, width, detector)
-            print(f"| {degrees} | {width} | {tally.right} | {tally.wrong} | {tally.missed} | {tally.false} |", flush=True)
+                photo, middles = turned(*group(pictures[first : first + IN_GROUP], width, seed=first), degrees)
+                before.add(as_it_is(photo, detector), middles, degrees, width)
+                after.add(find_faces(photo, detector), middles, degrees, width)
+            right.append(after.right - already)
+        counts = " | ".join(str(count) for count in (after.right, after.wrong, after.missed, after.false))
+        print(f"| {degrees} | {before.right}, {before.wrong} | {counts} | {', '.join(map(str, right))} |", flush=True)
 
 
 def group(pictures: list[Levels], width: int, seed: int) -> tuple[Levels, Points]:
@@ -188,17 +199,18 @@ def turned(levels: Levels, middles: Points, degrees: int) -> tuple[Photo, Points
 
 
 def print_none(pictures: list[Levels], detector: Detector) -> None:
-    print("| pictures without a face | false upright | false in other turns |")
-    print("| --- | --- | --- |")
-    kinds: dict[str, list[Levels]] = {"textures": [], "pieces of faces": []}
+    print("| pictures without a face | found as they are | found upright | found in other turns |")
+    print("| --- | --- | --- | --- |")
+    kinds: dict[str, list[Levels]] = {"textures": [], "jumbles of parts of faces": []}
     for seed in range(NONE_EACH):
         chance = np.random.default_rng(seed)
         kinds["textures"] += textures(chance)
-        kinds["pieces of faces"].append(pieces(pictures, chance))
+        kinds["jumbles of parts of faces"].append(jumble(pictures, chance))
     for name, photos in kinds.items():
-        faces = [leaning(face) for levels in photos for face in find_faces(Photo(levels), detector)]
-        upright = sum(abs(degrees) < 45 for degrees in faces)
-        print(f"| {len(photos)} {name} | {upright} | {len(faces) - upright} |", flush=True)
+        before = sum(len(as_it_is(Photo(levels), detector)) for levels in photos)
+        faces = [face for levels in photos for face in find_faces(Photo(levels), detector)]
+        upright = sum(face.is_upright for face in faces)
+        print(f"| {len(photos)} {name} | {before} | {upright} | {len(faces) - upright} |", flush=True)
 
 
 def textures(chance: np.random.Generator) -> list[Levels]:
@@ -218,8 +230,8 @@ def textures(chance: np.random.Generator) -> list[Levels]:
     return [clouds, lattice, cv2.GaussianBlur(lights, (0, 0), 3), weave, cv2.GaussianBlur(pebbles, (0, 0), 2)]
 
 
-def pieces(pictures: list[Levels], chance: np.random.Generator) -> Levels:
-    """Sixteenths of faces, none at its place or beside one that belongs to it."""
+def jumble(pictures: list[Levels], chance: np.random.Generator) -> Levels:
+    """Sixteenths of faces in any order and turn: eyes, mouths and hair, but no face."""
     levels = np.empty((900, 1200, 3), np.uint8)
     for y in range(0, 900, 60):
         for x in range(0, 1200, 60):
@@ -240,12 +252,10 @@ def print_cost(pictures: list[Levels], detector: Detector) -> None:
         photo = Photo(cv2.resize(levels, (width, width * 3 // 4), interpolation=cv2.INTER_AREA))
         spent: dict[str, list[float]] = {"as it is": [], "in turns": []}
         for _ in range(7):
-            begin = time.process_time()
-            Search(photo, detector, DetectSettings()).search([0])
-            between = time.process_time()
-            find_faces(photo, detector)
-            spent["as it is"].append(between - begin)
-            spent["in turns"].append(time.process_time() - between)
+            for name, look in (("as it is", as_it_is), ("in turns", find_faces)):
+                begin = time.process_time()
+                look(photo, detector)
+                spent[name].append(time.process_time() - begin)
         plain, all_turns = min(spent["as it is"]), min(spent["in turns"])
         print(f"| {width} x {width * 3 // 4} | {1000 * plain:.0f} | {all_turns / plain:.2f} |", flush=True)
 

@@ -228,7 +228,7 @@ class Answers:
 
 
 def seen(score: float, turn: int, left: float = 0.0) -> Sight:
-    points = np.array([(10, 15), (30, 15), (20, 25), (12, 35), (28, 35)], float) + (left, 0)
+    points = np.add([(10, 15), (30, 15), (20, 25), (12, 35), (28, 35)], (left, 0.0))
     return Sight(Face((left, 0, left + 40, 50), points, score), turn)
 
 

@@ -115,9 +115,7 @@ def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certaint
     return _apart(faces, turn)
 
 
-def _certain(
-    place: list[Sight], own: list[Sight], least: float, certainty: Certainty, closer: Closer
-) -> Sight | None:
+def _certain(place: list[Sight], own: list[Sight], least: float, certainty: Certainty, closer: Closer) -> Sight | None:
     """What shows the turn of the face at a place without doubt; None: it may be no face."""
     best = place[0]
     rival = max((sight.score for sight in place if sight.turn != best.turn), default=0.0)
