@@ -11,7 +11,6 @@ A turn is counted in eighths, and says how far the photo has to be turned counte
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import cv2
 import numpy as np
@@ -69,11 +68,13 @@ class Closer:
 
     def __init__(self, photo: Photo, detector: Detector) -> None:
         self.photo, self.detector = photo, detector
-        self.look = cache(self._look)
+        self._known: dict[Face, Sight | None] = {}
 
-    def _look(self, face: Face) -> Sight | None:
+    def look(self, face: Face) -> Sight | None:
         """The face at this place in the one of eight turns in which it scores most; None where no turn shows one."""
-        return self._best(face, SEEN, range(EIGHTHS))
+        if face not in self._known:
+            self._known[face] = self._best(face, SEEN, range(EIGHTHS))
+        return self._known[face]
 
     def finely(self, face: Face, sight: Sight) -> Sight:
         """What a look at a face has shown, larger."""
