@@ -18,11 +18,12 @@ from unfade.images.photo import Photo
 from unfade.nets import retinaface
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig
 from unfade.store.checkpoints import save_weights
+from unfade.store.zoo import MODELS, path_of
 
 SHARED = Path(os.environ.get("UNFADE_SHARED", Path(__file__).parents[2] / "shared"))
-YUNET = SHARED / "weights" / "face_detection_yunet_2023mar.onnx"
+YUNET = path_of(MODELS["yunet"])
 RETINAFACE = SHARED / "weights" / "retinaface_mobilenet0.25.pth"
-needs_shared = pytest.mark.skipif(not YUNET.exists(), reason="needs the shared folder beside the repository")
+needs_shared = pytest.mark.skipif(not RETINAFACE.exists(), reason="needs the shared folder beside the repository")
 SHAPE = (TEMPLATE - 120) / 272  # the landmarks in a box from (0, 0) to (1, 1)
 
 
@@ -117,10 +118,15 @@ def test_improbable_doubled_and_partial_faces_are_left_out():
         face_in(150, 20, 40, 0.5),  # improbable
     ]
     photo = Photo(np.zeros((200, 200, 3), np.uint8))
-    kept = find_faces(photo, lambda _: found)
+    photo.levels[0, 0] = 255
+
+    def upright(pixels):
+        return found if pixels.shape[1:] == (200, 200) and pixels[0, 0, 0] > 0 else []
+
+    kept = find_faces(photo, upright)
     assert [round(face.score, 2) for face in kept] == [0.9, 0.95]
-    assert len(find_faces(photo, lambda _: found, DetectSettings(min_score=0.4))) == 3
-    assert len(find_faces(photo, lambda _: found, DetectSettings(overlap=0.99))) == 3
+    assert len(find_faces(photo, upright, DetectSettings(min_score=0.4))) == 3
+    assert len(find_faces(photo, upright, DetectSettings(overlap=0.99))) == 3
 
 
 def test_what_landmarks_can_be():
@@ -148,7 +154,7 @@ def test_settings_that_cannot_be(wrong):
 def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     monkeypatch.delenv("UNFADE_OFFLINE", raising=False)
-    for name in ("yunet", "retinaface-mobilenet", "retinaface-resnet50"):
+    for name in ("retinaface-mobilenet", "retinaface-resnet50"):
         with pytest.raises(UnknownModel, match=f"unfade models pull {name}"):
             load_detector(name)
     with pytest.raises(UnknownModel, match=r"no detector named small-prior.* yunet"):

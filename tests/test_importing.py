@@ -358,11 +358,11 @@ def test_networks_that_are_not_built_here_are_kept_by_their_hash(run_models, tmp
 
 
 def test_onnx_files_are_kept_as_they_are(run_models, tmp_path, folder, monkeypatch):
-    (tmp_path / "yunet.onnx").write_bytes(b"a graph")
-    known(monkeypatch, "yunet", tmp_path / "yunet.onnx")
-    assert run_models("import", tmp_path / "yunet.onnx")[0] == 0
-    assert (folder / "yunet.onnx").read_bytes() == b"a graph"
-    assert run_models("verify", "yunet")[1] == "yunet: unchanged\n"
+    (tmp_path / "sface.onnx").write_bytes(b"a graph")
+    known(monkeypatch, "sface", tmp_path / "sface.onnx")
+    assert run_models("import", tmp_path / "sface.onnx")[0] == 0
+    assert (folder / "sface.onnx").read_bytes() == b"a graph"
+    assert run_models("verify", "sface")[1] == "sface: unchanged\n"
 
 
 # Bad files

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,11 @@ from marked import LEVEL, in_colour, load, save, scene, squares
 from recorded import picture
 from tiny_models import write_faces
 from unfade.faces.detect import Face
-from unfade.images.files import to_bytes
+from unfade.images.files import list_images, to_bytes
 from unfade.jobs.runs import LOCK
+from unfade.recipes.demo import SAMPLES
 
 Models = tuple[Path, Path]
-SHARED = Path(os.environ.get("UNFADE_SHARED", Path(__file__).parents[2] / "shared"))
-YUNET = SHARED / "weights" / "face_detection_yunet_2023mar.onnx"
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
 
 
@@ -198,9 +196,10 @@ def test_a_missing_detector_says_what_fetches_it(
     monkeypatch.delenv("UNFADE_OFFLINE", raising=False)
     commands = ("restore", photos), ("adapt", photos, "--prior", models[1])
     for command, *rest in commands:
-        result = run(command, *rest, "--out", tmp_path / "out", "--restorer", models[0], "--device", "cpu")
+        flags = ("--restorer", models[0], "--device", "cpu", "--detector", "retinaface-mobilenet")
+        result = run(command, *rest, "--out", tmp_path / "out", *flags)
         assert (result.code, result.out) == (2, "")
-        assert "unfade models pull yunet" in result.err
+        assert "unfade models pull retinaface-mobilenet" in result.err
         assert "say --aligned" in result.err
         assert not (tmp_path / "out").exists()
     unknown = restored(run, photos, tmp_path / "out", models, "--detector", "eyes")
@@ -288,40 +287,58 @@ def test_a_bar_survives_a_step_of_nothing(monkeypatch: pytest.MonkeyPatch, capsy
     assert "1000000000" not in capsys.readouterr().err
 
 
-# With the real detector
+# With the detector of the package
 
 
 def portrait(side: int) -> np.ndarray:
-    """A generated face of the shared folder."""
-    path = sorted((SHARED / "faces" / "val").rglob("*.*"))[0]
-    with Image.open(path) as image:
+    """A generated face of the samples."""
+    with Image.open(list_images(SAMPLES / "truth")[0]) as image:
         return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not YUNET.exists(), reason="needs the shared folder beside the repository")
-def test_yunet_finds_real_faces_and_survives_odd_shapes(
-    run: Callable[..., Result], models: Models, tmp_path: Path
+def test_whole_photos_are_restored_without_weights_of_ones_own_and_whichever_way_up(
+    run: Callable[..., Result], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("UNFADE_OFFLINE", "1")
     room = to_bytes(picture(500, 700, 5)[0]) // 3
     room[60:316, 80:336] = portrait(256)
     room[280:408, 500:628] = portrait(128)
     save(tmp_path / "photos" / "two.jpg", room)
     save(tmp_path / "photos" / "turned.jpg", np.rot90(room).copy(), exif=turned())
     save(tmp_path / "photos" / "grey.png", cv2.cvtColor(room, cv2.COLOR_RGB2GRAY))
+    save(tmp_path / "photos" / "over.png", np.rot90(room, 2).copy())
     for number, shape in enumerate(((1, 1), (1, 700), (2000, 2), (9, 9))):
         save(tmp_path / "photos" / f"odd{number}.png", to_bytes(picture(*shape, 6)[0]))
-    flags = ("--detector", YUNET, "--sidecar", "--format", "png")
-    result = restored(run, tmp_path / "photos", tmp_path / "out", models, *flags)
-    assert result.counts == {"found": 7, "done": 3, "skipped": 0, "failed": 0, "no_face": 4}
-    faces = {}
-    for name in ("two", "turned", "grey"):
+    result = restored(run, tmp_path / "photos", tmp_path / "out", models, "--sidecar", "--format", "png")
+    assert result.counts == {"found": 8, "done": 4, "skipped": 0, "failed": 0, "no_face": 4}
+    points = {}
+    for name in ("two", "turned", "grey", "over"):
         told = json.loads((tmp_path / "out" / f"{name}.png.json").read_text())
-        faces[name] = [face["box"] for face in told["faces"]]
+        assert [face["index"] for face in told["faces"]] == [0, 1]
+        points[name] = np.array([face["points"] for face in told["faces"]])
         assert load(tmp_path / "out" / f"{name}.png").shape[:2] == (500, 700)
-    assert len(faces["two"]) == 2
-    for name, apart in (("turned", 8), ("grey", 20)):
-        assert np.allclose(faces["two"], faces[name], atol=apart), name
+    points["over"] = (699, 499) - points["over"][::-1]  # the landmarks are those of the face: its left eye first
+    for name, apart in (("turned", 8), ("grey", 20), ("over", 8)):
+        assert np.allclose(points["two"], points[name], atol=apart), name
+
+
+def test_an_adaptation_finds_faces_without_weights_of_ones_own(
+    run: Callable[..., Result], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.setenv("UNFADE_OFFLINE", "1")
+    room = to_bytes(picture(300, 400, 5)[0]) // 3
+    room[20:276, 80:336] = portrait(256)
+    save(tmp_path / "photos" / "sideways.png", np.rot90(room).copy())
+    flags = ("--restorer", models[0], "--prior", models[1], "--device", "cpu")
+    flags += ("--start", "5", "--free-from", "3", "--factor", "2", "--steps", "2", "--batch", "1")
+    result = run("adapt", tmp_path / "photos", "--out", tmp_path / "run", *flags)
+    assert result.code == 0, result.err
+    (line,) = (tmp_path / "run" / "faces" / "faces.jsonl").read_text().splitlines()
+    (face,) = json.loads(line)["faces"]
+    left, right = np.array(face["points"])[:2]
+    assert left[1] - right[1] > 40, "turned counterclockwise, the left eye lies below the right one"
 
 
 def turned() -> Image.Exif:

@@ -6,6 +6,7 @@ import pytest
 from clips import face_at
 from unfade.errors import BadInput
 from unfade.faces.align import to_template
+from unfade.faces.detectors import Face
 from unfade.faces.tracks import Tracks, TrackSettings, steady
 
 DEFAULT = TrackSettings()
@@ -67,6 +68,14 @@ def test_what_one_frame_alone_shows_is_no_face():
     told = followed(lambda i: [face_at(50, 50)] if i == 7 else [], 20)
     assert not any(told.values())
     assert set(followed(lambda i: [face_at(50, 50)], 1)[0]) == {0}  # a video of one frame
+
+
+def test_a_face_that_is_taken_for_one_upside_down_does_not_turn_the_track():
+    upright = face_at(50, 50)
+    over = Face(upright.box, upright.points[[1, 0, 2, 4, 3]], 0.9)
+    told = followed(lambda i: [over if i == 10 else upright], 20)
+    assert all(np.allclose(told[i][0], upright.points) for i in range(20))
+    assert [len(told[i]) for i in range(20)] == [1] * 20
 
 
 def test_a_cut_ends_all_tracks_and_nothing_is_smoothed_across_it():

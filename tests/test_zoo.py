@@ -127,6 +127,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
         "small-restorer",
         "small-restorer-gan",
         "demosaic-bayer",
+        "yunet",
         "niqe-pristine",
         "dlib-face",
         "parsenet",
@@ -153,8 +154,8 @@ def test_one_model_is_shown(run_models: Run) -> None:
 
 
 def test_paths(run_models: Run, folder: Path) -> None:
-    (folder / "yunet.onnx").touch()
-    assert run_models("path", "yunet") == (0, f"{folder / 'yunet.onnx'}\n", "")
+    (folder / "sface.onnx").touch()
+    assert run_models("path", "sface") == (0, f"{folder / 'sface.onnx'}\n", "")
     assert run_models("path", "small-prior")[1].endswith("small-prior.safetensors\n")
     assert "unfade models pull codeformer" in run_models("path", "codeformer")[2]
 

@@ -83,6 +83,16 @@ def published_crop(photo: Photo, matrix: Matrix, size: int) -> Tensor:
     )
 
 
+def centred(place: ArrayLike, scale: float, degrees: float, size: int) -> Matrix:
+    """The similarity that takes a place (x, y) to the middle of `size` px, `scale` times as large.
+
+    What is there appears turned counterclockwise by `degrees`.
+    """
+    angle = math.radians(degrees)
+    turn = scale * np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
+    return np.column_stack([turn, (size - 1) / 2 - turn @ np.asarray(place, dtype=np.float64)])
+
+
 def scaled(matrix: Matrix, factor: float) -> Matrix:
     """The matrix for the same photo enlarged by `factor`: its first pixel's centre moves to (factor - 1) / 2."""
     result: Matrix = matrix @ _resizing(1 / factor, 1 / factor)

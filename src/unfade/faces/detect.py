@@ -5,8 +5,11 @@ and a ninth of it, for the large faces; only where smaller faces are asked for, 
 """
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, compress
+from operator import not_
 
 import numpy as np
 import torch
@@ -15,7 +18,8 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.faces.align import TEMPLATE_SIZE, scale_of, to_template
-from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, load_detector
+from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, certainty_of, load_detector
+from unfade.faces.turns import Closer, Sight, judged, turned, turned_back
 from unfade.images.photo import Photo, Window
 from unfade.nets.retinaface import suppress
 
@@ -28,6 +32,7 @@ BEST = 220.0  # px, width of a box whose landmarks are trusted most; at 500 px Y
 COARSEST = 240  # px, longer side: nothing is gained below it
 TILE, LAP = 1280, 192  # px, side of a tile of a finer version, and what two neighbours share
 ENLARGED = 2.0  # at most, for the smallest faces
+TURNS = (0, 2, 4, 6)  # eighths by which a photo is turned
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,19 @@ class View:
     inner: tuple[bool, bool, bool, bool] = (False,) * 4  # the photo goes on at the left, top, right, bottom
 
 
-def find_faces(photo: Photo, detector: Detector, settings: DetectSettings | None = None) -> list[Face]:
-    """The faces of a photo, from left to right, then from top to bottom.
+def find_faces(
+    photo: Photo, detector: Detector, settings: DetectSettings | None = None, *, thorough: bool = True
+) -> list[Face]:
+    """The faces of a photo, from left to right, then from top to bottom; landmarks are those of the turned face.
 
     A face that several versions show is taken from the one that shows it best. Faces whose landmarks cannot be those
-    of a face are left out, as are those that are too small or too large.
+    of a face are left out, as are those that are too small or too large. The photo is searched as it is, and its
+    coarser versions in the other three turns; all of it in a turn in which they show a face. Where no face is certain,
+    all of it is searched in all turns, unless `thorough` is False.
     """
     settings = settings or DetectSettings()
-    found = [seen for view in _views(photo, settings) for seen in _seen(view, detector, settings)]
-    faces = [face for face in _once(found, settings.overlap) if _wanted(face, settings) and is_plausible(face)]
+    search = Search(photo, detector, settings)
+    faces = [sight.face for sight in search.sights(thorough)]
     return sorted(faces, key=lambda face: (face.box, face.score))
 
 
@@ -88,11 +97,65 @@ def is_plausible(face: Face) -> bool:
     return 0.6 < covered / side < 4  # 1.4 for a face that looks into the camera
 
 
+class Search:
+    """What is known about the faces of one photo."""
+
+    def __init__(self, photo: Photo, detector: Detector, settings: DetectSettings) -> None:
+        self.photo, self.detector, self.settings = photo, detector, settings
+        self.versions = [*_coarser(photo.shrunk(settings.side), photo)]
+        self.closer = Closer(photo, detector)
+        self.seen: dict[int, list[Sight]] = {}  # by turn, in eighths
+        self.doubtful: dict[int, list[Sight]] = {}  # what is not probable enough, but may be a face that is tilted
+
+    def sights(self, thorough: bool) -> list[Sight]:
+        """The faces, each in its own turn."""
+        self._search_coarsely()
+        self.search([0])
+        faces = self._judged(0, thorough=False)
+        thorough = thorough and not any(sight.confirmed and sight.turn in TURNS for sight in faces)
+        if thorough:
+            self.search(TURNS)
+            faces = self._judged(0, thorough=True)
+        own = _own_turn(faces)
+        self.search([own, *(sight.turn for sight in faces if sight.confirmed)])
+        return self._judged(own, thorough=thorough)
+
+    def _search_coarsely(self) -> None:
+        """For faces that are not small, at a third of the cost of a search of the photo as it is."""
+        views = self.versions[1:] or [_coarsened(self.versions[0])]
+        for turn in TURNS[1:]:
+            seen = [one for view in views for one in _seen(view, self.detector, self.settings.min_score, turn)]
+            self.seen[turn] = self._wanted(turn, seen)
+
+    def search(self, turns: Iterable[int]) -> None:
+        """All of the photo in some turns."""
+        for turn in {*turns} & {*TURNS} - self.doubtful.keys():
+            views = chain(self.versions, _finer(self.photo, self.settings))
+            seen = [one for view in views for one in _seen(view, self.detector, LEAST_SCORE, turn)]
+            probable = [one[1].score >= self.settings.min_score for one in seen]
+            self.seen[turn] = self._wanted(turn, [*compress(seen, probable)])
+            self.doubtful[turn] = self._wanted(turn, [*compress(seen, map(not_, probable))])
+
+    def _judged(self, own: int, *, thorough: bool) -> list[Sight]:
+        sights = [*chain(*self.seen.values()), *(chain(*self.doubtful.values()) if thorough else ())]
+        faces = judged(sights, own, self.settings.min_score, certainty_of(self.detector), self.closer)
+        return [sight for sight in faces if _is_wanted(sight.face, self.settings)]
+
+    def _wanted(self, turn: int, seen: list[tuple[float, Face]]) -> list[Sight]:
+        faces = _once(seen, self.settings.overlap)
+        return [Sight(face, turn) for face in faces if _is_wanted(face, self.settings)]
+
+
+def _own_turn(faces: list[Sight]) -> int:
+    """The turn that most of the faces have that are certain of it."""
+    times = Counter(sight.turn for sight in faces if sight.confirmed and sight.turn in TURNS)
+    return max(TURNS, key=lambda turn: times[turn])
+
+
 # --- the versions of the photo
 
 
-def _views(photo: Photo, settings: DetectSettings) -> Iterator[View]:
-    yield from _coarser(photo.shrunk(settings.side), photo)
+def _finer(photo: Photo, settings: DetectSettings) -> Iterator[View]:
     longest = max(photo.height, photo.width)
     scale = min(ENLARGED, RESOLVED / settings.min_face) if settings.min_face else 0.0
     while scale * longest > 1.05 * min(longest, settings.side):
@@ -103,13 +166,16 @@ def _views(photo: Photo, settings: DetectSettings) -> Iterator[View]:
 def _coarser(pixels: Tensor, photo: Photo) -> Iterator[View]:
     """The whole photo as it was shrunk, then smaller and smaller."""
     height, width = pixels.shape[-2:]
-    times = 1
-    while True:
-        yield View(pixels, scale=(width / photo.width / times, height / photo.height / times))
-        if max(pixels.shape[-2:]) <= COARSEST:
-            return
-        pixels = F.avg_pool2d(pixels[None], STEP, ceil_mode=True, count_include_pad=False)[0]
-        times *= STEP
+    view = View(pixels, scale=(width / photo.width, height / photo.height))
+    yield view
+    while max(view.pixels.shape[-2:]) > COARSEST:
+        view = _coarsened(view)
+        yield view
+
+
+def _coarsened(view: View) -> View:
+    pixels = F.avg_pool2d(view.pixels[None], STEP, ceil_mode=True, count_include_pad=False)[0]
+    return View(pixels, scale=(view.scale[0] / STEP, view.scale[1] / STEP))
 
 
 def _tiles(photo: Photo, scale: float) -> Iterator[View]:
@@ -137,11 +203,16 @@ def _cuts(length: int, scale: float) -> list[tuple[int, int]]:
 # --- from the views to the photo
 
 
-def _seen(view: View, detector: Detector, settings: DetectSettings) -> list[tuple[float, Face]]:
-    """What the detector finds in a view, in px of the photo, each with how far it is to be trusted."""
-    faces = [face for face in detector(view.pixels) if face.score >= settings.min_score and face.width > 0]
-    whole = (face for face in faces if not _is_cut(face, view))
-    return [(face.score - abs(math.log(face.width / BEST)), _in_photo(face, view)) for face in whole]
+def _seen(view: View, detector: Detector, least: float, turn: int) -> list[tuple[float, Face]]:
+    """What the detector finds in a turned view, in px of the photo, each with how far it is to be trusted."""
+    height, width = view.pixels.shape[-2:]
+    found = [face for face in detector(turned(view.pixels, turn)) if face.score >= least and face.width > 0]
+    faces = [turned_back(face, turn, height, width) for face in found]
+    return [
+        (face.score - abs(math.log(face.width / BEST)), _in_photo(face, view))
+        for face in faces
+        if not _is_cut(face, view)
+    ]
 
 
 def _is_cut(face: Face, view: View) -> bool:
@@ -188,5 +259,5 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def _wanted(face: Face, settings: DetectSettings) -> bool:
-    return settings.smallest <= face.width <= (settings.max_face or math.inf)
+def _is_wanted(face: Face, settings: DetectSettings) -> bool:
+    return settings.smallest <= face.width <= (settings.max_face or math.inf) and is_plausible(face)

@@ -37,16 +37,36 @@ class Face:
 
     @property
     def width(self) -> float:
-        """Of the box, px."""
-        return self.box[2] - self.box[0]
+        """Of the box, px, along the side that is nearer to the line of the eyes."""
+        return self.box[3] - self.box[1] if self.is_lying else self.box[2] - self.box[0]
 
     @property
     def height(self) -> float:
-        """Of the box, px."""
-        return self.box[3] - self.box[1]
+        """Of the box, px, along the other side."""
+        return self.box[2] - self.box[0] if self.is_lying else self.box[3] - self.box[1]
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether it is turned by less than 45 degrees."""
+        across, down = (self.points[1] - self.points[0]).tolist()
+        return bool(across > abs(down))
+
+    @property
+    def is_lying(self) -> bool:
+        """Whether one eye is above the other rather than beside it."""
+        across, down = np.abs(self.points[1] - self.points[0]).tolist()
+        return bool(down > across)
 
 
 Detector = Callable[[Tensor], list[Face]]  # from a photo (3, H, W) in [-1, 1]
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """What the scores of a detector say about the turn of a face."""
+
+    sure: float  # hardly a face scores as much in another turn than its own
+    turned: float  # what shows no face hardly scores as much in the best of eight turns
 
 
 def load_detector(name: str | Path = "yunet", *, device: torch.device | str = "cpu") -> Detector:
@@ -92,6 +112,16 @@ class RetinaFaceDetector:
         (faces,) = find_faces(self._net, photo[None].to(device), settings=DetectionSettings(min_score=LEAST_SCORE))
         rows = zip(faces.boxes.tolist(), faces.points.double().cpu().numpy(), faces.scores.tolist(), strict=True)
         return [Face((box[0], box[1], box[2], box[3]), points, score) for box, points, score in rows]
+
+
+# Measured on 66 pasted faces of 24 to 160 px, clean and degraded, in eight turns
+YUNET_CERTAINTY = Certainty(sure=0.9, turned=0.85)
+RETINAFACE_CERTAINTY = Certainty(sure=0.999, turned=0.97)
+
+
+def certainty_of(detector: Detector) -> Certainty:
+    """The one of RetinaFace, whose scores lie nearer to 1, or YuNet's."""
+    return RETINAFACE_CERTAINTY if isinstance(detector, RetinaFaceDetector) else YUNET_CERTAINTY
 
 
 def _face_of(row: Any) -> Face:

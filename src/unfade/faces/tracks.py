@@ -132,6 +132,7 @@ class Tracks:
             (_overlap(track.expected(at), face.box), k, track)
             for track in self._open(at)
             for k, face in enumerate(faces)
+            if _alike_turned(track.seen[track.last], face)
         ]
         pairs: dict[int, Track] = {}
         for overlap, k, track in sorted(overlaps, key=lambda one: -one[0]):
@@ -174,6 +175,11 @@ def _line_at_zero(x: NDArray[np.float64], y: Points, weights: NDArray[np.float64
     else:
         weights = weights / sums[0]
     return np.tensordot(weights, y, 1)
+
+
+def _alike_turned(a: Face, b: Face) -> bool:
+    """Whether the eyes of one lie like those of the other; landmarks that do not are no movement."""
+    return float((a.points[1] - a.points[0]) @ (b.points[1] - b.points[0])) > 0
 
 
 def _centre(box: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,6 +24,7 @@ from unfade.store.checkpoints import sha256_of
 TOGETHER = 8  # photos of a group, at most
 PIXELS = 24_000_000  # of a group; one photo may have more
 READERS = 2  # threads that read and search photos
+THOROUGH = 12  # frames of a film from one that is searched in all turns to the next
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,52 @@ class Opened:
     error: Exception | None = None
 
 
+@dataclass(frozen=True)
+class Searching:
+    """Finds faces with a detector and aligns them."""
+
+    detector: Detector
+    settings: DetectSettings
+    choice: Choice
+    size: int  # px, of the crops
+
+    def __call__(self, name: str, photo: Photo, *, thorough: bool = True) -> list[FoundFace]:
+        """The chosen faces; `thorough` as in `find_faces`."""
+        chosen = self.choice.of(find_faces(photo, self.detector, self.settings, thorough=thorough))
+        return [FoundFace(index, face, to_template(face.points, self.size)) for index, face in chosen]
+
+
 def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
     """Finds faces with a detector and aligns them to crops of `size` px."""
+    return Searching(detector, settings, choice, size)
 
-    def find(name: str, photo: Photo) -> list[FoundFace]:
-        chosen = choice.of(find_faces(photo, detector, settings))
-        return [FoundFace(index, face, to_template(face.points, size)) for index, face in chosen]
 
-    return find
+def in_frames(find: Finder) -> Finder:
+    """The same for the frames of one film, in order: what all turns cost is spent on some of them only."""
+    return _InFrames(find) if isinstance(find, Searching) else find
+
+
+class _InFrames:
+    """Searches a frame thoroughly in its turn, where faces are not upright, and where they were and are no more."""
+
+    def __init__(self, find: Searching) -> None:
+        self.find = find
+        self.searched = 0  # frames
+        self.before: list[FoundFace] = []
+
+    def __call__(self, name: str, photo: Photo) -> list[FoundFace]:
+        thorough = self.searched % THOROUGH == 0 or not all(found.face.is_upright for found in self.before)
+        faces = self.find(name, photo, thorough=thorough)
+        if self.before and not faces and not thorough:
+            faces = self.find(name, photo)
+        self.searched, self.before = self.searched + 1, faces
+        return faces
+
+
+def no_face_in(path: Path) -> str:
+    """Why nothing came of a photo or a film."""
+    tried = "upright or turned by 90, 180 or 270 degrees"
+    return f"{path} shows no face that was asked for, {tried}; look at --min-face, --faces and --detector."
 
 
 def groups_of(found: Found) -> Iterator[list[str]]:
@@ -142,8 +181,3 @@ def _searched(one: Opened, find: Finder, size: int) -> Opened:
     except Exception as error:
         one.error = error
     return one
-
-
-def no_face_in(path: Path) -> str:
-    """Why nothing came of a photo or a video."""
-    return f"{path} shows no face that was asked for; look at --min-face, --faces and --detector."

@@ -34,7 +34,7 @@ from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.stages.photos import Finder, no_face_in
+from unfade.stages.photos import Finder, in_frames, no_face_in
 from unfade.stages.restore import blend, choices, restore_batch
 from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, check_run
 from unfade.store.checkpoints import sha256_of
@@ -154,6 +154,7 @@ class _Film:
     def __init__(self, reader: VideoReader, name: str, part: Path, work: _Work, advance: Advance) -> None:
         self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
         self.tracks = Tracks(work.tracks)
+        self.find = in_frames(work.find)
         self.told: dict[int, dict[str, int]] = {}  # of each track: its first and last frame, and how many show it
         self.distances: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
         self.notes: tuple[str, ...] = ()
@@ -189,10 +190,10 @@ class _Film:
             small = item.photo.shrunk(CUT_SIDE)
             cut = before is not None and float((small - before).abs().mean()) > CUT
             before, due = small, cut or item.index % self.work.tracks.every == 0
-            yield _Looked(item, self._faces(item) if due else None, cut)
+            yield _Looked(item, self._faces(item, self.find) if due else None, cut)
 
-    def _faces(self, frame: Frame) -> list[Face]:
-        return [found.face for found in self.work.find(self.name, frame.photo)]
+    def _faces(self, frame: Frame, find: Finder) -> list[Face]:
+        return [found.face for found in find(self.name, frame.photo)]
 
     def _take(self, item: Any) -> None:
         if not isinstance(item, _Looked):
@@ -213,7 +214,7 @@ class _Film:
         if item.cut or not self.tracks.expect(at, faces):
             for other in self._waiting:
                 if other.faces is None and self.tracks.newest < other.frame.index < at:
-                    other.faces = self._faces(other.frame)
+                    other.faces = self._faces(other.frame, self.work.find)
                     self.tracks.add(other.frame.index, other.faces)
         if item.cut:
             self.tracks.cut()

@@ -19,6 +19,7 @@ BUILT_IN = (
     Model("small-restorer-gan", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("damage", "damage", "damage", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016"),
+    Model("yunet", "detector", "onnx", 0, "MIT", "Wu et al. 2023"),
     Model("niqe-pristine", "quality", "niqe", 0, "LIVE", "Mittal et al. 2013"),
     Model("dlib-face", "identity", "dlib-face", 150, "CC0 1.0", "King 2017"),
 )
