@@ -4,13 +4,21 @@ from pathlib import Path
 
 from PIL import Image
 
-from unfade.images.opening import DAMAGED, HUSH, STUMBLED, readable_kinds
+from unfade.errors import UnreadableImage
+from unfade.images.opening import DAMAGED, HUSH, STUMBLED, readable_kinds, refuse_endless
+from unfade.images.tiff_pages import pages_of
 
 
 def pixels_in(path: Path) -> int:
     """Pixels of a picture file, by its head alone; 0 for one that cannot be read."""
     try:
-        with HUSH, path.open("rb") as file, Image.open(file, formats=readable_kinds()) as image:
-            return image.width * image.height
-    except (*DAMAGED, *STUMBLED, Image.DecompressionBombError):
+        refuse_endless(path)
+        with HUSH, path.open("rb") as file:
+            pages = pages_of(file)
+            if pages is not None:
+                return pages.photo.size[0] * pages.photo.size[1]
+            file.seek(0)
+            with Image.open(file, formats=readable_kinds()) as image:
+                return image.width * image.height
+    except (*DAMAGED, *STUMBLED, Image.DecompressionBombError, UnreadableImage):
         return 0

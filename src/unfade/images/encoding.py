@@ -10,7 +10,7 @@ from PIL import Image, features
 
 from unfade.errors import BadInput
 from unfade.images.containers import png, tiff
-from unfade.images.photo import Levels, Origin, Photo
+from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo, over_white
 from unfade.images.provenance import Provenance, with_provenance
 
 SUFFIXES_OF = {  # the first is what a new file gets
@@ -28,7 +28,6 @@ GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats of one channel
 CLEAR = ("PNG", "TIFF", "WEBP", "AVIF")  # formats with an alpha channel
 QUALITY = 95  # where nothing is known of what the file had before
 SEGMENT = 65_000  # bytes that a JPEG can hold of EXIF, and of XMP
-TO_8_BITS = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)
 
 
 def suffix_for(path: Path, kind: str | None) -> str:
@@ -89,17 +88,10 @@ def _samples(photo: Photo, kind: str) -> Levels:
     if levels.dtype == np.uint16 and kind not in DEEP:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
     if alpha is not None and kind not in CLEAR:
-        levels, alpha = _over_white(levels, alpha), None
+        levels, alpha = over_white(levels, alpha), None
     if photo.origin.grey and kind in GREY and _is_grey(levels):
         levels = levels[..., :1]
     return levels if alpha is None else np.concatenate([levels, alpha[..., None]], axis=-1)
-
-
-def _over_white(levels: Levels, alpha: Levels) -> Levels:
-    most = np.iinfo(levels.dtype).max
-    share = alpha[..., None].astype(np.float32) / most
-    laid: Levels = np.rint(levels * share + most * (1 - share)).astype(levels.dtype)
-    return laid
 
 
 def _is_grey(levels: Levels) -> bool:

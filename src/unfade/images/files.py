@@ -14,7 +14,8 @@ from torch import Tensor
 
 from unfade.atomic import atomic_write
 from unfade.errors import BadInput
-from unfade.images.opening import mode_name, opened, upright
+from unfade.images.decoding import decode
+from unfade.images.photo import TO_8_BITS, over_white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -45,8 +46,17 @@ def read_picture(path: Path) -> Picture:
 
     Raises UnreadableImage, its message starting with the path.
     """
-    with opened(path) as image:
-        return _to_picture(image)
+    photo = decode(path)
+    levels, alpha, notes = photo.levels, photo.alpha, list(photo.notes)
+    if levels.dtype == np.uint16:
+        levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
+        notes.append("16 bits brought to 8")
+    if alpha is not None:
+        levels = over_white(levels, alpha)
+        notes.append("transparency laid over white")
+    if photo.origin.grey:
+        notes.append("grey converted to RGB")
+    return Picture(from_bytes(levels), tuple(notes))
 
 
 def read_image(path: Path) -> Tensor:
@@ -75,28 +85,3 @@ def to_bytes(image: Tensor) -> np.ndarray:
 def from_bytes(levels: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(levels)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
-
-
-def _to_picture(image: Image.Image) -> Picture:
-    notes: list[str] = []
-    image = upright(image)  # first: what follows does not keep the EXIF
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        image = _from_16_bit(image)
-        notes.append("16 bits brought to 8")
-    if image.has_transparency_data:
-        image = _over_white(image)
-        notes.append("transparency laid over white")
-    if image.mode != "RGB":
-        notes.append(f"{mode_name(image.mode)} converted to RGB")
-        image = image.convert("RGB")
-    return Picture(from_bytes(np.asarray(image)), tuple(notes))
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    levels = np.asarray(image).astype(np.float64) / 257  # 65535 becomes 255
-    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

@@ -25,13 +25,12 @@ def origin_of(image: Image.Image, path: Path, notes: list[str]) -> Origin:
     """What a decoded picture's file says; what cannot be kept is told in `notes`."""
     kind = image.format or "PNG"
     jpeg = image if isinstance(image, JpegImagePlugin.JpegImageFile) else None
-    if kind in KINDS and kind != "MPO":
-        notes.append(f"{kind} is not written; {KINDS[kind]} instead")
-    pages = getattr(image, "n_frames", 1)
+    pages = 1 if kind == "TIFF" else getattr(image, "n_frames", 1)  # those of a TIFF are counted where it is opened
     if pages > 1:
         notes.append(f"only the first of {pages} pictures in the file is kept")
     return Origin(
         kind=KINDS.get(kind, kind),
+        read_as="JPEG" if kind == "MPO" else kind,
         exif=_exif(image, notes),
         xmp=_xmp(image, notes),
         icc=image.info.get("icc_profile") or b"",

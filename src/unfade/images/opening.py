@@ -1,64 +1,135 @@
 """Opening a picture file with Pillow: refused in one sentence where it cannot be read, and never with a warning."""
 
 import importlib
+import math
+import os
+import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from unfade.errors import UnreadableImage
+from unfade.errors import BadInput, UnreadableImage
+from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Pages, as_only_page, pages_of
+from unfade.images.tiff_samples import Samples, describing_image, needs_reading, read_samples
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # as Pillow says it
 STUMBLED = (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError)  # as it does over odd headers
-TURNS = {  # EXIF orientation: what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF orientation: what makes the picture upright
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 FILMS = ("GIF", "WEBP", "PNG", "AVIF")  # several pages of a TIFF or MPO are not a film
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 SMALL = 4_000_000  # pixels that are harmless whatever the file claims
+LIMIT = "UNFADE_MEGAPIXELS"
 SPARSEST = 2_000  # pixels per byte of the emptiest real picture; a wholly flat WebP has about 600
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A picture file while it is open."""
+
+    image: Image.Image  # decoded; where there are `samples`, not: then it tells what the file says besides its pixels
+    orientation: int  # EXIF's, 1 to 8: how the picture has to be turned
+    samples: Samples | None = None  # the numbers of a TIFF that Pillow would mistake
+    notes: tuple[str, ...] = ()  # what is left out of the file, in words
+    turned: bool = False  # the orientation has been applied to the image
+
+    @property
+    def turn(self) -> int:
+        """The orientation that is still to be applied."""
+        return 1 if self.turned else self.orientation
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Opened]:
     """The decoded picture, not turned; whatever Pillow says against it, here or in the block, is one sentence.
 
-    Raises UnreadableImage, its message starting with the path: for a file that is damaged, no picture, or an
-    animation, and before anything is allocated for one of more than twice `Image.MAX_IMAGE_PIXELS`, 179 megapixels:
-    enough for a scan of 100 and, at 4 bytes a pixel, for a machine of 2 GB.
+    Raises UnreadableImage, its message starting with the path: for a file that is damaged, no picture, no file (a
+    pipe, which may never end), or an animation, and before anything is allocated for one of more megapixels than
+    `most_megapixels`.
     """
+    most_megapixels()  # a setting that is none is not the file's fault
     try:
+        refuse_endless(path)
         # an open file, not its path: by path, Pillow maps and so garbles a turned TIFF
-        with HUSH, path.open("rb") as file, _loaded(path, file) as image:
-            yield image
-    except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{path} has too many pixels; make it smaller first ({error}).") from error
+        with HUSH, path.open("rb") as file:
+            found = _opened(path, file)
+            with found.image:
+                yield found
     except MemoryError as error:
         raise UnreadableImage(f"{path} needs more memory than there is; make it smaller first.") from error
     except DAMAGED as error:
         raise UnreadableImage(_what_is_wrong(path, error)) from error
 
 
-def _loaded(path: Path, file: IO[bytes]) -> Image.Image:
+def most_megapixels() -> float:
+    """The most that are read of one picture: 178.9, which is a scan of 100 and more, and at 4 bytes a pixel 0.7 GB.
+
+    The environment variable UNFADE_MEGAPIXELS sets another number. Raises BadInput where that is none.
+    """
+    said = os.environ.get(LIMIT) or "178.9"
     try:
-        image = Image.open(file, formats=readable_kinds())
-        _refuse_animation(path, image)
-        _refuse_bomb(path, image)
-        image.load()
+        most = float(said)
+    except ValueError:
+        most = 0
+    if not 0 < most < math.inf:
+        raise BadInput(f"{LIMIT} is {said!r}; set it to a number of megapixels, like 400, or leave it out.")
+    return most
+
+
+def _opened(path: Path, file: IO[bytes]) -> Opened:
+    try:
+        pages = pages_of(file)
+        file.seek(0)
+        return _opened_by_pillow(path, file) if pages is None else _opened_tiff(path, file, pages)
     except STUMBLED as error:
         raise ValueError(str(error)) from error
+
+
+def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
+    image = _image(path, file)
+    _refuse_animation(path, image)
+    image.load()
+    return Opened(image, _orientation(image))
+
+
+def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
+    page, orientation = pages.described, pages.described.number(ExifTags.Base.Orientation, 1)
+    which = "first" if pages.photo is pages.first else "largest"
+    notes = (f"only the {which} of {pages.full} pictures in the file is kept",) if pages.full > 1 else ()
+    if needs_reading(page):
+        _refuse_size(path, *page.size)
+        return Opened(describing_image(page), orientation, read_samples(page, path), notes)
+    image = _image(path, file if pages.photo is pages.first else as_only_page(page, {}))
+    image.load()  # turns it too
+    return Opened(image, orientation, None, notes, turned=True)
+
+
+def _image(path: Path, file: IO[bytes]) -> Image.Image:
+    """Not decoded yet."""
+    if LIMIT in os.environ and most_megapixels() * 1e6 > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        Image.MAX_IMAGE_PIXELS = math.ceil(most_megapixels() * 5e5)  # Pillow refuses what has more than twice as many
+    try:
+        image = Image.open(file, formats=readable_kinds())
+    except Image.DecompressionBombError as error:
+        raise _too_many(path) from error
+    _refuse_size(path, image.width, image.height)
     return image
 
 
@@ -74,13 +145,10 @@ def readable_kinds() -> tuple[str, ...]:
     return (*kinds, "AVIF", "HEIF")
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
-    try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except DAMAGED:  # the pixels are sound all the same
-        turn = None
-    return image if turn is None else image.transpose(turn)
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H, W, ...) turned as an EXIF orientation asks, which may be any number."""
+    turn = TURNS.get(orientation)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def mode_name(mode: str) -> str:
@@ -94,13 +162,37 @@ def _refuse_animation(path: Path, image: Image.Image) -> None:
         raise UnreadableImage(f"{path} is an animation of {frames} frames; save the frame you want as a PNG.")
 
 
-def _refuse_bomb(path: Path, image: Image.Image) -> None:
+def _refuse_size(path: Path, width: int, height: int) -> None:
     size = path.stat().st_size
-    if image.width * image.height > max(SMALL, SPARSEST * size):
+    if width * height > max(SMALL, SPARSEST * size):
         raise UnreadableImage(
-            f"{path} claims {image.width:,} x {image.height:,} pixels in {size:,} bytes; get the file again from its "
-            "source."
+            f"{path} claims {width:,} x {height:,} pixels in {size:,} bytes; get the file again from its source."
         )
+    if width * height > most_megapixels() * 1e6:
+        raise _too_many(path)
+
+
+def _too_many(path: Path) -> UnreadableImage:
+    return UnreadableImage(
+        f"{path} has more than the {most_megapixels():g} megapixels that are read; make it smaller, or set the "
+        f"environment variable {LIMIT} to more where there is memory for it."
+    )
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise UnreadableImage for a pipe, socket or device, before it is opened: it may never say anything."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UnreadableImage(f"{path} is a pipe, socket or device and no file; save the picture as a file first.")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
+    try:
+        said = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DAMAGED:  # the pixels are sound all the same
+        return 1
+    return said if isinstance(said, int) and said in TURNS else 1
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
@@ -118,6 +210,8 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 def _missing_decoder(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(12)
+    if head.startswith(BIG_ENDIAN_BIG):
+        return f"{path} is a BigTIFF in big-endian order; save it as a TIFF, or as a BigTIFF in little-endian order."
     if head[4:8] != b"ftyp":
         return None
     if head[8:] in HEIC_BRANDS and "HEIF" not in readable_kinds():
