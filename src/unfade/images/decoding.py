@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from unfade.images.colours import Colours, apply_colours
 from unfade.images.meaning import full_range, lab_levels, levels_of
 from unfade.images.metadata import origin_of
-from unfade.images.opening import Opened, mode_name, opened, readable_kinds, upright
+from unfade.images.named_colours import of_bmp, of_boxes, of_tiff
+from unfade.images.opening import Opened, mode_name, opened, upright
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo
 from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, Samples
 
@@ -43,10 +45,29 @@ def decode(path: Path) -> Photo:
     """The same, without a note of the format that it will be written in."""
     notes: list[str] = []
     with opened(path) as found:
-        origin = origin_of(found.image, path, notes)
+        origin = origin_of(found, path, notes)
         notes += found.notes
         levels, icc = _levels(path, found, origin.icc, notes)
-        return _photo(upright(levels, found.turn), replace(origin, icc=icc), tuple(notes))
+        if levels.ndim == 2:
+            levels = levels[..., None]
+        if found.boxes.bits > 8 and levels.dtype == np.uint8:
+            notes.append(f"{found.boxes.bits} bits brought to 8")
+        colours, profile = _named(path, found, notes)
+        if colours is not None and not icc:
+            levels, profile = apply_colours(levels, colours, notes)
+        return _photo(upright(levels, found.turn), replace(origin, icc=icc or profile), tuple(notes))
+
+
+def _named(path: Path, found: Opened, notes: list[str]) -> tuple[Colours | None, bytes]:
+    """The colours that the file names by numbers, and a profile that Pillow did not find."""
+    if found.chunks is not None:
+        return found.chunks.colours, b""
+    if found.page is not None:
+        return of_tiff(found.page), b""
+    if found.image.format == "BMP":
+        with path.open("rb") as file:
+            return of_bmp(file, notes)
+    return of_boxes(found.boxes, notes), b""
 
 
 def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Levels, bytes]:
@@ -59,7 +80,7 @@ def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Le
     if image.mode == "F":
         plain = Samples(np.asarray(image)[..., None], BLACK_IS_ZERO, 32, (), None)
         return levels_of(plain, path, notes), icc
-    deep = _deep_samples(path, image)
+    deep = _deep_samples(found)
     if deep is not None:
         return full_range(deep, notes), icc
     if image.mode in ("CMYK", "LAB"):
@@ -83,21 +104,21 @@ def _of_mode(mode: str, levels: Levels) -> Image.Image:
 
 
 def _photo(samples: Levels, origin: Origin, notes: tuple[str, ...]) -> Photo:
-    """From (H, W) or (H, W, C), 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
-    samples = samples[..., None] if samples.ndim == 2 else samples
+    """From (H, W, C), 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
     colours = samples[..., :1].repeat(3, -1) if samples.shape[-1] < 3 else np.ascontiguousarray(samples[..., :3])
     alpha = samples[..., -1].copy() if samples.shape[-1] in (2, 4) else None
     return Photo(colours, alpha, replace(origin, grey=samples.shape[-1] < 3), notes)
 
 
-def _deep_samples(path: Path, image: Image.Image) -> Levels | None:
+def _deep_samples(found: Opened) -> Levels | None:
     """The 16-bit samples of a picture that has them, its upper bytes decoded already; None for one that has not."""
+    image = found.image
     if image.mode in DEEP_GREY:
         return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16), image)
     if image.mode not in ("RGB", "RGBA"):
         return None
     for names in (LOWER_BYTES, ALL_BYTES):
-        more = _decoded_otherwise(path, names)
+        more = _decoded_otherwise(found, names)
         if more is not None and names is ALL_BYTES:
             return _joined(np.asarray(more)[..., 0::2], np.asarray(more)[..., 1::2])
         if more is not None:
@@ -105,15 +126,15 @@ def _deep_samples(path: Path, image: Image.Image) -> Levels | None:
     return None
 
 
-def _decoded_otherwise(path: Path, names: dict[str, str]) -> Image.Image | None:
+def _decoded_otherwise(found: Opened, names: dict[str, str]) -> Image.Image | None:
     """The picture unpacked in another way than Pillow chose; None where no other is named for what it chose."""
-    with path.open("rb") as file, Image.open(file, formats=readable_kinds()) as image:
-        tiles = [tile._replace(args=_renamed(tile.args, names)) for tile in image.tile]
-        if not tiles or not all(tile.args for tile in tiles):
-            return None
-        image.tile = tiles
-        image.load()
-        return image
+    image = found.again()
+    tiles = [tile._replace(args=_renamed(tile.args, names)) for tile in image.tile]
+    if not tiles or not all(tile.args for tile in tiles):
+        return None
+    image.tile = tiles
+    image.load()
+    return image
 
 
 def _renamed(args: tuple[Any, ...] | str | None, names: dict[str, str]) -> tuple[Any, ...] | str | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unfade.atomic import atomic_write
 from unfade.errors import BadInput
+from unfade.images.colours import to_srgb
 from unfade.images.decoding import decode
 from unfade.images.photo import TO_8_BITS, over_white
 
@@ -51,9 +52,12 @@ def read_picture(path: Path) -> Picture:
     if levels.dtype == np.uint16:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
         notes.append("16 bits brought to 8")
+    levels = to_srgb(levels, photo.origin.icc, notes)
     if alpha is not None:
         levels = over_white(levels, alpha)
         notes.append("transparency laid over white")
+        if not alpha.any():
+            notes.append("wholly clear: nothing but white is seen of it")
     if photo.origin.grey:
         notes.append("grey converted to RGB")
     return Picture(from_bytes(levels), tuple(notes))

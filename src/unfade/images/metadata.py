@@ -8,7 +8,7 @@ from typing import Any
 from PIL import ExifTags, Image, JpegImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from unfade.images.opening import DAMAGED, STUMBLED
+from unfade.images.opening import DAMAGED, STUMBLED, Opened
 from unfade.images.photo import Origin
 from unfade.images.provenance import parse_packet, upright_packet
 
@@ -21,8 +21,9 @@ PREFIX = b"Exif\0\0"
 WORST = 65_535  # dpi
 
 
-def origin_of(image: Image.Image, path: Path, notes: list[str]) -> Origin:
+def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
     """What a decoded picture's file says; what cannot be kept is told in `notes`."""
+    image, chunks = found.image, found.chunks
     kind = image.format or "PNG"
     jpeg = image if isinstance(image, JpegImagePlugin.JpegImageFile) else None
     pages = 1 if kind == "TIFF" else getattr(image, "n_frames", 1)  # those of a TIFF are counted where it is opened
@@ -32,8 +33,8 @@ def origin_of(image: Image.Image, path: Path, notes: list[str]) -> Origin:
         kind=KINDS.get(kind, kind),
         read_as="JPEG" if kind == "MPO" else kind,
         exif=_exif(image, notes),
-        xmp=_xmp(image, notes),
-        icc=image.info.get("icc_profile") or b"",
+        xmp=_xmp(image.info.get("xmp") or (chunks.xmp if chunks else b""), notes),
+        icc=(chunks.icc if chunks else image.info.get("icc_profile")) or found.boxes.icc,
         dpi=_dpi(image.info.get("dpi")),
         tables=_tables(jpeg) if jpeg else {},
         subsampling=JpegImagePlugin.get_sampling(jpeg) if jpeg else -1,
@@ -80,7 +81,7 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes:
     try:
         if image.format == "TIFF":
             return _tiff_exif(image)
-        block = image.info.get("exif") or (image.getexif().tobytes() if "Raw profile type exif" in image.info else b"")
+        block = image.info.get("exif")
         return upright_exif(block) if block else b""
     except (*DAMAGED, *STUMBLED):
         notes.append("damaged EXIF left out")
@@ -104,8 +105,7 @@ def _encodable(tag: int, value: object, group: int | None = None) -> bool:
     return True
 
 
-def _xmp(image: Image.Image, notes: list[str]) -> bytes:
-    packet = image.info.get("xmp") or b""
+def _xmp(packet: bytes | str, notes: list[str]) -> bytes:
     packet = (packet.encode() if isinstance(packet, str) else bytes(packet)).rstrip(b"\0")
     if packet and parse_packet(packet) is None:
         notes.append("damaged XMP left out")

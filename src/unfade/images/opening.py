@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Pages, as_only_page, pages_of
+from unfade.images.boxes import Boxed, boxed
+from unfade.images.png_chunks import Chunks, chunks_of
+from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
 from unfade.images.tiff_samples import Samples, describing_image, needs_reading, read_samples
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # as Pillow says it
@@ -49,11 +51,21 @@ class Opened:
     samples: Samples | None = None  # the numbers of a TIFF that Pillow would mistake
     notes: tuple[str, ...] = ()  # what is left out of the file, in words
     turned: bool = False  # the orientation has been applied to the image
+    page: Page | None = None  # of a TIFF
+    chunks: Chunks | None = None  # of a PNG
+    boxes: Boxed = Boxed()  # of AVIF, HEIC and JPEG 2000
+    source: IO[bytes] | None = None  # what Pillow read
 
     @property
     def turn(self) -> int:
         """The orientation that is still to be applied."""
         return 1 if self.turned else self.orientation
+
+    def again(self) -> Image.Image:
+        """The image once more, not decoded yet; for those without `samples`."""
+        assert self.source is not None
+        self.source.seek(0)
+        return Image.open(self.source, formats=readable_kinds())
 
 
 @contextmanager
@@ -103,10 +115,16 @@ def _opened(path: Path, file: IO[bytes]) -> Opened:
 
 
 def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
-    image = _image(path, file)
+    chunks = chunks_of(file)
+    source = file if chunks is None else chunks.plain
+    source.seek(0)
+    image = _image(path, source)
     _refuse_animation(path, image)
     image.load()
-    return Opened(image, _orientation(image))
+    if chunks is not None and chunks.exif:
+        image.info.setdefault("exif", chunks.exif)
+    notes = () if chunks is None else chunks.notes
+    return Opened(image, _orientation(image), notes=notes, chunks=chunks, boxes=boxed(file), source=source)
 
 
 def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
@@ -115,10 +133,12 @@ def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
     notes = (f"only the {which} of {pages.full} pictures in the file is kept",) if pages.full > 1 else ()
     if needs_reading(page):
         _refuse_size(path, *page.size)
-        return Opened(describing_image(page), orientation, read_samples(page, path), notes)
-    image = _image(path, file if pages.photo is pages.first else as_only_page(page, {}))
+        return Opened(describing_image(page), orientation, read_samples(page, path), notes, page=page)
+    source = file if pages.photo is pages.first else as_only_page(page, {})
+    source.seek(0)
+    image = _image(path, source)
     image.load()  # turns it too
-    return Opened(image, orientation, None, notes, turned=True)
+    return Opened(image, orientation, None, notes, turned=True, page=page, source=source)
 
 
 def _image(path: Path, file: IO[bytes]) -> Image.Image:
