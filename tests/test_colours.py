@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 
 from drawn import coloured
 from tiffs import page, tiff
+from unfade.errors import UnreadableImage
 from unfade.images.boxes import boxed
 from unfade.images.colours import (
     BT709,
@@ -288,6 +289,8 @@ def test_grey_profiles_and_those_that_are_none(tmp_path: Path) -> None:
     assert np.array_equal(to_bytes(read_image(tmp_path / "a.png")), coloured(16))
 
 
-def test_a_wholly_clear_picture_is_told(tmp_path: Path) -> None:
+def test_a_wholly_clear_picture_is_not_taken_for_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(tmp_path / "a.png")
-    assert read_picture(tmp_path / "a.png").notes[-1] == "wholly clear: nothing but white is seen of it"
+    with pytest.raises(UnreadableImage, match=r"a\.png is wholly clear"):
+        read_image(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png").alpha is not None, "a whole photo stays as clear as it was"

@@ -188,7 +188,7 @@ def test_what_is_converted_is_turned_upright_too(tmp_path: Path) -> None:
     tags[ORIENTATION] = 6
     Image.fromarray(deep).save(tmp_path / "a.tiff", tiffinfo=tags)
     assert to_bytes(read_image(tmp_path / "a.tiff"))[..., 0].tolist() == [[150, 0], [200, 50], [250, 100]]
-    Image.new("RGBA", (3, 2)).save(tmp_path / "a.png", exif=oriented(8))
+    Image.new("RGBA", (3, 2), (0, 0, 0, 9)).save(tmp_path / "a.png", exif=oriented(8))
     assert read_image(tmp_path / "a.png").shape == (3, 3, 2)
 
 

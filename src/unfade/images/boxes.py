@@ -21,6 +21,7 @@ class Boxed:
 
     nclx: tuple[int, int, bool] | None = None  # primaries and transfer by H.273, and whether black is 0
     icc: bytes = b""  # of a JPEG 2000; Pillow tells those of the others
+    enumerated: int = 0  # colour space of a JPEG 2000 by its number; 0: not told so
     bits: int = 8  # of a sample
     parts: tuple[str, ...] = ()  # what the file holds besides the picture, in words
 
@@ -61,15 +62,17 @@ def _content(file: IO[bytes], box: Box) -> bytes:
 
 
 def _of_jp2(file: IO[bytes]) -> Boxed:
-    icc, bits = b"", 8
+    icc, bits, enumerated = b"", 8, 0
     for header in _boxes(file, 0, file_size(file)):
         for box in _boxes(file, header[1], header[2]) if header[0] == b"jp2h" else ():
             content = _content(file, box)
             if box[0] == b"colr" and content[0] in (2, 3):
                 icc = icc or content[3:]
+            elif box[0] == b"colr" and content[0] == 1:
+                (enumerated,) = struct.unpack_from(">I", content, 3)
             elif box[0] == b"ihdr":
                 bits = (content[10] & 0x7F) + 1 if content[10] != 0xFF else bits
-    return Boxed(icc=icc, bits=bits)
+    return Boxed(icc=icc, enumerated=0 if icc else enumerated, bits=bits)
 
 
 def _of_heif(file: IO[bytes]) -> Boxed:

@@ -10,18 +10,23 @@ from PIL import Image, features
 
 from unfade.errors import BadInput
 from unfade.images.containers import png, tiff
+from unfade.images.finding import HEICS, JPEGS, JPEGS_2000, PLAIN
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo, over_white
 from unfade.images.provenance import Provenance, with_provenance
 
 SUFFIXES_OF = {  # the first is what a new file gets
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": tuple(suffix for suffix in JPEGS if suffix != ".mpo"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",),
+    "BMP": (".bmp", ".dib"),
     "AVIF": (".avif",),
 }
-READ_ONLY = {".gif": ".png", ".ppm": ".png", ".pgm": ".png", ".heic": ".jpg", ".heif": ".jpg"}
+READ_ONLY = {
+    **dict.fromkeys((".gif", *PLAIN, *JPEGS_2000), ".png"),
+    **dict.fromkeys((*HEICS, ".jxl", ".mpo"), ".jpg"),
+    ".avifs": ".avif",
+}
 SHORT_NAMES = {"JPG": "JPEG", "TIF": "TIFF"}
 DEEP = ("PNG", "TIFF")  # formats of 16 bits
 GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats of one channel

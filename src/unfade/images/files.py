@@ -13,12 +13,23 @@ from PIL import Image
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput
+from unfade.errors import UnreadableImage
 from unfade.images.colours import to_srgb
 from unfade.images.decoding import decode
+from unfade.images.finding import SUFFIXES, list_images
 from unfade.images.photo import TO_8_BITS, over_white
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+__all__ = [
+    "SUFFIXES",
+    "Picture",
+    "encode",
+    "from_bytes",
+    "list_images",
+    "read_image",
+    "read_picture",
+    "to_bytes",
+    "write_png",
+]
 
 
 @dataclass(frozen=True)
@@ -29,25 +40,15 @@ class Picture:
     notes: tuple[str, ...] = ()  # what had to be converted, in words
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The files of a folder that are named like pictures, sorted by name; hidden files are passed over.
-
-    Raises BadInput when the folder is missing, is a file, or holds no such file.
-    """
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise BadInput(f"{folder} holds no pictures; expected files ending in {', '.join(SUFFIXES)}.")
-    return found
-
-
 def read_picture(path: Path) -> Picture:
     """Decode a picture, turned upright by its EXIF orientation, with notes of what was converted.
 
-    Raises UnreadableImage, its message starting with the path.
+    Its numbers are brought to sRGB by its colour profile. Raises UnreadableImage, its message starting with the path;
+    for a picture that is wholly clear too.
     """
     photo = decode(path)
+    if photo.alpha is not None and not photo.alpha.any():
+        raise UnreadableImage(f"{path} is wholly clear, so there is nothing to be seen; save it without transparency.")
     levels, alpha, notes = photo.levels, photo.alpha, list(photo.notes)
     if levels.dtype == np.uint16:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
@@ -56,15 +57,13 @@ def read_picture(path: Path) -> Picture:
     if alpha is not None:
         levels = over_white(levels, alpha)
         notes.append("transparency laid over white")
-        if not alpha.any():
-            notes.append("wholly clear: nothing but white is seen of it")
     if photo.origin.grey:
         notes.append("grey converted to RGB")
     return Picture(from_bytes(levels), tuple(notes))
 
 
 def read_image(path: Path) -> Tensor:
-    """The pixels of a picture: (3, H, W) float32, RGB, in [-1, 1]. Raises UnreadableImage."""
+    """The pixels of a picture: (3, H, W) float32, RGB, sRGB, in [-1, 1]. Raises UnreadableImage."""
     return read_picture(path).pixels
 
 

@@ -12,7 +12,7 @@ from unfade.images.opening import DAMAGED, STUMBLED, Opened
 from unfade.images.photo import Origin
 from unfade.images.provenance import parse_packet, upright_packet
 
-KINDS = {"MPO": "JPEG", "GIF": "PNG", "PPM": "PNG", "HEIF": "JPEG"}  # read, but written as the other
+KINDS = {"MPO": "JPEG", "GIF": "PNG", "PPM": "PNG", "HEIF": "JPEG", "JXL": "JPEG", "JPEG2000": "PNG"}  # read, but written as the other
 GROUPS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # In a TIFF the same directory holds what describes the photo and what describes the file; only the first is kept:
 # name, description, maker, model, page, software, dates, author, host, rating, copyright, and what Windows adds

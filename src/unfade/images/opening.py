@@ -1,5 +1,6 @@
 """Opening a picture file with Pillow: refused in one sentence where it cannot be read, and never with a warning."""
 
+import contextlib
 import importlib
 import math
 import os
@@ -37,6 +38,8 @@ TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF orientation
 }
 FILMS = ("GIF", "WEBP", "PNG", "AVIF")  # several pages of a TIFF or MPO are not a film
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+JXL_STARTS = (b"\xff\n", b"\0\0\0\x0cJXL ")
+JP2_COLOURS = (0, 12, 16, 17, 18)  # untold, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1 and -2)
 SMALL = 4_000_000  # pixels that are harmless whatever the file claims
 LIMIT = "UNFADE_MEGAPIXELS"
 SPARSEST = 2_000  # pixels per byte of the emptiest real picture; a wholly flat WebP has about 600
@@ -115,6 +118,9 @@ def _opened(path: Path, file: IO[bytes]) -> Opened:
 
 
 def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
+    said = boxed(file)
+    if said.enumerated not in JP2_COLOURS:
+        raise UnreadableImage(f"{path} is a JPEG 2000 in colours that are not read; save it as RGB or grey.")
     chunks = chunks_of(file)
     source = file if chunks is None else chunks.plain
     source.seek(0)
@@ -124,7 +130,7 @@ def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
     if chunks is not None and chunks.exif:
         image.info.setdefault("exif", chunks.exif)
     notes = () if chunks is None else chunks.notes
-    return Opened(image, _orientation(image), notes=notes, chunks=chunks, boxes=boxed(file), source=source)
+    return Opened(image, _orientation(image), notes=notes, chunks=chunks, boxes=said, source=source)
 
 
 def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
@@ -156,13 +162,17 @@ def _image(path: Path, file: IO[bytes]) -> Image.Image:
 @lru_cache
 def readable_kinds() -> tuple[str, ...]:
     """Pillow's names of what is read. Not all that Pillow knows: a renamed PostScript file would start a program."""
-    kinds = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # a JPEG may turn out an MPO
+    kinds = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF"]  # a JPEG may turn out an MPO
+    if features.check("jpg_2000"):
+        kinds.append("JPEG2000")
     with HUSH:
-        try:
+        with contextlib.suppress(ImportError):
             importlib.import_module("pillow_heif").register_heif_opener()
-        except ImportError:
-            return (*kinds, "AVIF")
-    return (*kinds, "AVIF", "HEIF")
+            kinds.append("HEIF")
+        with contextlib.suppress(ImportError):
+            importlib.import_module("pillow_jxl")  # registers itself
+            kinds.append("JXL")
+    return tuple(kinds)
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -232,6 +242,8 @@ def _missing_decoder(path: Path) -> str | None:
         head = file.read(12)
     if head.startswith(BIG_ENDIAN_BIG):
         return f"{path} is a BigTIFF in big-endian order; save it as a TIFF, or as a BigTIFF in little-endian order."
+    if head.startswith(JXL_STARTS) and "JXL" not in readable_kinds():
+        return f"{path} is a JPEG XL picture; get the package pillow-jxl-plugin to read it."
     if head[4:8] != b"ftyp":
         return None
     if head[8:] in HEIC_BRANDS and "HEIF" not in readable_kinds():
