@@ -1,4 +1,4 @@
-"""Colours that files name by numbers: kept as a profile, or brought to sRGB; and what evaluation reads of any profile."""
+"""Colours that files name by numbers: kept as a profile, or brought to sRGB; and any profile as evaluation reads it."""
 
 import io
 import struct
@@ -34,7 +34,9 @@ KEPT = "colours named by numbers kept as a colour profile"
 
 
 def with_chunks(png: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
-    framed = [struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks]
+    framed = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    ]
     return png[:33] + b"".join(framed) + png[33:]
 
 
@@ -91,7 +93,10 @@ def test_profiles_hold_the_curve(curve: tuple[float, ...]) -> None:
     [
         [(b"cICP", bytes((12, 13, 0, 1)))],
         [(b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))],
-        [(b"gAMA", struct.pack(">I", 45455)), (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))],
+        [
+            (b"gAMA", struct.pack(">I", 45455)),
+            (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        ],
     ],
 )
 def test_p3_by_numbers_becomes_a_profile(tmp_path: Path, chunks: list[tuple[bytes, bytes]]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.files import list_images, read_image
 from unfade.images.dimensions import pixels_in
+from unfade.images.files import list_images, read_image
 from unfade.images.photo_files import find_photos, in_words
 from unfade.training.batches import find_training_pictures
 

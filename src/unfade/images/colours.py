@@ -126,13 +126,15 @@ def profile_of(colours: Colours) -> bytes:
         content += b"\0" * (-len(content) % 4)
         table += name + struct.pack(">II", start + len(data), len(content))
         data += content
-    head = struct.pack(">I4xI", start + len(data), 0x04200000) + b"mntrRGB XYZ " + struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
+    head = (
+        struct.pack(">I4xI", start + len(data), 0x04200000) + b"mntrRGB XYZ " + struct.pack(">6H", 2026, 1, 1, 0, 0, 0)
+    )
     head += b"acsp" + bytes(28) + b"".join(map(_fixed, D50)) + bytes(48)
     return head + table + data
 
 
-def to_srgb(levels: NDArray[np.uint8], icc: bytes, notes: list[str]) -> NDArray[np.uint8]:
-    """(H, W, 3) by its profile, of RGB or of grey, in sRGB; as it is where there is none or it is sRGB's own."""
+def to_srgb(levels: Levels, icc: bytes, notes: list[str]) -> Levels:
+    """(H, W, 3) of 8 bits brought to sRGB by its profile, of RGB or of grey; untouched where that is sRGB or missing."""
     if not icc:
         return levels
     try:
@@ -188,9 +190,9 @@ def _linear(values: Array, colours: Colours) -> Array:
         values = ((values * 255 - 16) / 219).clip(0, 1)
     if colours.beyond == PQ:  # SMPTE ST 2084
         power = values ** (1 / 78.84375)
-        return np.asarray((np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)) * (
-            10_000 / NITS_OF_WHITE
-        )
+        return np.asarray(
+            (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
+        ) * (10_000 / NITS_OF_WHITE)
     if colours.beyond == HLG:  # ITU-R BT.2100
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         return np.where(values <= 0.5, values**2 / 3, (np.exp((values - c) / a) + b) / 12)

@@ -1,6 +1,7 @@
 """Photos back into files: the format, the compression and everything else that the file said stay as they were."""
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,12 @@ from PIL import Image, features
 
 from unfade.errors import BadInput
 from unfade.images.containers import png, tiff
+from unfade.images.exif_geometry import moved_exif
 from unfade.images.finding import HEICS, JPEGS, JPEGS_2000, PLAIN
+from unfade.images.geometry import Move
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo, over_white
 from unfade.images.provenance import Provenance, with_provenance
+from unfade.images.xmp_geometry import moved_packet
 
 SUFFIXES_OF = {  # the first is what a new file gets
     "JPEG": tuple(suffix for suffix in JPEGS if suffix != ".mpo"),
@@ -58,9 +62,11 @@ def encode_photo(
     tells. Raises BadInput for a format that is not written.
     """
     kind = _known(kind or photo.origin.kind)
-    samples = _samples(photo, kind)
-    xmp = photo.origin.xmp if provenance is None else with_provenance(photo.origin.xmp, provenance)
-    origin = replace(photo.origin, xmp=xmp, icc=_profile(photo.origin.icc, samples))
+    samples, said = _samples(photo, kind), photo.origin
+    move = Move(1, said.size or (1, 1), (photo.width, photo.height) if said.size else (1, 1))
+    exif, xmp = moved_exif(said.exif, move), moved_packet(said.xmp, move, [])
+    xmp = xmp if provenance is None else with_provenance(xmp, provenance)
+    origin = replace(said, exif=exif, xmp=xmp, icc=_profile(said.icc, samples))
     return ENCODERS[kind](samples, origin, quality)
 
 
@@ -71,6 +77,10 @@ def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
     exif, xmp, icc = (("EXIF", origin.exif), ("XMP", origin.xmp), ("colour profile", origin.icc))
     unheld = {"BMP": (exif, xmp, icc), "JPEG": [part for part in (exif, xmp) if len(part[1]) > SEGMENT]}
     lost = [f"{name} left out" for name, content in unheld.get(kind, ()) if content]
+    if origin.iptc and (kind not in ("JPEG", "TIFF") or (kind == "JPEG" and len(origin.iptc) > SEGMENT)):
+        lost.append("IPTC left out")
+    if origin.texts and kind != "PNG":
+        lost.append("texts of the PNG left out")
     if photo.levels.dtype == np.uint16 and kind not in DEEP:
         lost.append("16 bits brought to 8")
     if photo.alpha is not None and kind not in CLEAR:
@@ -111,7 +121,16 @@ def _profile(icc: bytes, samples: Levels) -> bytes:
 def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
     matched = {"qtables": origin.tables} if origin.tables and quality is None else {"quality": quality or QUALITY}
     fitting = {name: part for name, part in (("exif", origin.exif), ("xmp", origin.xmp)) if len(part) <= SEGMENT}
-    return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **matched, **fitting)
+    extra = _photoshop_segment(origin.iptc) if 0 < len(origin.iptc) <= SEGMENT else b""
+    how = {**matched, **fitting, "extra": extra}
+    return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **how)
+
+
+def _photoshop_segment(iptc: bytes) -> bytes:
+    """APP13 with one of Photoshop's resources (Adobe Photoshop File Formats, Image Resource Blocks)."""
+    resource = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
 
 
 def _webp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
@@ -129,11 +148,11 @@ def _bmp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
 
 
 def _png(samples: Levels, origin: Origin, quality: int | None) -> bytes:
-    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi)
+    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi, texts=origin.texts)
 
 
 def _tiff(samples: Levels, origin: Origin, quality: int | None) -> bytes:
-    return tiff(samples, origin.exif, origin.xmp, origin.icc, origin.dpi)
+    return tiff(samples, origin.exif, origin.xmp, origin.icc, origin.dpi, iptc=origin.iptc)
 
 
 def _by_pillow(samples: Levels, kind: str, origin: Origin, **how: object) -> bytes:

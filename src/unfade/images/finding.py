@@ -1,4 +1,4 @@
-"""The pictures of a folder and of the folders in it, by their paths below it; and those that are not read, by ending."""
+"""The pictures of a folder and of the folders in it, by their paths below it; and how many are not read."""
 
 import stat
 from collections import Counter

@@ -17,10 +17,11 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.boxes import Boxed, boxed
+from unfade.images.geometry import Move
 from unfade.images.png_chunks import Chunks, chunks_of
 from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
 from unfade.images.tiff_samples import Samples, describing_image, needs_reading, read_samples
@@ -64,7 +65,19 @@ class Opened:
         """The orientation that is still to be applied."""
         return 1 if self.turned else self.orientation
 
-    def again(self) -> Image.Image:
+    @property
+    def move(self) -> Move:
+        """From the stored picture to the upright one. The reader of HEIC has applied the orientation."""
+        orientation = (
+            self.orientation if self.orientation in TURNS else self.image.info.get("original_orientation") or 1
+        )
+        before = self.page.size if self.page is not None else self.image.size
+        is_quarter = orientation >= 5
+        if is_quarter and self.orientation not in TURNS:
+            before = before[::-1]
+        return Move(orientation, before, before[::-1] if is_quarter else before)
+
+    def again(self) -> ImageFile.ImageFile:
         """The image once more, not decoded yet; for those without `samples`."""
         assert self.source is not None
         self.source.seek(0)
@@ -218,6 +231,8 @@ def refuse_endless(path: Path) -> None:
 
 def _orientation(image: Image.Image) -> int:
     """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its decoder has turned it, whatever EXIF says (ISO/IEC 18181-2)
     try:
         said = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DAMAGED:  # the pixels are sound all the same

@@ -32,6 +32,9 @@ class Origin:
     modified: float | None = None  # when the file was last changed, seconds since 1970
     grey: bool = False  # the file has one channel of colour
     lossless: bool = False  # of a WebP
+    size: tuple[int, int] | None = None  # width and height in px that EXIF and XMP speak of, upright
+    iptc: bytes = b""  # IPTC-IIM
+    texts: tuple[tuple[bytes, bytes], ...] = ()  # of a PNG: name and content of each chunk
     read_as: str = ""  # Pillow's name of the format that was read; "" for a photo of no file
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from unfade.images.colours import SRGB, Colours, by_code_points
+from unfade.images.colours import SRGB, Colours, Point, by_code_points
 from unfade.images.spliced import Part, file_size, read_at, spliced
 
 START = b"\x89PNG\r\n\x1a\n"
@@ -106,9 +106,7 @@ def _most_bytes(header: bytes) -> int:
     return int(row * height * 1.1) + (1 << 20)
 
 
-def _profiles(
-    texts: list[tuple[bytes, bytes]], notes: list[str]
-) -> tuple[dict[str, bytes], list[tuple[bytes, bytes]]]:
+def _profiles(texts: list[tuple[bytes, bytes]], notes: list[str]) -> tuple[dict[str, bytes], list[tuple[bytes, bytes]]]:
     """EXIF and XMP that are told as texts, and all other texts."""
     found, rest = {"exif": b"", "xmp": b""}, []
     for name, content in texts:
@@ -166,10 +164,10 @@ def _colours(kept: dict[bytes, bytes], icc: bytes, notes: list[str]) -> Colours 
     return found if primaries is None else Colours(primaries, found.curve)
 
 
-def _primaries(content: bytes) -> tuple[tuple[float, float], ...] | None:
+def _primaries(content: bytes) -> tuple[Point, Point, Point, Point] | None:
     if len(content) != 32:
         return None
     numbers = [number / 100_000 for number in struct.unpack(">8I", content)]
-    white, *rest = zip(numbers[::2], numbers[1::2], strict=True)
-    sound = all(0 < x < 1 and 0 < y < 1 for x, y in (white, *rest))
-    return (*rest, white) if sound else None
+    white, red, green, blue = zip(numbers[::2], numbers[1::2], strict=True)
+    sound = all(0 < x < 1 and 0 < y < 1 for x, y in (white, red, green, blue))
+    return (red, green, blue, white) if sound else None

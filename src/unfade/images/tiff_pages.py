@@ -51,6 +51,13 @@ class Page:
         pairs = list(zip(parts[::2], parts[1::2], strict=True))
         return tuple(above / below for above, below in pairs) if all(below for _, below in pairs) else ()
 
+    def raw(self, tag: int) -> bytes:
+        """The bytes of an entry, as they are; b"" where it is missing or cut off."""
+        try:
+            return self._value(tag)[1]
+        except ValueError:
+            return b""
+
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in px."""

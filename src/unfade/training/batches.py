@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.images.files import from_bytes, read_image, to_bytes
-from unfade.images.finding import SUFFIXES, files_below
 from unfade.images.filters import fit_square
+from unfade.images.finding import SUFFIXES, files_below
 from unfade.store.seeds import seed_for
 
 
