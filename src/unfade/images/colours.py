@@ -134,7 +134,7 @@ def profile_of(colours: Colours) -> bytes:
 
 
 def to_srgb(levels: Levels, icc: bytes, notes: list[str]) -> Levels:
-    """(H, W, 3) of 8 bits brought to sRGB by its profile, of RGB or of grey; untouched where that is sRGB or missing."""
+    """(H, W, 3) of 8 bits brought to sRGB by its profile, of RGB or of grey; untouched where that is sRGB or none."""
     if not icc:
         return levels
     try:

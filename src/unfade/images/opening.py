@@ -22,9 +22,10 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.boxes import Boxed, boxed
 from unfade.images.geometry import Move
+from unfade.images.jxl_header import jxl_size
 from unfade.images.png_chunks import Chunks, chunks_of
 from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
-from unfade.images.tiff_samples import Samples, describing_image, needs_reading, read_samples
+from unfade.images.tiff_samples import Samples, bytes_of, describing_image, needs_reading, read_samples
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # as Pillow says it
 STUMBLED = (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError)  # as it does over odd headers
@@ -40,6 +41,7 @@ TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF orientation
 FILMS = ("GIF", "WEBP", "PNG", "AVIF")  # several pages of a TIFF or MPO are not a film
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 JXL_STARTS = (b"\xff\n", b"\0\0\0\x0cJXL ")
+MOST_BYTES = 8  # of a pixel, where a picture has as many pixels as are read: four colours of 16 bits
 JP2_COLOURS = (0, 12, 16, 17, 18)  # untold, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1 and -2)
 SMALL = 4_000_000  # pixels that are harmless whatever the file claims
 LIMIT = "UNFADE_MEGAPIXELS"
@@ -100,6 +102,8 @@ def opened(path: Path) -> Iterator[Opened]:
             found = _opened(path, file)
             with found.image:
                 yield found
+    except Image.DecompressionBombError as error:
+        raise _too_many(path) from error
     except MemoryError as error:
         raise UnreadableImage(f"{path} needs more memory than there is; make it smaller first.") from error
     except DAMAGED as error:
@@ -134,6 +138,8 @@ def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
     said = boxed(file)
     if said.enumerated not in JP2_COLOURS:
         raise UnreadableImage(f"{path} is a JPEG 2000 in colours that are not read; save it as RGB or grey.")
+    if size := jxl_size(file):
+        _refuse_size(path, *size)
     chunks = chunks_of(file)
     source = file if chunks is None else chunks.plain
     source.seek(0)
@@ -152,6 +158,8 @@ def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
     notes = (f"only the {which} of {pages.full} pictures in the file is kept",) if pages.full > 1 else ()
     if needs_reading(page):
         _refuse_size(path, *page.size)
+        if bytes_of(page) > MOST_BYTES * most_megapixels() * 1e6:
+            raise _too_many(path)
         return Opened(describing_image(page), orientation, read_samples(page, path), notes, page=page)
     source = file if pages.photo is pages.first else as_only_page(page, {})
     source.seek(0)
@@ -164,10 +172,7 @@ def _image(path: Path, file: IO[bytes]) -> Image.Image:
     """Not decoded yet."""
     if LIMIT in os.environ and most_megapixels() * 1e6 > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = math.ceil(most_megapixels() * 5e5)  # Pillow refuses what has more than twice as many
-    try:
-        image = Image.open(file, formats=readable_kinds())
-    except Image.DecompressionBombError as error:
-        raise _too_many(path) from error
+    image = Image.open(file, formats=readable_kinds())
     _refuse_size(path, image.width, image.height)
     return image
 
@@ -217,8 +222,8 @@ def _refuse_size(path: Path, width: int, height: int) -> None:
 
 def _too_many(path: Path) -> UnreadableImage:
     return UnreadableImage(
-        f"{path} has more than the {most_megapixels():g} megapixels that are read; make it smaller, or set the "
-        f"environment variable {LIMIT} to more where there is memory for it."
+        f"{path} has more than the {most_megapixels():g} megapixels that are read, or too many channels; make it "
+        f"smaller, or set the environment variable {LIMIT} to more where there is memory for it."
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from unfade.errors import UnreadableImage
 from unfade.images.spliced import file_size, read_at
@@ -28,6 +28,7 @@ UNSIGNED, SIGNED, FLOAT, UNTOLD = 1, 2, 3, 4  # SampleFormat
 PREMULTIPLIED, STRAIGHT = 1, 2  # ExtraSamples
 TOGETHER, IN_PLANES = 1, 2  # PlanarConfiguration
 NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES = 1, 2, 3
+MOST_CHANNELS = 32
 BLOCK = 1 << 24  # bits that are unpacked at a time
 REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256, 8)[:, ::-1]).reshape(-1)
 BITS, COMPRESSION, FILL_ORDER, STRIP_OFFSETS, PER_PIXEL, ROWS_PER_STRIP, STRIP_BYTES = 258, 259, 266, 273, 277, 278, 279
@@ -86,6 +87,12 @@ def needs_reading(page: Page) -> bool:
     return not (by_pillow and bits <= {1, 2, 4, 8})
 
 
+def bytes_of(page: Page) -> int:
+    """How many bytes the page's pixels take without compression. Raises ValueError for sizes of nought."""
+    layout = _layout(page)
+    return layout.height * layout.across * layout.row * layout.planes
+
+
 def read_samples(page: Page, path: Path) -> Samples:
     """The numbers of a page. Raises UnreadableImage for what has no known meaning, naming it, ValueError for damage."""
     _refuse_unknown(page, path)
@@ -115,7 +122,7 @@ def describing_image(page: Page) -> TiffImagePlugin.TiffImageFile:
 def _refuse_unknown(page: Page, path: Path) -> None:
     bits, formats = set(page.numbers(BITS)) or {1}, set(page.numbers(SAMPLE_FORMAT)) or {UNSIGNED}
     compression, ink_set = page.number(COMPRESSION, UNCOMPRESSED), page.number(INK_SET, 1)
-    why = None
+    why = f"{channels} channels" if (channels := page.number(PER_PIXEL, 1)) > MOST_CHANNELS else None
     if page.number(PHOTOMETRIC, 0) in RAW or DNG_VERSION in page.entries:
         raise UnreadableImage(f"{path} is a camera's raw file; convert it to TIFF, PNG or JPEG with a raw developer.")
     if len(bits) > 1 or len(formats) > 1:
@@ -199,6 +206,8 @@ def _rows(page: Page, layout: _Layout, plane: int) -> NDArray[np.uint8]:
         raise ValueError(f"{len(offsets)} of {layout.tiles} strips or tiles")
     if page.number(COMPRESSION, UNCOMPRESSED) != UNCOMPRESSED:
         return _by_libtiff(page, layout, dict(zip(names, (offsets, sizes), strict=True)))
+    if layout.height * layout.row > file_size(page.file):
+        raise ValueError("its pixels lie behind its end")
     rows = np.empty((layout.height, layout.across, layout.row), np.uint8)
     for number, offset in enumerate(offsets):
         down, column = divmod(number, layout.across)
@@ -217,11 +226,19 @@ def _by_libtiff(page: Page, layout: _Layout, places: dict[int, tuple[int, ...]])
     shown |= {256: (layout.across * layout.row,), BITS: (8,), PHOTOMETRIC: (1,), PER_PIXEL: (1,), **places}
     if TILE_OFFSETS in places:
         shown[TILE_WIDTH] = (layout.row,)
-    with TiffImagePlugin.TiffImageFile(as_only_page(page, shown)) as image:  # no Image.open: it would count the bytes
+    with _Bytes(as_only_page(page, shown)) as image:
         rows = np.asarray(image)
     if rows.size != claimed:
         raise ValueError(f"{rows.size:,} of {claimed:,} bytes")
     return rows.reshape(layout.height, layout.across, layout.row)
+
+
+class _Bytes(TiffImagePlugin.TiffImageFile):
+    """A picture whose pixels are bytes of another's: Pillow's limit on pixels is not for it."""
+
+    def load_prepare(self) -> None:
+        self.im = Image.new(self.mode, self.size).im
+        ImageFile.ImageFile.load_prepare(self)
 
 
 def _unpacked(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint32]:
