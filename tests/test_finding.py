@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from unfade.errors import BadInput
-from unfade.images.photo_files import find_photos
+from unfade.errors import BadInput, UnreadableImage
+from unfade.images.dimensions import pixels_in
+from unfade.images.files import list_images, read_image
+from unfade.images.photo_files import find_photos, in_words
+from unfade.training.batches import find_training_pictures
 
 
 def grow(root: Path, *names: str) -> None:
@@ -79,3 +82,34 @@ def test_nothing_and_nowhere_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=why) as caught:
             find_photos(place)
         assert str(caught.value).startswith(str(place))
+
+
+def test_other_endings_of_jpegs_and_other_formats_are_counted(tmp_path: Path) -> None:
+    names = ["a.jfif", "b.JPE", "c.jp2", "d.avif", "e.jxl", "f.hif", "g.pjpeg"]
+    grow(tmp_path, *names)
+    assert found(tmp_path) == names
+    assert [path.name for path in list_images(tmp_path)] == names
+
+
+def test_pictures_that_are_not_read_are_counted_by_ending(tmp_path: Path) -> None:
+    grow(tmp_path, "a.png", "b.DNG", "deep/c.dng", "d.psd", "notes.txt", "Thumbs.db", ".hidden.dng")
+    (tmp_path / "scan").write_bytes(b"\xff\xd8\xff\xe0 and so on")
+    (tmp_path / "e.jpg_large").write_bytes(b"\x89PNG\r\n\x1a\n")
+    photos = find_photos(tmp_path)
+    assert photos.names == (Path("a.png"),)
+    assert photos.passed_over == ((".dng", 2), ("", 1), (".jpg_large", 1), (".psd", 1))
+    assert in_words(photos.passed_over) == "2 .dng, 1 without an ending, 1 .jpg_large, 1 .psd"
+    (tmp_path / "a.png").unlink()
+    for look, counted in ((find_photos, "2 .dng"), (list_images, "1 .dng")):
+        with pytest.raises(BadInput, match=f"holds no (photos|pictures) but .*{counted}"):
+            look(tmp_path)
+
+
+def test_pipes_are_no_pictures_anywhere(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    grow(tmp_path, "a.png")
+    assert [path.name for path in list_images(tmp_path)] == ["a.png"]
+    assert find_training_pictures(tmp_path, {})[0] == [tmp_path / "a.png"]
+    assert pixels_in(tmp_path / "pipe.png") == 0
+    with pytest.raises(UnreadableImage, match=r"pipe\.png is a pipe, socket or device"):
+        read_image(tmp_path / "pipe.png")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin, features
 
 from drawn import coloured, exif_with, ramp, upright
 from unfade.errors import BadInput, UnreadableImage
@@ -247,6 +247,29 @@ def test_a_gif_is_written_as_png_and_several_pages_are_told(tmp_path: Path) -> N
     assert tif.notes == ("only the first of 2 pictures in the file is kept",)
 
 
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
+def test_jpeg_2000(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(grey).save(tmp_path / "a.jp2", irreversible=False)
+    photo = read_photo(tmp_path / "a.jp2")
+    assert np.array_equal(photo.levels[..., 0], grey)
+    assert photo.notes == ("JPEG2000 is not written; PNG instead",)
+    Image.fromarray(ramp(8, 8)).save(tmp_path / "b.jp2", irreversible=False)
+    content = (tmp_path / "b.jp2").read_bytes()
+    assert np.array_equal(read_photo(tmp_path / "b.jp2").levels, ramp(8, 8))
+    place = content.index(b"colr\1\0\0") + 7
+    (tmp_path / "b.jp2").write_bytes(content[:place] + struct.pack(">I", 21) + content[place + 4 :])
+    with pytest.raises(UnreadableImage, match="JPEG 2000 in colours that are not read"):
+        read_photo(tmp_path / "b.jp2")
+
+
+def test_jpeg_xl_without_its_package_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unfade.images.opening.readable_kinds", lambda: ("PNG", "JPEG"))
+    (tmp_path / "a.jxl").write_bytes(b"\xff\n" + bytes(60))
+    with pytest.raises(UnreadableImage, match=r"a\.jxl is a JPEG XL picture; get the package pillow-jxl-plugin"):
+        read_photo(tmp_path / "a.jxl")
+
+
 # Compression
 
 
@@ -288,9 +311,12 @@ def test_a_lossless_webp_stays_lossless(tmp_path: Path) -> None:
 
 
 def test_suffixes() -> None:
-    names = ("a.JPG", "a.jpeg", "a.tif", "a.heic", "a.gif", "a")
-    assert [suffix_for(Path(name), None) for name in names] == [".JPG", ".jpeg", ".tif", ".jpg", ".png", ""]
-    assert [suffix_for(Path(name), "jpg") for name in names] == [".JPG", ".jpeg", ".jpg", ".jpg", ".jpg", ".jpg"]
+    names = ("a.JPG", "a.jpeg", "a.tif", "a.heic", "a.gif", "a", "a.jfif", "a.jp2", "a.jxl")
+    expected = [".JPG", ".jpeg", ".tif", ".jpg", ".png", "", ".jfif", ".png", ".jpg"]
+    assert [suffix_for(Path(name), None) for name in names] == expected
+    assert [suffix_for(Path(name), "jpg") for name in names] == [
+        *(".JPG", ".jpeg", ".jpg", ".jpg", ".jpg", ".jpg", ".jfif", ".jpg", ".jpg")
+    ]
 
 
 def test_unknown_formats_are_refused() -> None:

@@ -2,20 +2,22 @@
 
 import io
 import struct
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from drawn import coloured, exif_with
 from unfade.images.containers import png
 from unfade.images.metadata import PREFIX, upright_exif
+from unfade.images.packets import RDF, parse_packet
 from unfade.images.photo import Origin, Photo
 from unfade.images.photo_files import Provenance, encode_photo, lost_in, read_photo
-from unfade.images.provenance import COMPOSITE, GENERATED, IPTC, OURS, RDF, XMP, parse_packet, with_provenance
+from unfade.images.provenance import COMPOSITE, GENERATED, IPTC, OURS, XMP, with_provenance
 
 MADE = Provenance("unfade 0.1.0", "small-restorer", "ab" * 32, '{"strength": 0.5, "note": "<&>"}')
 DC = "{http://purl.org/dc/elements/1.1/}"
@@ -170,3 +172,49 @@ def test_control_characters_do_not_break_the_packet() -> None:
     odd = with_provenance(b"", Provenance("unfade\0", "a\x1bb", "", "two\nlines"))
     assert ElementTree.parse(io.BytesIO(odd)) is not None
     assert (said(odd, f"{OURS}Model"), said(odd, f"{OURS}Settings")) == (["ab"], ["two\nlines"])
+
+
+# IPTC and texts
+
+IPTC_BLOCK = b"\x1c\x02\x78\x00\x0dAunt, by sea!"  # 2:120, the caption
+
+
+def resource(code: int, content: bytes) -> bytes:
+    return b"8BIM" + struct.pack(">HHI", code, 0, len(content)) + content + bytes(len(content) % 2)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_iptc_is_kept(tmp_path: Path, kind: str) -> None:
+    content = b"Photoshop 3.0\0" + resource(0x040A, b"\1") + resource(0x0404, IPTC_BLOCK)
+    segment = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+    Image.fromarray(coloured(16)).save(tmp_path / "a.jpg", extra=segment)
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.origin.iptc == IPTC_BLOCK
+    photo.origin = replace(photo.origin, kind=kind)
+    assert written(photo, tmp_path).origin.iptc.rstrip(b"\0") == IPTC_BLOCK
+    assert lost_in(photo) == ()
+    assert lost_in(photo, kind="WEBP") == ("IPTC left out",)
+
+
+def test_texts_of_a_png_are_kept(tmp_path: Path) -> None:
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Title", "Aunt at the sea, 1957")
+    said.add_text("Comment", "blown" * 100, zip=True)
+    said.add_itxt("Author", "Großvater", lang="de")
+    Image.fromarray(coloured(16)).save(tmp_path / "a.png", pnginfo=said)
+    photo = read_photo(tmp_path / "a.png")
+    assert [name for name, _ in photo.origin.texts] == [b"tEXt", b"zTXt", b"iTXt"]
+    (tmp_path / "b.png").write_bytes(encode_photo(photo))
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.text == {"Title": "Aunt at the sea, 1957", "Comment": "blown" * 100, "Author": "Großvater"}
+    assert lost_in(photo, kind="JPEG") == ("texts of the PNG left out",)
+
+
+def test_exif_in_a_text_of_a_png_becomes_exif(tmp_path: Path) -> None:
+    block = exif_with(6).tobytes()
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", f"\nexif\n{len(block):8}\n{block.hex()}\n", zip=True)
+    Image.fromarray(coloured(16)[:8]).save(tmp_path / "a.png", pnginfo=text)
+    photo = read_photo(tmp_path / "a.png")
+    assert (photo.origin.exif, photo.origin.texts) == (upright_exif(block), ())
+    assert (photo.width, photo.height) == (8, 16)

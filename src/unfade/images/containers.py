@@ -5,6 +5,7 @@ Samples are (H, W, C), uint8 or uint16: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB a
 
 import struct
 import zlib
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -23,8 +24,19 @@ INCH = 0.0254  # metres
 DEFLATE, DIFFERENCES, TOGETHER, STRAIGHT_ALPHA = 8, 2, 1, 2  # values of TIFF tags
 
 
-def png(samples: Levels, exif: bytes, xmp: bytes, icc: bytes, dpi: tuple[float, float] | None) -> bytes:
-    """A PNG file, with the metadata before the pixels as the standard asks (PNG 3, Sec. 5.6)."""
+def png(
+    samples: Levels,
+    exif: bytes,
+    xmp: bytes,
+    icc: bytes,
+    dpi: tuple[float, float] | None,
+    *,
+    texts: Sequence[tuple[bytes, bytes]] = (),
+) -> bytes:
+    """A PNG file, with the metadata before the pixels as the standard asks (PNG 3, Sec. 5.6).
+
+    `texts` are names and contents of chunks of text, written as they are.
+    """
     height, width, channels = samples.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, PNG_COLOURS[channels], 0, 0, 0)
     chunks = [(b"IHDR", header)]
@@ -36,11 +48,13 @@ def png(samples: Levels, exif: bytes, xmp: bytes, icc: bytes, dpi: tuple[float, 
         chunks.append((b"eXIf", exif.removeprefix(PREFIX)))
     if xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
-    chunks += [(b"IDAT", zlib.compress(_rows_of_differences(samples), EFFORT)), (b"IEND", b"")]
+    chunks += [*texts, (b"IDAT", zlib.compress(_rows_of_differences(samples), EFFORT)), (b"IEND", b"")]
     return PNG_START + b"".join(_chunk(name, content) for name, content in chunks)
 
 
-def tiff(samples: Levels, exif: bytes, xmp: bytes, icc: bytes, dpi: tuple[float, float] | None) -> bytes:
+def tiff(
+    samples: Levels, exif: bytes, xmp: bytes, icc: bytes, dpi: tuple[float, float] | None, *, iptc: bytes = b""
+) -> bytes:
     """A TIFF file, little-endian, Deflate with horizontal differences (TIFF 6.0, Sec. 14)."""
     if samples.shape[-1] == 2 and samples.dtype == np.uint16:
         samples = samples.take([0, 0, 0, 1], axis=-1)  # many programs, and Pillow, read no grey and alpha of 16 bits
@@ -66,6 +80,8 @@ def tiff(samples: Levels, exif: bytes, xmp: bytes, icc: bytes, dpi: tuple[float,
         tags[700] = xmp
     if icc:
         tags[34675] = icc
+    if iptc:
+        tags[33723] = iptc
     return b"".join([b"II*\0", struct.pack("<I", 8), tags.tobytes(8), *strips])
 
 

@@ -4,13 +4,20 @@ from pathlib import Path
 
 from PIL import Image
 
-from unfade.images.opening import HUSH, readable_kinds
+from unfade.images.opening import HUSH, readable_kinds, refuse_endless
+from unfade.images.tiff_pages import pages_of
 
 
 def pixels_in(path: Path) -> int:
     """Pixels of a picture file, by its head alone; 0 for one that cannot be read."""
     try:
-        with HUSH, path.open("rb") as file, Image.open(file, formats=readable_kinds()) as image:
-            return image.width * image.height
+        refuse_endless(path)
+        with HUSH, path.open("rb") as file:
+            pages = pages_of(file)
+            if pages is not None:
+                return pages.photo.size[0] * pages.photo.size[1]
+            file.seek(0)
+            with Image.open(file, formats=readable_kinds()) as image:
+                return image.width * image.height
     except Exception:  # what is wrong with it, reading it will say
         return 0

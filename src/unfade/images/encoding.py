@@ -1,6 +1,7 @@
 """Photos back into files: the format, the compression and everything else that the file said stay as they were."""
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,25 +11,32 @@ from PIL import Image, features
 
 from unfade.errors import BadInput
 from unfade.images.containers import png, tiff
-from unfade.images.photo import Levels, Origin, Photo
+from unfade.images.exif_geometry import moved_exif
+from unfade.images.finding import HEICS, JPEGS, JPEGS_2000, PLAIN
+from unfade.images.geometry import Move
+from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo, over_white
 from unfade.images.provenance import Provenance, with_provenance
+from unfade.images.xmp_geometry import moved_packet
 
 SUFFIXES_OF = {  # the first is what a new file gets
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": tuple(suffix for suffix in JPEGS if suffix != ".mpo"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
-    "BMP": (".bmp",),
+    "BMP": (".bmp", ".dib"),
     "AVIF": (".avif",),
 }
-READ_ONLY = {".gif": ".png", ".ppm": ".png", ".pgm": ".png", ".heic": ".jpg", ".heif": ".jpg"}
+READ_ONLY = {
+    **dict.fromkeys((".gif", *PLAIN, *JPEGS_2000), ".png"),
+    **dict.fromkeys((*HEICS, ".jxl", ".mpo"), ".jpg"),
+    ".avifs": ".avif",
+}
 SHORT_NAMES = {"JPG": "JPEG", "TIF": "TIFF"}
 DEEP = ("PNG", "TIFF")  # formats of 16 bits
 GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats of one channel
 CLEAR = ("PNG", "TIFF", "WEBP", "AVIF")  # formats with an alpha channel
 QUALITY = 95  # where nothing is known of what the file had before
 SEGMENT = 65_000  # bytes that a JPEG can hold of EXIF, and of XMP
-TO_8_BITS = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)
 
 
 def suffix_for(path: Path, kind: str | None) -> str:
@@ -54,9 +62,11 @@ def encode_photo(
     tells. Raises BadInput for a format that is not written.
     """
     kind = _known(kind or photo.origin.kind)
-    samples = _samples(photo, kind)
-    xmp = photo.origin.xmp if provenance is None else with_provenance(photo.origin.xmp, provenance)
-    origin = replace(photo.origin, xmp=xmp, icc=_profile(photo.origin.icc, samples))
+    samples, said = _samples(photo, kind), photo.origin
+    move = Move(1, said.size or (1, 1), (photo.width, photo.height) if said.size else (1, 1))
+    exif, xmp = moved_exif(said.exif, move), moved_packet(said.xmp, move, [])
+    xmp = xmp if provenance is None else with_provenance(xmp, provenance)
+    origin = replace(said, exif=exif, xmp=xmp, icc=_profile(said.icc, samples))
     return ENCODERS[kind](samples, origin, quality)
 
 
@@ -67,6 +77,10 @@ def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
     exif, xmp, icc = (("EXIF", origin.exif), ("XMP", origin.xmp), ("colour profile", origin.icc))
     unheld = {"BMP": (exif, xmp, icc), "JPEG": [part for part in (exif, xmp) if len(part[1]) > SEGMENT]}
     lost = [f"{name} left out" for name, content in unheld.get(kind, ()) if content]
+    if origin.iptc and (kind not in ("JPEG", "TIFF") or (kind == "JPEG" and len(origin.iptc) > SEGMENT)):
+        lost.append("IPTC left out")
+    if origin.texts and kind != "PNG":
+        lost.append("texts of the PNG left out")
     if photo.levels.dtype == np.uint16 and kind not in DEEP:
         lost.append("16 bits brought to 8")
     if photo.alpha is not None and kind not in CLEAR:
@@ -89,17 +103,10 @@ def _samples(photo: Photo, kind: str) -> Levels:
     if levels.dtype == np.uint16 and kind not in DEEP:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
     if alpha is not None and kind not in CLEAR:
-        levels, alpha = _over_white(levels, alpha), None
+        levels, alpha = over_white(levels, alpha), None
     if photo.origin.grey and kind in GREY and _is_grey(levels):
         levels = levels[..., :1]
     return levels if alpha is None else np.concatenate([levels, alpha[..., None]], axis=-1)
-
-
-def _over_white(levels: Levels, alpha: Levels) -> Levels:
-    most = np.iinfo(levels.dtype).max
-    share = alpha[..., None].astype(np.float32) / most
-    laid: Levels = np.rint(levels * share + most * (1 - share)).astype(levels.dtype)
-    return laid
 
 
 def _is_grey(levels: Levels) -> bool:
@@ -114,7 +121,16 @@ def _profile(icc: bytes, samples: Levels) -> bytes:
 def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
     matched = {"qtables": origin.tables} if origin.tables and quality is None else {"quality": quality or QUALITY}
     fitting = {name: part for name, part in (("exif", origin.exif), ("xmp", origin.xmp)) if len(part) <= SEGMENT}
-    return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **matched, **fitting)
+    extra = _photoshop_segment(origin.iptc) if 0 < len(origin.iptc) <= SEGMENT else b""
+    how = {**matched, **fitting, "extra": extra}
+    return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **how)
+
+
+def _photoshop_segment(iptc: bytes) -> bytes:
+    """APP13 with one of Photoshop's resources (Adobe Photoshop File Formats, Image Resource Blocks)."""
+    resource = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    content = b"Photoshop 3.0\0" + resource
+    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
 
 
 def _webp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
@@ -132,11 +148,11 @@ def _bmp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
 
 
 def _png(samples: Levels, origin: Origin, quality: int | None) -> bytes:
-    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi)
+    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi, texts=origin.texts)
 
 
 def _tiff(samples: Levels, origin: Origin, quality: int | None) -> bytes:
-    return tiff(samples, origin.exif, origin.xmp, origin.icc, origin.dpi)
+    return tiff(samples, origin.exif, origin.xmp, origin.icc, origin.dpi, iptc=origin.iptc)
 
 
 def _by_pillow(samples: Levels, kind: str, origin: Origin, **how: object) -> bytes:

@@ -13,10 +13,23 @@ from PIL import Image
 from torch import Tensor
 
 from unfade.atomic import atomic_write
-from unfade.errors import BadInput
-from unfade.images.opening import mode_name, opened, upright
+from unfade.errors import UnreadableImage
+from unfade.images.colours import to_srgb
+from unfade.images.decoding import decode
+from unfade.images.finding import SUFFIXES, list_images
+from unfade.images.photo import TO_8_BITS, over_white
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+__all__ = [
+    "SUFFIXES",
+    "Picture",
+    "encode",
+    "from_bytes",
+    "list_images",
+    "read_image",
+    "read_picture",
+    "to_bytes",
+    "write_png",
+]
 
 
 @dataclass(frozen=True)
@@ -27,30 +40,30 @@ class Picture:
     notes: tuple[str, ...] = ()  # what had to be converted, in words
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The files of a folder that are named like pictures, sorted by name; hidden files are passed over.
-
-    Raises BadInput when the folder is missing, is a file, or holds no such file.
-    """
-    if not folder.is_dir():
-        raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    if not found:
-        raise BadInput(f"{folder} holds no pictures; expected files ending in {', '.join(SUFFIXES)}.")
-    return found
-
-
 def read_picture(path: Path) -> Picture:
     """Decode a picture, turned upright by its EXIF orientation, with notes of what was converted.
 
-    Raises UnreadableImage, its message starting with the path.
+    Its numbers are brought to sRGB by its colour profile. Raises UnreadableImage, its message starting with the path;
+    for a picture that is wholly clear too.
     """
-    with opened(path) as image:
-        return _to_picture(image)
+    photo = decode(path)
+    if photo.alpha is not None and not photo.alpha.any():
+        raise UnreadableImage(f"{path} is wholly clear, so there is nothing to be seen; save it without transparency.")
+    levels, alpha, notes = photo.levels, photo.alpha, list(photo.notes)
+    if levels.dtype == np.uint16:
+        levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
+        notes.append("16 bits brought to 8")
+    levels = to_srgb(levels, photo.origin.icc, notes)
+    if alpha is not None:
+        levels = over_white(levels, alpha)
+        notes.append("transparency laid over white")
+    if photo.origin.grey:
+        notes.append("grey converted to RGB")
+    return Picture(from_bytes(levels), tuple(notes))
 
 
 def read_image(path: Path) -> Tensor:
-    """The pixels of a picture: (3, H, W) float32, RGB, in [-1, 1]. Raises UnreadableImage."""
+    """The pixels of a picture: (3, H, W) float32, RGB, sRGB, in [-1, 1]. Raises UnreadableImage."""
     return read_picture(path).pixels
 
 
@@ -75,28 +88,3 @@ def to_bytes(image: Tensor) -> np.ndarray:
 def from_bytes(levels: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 to (3, H, W) float32 in [-1, 1]."""
     return torch.from_numpy(np.array(levels)).permute(2, 0, 1).float().div(127.5).sub(1).contiguous()
-
-
-def _to_picture(image: Image.Image) -> Picture:
-    notes: list[str] = []
-    image = upright(image)  # first: what follows does not keep the EXIF
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-        image = _from_16_bit(image)
-        notes.append("16 bits brought to 8")
-    if image.has_transparency_data:
-        image = _over_white(image)
-        notes.append("transparency laid over white")
-    if image.mode != "RGB":
-        notes.append(f"{mode_name(image.mode)} converted to RGB")
-        image = image.convert("RGB")
-    return Picture(from_bytes(np.asarray(image)), tuple(notes))
-
-
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    levels = np.asarray(image).astype(np.float64) / 257  # 65535 becomes 255
-    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

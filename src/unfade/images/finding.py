@@ -1,13 +1,32 @@
-"""The photos of a folder and of the folders in it, by their paths below it."""
+"""The pictures of a folder and of the folders in it, by their paths below it; and how many are not read."""
 
 import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from unfade.errors import BadInput
-from unfade.images.files import SUFFIXES
 
-PHOTO_SUFFIXES = (*SUFFIXES, ".avif", ".heic", ".heif")
+JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo")
+JPEGS_2000 = (".jp2", ".j2k", ".j2c", ".jpf", ".jpx")
+HEICS = (".heic", ".heif", ".hif")
+PLAIN = (".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = (
+    *(".png", *JPEGS, ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", *PLAIN),
+    *(".avif", ".avifs", *HEICS, ".jxl", *JPEGS_2000),
+)
+RAW = (
+    *(".dng", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
+    *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+)
+OTHER = (  # pictures that are not read
+    *(".apng", ".bpg", ".cin", ".cur", ".dcm", ".dds", ".djvu", ".dpx", ".emf", ".eps", ".exr", ".fit", ".fits"),
+    *(".hdp", ".hdr", ".icns", ".ico", ".jng", ".jxr", ".kra", ".pcd", ".pcx", ".pdf", ".pfm", ".pict", ".psb"),
+    *(".psd", ".qoi", ".ras", ".sgi", ".svg", ".tga", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm"),
+)
+STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
+WEBP, HEIF_BRANDS = b"WEBP", (b"avif", b"heic", b"heix", b"mif1")
 
 
 @dataclass(frozen=True)
@@ -16,6 +35,7 @@ class Found:
 
     root: Path
     names: tuple[Path, ...]  # relative to `root`, sorted: an output of the same name keeps the folders' structure
+    passed_over: tuple[tuple[str, int], ...] = ()  # endings of pictures that are not read ("": none), and how many
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -28,22 +48,60 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
 
     Hidden files and folders are passed over, and so is the folder `without` (the output's). A link to a folder is
     followed once, unless it leads to a folder that holds `place`. A link to a file that is gone, and a folder that may
-    not be looked into, count as photos: they will fail under their names. Raises BadInput when `place` is missing or
-    holds no photo.
+    not be looked into, count as photos: they will fail under their names. What is a picture by its ending or its first
+    bytes and is not read is counted. Raises BadInput when `place` is missing or holds no photo.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
         raise BadInput(f"{place} is not there; name a photo or the folder that holds the photos.")
-    names = files_below(place, PHOTO_SUFFIXES, without=without)
+    everything = tuple(_below(place, without))
+    names = tuple(sorted(name for name, is_photo in everything if is_photo or name.suffix.lower() in SUFFIXES))
+    passed_over = count_passed_over(place / name for name, is_photo in everything if not is_photo)
     if not names:
-        raise BadInput(f"{place} holds no photos; expected files ending in {', '.join(PHOTO_SUFFIXES)}.")
-    return Found(place, names)
+        others = f" but {in_words(passed_over)}" if passed_over else ""
+        raise BadInput(f"{place} holds no photos{others}; expected files ending in {', '.join(SUFFIXES)}.")
+    return Found(place, names, passed_over)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The files of a folder that are named like pictures, sorted by name; hidden files are passed over.
+
+    Raises BadInput when the folder is missing, is a file, or holds no such file.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
+    shown = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    found = [path for path in shown if path.suffix.lower() in SUFFIXES and _is_file(path)]
+    if not found:
+        passed_over = count_passed_over(shown)
+        others = f" but {in_words(passed_over)}" if passed_over else ""
+        raise BadInput(f"{folder} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
+    return found
 
 
 def files_below(root: Path, suffixes: tuple[str, ...], *, without: Path | None = None) -> tuple[Path, ...]:
     """The names of files of some endings, relative to `root` and sorted, found as `find_photos` says."""
-    names: list[Path] = []
+    found = _below(root, without)
+    return tuple(sorted(name for name, is_closed in found if is_closed or name.suffix.lower() in suffixes))
+
+
+def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:
+    """Endings of the files that are pictures and are not read, with how many each has, the most frequent first.
+
+    Pictures are told by the ending and, where that says nothing, by the first bytes.
+    """
+    endings = [path.suffix.lower() for path in paths if _is_passed_over(path)]
+    return tuple(sorted(Counter(endings).items(), key=lambda one: (-one[1], one[0])))
+
+
+def in_words(passed_over: tuple[tuple[str, int], ...]) -> str:
+    """Like "3 .dng, 1 without an ending"."""
+    return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in passed_over)
+
+
+def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:
+    """Every file that is shown, relative to `root`; with True for a folder that may not be looked into."""
     seen = {None if without is None else without.resolve()}
     folders, links = [root], list[Path]()  # links last: what is also there without one is named without one
     while folders or links:
@@ -55,16 +113,31 @@ def files_below(root: Path, suffixes: tuple[str, ...], *, without: Path | None =
         try:
             entries = sorted(folder.iterdir())
         except OSError:
-            names.append(folder.relative_to(root))
+            yield folder.relative_to(root), True
             continue
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(entry)
-            elif entry.suffix.lower() in suffixes and _is_file(entry):
-                names.append(entry.relative_to(root))
-    return tuple(sorted(names))
+            elif _is_file(entry):
+                yield entry.relative_to(root), False
+
+
+def _is_passed_over(path: Path) -> bool:
+    ending = path.suffix.lower()
+    if ending in SUFFIXES or not _is_file(path):
+        return False
+    return ending in (*RAW, *OTHER) or _begins_like_a_picture(path)
+
+
+def _begins_like_a_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(STARTS) or head[8:] == WEBP or (head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS)
 
 
 def _mode(path: Path) -> int | None:

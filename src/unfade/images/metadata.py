@@ -8,39 +8,73 @@ from typing import Any
 from PIL import ExifTags, Image, JpegImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from unfade.images.opening import DAMAGED, STUMBLED
+from unfade.images.exif_geometry import moved_exif
+from unfade.images.opening import DAMAGED, STUMBLED, Opened
+from unfade.images.packets import parse_packet, upright_packet
+from unfade.images.parts import GAIN_MAP, OTHER, parts_of_jpeg, without_parts
 from unfade.images.photo import Origin
-from unfade.images.provenance import parse_packet, upright_packet
+from unfade.images.xmp_geometry import moved_packet
 
-KINDS = {"MPO": "JPEG", "GIF": "PNG", "PPM": "PNG", "HEIF": "JPEG"}  # read, but written as the other
+KINDS = {
+    "MPO": "JPEG",
+    "GIF": "PNG",
+    "PPM": "PNG",
+    "HEIF": "JPEG",
+    "JXL": "JPEG",
+    "JPEG2000": "PNG",
+}  # read, but written as the other
 GROUPS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 # In a TIFF the same directory holds what describes the photo and what describes the file; only the first is kept:
 # name, description, maker, model, page, software, dates, author, host, rating, copyright, and what Windows adds
 DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095)
+IPTC, IPTC_RESOURCE = 33723, 0x0404  # a tag, and one of Photoshop's resources
 PREFIX = b"Exif\0\0"
 WORST = 65_535  # dpi
 
 
-def origin_of(image: Image.Image, path: Path, notes: list[str]) -> Origin:
-    """What a decoded picture's file says; what cannot be kept is told in `notes`."""
+def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
+    """What a decoded picture's file says, of the upright picture; what cannot be kept is told in `notes`."""
+    image, chunks, move = found.image, found.chunks, found.move
     kind = image.format or "PNG"
     jpeg = image if isinstance(image, JpegImagePlugin.JpegImageFile) else None
-    if kind in KINDS and kind != "MPO":
-        notes.append(f"{kind} is not written; {KINDS[kind]} instead")
-    pages = getattr(image, "n_frames", 1)
-    if pages > 1:
-        notes.append(f"only the first of {pages} pictures in the file is kept")
+    parts = list(found.boxes.parts) + (parts_of_jpeg(found.source) if jpeg and found.source else [])
+    exif, xmp = _exif(image, notes), _xmp(image.info.get("xmp") or (chunks.xmp if chunks else b""), parts, notes)
+    _tell_parts(parts, 1 if kind == "TIFF" else getattr(image, "n_frames", 1), notes)  # a TIFF's are told when opened
+    dpi = _dpi(image.info.get("dpi"))
     return Origin(
         kind=KINDS.get(kind, kind),
-        exif=_exif(image, notes),
-        xmp=_xmp(image, notes),
-        icc=image.info.get("icc_profile") or b"",
-        dpi=_dpi(image.info.get("dpi")),
+        read_as="JPEG" if kind == "MPO" else kind,
+        exif=moved_exif(exif, move),
+        xmp=moved_packet(xmp, move, notes),
+        icc=(chunks.icc if chunks else image.info.get("icc_profile")) or found.boxes.icc,
+        dpi=dpi[::-1] if dpi and move.is_quarter else dpi,
         tables=_tables(jpeg) if jpeg else {},
         subsampling=JpegImagePlugin.get_sampling(jpeg) if jpeg else -1,
         modified=path.stat().st_mtime,
         lossless=kind == "WEBP" and _is_lossless_webp(path),
+        size=move.after,
+        iptc=_iptc(found),
+        texts=chunks.texts if chunks else (),
     )
+
+
+def _tell_parts(parts: list[str], pages: int, notes: list[str]) -> None:
+    """What the file holds besides the photo; a gain map counts as one of an MPO's pictures."""
+    named = [part for part in dict.fromkeys(parts) if part != OTHER]
+    if pages > 2 or (pages == 2 and GAIN_MAP not in named):
+        notes.append(f"only the first of {pages} pictures in the file is kept")
+    elif OTHER in parts and not named:
+        named.append(OTHER)
+    notes.extend(f"{part} left out" for part in named)
+
+
+def _iptc(found: Opened) -> bytes:
+    """IPTC-IIM, from Photoshop's resources in a JPEG or from its own tag in a TIFF."""
+    if found.page is not None:
+        return found.page.raw(IPTC)
+    resources = found.image.info.get("photoshop")
+    block = resources.get(IPTC_RESOURCE) if isinstance(resources, dict) else None
+    return block if isinstance(block, bytes) else b""
 
 
 def upright_exif(block: bytes) -> bytes:
@@ -81,7 +115,7 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes:
     try:
         if image.format == "TIFF":
             return _tiff_exif(image)
-        block = image.info.get("exif") or (image.getexif().tobytes() if "Raw profile type exif" in image.info else b"")
+        block = image.info.get("exif")
         return upright_exif(block) if block else b""
     except (*DAMAGED, *STUMBLED):
         notes.append("damaged EXIF left out")
@@ -105,15 +139,14 @@ def _encodable(tag: int, value: object, group: int | None = None) -> bool:
     return True
 
 
-def _xmp(image: Image.Image, notes: list[str]) -> bytes:
-    packet = image.info.get("xmp") or b""
+def _xmp(packet: bytes | str, parts: list[str], notes: list[str]) -> bytes:
     packet = (packet.encode() if isinstance(packet, str) else bytes(packet)).rstrip(b"\0")
     if packet and parse_packet(packet) is None:
         notes.append("damaged XMP left out")
         return b""
     if b"HasExtendedXMP" in packet:
         notes.append("XMP beyond the first 64 KB left out")
-    return upright_packet(packet)
+    return upright_packet(without_parts(packet, parts))
 
 
 def _dpi(said: object) -> tuple[float, float] | None:

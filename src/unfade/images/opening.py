@@ -1,86 +1,202 @@
 """Opening a picture file with Pillow: refused in one sentence where it cannot be read, and never with a warning."""
 
+import contextlib
 import importlib
+import math
+import os
+import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
-from unfade.errors import UnreadableImage
+from unfade.errors import BadInput, UnreadableImage
+from unfade.images.boxes import Boxed, boxed
+from unfade.images.geometry import Move
+from unfade.images.jxl_header import jxl_size
+from unfade.images.png_chunks import Chunks, chunks_of
+from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
+from unfade.images.tiff_samples import Samples, bytes_of, describing_image, needs_reading, read_samples
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # as Pillow says it
 STUMBLED = (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError)  # as it does over odd headers
-TURNS = {  # EXIF orientation: what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF orientation: what makes the picture upright
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels),
 }
 FILMS = ("GIF", "WEBP", "PNG", "AVIF")  # several pages of a TIFF or MPO are not a film
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+JXL_STARTS = (b"\xff\n", b"\0\0\0\x0cJXL ")
+MOST_BYTES = 8  # of a pixel, where a picture has as many pixels as are read: four colours of 16 bits
+JP2_COLOURS = (0, 12, 16, 17, 18)  # untold, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1 and -2)
 SMALL = 4_000_000  # pixels that are harmless whatever the file claims
+LIMIT = "UNFADE_MEGAPIXELS"
 SPARSEST = 2_000  # pixels per byte of the emptiest real picture; a wholly flat WebP has about 600
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A picture file while it is open."""
+
+    image: Image.Image  # decoded; where there are `samples`, not: then it tells what the file says besides its pixels
+    orientation: int  # EXIF's, 1 to 8: how the picture has to be turned
+    samples: Samples | None = None  # the numbers of a TIFF that Pillow would mistake
+    notes: tuple[str, ...] = ()  # what is left out of the file, in words
+    turned: bool = False  # the orientation has been applied to the image
+    page: Page | None = None  # of a TIFF
+    chunks: Chunks | None = None  # of a PNG
+    boxes: Boxed = Boxed()  # of AVIF, HEIC and JPEG 2000
+    source: IO[bytes] | None = None  # what Pillow read
+
+    @property
+    def turn(self) -> int:
+        """The orientation that is still to be applied."""
+        return 1 if self.turned else self.orientation
+
+    @property
+    def move(self) -> Move:
+        """From the stored picture to the upright one. The reader of HEIC has applied the orientation."""
+        orientation = (
+            self.orientation if self.orientation in TURNS else self.image.info.get("original_orientation") or 1
+        )
+        before = self.page.size if self.page is not None else self.image.size
+        is_quarter = orientation >= 5
+        if is_quarter and self.orientation not in TURNS:
+            before = before[::-1]
+        return Move(orientation, before, before[::-1] if is_quarter else before)
+
+    def again(self) -> ImageFile.ImageFile:
+        """The image once more, not decoded yet; for those without `samples`."""
+        assert self.source is not None
+        self.source.seek(0)
+        return Image.open(self.source, formats=readable_kinds())
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Opened]:
     """The decoded picture, not turned; whatever Pillow says against it, here or in the block, is one sentence.
 
-    Raises UnreadableImage, its message starting with the path: for a file that is damaged, no picture, or an
-    animation, and before anything is allocated for one of more than twice `Image.MAX_IMAGE_PIXELS`, 179 megapixels:
-    enough for a scan of 100 and, at 4 bytes a pixel, for a machine of 2 GB.
+    Raises UnreadableImage, its message starting with the path: for a file that is damaged, no picture, no file (a
+    pipe, which may never end), or an animation, and before anything is allocated for one of more megapixels than
+    `most_megapixels`.
     """
+    most_megapixels()  # a setting that is none is not the file's fault
     try:
+        refuse_endless(path)
         # an open file, not its path: by path, Pillow maps and so garbles a turned TIFF
-        with HUSH, path.open("rb") as file, _loaded(path, file) as image:
-            yield image
+        with HUSH, path.open("rb") as file:
+            found = _opened(path, file)
+            with found.image:
+                yield found
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"{path} has too many pixels; make it smaller first ({error}).") from error
+        raise _too_many(path) from error
     except MemoryError as error:
         raise UnreadableImage(f"{path} needs more memory than there is; make it smaller first.") from error
     except DAMAGED as error:
         raise UnreadableImage(_what_is_wrong(path, error)) from error
 
 
-def _loaded(path: Path, file: IO[bytes]) -> Image.Image:
+def most_megapixels() -> float:
+    """The most that are read of one picture: 178.9, which is a scan of 100 and more, and at 4 bytes a pixel 0.7 GB.
+
+    The environment variable UNFADE_MEGAPIXELS sets another number. Raises BadInput where that is none.
+    """
+    said = os.environ.get(LIMIT) or "178.9"
     try:
-        image = Image.open(file, formats=readable_kinds())
-        _refuse_animation(path, image)
-        _refuse_bomb(path, image)
-        image.load()
+        most = float(said)
+    except ValueError:
+        most = 0
+    if not 0 < most < math.inf:
+        raise BadInput(f"{LIMIT} is {said!r}; set it to a number of megapixels, like 400, or leave it out.")
+    return most
+
+
+def _opened(path: Path, file: IO[bytes]) -> Opened:
+    try:
+        pages = pages_of(file)
+        file.seek(0)
+        return _opened_by_pillow(path, file) if pages is None else _opened_tiff(path, file, pages)
     except STUMBLED as error:
         raise ValueError(str(error)) from error
+
+
+def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
+    said = boxed(file)
+    if said.enumerated not in JP2_COLOURS:
+        raise UnreadableImage(f"{path} is a JPEG 2000 in colours that are not read; save it as RGB or grey.")
+    if size := jxl_size(file):
+        _refuse_size(path, *size)
+    chunks = chunks_of(file)
+    source = file if chunks is None else chunks.plain
+    source.seek(0)
+    image = _image(path, source)
+    _refuse_animation(path, image)
+    image.load()
+    if chunks is not None and chunks.exif:
+        image.info.setdefault("exif", chunks.exif)
+    notes = () if chunks is None else chunks.notes
+    return Opened(image, _orientation(image), notes=notes, chunks=chunks, boxes=said, source=source)
+
+
+def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
+    page, orientation = pages.described, pages.described.number(ExifTags.Base.Orientation, 1)
+    which = "first" if pages.photo is pages.first else "largest"
+    notes = (f"only the {which} of {pages.full} pictures in the file is kept",) if pages.full > 1 else ()
+    if needs_reading(page):
+        _refuse_size(path, *page.size)
+        if bytes_of(page) > MOST_BYTES * most_megapixels() * 1e6:
+            raise _too_many(path)
+        return Opened(describing_image(page), orientation, read_samples(page, path), notes, page=page)
+    source = file if pages.photo is pages.first else as_only_page(page, {})
+    source.seek(0)
+    image = _image(path, source)
+    image.load()  # turns it too
+    return Opened(image, orientation, None, notes, turned=True, page=page, source=source)
+
+
+def _image(path: Path, file: IO[bytes]) -> Image.Image:
+    """Not decoded yet."""
+    if LIMIT in os.environ and most_megapixels() * 1e6 > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
+        Image.MAX_IMAGE_PIXELS = math.ceil(most_megapixels() * 5e5)  # Pillow refuses what has more than twice as many
+    image = Image.open(file, formats=readable_kinds())
+    _refuse_size(path, image.width, image.height)
     return image
 
 
 @lru_cache
 def readable_kinds() -> tuple[str, ...]:
     """Pillow's names of what is read. Not all that Pillow knows: a renamed PostScript file would start a program."""
-    kinds = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")  # a JPEG may turn out an MPO
+    kinds = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF"]  # a JPEG may turn out an MPO
+    if features.check("jpg_2000"):
+        kinds.append("JPEG2000")
     with HUSH:
-        try:
+        with contextlib.suppress(ImportError):
             importlib.import_module("pillow_heif").register_heif_opener()
-        except ImportError:
-            return (*kinds, "AVIF")
-    return (*kinds, "AVIF", "HEIF")
+            kinds.append("HEIF")
+        with contextlib.suppress(ImportError):
+            importlib.import_module("pillow_jxl")  # registers itself
+            kinds.append("JXL")
+    return tuple(kinds)
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
-    try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except DAMAGED:  # the pixels are sound all the same
-        turn = None
-    return image if turn is None else image.transpose(turn)
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """(H, W, ...) turned as an EXIF orientation asks, which may be any number."""
+    turn = TURNS.get(orientation)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def mode_name(mode: str) -> str:
@@ -94,13 +210,39 @@ def _refuse_animation(path: Path, image: Image.Image) -> None:
         raise UnreadableImage(f"{path} is an animation of {frames} frames; save the frame you want as a PNG.")
 
 
-def _refuse_bomb(path: Path, image: Image.Image) -> None:
+def _refuse_size(path: Path, width: int, height: int) -> None:
     size = path.stat().st_size
-    if image.width * image.height > max(SMALL, SPARSEST * size):
+    if width * height > max(SMALL, SPARSEST * size):
         raise UnreadableImage(
-            f"{path} claims {image.width:,} x {image.height:,} pixels in {size:,} bytes; get the file again from its "
-            "source."
+            f"{path} claims {width:,} x {height:,} pixels in {size:,} bytes; get the file again from its source."
         )
+    if width * height > most_megapixels() * 1e6:
+        raise _too_many(path)
+
+
+def _too_many(path: Path) -> UnreadableImage:
+    return UnreadableImage(
+        f"{path} has more than the {most_megapixels():g} megapixels that are read, or too many channels; make it "
+        f"smaller, or set the environment variable {LIMIT} to more where there is memory for it."
+    )
+
+
+def refuse_endless(path: Path) -> None:
+    """Raise UnreadableImage for a pipe, socket or device, before it is opened: it may never say anything."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UnreadableImage(f"{path} is a pipe, socket or device and no file; save the picture as a file first.")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1  # its decoder has turned it, whatever EXIF says (ISO/IEC 18181-2)
+    try:
+        said = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DAMAGED:  # the pixels are sound all the same
+        return 1
+    return said if isinstance(said, int) and said in TURNS else 1
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
@@ -118,6 +260,10 @@ def _what_is_wrong(path: Path, error: Exception) -> str:
 def _missing_decoder(path: Path) -> str | None:
     with path.open("rb") as file:
         head = file.read(12)
+    if head.startswith(BIG_ENDIAN_BIG):
+        return f"{path} is a BigTIFF in big-endian order; save it as a TIFF, or as a BigTIFF in little-endian order."
+    if head.startswith(JXL_STARTS) and "JXL" not in readable_kinds():
+        return f"{path} is a JPEG XL picture; get the package pillow-jxl-plugin to read it."
     if head[4:8] != b"ftyp":
         return None
     if head[8:] in HEIC_BRANDS and "HEIF" not in readable_kinds():

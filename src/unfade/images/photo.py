@@ -15,13 +15,14 @@ from torch import Tensor
 
 Levels = NDArray[np.uint8 | np.uint16]
 Window = tuple[int, int, int, int]  # left, top, right, bottom in px; the last column and row are outside
+TO_8_BITS = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)  # by 16 bits
 
 
 @dataclass(frozen=True)
 class Origin:
     """What the file said besides its pixels, to be said again by the result."""
 
-    kind: str = "PNG"  # Pillow's name of the format
+    kind: str = "PNG"  # Pillow's name of the format, as it is to be written
     exif: bytes = b""  # as in a JPEG, with "Exif\0\0" before it; the orientation says 1, as it has been applied
     xmp: bytes = b""
     icc: bytes = b""  # colour profile
@@ -31,6 +32,10 @@ class Origin:
     modified: float | None = None  # when the file was last changed, seconds since 1970
     grey: bool = False  # the file has one channel of colour
     lossless: bool = False  # of a WebP
+    size: tuple[int, int] | None = None  # width and height in px that EXIF and XMP speak of, upright
+    iptc: bytes = b""  # IPTC-IIM
+    texts: tuple[tuple[bytes, bytes], ...] = ()  # of a PNG: name and content of each chunk
+    read_as: str = ""  # Pillow's name of the format that was read; "" for a photo of no file
 
 
 @dataclass
@@ -88,3 +93,11 @@ class Photo:
         most = np.iinfo(levels.dtype).max
         pixels = torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1)).astype(np.float32))
         return pixels.mul_(2 / most).sub_(1)
+
+
+def over_white(levels: Levels, alpha: Levels) -> Levels:
+    """(H, W, 3) with what is clear, by (H, W) of as many bits, showing white."""
+    most = np.iinfo(levels.dtype).max
+    share = alpha[..., None].astype(np.float32) / most
+    laid: Levels = np.rint(levels * share + most * (1 - share)).astype(levels.dtype)
+    return laid

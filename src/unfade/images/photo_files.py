@@ -1,146 +1,22 @@
-"""Photos from files as people have them, with everything the file says; and, by its other names, back into files."""
+"""Whole photos from files and, by the other names here, back into files."""
 
-import io
-import sys
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageCms
-
+from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo, lost_in, suffix_for
-from unfade.images.finding import Found, find_photos
-from unfade.images.metadata import origin_of
-from unfade.images.opening import mode_name, opened, readable_kinds, upright
-from unfade.images.photo import Levels, Origin, Photo
+from unfade.images.finding import Found, find_photos, in_words
+from unfade.images.photo import Photo
 from unfade.images.provenance import Provenance
 from unfade.images.tone import Tone, tone_of
 
 __all__ = [
     "Found",
+    "Photo",
     "Provenance",
     "Tone",
     "encode_photo",
     "find_photos",
+    "in_words",
     "lost_in",
     "read_photo",
     "suffix_for",
     "tone_of",
 ]
-
-# Pillow unpacks 16 bits to the upper 8 of them; asked for the other byte order it gives the lower 8
-OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
-LOWER_BYTES = {f"{mode};{one}": f"{mode};{two}" for mode in ("RGB", "RGBA", "RGBX") for one, two in OTHER_ORDER.items()}
-ALL_BYTES = {"LA;16B": "RGBA"}  # two samples of two bytes, taken as four of one
-DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
-PLAIN_GREY = ("1", "L", "LA", "La")
-MOST = 65_535
-
-
-def read_photo(path: Path) -> Photo:
-    """A photo as its file has it: 8 or 16 bits, with its alpha, turned upright by its EXIF orientation.
-
-    Palettes, black and white, CMYK (by its colour profile, if it has one) and the like become RGB or grey of 8 bits,
-    which the notes tell. Raises UnreadableImage, its message starting with the path; see `opened` for the limits.
-    """
-    notes: list[str] = []
-    with opened(path) as image:
-        origin = origin_of(image, path, notes)
-        turned = upright(image)
-        samples = _deep_samples(path, turned)
-        if samples is not None:
-            return _photo(samples, origin, tuple(notes))
-        if turned.mode in ("CMYK", "LAB"):
-            turned = _to_srgb(turned, origin.icc, notes)
-            origin = replace(origin, icc=b"")  # it describes inks, not what comes out
-        return _photo(np.array(_to_8_bits(turned, notes)), origin, tuple(notes))
-
-
-def _photo(samples: Levels, origin: Origin, notes: tuple[str, ...]) -> Photo:
-    """From (H, W) or (H, W, C), 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
-    samples = samples[..., None] if samples.ndim == 2 else samples
-    colours = samples[..., :1].repeat(3, -1) if samples.shape[-1] < 3 else np.ascontiguousarray(samples[..., :3])
-    alpha = samples[..., -1].copy() if samples.shape[-1] in (2, 4) else None
-    return Photo(colours, alpha, replace(origin, grey=samples.shape[-1] < 3), notes)
-
-
-def _deep_samples(path: Path, turned: Image.Image) -> Levels | None:
-    """The 16-bit samples of a picture that has them, its upper bytes decoded already; None for one that has not."""
-    if turned.mode in DEEP_GREY:
-        return _with_clear_value(np.asarray(turned, np.int64).clip(0, MOST).astype(np.uint16), turned)
-    if turned.mode not in ("RGB", "RGBA"):
-        return None
-    for names in (LOWER_BYTES, ALL_BYTES):
-        more = _decoded_otherwise(path, names)
-        if more is not None and names is ALL_BYTES:
-            return _joined(np.asarray(more)[..., 0::2], np.asarray(more)[..., 1::2])
-        if more is not None:
-            return _with_clear_value(_joined(np.asarray(turned), np.asarray(more)), turned)
-    return None
-
-
-def _decoded_otherwise(path: Path, names: dict[str, str]) -> Image.Image | None:
-    """The picture unpacked in another way than Pillow chose; None where no other is named for what it chose."""
-    with path.open("rb") as file, Image.open(file, formats=readable_kinds()) as image:
-        tiles = [tile._replace(args=_renamed(tile.args, names)) for tile in image.tile]
-        if not tiles or not all(tile.args for tile in tiles):
-            return None
-        image.tile = tiles
-        image.load()
-        return upright(image)
-
-
-def _renamed(args: tuple[Any, ...] | str | None, names: dict[str, str]) -> tuple[Any, ...] | str | None:
-    """A decoder's arguments begin with the name of how samples are packed."""
-    if isinstance(args, tuple) and args:
-        name = names.get(args[0])
-        return (name, *args[1:]) if name else None
-    return names.get(args) if isinstance(args, str) else None
-
-
-def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    joined = upper.astype(np.uint16)
-    joined <<= 8
-    joined |= lower
-    return joined
-
-
-def _with_clear_value(samples: NDArray[np.uint16], image: Image.Image) -> NDArray[np.uint16]:
-    """A PNG without alpha may say that one value is clear."""
-    clear = image.info.get("transparency")
-    if clear is None:
-        return samples
-    colours = samples.reshape(*samples.shape[:2], -1)
-    alpha = np.where((colours == clear).all(-1, keepdims=True), 0, MOST).astype(np.uint16)
-    return np.concatenate([colours, alpha], axis=-1)
-
-
-def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Whatever mode it has, as L, LA, RGB or RGBA."""
-    grey, clear = image.mode in PLAIN_GREY, image.has_transparency_data or image.mode in ("La", "RGBa")
-    mode = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        notes.append(f"{mode_name(image.mode)} converted to {'grey' if grey else 'RGB'}")
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _to_srgb(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
-    name = image.mode
-    try:
-        profile = ImageCms.createProfile("LAB") if name == "LAB" else _profile(icc)
-        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except ImageCms.PyCMSError:
-        converted = None
-    if converted is None:
-        notes.append(f"{name} converted to RGB without a colour profile")
-        return image.convert("RGB")
-    notes.append(f"{name} converted to sRGB by its colour profile")
-    return converted
-
-
-def _profile(icc: bytes) -> ImageCms.ImageCmsProfile:
-    if not icc:
-        raise ImageCms.PyCMSError("no profile")
-    return ImageCms.getOpenProfile(io.BytesIO(icc))

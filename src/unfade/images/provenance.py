@@ -1,22 +1,18 @@
 """Says in a result's XMP that a model had part in it; what the packet said before stays."""
 
-import contextlib
-import io
-import re
 from dataclasses import dataclass
 from xml.etree import ElementTree
+
+from unfade.images.packets import EMPTY, RDF, parse_packet, rdf_of, write_packet
 
 # IPTC NewsCodes, Digital Source Type: a photo in which parts come from a trained model, and a picture that is all model
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
-RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 IPTC = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
 XMP = "{http://ns.adobe.com/xap/1.0/}"
 OURS = "{urn:unfade:provenance:1.0/}"
-PREFIXES = {"x": "adobe:ns:meta/", "rdf": RDF[1:-1], "Iptc4xmpExt": IPTC[1:-1], "xmp": XMP[1:-1], "unfade": OURS[1:-1]}
-EMPTY = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF[1:-1]}"/></x:xmpmeta>'
-ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[0-9]")
+PREFIXES = {"Iptc4xmpExt": IPTC[1:-1], "xmp": XMP[1:-1], "unfade": OURS[1:-1]}
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ def with_provenance(packet: bytes, provenance: Provenance) -> bytes:
     """
     root = parse_packet(packet)
     root = ElementTree.fromstring(EMPTY) if root is None else root
-    rdf = _rdf(root)
+    rdf = rdf_of(root)
     about = next(iter(rdf.findall(f"{RDF}Description")), None)
     if about is None:
         about = ElementTree.SubElement(rdf, f"{RDF}Description", {f"{RDF}about": ""})
@@ -51,40 +47,7 @@ def with_provenance(packet: bytes, provenance: Provenance) -> bytes:
     for name, text in ((f"{IPTC}AISystemUsed", system), (f"{XMP}CreatorTool", provenance.tool)):
         if not _values(rdf, name):
             _set(rdf, about, name, text)
-    return _packet(root)
-
-
-def parse_packet(packet: bytes) -> ElementTree.Element | None:
-    """The XML of an XMP packet, None where it is not well-formed, holds no RDF, or declares entities (a known bomb)."""
-    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
-        return None
-    try:
-        parser = ElementTree.iterparse(io.BytesIO(packet), events=("start-ns",))
-        for _, (prefix, uri) in parser:
-            _remember(prefix, uri)
-        root: ElementTree.Element = parser.root  # type: ignore[attr-defined]
-        _rdf(root)
-    except (ElementTree.ParseError, ValueError, LookupError):
-        return None
-    return root
-
-
-def upright_packet(packet: bytes) -> bytes:
-    """The same packet saying that the photo is upright, as it now is; untouched where it says nothing of it."""
-    return ORIENTATION.sub(rb"\g<1>1", packet)
-
-
-def _rdf(root: ElementTree.Element) -> ElementTree.Element:
-    for element in root.iter(f"{RDF}RDF"):
-        return element
-    raise ValueError("no RDF in it")
-
-
-def _remember(prefix: str, uri: str) -> None:
-    """Keep the packet's own prefixes; some programs know `dc:` only by its name."""
-    if prefix:
-        with contextlib.suppress(ValueError):  # ns0 and the like are ElementTree's own
-            ElementTree.register_namespace(prefix, uri)
+    return write_packet(root, PREFIXES)
 
 
 def _values(rdf: ElementTree.Element, name: str) -> list[str]:
@@ -100,10 +63,3 @@ def _set(rdf: ElementTree.Element, about: ElementTree.Element, name: str, text: 
         for child in other.findall(name):
             other.remove(child)
     ElementTree.SubElement(about, name).text = "".join(sign for sign in text if sign.isprintable() or sign in "\n\t")
-
-
-def _packet(root: ElementTree.Element) -> bytes:
-    for prefix, uri in PREFIXES.items():
-        ElementTree.register_namespace(prefix, uri)
-    body = ElementTree.tostring(root, encoding="unicode")
-    return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n{body}\n<?xpacket end="w"?>'.encode()

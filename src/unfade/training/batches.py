@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
-from unfade.images.files import SUFFIXES, from_bytes, read_image, to_bytes
+from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.filters import fit_square
+from unfade.images.finding import SUFFIXES, files_below
 from unfade.store.seeds import seed_for
 
 
@@ -105,11 +106,12 @@ def find_training_pictures(folder: Path, weights: Mapping[str, float]) -> tuple[
 
     Raises BadInput for an empty folder or a weight for a subfolder that is not there.
     """
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    names = files_below(folder, SUFFIXES) if folder.is_dir() else ()
+    paths = [folder / name for name in names if name.suffix.lower() in SUFFIXES]
     if not paths:
         raise BadInput(f"{folder} holds no pictures; expected aligned faces, in it or in folders below it.")
-    names = {part for p in paths for part in p.relative_to(folder).parts[:-1]}
-    if unknown := sorted(set(weights) - names):
+    folders = {part for p in paths for part in p.relative_to(folder).parts[:-1]}
+    if unknown := sorted(set(weights) - folders):
         raise BadInput(f"There is no folder named {unknown[0]} with pictures below {folder} to give a weight to.")
     return paths, [_weight(p.relative_to(folder).parts[:-1], weights) for p in paths]
 

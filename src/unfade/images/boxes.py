@@ -1,0 +1,131 @@
+"""What the boxes of AVIF, HEIC and JPEG 2000 files say and Pillow does not tell: colours by numbers, depth, parts."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from unfade.images.spliced import file_size, read_at
+
+MOST_BOXES = 100_000
+MOST = 1 << 24  # bytes of one box that is read
+GAIN_MAPS = (b"urn:com:apple:photo:2020:aux:hdrgainmap",)
+DEPTHS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth")
+ALPHAS = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
+JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """What the boxes say of the picture."""
+
+    nclx: tuple[int, int, bool] | None = None  # primaries and transfer by H.273, and whether black is 0
+    icc: bytes = b""  # of a JPEG 2000; Pillow tells those of the others
+    enumerated: int = 0  # colour space of a JPEG 2000 by its number; 0: not told so
+    bits: int = 8  # of a sample
+    parts: tuple[str, ...] = ()  # what the file holds besides the picture, in words
+
+
+def boxed(file: IO[bytes]) -> Boxed:
+    """Read the boxes; what is damaged or no such file says nothing."""
+    try:
+        head = read_at(file, 0, 12)
+        if head == JP2_START:
+            return _of_jp2(file)
+        if head[4:8] == b"ftyp":
+            return _of_heif(file)
+    except (ValueError, struct.error, IndexError):
+        pass
+    return Boxed()
+
+
+Box = tuple[bytes, int, int]  # kind, and where its content begins and ends
+
+
+def _boxes(file: IO[bytes], start: int, end: int) -> Iterator[Box]:
+    for _ in range(MOST_BOXES):
+        if start + 8 > end:
+            return
+        size, kind = struct.unpack(">I4s", read_at(file, start, 8))
+        head = 8
+        if size == 1:
+            (size,), head = struct.unpack(">Q", read_at(file, start + 8, 8)), 16
+        size = size or end - start
+        if size < head or start + size > end:
+            return
+        yield kind, start + head, start + size
+        start += size
+
+
+def _content(file: IO[bytes], box: Box) -> bytes:
+    return read_at(file, box[1], min(box[2] - box[1], MOST))
+
+
+def _of_jp2(file: IO[bytes]) -> Boxed:
+    icc, bits, enumerated = b"", 8, 0
+    for header in _boxes(file, 0, file_size(file)):
+        for box in _boxes(file, header[1], header[2]) if header[0] == b"jp2h" else ():
+            content = _content(file, box)
+            if box[0] == b"colr" and content[0] in (2, 3):
+                icc = icc or content[3:]
+            elif box[0] == b"colr" and content[0] == 1:
+                (enumerated,) = struct.unpack_from(">I", content, 3)
+            elif box[0] == b"ihdr":
+                bits = (content[10] & 0x7F) + 1 if content[10] != 0xFF else bits
+    return Boxed(icc=icc, enumerated=0 if icc else enumerated, bits=bits)
+
+
+def _of_heif(file: IO[bytes]) -> Boxed:
+    end = file_size(file)
+    top = list(_boxes(file, 0, end))
+    meta = next((box for box in top if box[0] == b"meta"), None)
+    if meta is None:
+        return Boxed()
+    inside = {box[0]: box for box in _boxes(file, meta[1] + 4, meta[2])}
+    properties = list(_boxes(file, *inside[b"iprp"][1:])) if b"iprp" in inside else []
+    shared = [box for kind in properties if kind[0] == b"ipco" for box in _boxes(file, kind[1], kind[2])]
+    own = _own_properties(file, inside, properties, shared)
+    nclx = next((found for box in (own or shared) if (found := _nclx(file, box))), None)
+    depths = [max(_content(file, box)[5:], default=8) for box in own if box[0] == b"pixi"]
+    items = _content(file, inside[b"iinf"]) if b"iinf" in inside else b""
+    auxiliary = [_content(file, box)[4:].split(b"\0")[0] for box in shared if box[0] == b"auxC"]
+    parts = []
+    if b"tmap" in items or any(kind in GAIN_MAPS for kind in auxiliary):
+        parts.append("gain map (HDR)")
+    if any(kind in DEPTHS for kind in auxiliary):
+        parts.append("depth map")
+    if any(kind not in (*GAIN_MAPS, *DEPTHS, *ALPHAS) for kind in auxiliary):
+        parts.append("auxiliary picture")
+    if any(kind == b"mpvd" for kind, _, _ in top):
+        parts.append("motion film")
+    return Boxed(nclx, bits=max(depths, default=8), parts=tuple(parts))
+
+
+def _nclx(file: IO[bytes], box: Box) -> tuple[int, int, bool] | None:
+    content = _content(file, box) if box[0] == b"colr" else b""
+    if content[:4] != b"nclx" or len(content) < 11:
+        return None
+    primaries, transfer = struct.unpack(">HH", content[4:8])
+    return primaries, transfer, bool(content[10] & 0x80)
+
+
+def _own_properties(file: IO[bytes], inside: dict[bytes, Box], properties: list[Box], shared: list[Box]) -> list[Box]:
+    """The properties of the primary picture (ISO/IEC 23008-12, Sec. 9.3)."""
+    said = _content(file, inside[b"pitm"])
+    (primary,) = struct.unpack_from(">I" if said[0] else ">H", said, 4)
+    own = []
+    for box in (box for box in properties if box[0] == b"ipma"):
+        raw = _content(file, box)
+        wide, large = raw[3] & 1, raw[0] > 0
+        (count,), place = struct.unpack_from(">I", raw, 4), 8
+        for _ in range(count):
+            (item,) = struct.unpack_from(">I" if large else ">H", raw, place)
+            place += 4 if large else 2
+            numbers = raw[place]
+            place += 1
+            for _ in range(numbers):
+                index = struct.unpack_from(">H", raw, place)[0] & 0x7FFF if wide else raw[place] & 0x7F
+                place += 2 if wide else 1
+                if item == primary and 0 < index <= len(shared):
+                    own.append(shared[index - 1])
+    return own

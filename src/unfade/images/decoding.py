@@ -1,0 +1,191 @@
+"""Photos from files as people have them: what the numbers mean, in 8 or 16 bits, with everything the file says."""
+
+import io
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from unfade.images.colours import Colours, apply_colours
+from unfade.images.meaning import full_range, lab_levels, levels_of
+from unfade.images.metadata import origin_of
+from unfade.images.named_colours import of_bmp, of_boxes, of_tiff
+from unfade.images.opening import Opened, mode_name, opened, upright
+from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo
+from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, Samples
+
+# Pillow unpacks 16 bits to the upper 8 of them; asked for the other byte order it gives the lower 8
+OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
+LOWER_BYTES = {f"{mode};{one}": f"{mode};{two}" for mode in ("RGB", "RGBA", "RGBX") for one, two in OTHER_ORDER.items()}
+ALL_BYTES = {"LA;16B": "RGBA"}  # two samples of two bytes, taken as four of one
+DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
+PLAIN_GREY = ("1", "L", "LA", "La")
+MOST = 65_535
+
+
+def read_photo(path: Path) -> Photo:
+    """A photo as its file has it: 8 or 16 bits, with its alpha, turned upright by its EXIF orientation.
+
+    Palettes, black and white, CMYK and Lab (by a colour profile, if there is one) and the like become RGB or grey of 8
+    bits; floating point and whole numbers of other depths become 16 bits. The notes tell. Raises UnreadableImage, its
+    message starting with the path; see `opened` for the limits.
+    """
+    photo = decode(path)
+    kind, written = photo.origin.read_as, photo.origin.kind
+    if kind != written:
+        photo.notes = (f"{kind} is not written; {written} instead", *photo.notes)
+    return photo
+
+
+def decode(path: Path) -> Photo:
+    """The same, without a note of the format that it will be written in."""
+    notes: list[str] = []
+    with opened(path) as found:
+        origin = origin_of(found, path, notes)
+        notes += found.notes
+        levels, icc = _levels(path, found, origin.icc, notes)
+        if levels.ndim == 2:
+            levels = levels[..., None]
+        if found.boxes.bits > 8 and levels.dtype == np.uint8:
+            notes.append(f"{found.boxes.bits} bits brought to 8")
+        colours, profile = _named(path, found, notes)
+        if colours is not None and not icc:
+            levels, profile = apply_colours(levels, colours, notes)
+        return _photo(upright(levels, found.turn), replace(origin, icc=icc or profile), tuple(notes))
+
+
+def _named(path: Path, found: Opened, notes: list[str]) -> tuple[Colours | None, bytes]:
+    """The colours that the file names by numbers, and a profile that Pillow did not find."""
+    if found.chunks is not None:
+        return found.chunks.colours, b""
+    if found.page is not None:
+        return of_tiff(found.page), b""
+    if found.image.format == "BMP":
+        with path.open("rb") as file:
+            return of_bmp(file, notes)
+    return of_boxes(found.boxes, notes), b""
+
+
+def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Levels, bytes]:
+    """(H, W) or (H, W, C) as the file has them, and the colour profile that describes them."""
+    samples, image = found.samples, found.image
+    if samples is not None and samples.photometric in (INKS, CIE_LAB, ICC_LAB):
+        return _from_inks_or_lab(samples, path, icc, notes), b""  # it describes inks, not what comes out
+    if samples is not None:
+        return levels_of(samples, path, notes), icc
+    if image.mode == "F":
+        plain = Samples(np.asarray(image)[..., None], BLACK_IS_ZERO, 32, (), None)
+        return levels_of(plain, path, notes), icc
+    deep = _deep_samples(found)
+    if deep is not None:
+        return full_range(deep, notes), icc
+    if image.mode in ("CMYK", "LAB"):
+        return np.array(_to_srgb(image, icc, notes)), b""
+    return np.array(_to_8_bits(image, notes)), icc
+
+
+def _from_inks_or_lab(samples: Samples, path: Path, icc: bytes, notes: list[str]) -> Levels:
+    if samples.photometric != INKS:
+        return np.array(_to_srgb(_of_mode("LAB", lab_levels(samples, notes)), icc, notes))
+    levels = levels_of(samples, path, notes)
+    if levels.dtype == np.uint16:
+        levels = TO_8_BITS[levels]
+        notes.append("16 bits brought to 8")
+    colours = np.array(_to_srgb(_of_mode("CMYK", levels[..., :4]), icc, notes))
+    return np.concatenate([colours, levels[..., 4:]], axis=-1)
+
+
+def _of_mode(mode: str, levels: Levels) -> Image.Image:
+    return Image.merge(mode, [Image.fromarray(np.ascontiguousarray(levels[..., place])) for place in range(len(mode))])
+
+
+def _photo(samples: Levels, origin: Origin, notes: tuple[str, ...]) -> Photo:
+    """From (H, W, C), 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+    colours = samples[..., :1].repeat(3, -1) if samples.shape[-1] < 3 else np.ascontiguousarray(samples[..., :3])
+    alpha = samples[..., -1].copy() if samples.shape[-1] in (2, 4) else None
+    return Photo(colours, alpha, replace(origin, grey=samples.shape[-1] < 3), notes)
+
+
+def _deep_samples(found: Opened) -> Levels | None:
+    """The 16-bit samples of a picture that has them, its upper bytes decoded already; None for one that has not."""
+    image = found.image
+    if image.mode in DEEP_GREY:
+        return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16), image)
+    if image.mode not in ("RGB", "RGBA"):
+        return None
+    for names in (LOWER_BYTES, ALL_BYTES):
+        more = _decoded_otherwise(found, names)
+        if more is not None and names is ALL_BYTES:
+            return _joined(np.asarray(more)[..., 0::2], np.asarray(more)[..., 1::2])
+        if more is not None:
+            return _with_clear_value(_joined(np.asarray(image), np.asarray(more)), image)
+    return None
+
+
+def _decoded_otherwise(found: Opened, names: dict[str, str]) -> Image.Image | None:
+    """The picture unpacked in another way than Pillow chose; None where no other is named for what it chose."""
+    image = found.again()
+    tiles = [tile._replace(args=_renamed(tile.args, names)) for tile in image.tile]
+    if not tiles or not all(tile.args for tile in tiles):
+        return None
+    image.tile = tiles
+    image.load()
+    return image
+
+
+def _renamed(args: tuple[Any, ...] | str | None, names: dict[str, str]) -> tuple[Any, ...] | str | None:
+    """A decoder's arguments begin with the name of how samples are packed."""
+    if isinstance(args, tuple) and args:
+        name = names.get(args[0])
+        return (name, *args[1:]) if name else None
+    return names.get(args) if isinstance(args, str) else None
+
+
+def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    joined = upper.astype(np.uint16)
+    joined <<= 8
+    joined |= lower
+    return joined
+
+
+def _with_clear_value(samples: NDArray[np.uint16], image: Image.Image) -> NDArray[np.uint16]:
+    """A PNG without alpha may say that one value is clear."""
+    clear = image.info.get("transparency")
+    if clear is None:
+        return samples
+    colours = samples.reshape(*samples.shape[:2], -1)
+    alpha = np.where((colours == clear).all(-1, keepdims=True), 0, MOST).astype(np.uint16)
+    return np.concatenate([colours, alpha], axis=-1)
+
+
+def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
+    """Whatever mode it has, as L, LA, RGB or RGBA."""
+    grey, clear = image.mode in PLAIN_GREY, image.has_transparency_data or image.mode in ("La", "RGBa")
+    mode = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
+    if image.mode not in ("L", "LA", "RGB", "RGBA"):
+        notes.append(f"{mode_name(image.mode)} converted to {'grey' if grey else 'RGB'}")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _to_srgb(image: Image.Image, icc: bytes, notes: list[str]) -> Image.Image:
+    name = image.mode
+    try:
+        profile = ImageCms.createProfile("LAB") if name == "LAB" else _profile(icc)
+        converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except ImageCms.PyCMSError:
+        converted = None
+    if converted is None:
+        notes.append(f"{name} converted to RGB without a colour profile")
+        return image.convert("RGB")
+    notes.append(f"{name} converted to sRGB by its colour profile")
+    return converted
+
+
+def _profile(icc: bytes) -> ImageCms.ImageCmsProfile:
+    if not icc:
+        raise ImageCms.PyCMSError("no profile")
+    return ImageCms.getOpenProfile(io.BytesIO(icc))
