@@ -125,7 +125,8 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
     assert [row["name"] for row in rows if row["here"]] == [
         "small-prior",
         "small-restorer",
-        "small-restorer-gan",
+        "small-swinir",
+        "damage",
         "demosaic-bayer",
         "yunet",
         "niqe-pristine",

@@ -121,7 +121,7 @@ def faces_restored(args: argparse.Namespace) -> Tensor:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("small-prior", "small-restorer", "small-restorer-gan"))
+    parser.add_argument("name", choices=("small-prior", "small-restorer", "small-swinir"))
     parser.add_argument("trained", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="table of the training pictures, CSV")
     parser.add_argument("--command", required=True, help="how it was trained, for the card")

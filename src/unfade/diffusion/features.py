@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.diffusion.prior import DiffusionPrior
@@ -18,8 +19,8 @@ class PriorFeatures(nn.Module):
     unit length over channels; the squared difference is summed over channels, averaged over positions and then over
     resolutions. 0 for equal images, 2 for unrelated features.
 
-    `shifted` is for training. A network that folds blocks of pixels hardly minds a grid of its blocks, and what learns
-    from it draws one; so both images are moved by a random part of a block, with torch's global generator.
+    `shifted` is for training. A network hardly minds a pattern that repeats with its own blocks and strides, and what
+    learns from it draws one; so both images are moved by random parts of them, with torch's global generator.
     """
 
     def __init__(self, unet: nn.Module, *, t_model: int = 20, shifted: bool = False):
@@ -28,14 +29,14 @@ class PriorFeatures(nn.Module):
             raise BadInput("The feature distance needs a prior that is a U-Net; choose another perceptual term.")
         self.unet = unet.eval().requires_grad_(False)
         self.t_model = t_model  # of 1000; the features of a nearly clean image
-        self.block = unet.config.patch if shifted else 1
+        self.period = unet.config.patch << (len(unet.config.channel_mult) - 1) if shifted else 1
         self._scale = float((1 - linear_betas()).cumprod()[t_model]) ** 0.5
 
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
         """(B, 3, H, W) twice, in [-1, 1], to (B,) distances; gradients reach `image` only."""
-        if self.block > 1:
-            move = tuple(torch.randint(self.block, (2,)).tolist())
-            image, other = image.roll(move, (2, 3)), other.roll(move, (2, 3))
+        if self.period > 1:
+            down, right = torch.randint(self.period, (2,)).tolist()
+            image, other = moved(image, down, right), moved(other, down, right)
         with torch.no_grad():
             wanted = self._features(other)
         levels = zip(self._features(image), wanted, strict=True)
@@ -51,6 +52,12 @@ def feature_distance(prior: DiffusionPrior) -> Callable[[Tensor, Tensor], Tensor
     """The distance in a prior's features of pictures wherever they are, computed where the prior is."""
     features, device = PriorFeatures(prior.unet), next(prior.parameters()).device
     return lambda image, other: features(image.to(device), other.to(device)).cpu()
+
+
+def moved(image: Tensor, down: int, right: int) -> Tensor:
+    """(B, C, H, W) moved by so many pixels; what comes in repeats the border."""
+    height, width = image.shape[-2:]
+    return F.pad(image, (right, 0, down, 0), "replicate")[..., :height, :width]
 
 
 def _unit_length(features: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ __all__ = ["MODELS", "Kind", "Model", "find_weights", "path_of"]
 
 BUILT_IN = (
     Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade"),
-    Model("small-restorer", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
-    Model("small-restorer-gan", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
+    Model("small-restorer", "restorer", "one_step", 128, "CC BY-NC-SA 4.0", "unfade"),
+    Model("small-swinir", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("damage", "damage", "damage", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016"),
     Model("yunet", "detector", "onnx", 0, "MIT", "Wu et al. 2023"),
