@@ -20,7 +20,7 @@ from unfade.images.files import read_image
 from unfade.nets.codeformer import CodeFormer
 from unfade.progress import Advance
 from unfade.recipes.adapt import adapt
-from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
+from unfade.recipes.adapt_settings import SHORT_ADAPT, SMALL_ADAPT, AdaptSettings, settings_for
 from unfade.recipes.restore import restore
 from unfade.restorers.code_level import CODE_LOOP, CODE_LOSSES, CodeLossSettings
 from unfade.restorers.families import FAMILIES, Family, family_of, picture_losses
@@ -205,8 +205,10 @@ def test_fidelity_reaches_targets_and_results_and_is_remembered(plain: Path, set
 def test_the_paper_decides_the_defaults(codeformer: Path, models: Models) -> None:
     swinir, prior = map(str, models)
     assert settings_for(swinir, prior) == replace(
-        SMALL_ADAPT, restorer=swinir, prior=prior, targets=replace(SMALL_ADAPT.targets, factor=1)
+        SHORT_ADAPT, restorer=swinir, prior=prior, targets=replace(SHORT_ADAPT.targets, factor=1)
     )
+    found = settings_for("small-restorer", "small-prior")
+    assert found == replace(SMALL_ADAPT, fidelity=0.5)
     tiny = settings_for(str(codeformer), prior)
     assert (tiny.losses, tiny.fidelity, tiny.finetune.flip) == (CodeLossSettings(), 0.5, True)
     assert FAMILIES["codeformer"] == Family(CodeLossSettings(), CODE_LOOP, flip=True, factor=8, fidelity=0.5)
@@ -235,7 +237,7 @@ def test_what_was_not_chosen_is_not_mentioned(models: Models) -> None:
     """So that runs begun before there was a choice go on."""
     settings = small(*models)
     unsaid = {field.name for field in fields(AdaptSettings)} - settings.identity().keys()
-    assert unsaid == {"fidelity", "strength", "rounds"}
+    assert unsaid == {"fidelity", "refine", "strength", "rounds"}
     assert replace(settings, strength=0.5).identity()["strength"] == 0.5
 
 

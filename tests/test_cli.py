@@ -207,7 +207,6 @@ def test_flags_of_degrade_have_an_effect(run, tmp_path: Path) -> None:
 BAD = {
     "an empty folder": (("restore", "empty", "--aligned", "--out", "out"), "empty holds no pictures"),
     "no folder": (("restore", "nowhere", "--aligned", "--out", "out"), "nowhere is not a folder"),
-    "whole photos": (("restore", "faces", "--out", "out"), "say --aligned"),
     "unknown restorer": (
         ("restore", "faces", "--aligned", "--out", "out", "--restorer", "x"), "no restorer named x, .*small-restorer"
     ),
@@ -239,7 +238,7 @@ def test_a_checkpoint_of_another_kind(run, models: Models, tmp_path: Path) -> No
     write_faces(tmp_path / "faces", 1)
     result = run("restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "out", "--restorer", models[1])
     assert result.code == 2
-    assert "holds a unet, not a restorer" in result.err
+    assert "holds a prior, not a restorer" in result.err
 
 
 def test_models_and_doctor(run) -> None:

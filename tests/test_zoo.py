@@ -140,7 +140,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
     assert {row["kind"] for row in priors} == {"prior"}
     assert run_models("list", "--kind", "prior", "--licence", "commercial") == (0, "", "")
     assert run_models("list", "--licence", "free")[::2] == (2, "--licence takes commercial, got free.\n")
-    assert "There is no kind cat; there are: demosaic" in run_models("list", "--kind", "cat")[2]
+    assert "There is no kind cat; there are: damage, demosaic" in run_models("list", "--kind", "cat")[2]
 
 
 def test_one_model_is_shown(run_models: Run) -> None:

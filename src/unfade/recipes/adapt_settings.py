@@ -56,8 +56,8 @@ class AdaptSettings:
 # The paper's K = 600 and L = 360 of 1000 in a fifth of its steps; see docs/evidence.md.
 SHORT_TARGETS = TargetSettings(spacing="50", start=30, free_from=18, bf16=True)
 
-# For the built-in models and tens of photos on a processor: minutes instead of days.
-SMALL_ADAPT = AdaptSettings(
+# For small restorers of any family and tens of photos on a processor: minutes instead of days.
+SHORT_ADAPT = AdaptSettings(
     targets=SHORT_TARGETS.for_size(128),
     finetune=FinetuneSettings(
         LoopSettings(
@@ -77,16 +77,30 @@ SMALL_ADAPT = AdaptSettings(
     losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0),
 )
 
+# A restorer of one step begins nearer to the truth: a few evaluations of the prior do, of faces noised as their damage
+# asks for, and it learns from them in fewer and smaller steps.
+FEW_EVALUATIONS = TargetSettings(spacing="20", start=6, free_from=3, update="ddim", by_damage=True, bf16=True)
+SMALL_ADAPT = replace(
+    SHORT_ADAPT,
+    targets=FEW_EVALUATIONS.for_size(128),
+    finetune=replace(
+        SHORT_ADAPT.finetune,
+        loop=replace(SHORT_ADAPT.finetune.loop, steps=100, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
+    ),
+    agreement=3.0,
+)
+
 
 def settings_for(restorer: str, prior: str) -> AdaptSettings:
-    """The defaults for these models: the paper's for the restorer's family, or small ones for restorers up to 256 px.
+    """The defaults for these models: the paper's for the restorer's family, or short ones for restorers up to 256 px.
 
     Only the heads of their files are read. Raises UnknownModel, BadCheckpoint.
     """
     head = head_of(restorer)
     family = family_of(head.architecture)
     paper = AdaptSettings(finetune=FinetuneSettings(family.loop, flip=family.flip), losses=family.losses)
-    base = SMALL_ADAPT if head.size <= 256 else paper
+    short = SMALL_ADAPT if head.architecture == "one_step" else SHORT_ADAPT
+    base = short if head.size <= 256 else paper
     targets = replace(base.targets, factor=family.factor).for_size(image_size(find_weights(prior, "prior")))
     losses = base.losses if isinstance(family.losses, ImageLossSettings) else family.losses
     return replace(base, restorer=restorer, prior=prior, targets=targets, losses=losses, fidelity=family.fidelity)
