@@ -22,7 +22,7 @@ from unfade.diffusion.load import load_prior
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
-from unfade.recipes.adapt_settings import SMALL_ADAPT
+from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
 from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, borrow_upper_bound, rehearse
 from unfade.recipes.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
@@ -31,7 +31,7 @@ from unfade.stages.degrade import CameraDegradation, degrade_faces
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import make_targets
 
-GAN = "small-restorer-gan"
+SWINIR = "small-swinir"
 MAIN = RehearseSettings(SMALL_ADAPT)
 MORE = ("photos 500", "photos 1000")  # of which --more has the other faces
 FEW = replace(MAIN, most=50)  # what is varied: with fewer photos a variant takes a few minutes
@@ -49,21 +49,21 @@ def trained(steps: int) -> RehearseSettings:
     return replace(FEW, adapt=replace(FEW.adapt, finetune=replace(tuning, loop=replace(tuning.loop, steps=steps))))
 
 
-# Steps are respaced ones, 20 of 1000 each, unless the spacing says otherwise.
+# Steps are respaced ones, 50 of 1000 each, unless the spacing says otherwise.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
-    "photos": {str(n): MAIN if n == 162 else replace(MAIN, most=n) for n in (20, 50, 100, 162, 500, 1000)},
+    "photos": {str(n): MAIN if n == 162 else replace(MAIN, most=n) for n in (8, 20, 50, 100, 162, 500, 1000)},
     "L": lowest_constrained(FEW),
     "N": factors(FEW),
     "K": starts(FEW),
     "begin with": beginnings(FEW),
-    "restorer": {"small-restorer": FEW, GAN: replace(FEW, adapt=replace(FEW.adapt, restorer=GAN))},
+    "restorer": {"small-restorer": FEW, SWINIR: replace(FEW, adapt=settings_for(SWINIR, "small-prior"))},
     "steps of the prior": {
-        "20": varied(spacing="33", start=20, free_from=12),
-        "30": FEW,
-        "60": varied(spacing="100", start=60, free_from=36),
-        "150": varied(spacing="250", start=150, free_from=90),
+        "6": FEW,
+        "6, all alike": varied(by_damage=False),
+        "15": varied(spacing="50", start=15, free_from=8),
+        "30": varied(spacing="50", start=30, free_from=18, update="ddpm", by_damage=False),
     },
-    "steps of the optimiser": {"75": trained(75), "150": FEW, "300": trained(300)},
+    "steps of the optimiser": {"50": trained(50), "100": FEW, "200": trained(200)},
     "rounds": {str(n): replace(MAIN, adapt=replace(MAIN.adapt, rounds=n)) for n in (1, 2, 3)},
 }
 HARD = {"rounds": "8x moderate"}  # what is varied on another degradation than BASE
@@ -77,7 +77,7 @@ def main() -> None:
         if (args.only and name not in args.only) or (name in MORE and not args.more):
             continue
         if args.restorer:
-            settings = replace(settings, adapt=replace(settings.adapt, restorer=args.restorer))
+            settings = replace(settings, adapt=settings_for(args.restorer, settings.adapt.prior))
         if args.photos and name not in CAMERAS:
             continue
         if args.photos:
@@ -111,7 +111,7 @@ def arguments() -> argparse.Namespace:
         "--more", type=Path, help="folder of other clean faces, for 500 and 1000 photos; left out without it"
     )
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
-    parser.add_argument("--restorer", help="another one for all rehearsals; they need a folder of their own")
+    parser.add_argument("--restorer", help="another one for all rehearsals, as it is adapted by default; they need a folder of their own")
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     parser.add_argument("--photos", type=int, help="to adapt to, of each camera, and no variants; default: all")
     parser.add_argument("--device", default="cpu")
