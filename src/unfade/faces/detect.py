@@ -105,7 +105,7 @@ class Search:
         self.versions = [*_coarser(photo.shrunk(settings.side), photo)]
         self.closer = Closer(photo, detector)
         self.seen: dict[int, list[Sight]] = {}  # by turn, in eighths
-        self.doubtful: dict[int, list[Sight]] = {}  # what is not probable enough, but may be a face that is tilted
+        self.doubtful: dict[int, list[tuple[float, Face]]] = {}  # not probable enough, but maybe a tilted face
 
     def sights(self, thorough: bool) -> list[Sight]:
         """The faces, each in its own turn."""
@@ -117,7 +117,10 @@ class Search:
             self.search(TURNS)
             faces = self._judged(0, thorough=True)
         own = _own_turn(faces)
-        self.search([own, *(sight.turn for sight in faces if sight.confirmed)])
+        turns = {own, *(sight.turn for sight in faces if sight.confirmed)}
+        if turns == {0}:
+            return faces
+        self.search(turns)
         return self._judged(own, thorough=thorough)
 
     def _search_coarsely(self) -> None:
@@ -134,12 +137,15 @@ class Search:
             seen = [one for view in views for one in _seen(view, self.detector, LEAST_SCORE, turn)]
             probable = [one[1].score >= self.settings.min_score for one in seen]
             self.seen[turn] = self._wanted(turn, [*compress(seen, probable)])
-            self.doubtful[turn] = self._wanted(turn, [*compress(seen, map(not_, probable))])
+            self.doubtful[turn] = [*compress(seen, map(not_, probable))]
 
     def _judged(self, own: int, *, thorough: bool) -> list[Sight]:
-        sights = [*chain(*self.seen.values()), *(chain(*self.doubtful.values()) if thorough else ())]
+        sights = [*chain(*self.seen.values())]
+        for turn, seen in self.doubtful.items() if thorough else ():
+            sights += self._wanted(turn, seen)
         faces = judged(sights, own, self.settings.min_score, certainty_of(self.detector), self.closer)
-        return [sight for sight in faces if _is_wanted(sight.face, self.settings)]
+        known = {sight.face for sight in sights}
+        return [sight for sight in faces if sight.face in known or _is_wanted(sight.face, self.settings)]
 
     def _wanted(self, turn: int, seen: list[tuple[float, Face]]) -> list[Sight]:
         faces = _once(seen, self.settings.overlap)
