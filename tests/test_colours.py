@@ -142,6 +142,14 @@ def test_linear_light_is_brought_to_srgb(tmp_path: Path, grey: bool) -> None:
     assert photo.origin.icc == b""
 
 
+def test_dark_linear_light_of_16_bits_is_not_taken_for_fewer_bits(tmp_path: Path) -> None:
+    dark = encode_photo(Photo(coloured(16).astype(np.uint16) * 10))
+    (tmp_path / "a.png").write_bytes(with_chunks(dark, (b"gAMA", struct.pack(">I", 100_000))))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.notes == ("linear light brought to sRGB's curve",)
+    assert photo.levels.max() == round(65_535 * srgb(int(coloured(16).max()) * 10 / 65_535))
+
+
 def test_what_was_brought_to_srgb_shows_the_same_colours(tmp_path: Path) -> None:
     wide = png_photo(tmp_path, coloured(16), (b"cICP", bytes((12, 8, 0, 1))))
     linear = profile_of(Colours(PRIMARIES[12], (1.0,)))

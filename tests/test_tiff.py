@@ -102,6 +102,14 @@ def test_deep_samples_are_turned(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(photo.levels, upright(DEEP[..., :3], orientation))
 
 
+def test_black_and_white(tmp_path: Path) -> None:
+    for compression in ("raw", "group4", "tiff_lzw"):
+        Image.fromarray(GREY[..., 0] > 30_000).save(tmp_path / "a.tif", compression=compression)
+        photo = read_photo(tmp_path / "a.tif")
+        assert np.array_equal(photo.levels[..., :1], (GREY > 30_000) * 255)
+        assert (photo.origin.grey, photo.notes) == (True, ("black and white converted to grey",))
+
+
 # Ranges
 
 

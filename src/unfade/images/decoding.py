@@ -82,7 +82,8 @@ def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Le
         return levels_of(plain, path, notes), icc
     deep = _deep_samples(found)
     if deep is not None:
-        return full_range(deep, notes), icc
+        named = found.chunks is not None and found.chunks.colours is not None  # linear light may well be that dark
+        return deep if named else full_range(deep, notes), icc
     if image.mode in ("CMYK", "LAB"):
         return np.array(_to_srgb(image, icc, notes)), b""
     return np.array(_to_8_bits(image, notes)), icc

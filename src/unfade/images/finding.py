@@ -65,14 +65,15 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The files of a folder that are named like pictures, sorted by name; hidden files are passed over.
+    """The files of a folder that are named like pictures, sorted by name; hidden files, pipes and devices are no such.
 
-    Raises BadInput when the folder is missing, is a file, or holds no such file.
+    A folder that is named like a picture is listed, and will fail under its name. Raises BadInput when the folder is
+    missing, is a file, or holds no such file.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
-    shown = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
-    found = [path for path in shown if path.suffix.lower() in SUFFIXES and _is_file(path)]
+    shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
     if not found:
         passed_over = count_passed_over(shown)
         others = f" but {in_words(passed_over)}" if passed_over else ""

@@ -37,6 +37,8 @@ def levels_of(samples: Samples, path: Path, notes: list[str]) -> Levels:
     colours = samples.numbers[..., : samples.colours]
     alpha = _alpha(samples, notes)
     most = 255 if samples.bits <= 8 else MOST
+    if samples.bits == 1:
+        notes.append("black and white converted to grey")
     if colours.dtype.kind == "f":
         white = _white_of_floats(colours, alpha, path, notes)
         white_alpha = 1.0 if alpha is None or alpha.max() <= 1 else white
