@@ -111,7 +111,10 @@ def arguments() -> argparse.Namespace:
         "--more", type=Path, help="folder of other clean faces, for 500 and 1000 photos; left out without it"
     )
     parser.add_argument("--pictures", type=Path, help="folder of faces that may be shown: a sheet of each degradation")
-    parser.add_argument("--restorer", help="another one for all rehearsals, as it is adapted by default; they need a folder of their own")
+    parser.add_argument(
+        "--restorer",
+        help="another one for all rehearsals, as it is adapted by default; they need a folder of their own",
+    )
     parser.add_argument("--only", nargs="+", default=[], help="degradations or variants, by name")
     parser.add_argument("--photos", type=int, help="to adapt to, of each camera, and no variants; default: all")
     parser.add_argument("--device", default="cpu")
