@@ -236,6 +236,13 @@ def test_avif_by_numbers(tmp_path: Path) -> None:
     assert read_photo(path).notes == ("colours of nclx 3, 10 are not known, taken for sRGB",)
 
 
+def test_deeper_samples_than_are_read_are_told_by_the_boxes() -> None:
+    content = bytearray(avif(1, 13))
+    assert boxed(io.BytesIO(content)).bits == 8
+    content[content.index(b"av1C") + 6] |= 0x40
+    assert boxed(io.BytesIO(content)).bits == 10
+
+
 def test_boxes_that_are_damaged_say_nothing() -> None:
     content = avif(12, 13)
     for end in range(0, len(content), 7):

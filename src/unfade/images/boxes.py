@@ -86,7 +86,7 @@ def _of_heif(file: IO[bytes]) -> Boxed:
     shared = [box for kind in properties if kind[0] == b"ipco" for box in _boxes(file, kind[1], kind[2])]
     own = _own_properties(file, inside, properties, shared)
     nclx = next((found for box in (own or shared) if (found := _nclx(file, box))), None)
-    depths = [max(_content(file, box)[5:], default=8) for box in own if box[0] == b"pixi"]
+    depths = [_depth(box[0], _content(file, box)) for box in own]
     items = _content(file, inside[b"iinf"]) if b"iinf" in inside else b""
     auxiliary = [_content(file, box)[4:].split(b"\0")[0] for box in shared if box[0] == b"auxC"]
     parts = []
@@ -99,6 +99,15 @@ def _of_heif(file: IO[bytes]) -> Boxed:
     if any(kind == b"mpvd" for kind, _, _ in top):
         parts.append("motion film")
     return Boxed(nclx, bits=max(depths, default=8), parts=tuple(parts))
+
+
+def _depth(kind: bytes, content: bytes) -> int:
+    """Bits of a sample by a property of the picture: all channels', AV1's or HEVC's; 8 by any other."""
+    if kind == b"pixi":
+        return max(content[5:], default=8)
+    if kind == b"av1C":
+        return {0x40: 10, 0x60: 12}.get(content[2] & 0x60, 8)
+    return (content[17] & 7) + 8 if kind == b"hvcC" else 8
 
 
 def _nclx(file: IO[bytes], box: Box) -> tuple[int, int, bool] | None:

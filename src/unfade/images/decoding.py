@@ -53,7 +53,7 @@ def decode(path: Path) -> Photo:
         if found.boxes.bits > 8 and levels.dtype == np.uint8:
             notes.append(f"{found.boxes.bits} bits brought to 8")
         colours, profile = _named(path, found, notes)
-        if colours is not None and not icc:
+        if colours is not None and not icc and not origin.icc:
             levels, profile = apply_colours(levels, colours, notes)
         return _photo(upright(levels, found.turn), replace(origin, icc=icc or profile), tuple(notes))
 
