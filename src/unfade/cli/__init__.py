@@ -1,9 +1,11 @@
 """The command line: flags to one recipe or stage. Only this room prints."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+import unfade
 from unfade.cli import (
     adapt,
     compare,
@@ -23,7 +25,6 @@ from unfade.errors import UnfadeError
 from unfade.memory import few_arenas, return_large
 
 app = typer.Typer(
-    help="Adapt a face restorer to a folder of your own degraded photos.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,6 +43,21 @@ app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"unfade {unfade.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """Adapt a face restorer to a folder of your own degraded photos."""
 
 
 def start() -> None:

@@ -63,7 +63,7 @@ def export(spec: str | Path, out: Path, settings: ExportSettings = ExportSetting
     if out.exists():
         raise OutputConflict(f"{out} is there already; name another file with --out, or remove it.")
     _need_extra()
-    restorer = load_restorer(spec)
+    restorer = load_restorer(spec, device="cpu")
     if isinstance(restorer, OnnxRestorer):
         raise BadInput(f"{spec} is an exported restorer already; export the one that it was made from.")
     metadata = _metadata(spec, restorer)

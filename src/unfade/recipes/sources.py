@@ -182,6 +182,15 @@ class WholePhotos:
         return Results(photos, shown, "restored_faces")
 
 
+def only_faces(**said: bool) -> None:
+    """Raises BadInput for what is `said` of whole photos where the pictures are faces, and would change nothing."""
+    for name, changed in said.items():
+        if changed:
+            raise BadInput(
+                f"`{name}` is about whole photos, and `aligned` says that these are faces: leave one of them out."
+            )
+
+
 def source_of(
     photos: Path, find: FindSettings | None, settings: PhotoSettings, alike: Likeness | None, masking: Masking,
     *, device: str = "cpu",
