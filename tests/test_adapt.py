@@ -254,7 +254,7 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     write_faces(tmp_path / "real", 2, first=50)
     settings = small(*models)
     settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
-    with pytest.raises(BadInput, match="--gan-weight"):
+    with pytest.raises(BadInput, match="raise `gan_weight`"):
         adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", aligned=True)
     assert not (tmp_path / "run").exists()
 

@@ -174,7 +174,7 @@ def test_the_fusion_learns_from_pictures_and_clean_faces(settings: AdaptSettings
 def test_clean_faces_are_refused_where_nothing_looks_at_them(
     settings: AdaptSettings, plain: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match="leave --real out"):
+    with pytest.raises(BadInput, match="leave `real` out"):
         adapt(plain / "photos", tmp_path / "run", settings, real=plain / "photos", aligned=True)
     assert not (tmp_path / "run").exists()
 

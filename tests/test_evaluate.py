@@ -341,13 +341,13 @@ def test_weights_that_are_absent_are_named_with_their_command(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "add --truth FOLDER, --reference FOLDER-OR-NAME"),
+        ((), "give --truth, --reference, or both"),
         (("--reference", "truth", "--metrics", "psnr"), "psnr compares each result with its truth"),
         (("--truth", "truth", "--metrics", "cat"), "There is no metric cat; there are: psnr, "),
         (("--reference", "nobody"), "there are: fid-ffhq-512, fid-celeba-test"),
         (("--reference", "fid-ffhq-512"), "unfade models pull fid-ffhq-512"),
         (("--reference", "truth", "--csv", "s.csv"), "--csv takes the scores of each file"),
-        (("--metrics", "niqe,psnr"), "add --truth FOLDER"),
+        (("--metrics", "niqe,psnr"), "give --truth"),
         (
             ("--metrics", "niqe"),
             "a.png cannot be scored: NIQE looks at blocks of 96 x 96 pixels, but this picture has "

@@ -145,7 +145,7 @@ def test_every_flag_has_an_effect(
     assert restored(run, photos, tmp_path / "new", models, *flags).code == 0
     assert differs(files_of(tmp_path / "new"), files_of(tmp_path / "plain"))
     conflict = restored(run, photos, tmp_path / "plain", models, *flags)
-    assert (conflict.code, "name another folder with --out" in conflict.err) == (2, True), "they are part of the run"
+    assert (conflict.code, "name another folder as --out" in conflict.err) == (2, True), "they are part of the run"
 
 
 def test_the_tables_know_every_flag() -> None:

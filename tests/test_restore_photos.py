@@ -116,7 +116,7 @@ def test_a_photo_without_a_face_is_listed_and_copied_only_if_asked(place: Place)
     os.utime(path, (1e9, 1e9))
     (entry,) = place.run()
     assert (entry.status, entry.output) == ("no_face", "")
-    assert entry.reason.startswith(f"{path} shows no face that was asked for; look at --min-face")
+    assert entry.reason.startswith(f"{path} shows no face that was asked for; look at `min_face`")
     assert not place.out.exists() or place.written() == []
     (entry,) = place.run(copy=True)
     assert (entry.status, entry.output) == ("no_face", "a.jpg")
@@ -487,7 +487,7 @@ def test_an_old_result_never_stands_for_a_photo_that_failed(place: Place, change
     assert entry.status == ("no_face" if change == "no face" else "failed")
     assert place.written() == []
     if change == "nan":
-        assert entry.reason == f"{path}: the network gave values that are not numbers; try another restorer."
+        assert entry.reason == f"{path}: the network gave values that are not numbers; try another `restorer`."
     path.unlink(missing_ok=True)
     place.save("a.png", *ONE)
     assert statuses(place.run(sidecar=True)) == {"a.png": "done"}

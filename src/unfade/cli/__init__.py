@@ -21,6 +21,7 @@ from unfade.cli import (
     table,
     train,
 )
+from unfade.cli.wording import spoken
 from unfade.errors import UnfadeError
 from unfade.memory import few_arenas, return_large
 
@@ -73,7 +74,7 @@ def main() -> None:
     try:
         app()
     except UnfadeError as error:
-        print(error, file=sys.stderr)
+        print(spoken(str(error)), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Stopped. Run the same command again to go on from here.", file=sys.stderr)

@@ -24,7 +24,7 @@ def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> 
     weights = read_weights(path)
     if weights.architecture != "unet":
         kind = "restorer of one step" if weights.architecture == "one_step" else weights.architecture
-        raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name a prior with --prior.")
+        raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name one as `prior`.")
     config = _config(weights, path)
     unet = UNet(config)
     load_state(unet, weights.state, path)

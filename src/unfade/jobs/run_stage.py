@@ -52,6 +52,7 @@ class Stage:
     size: int | None  # side that pictures are brought to before; None: left as they are
     batch: int  # items worked on together
     key: str = ""  # what the results depend on besides the pictures
+    bf16: bool = False  # networks may compute in bfloat16
 
 
 def run_stage(
@@ -127,17 +128,18 @@ def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance
         if not item.done:
             with outputs.writing(item.name, item.path, item.content) as writing:
                 writing.notes = item.notes
-                write_png(writing.path, _checked(item, result))
+                write_png(writing.path, _checked(item, result, stage))
     advance(left)
 
 
-def _checked(item: Item, result: Tensor | Exception) -> Tensor:
+def _checked(item: Item, result: Tensor | Exception, stage: Stage) -> Tensor:
     if isinstance(result, UnfadeError):
         raise BadInput(f"{item.name}: {result}") from result
     if isinstance(result, Exception):
         raise result
     if not bool(torch.isfinite(result).all()):
-        raise BadInput(f"{item.name}: the network gave values that are not numbers; try --precision float32.")
+        way_out = "compute in float32 (see `bf16`)" if stage.bf16 else "try another `restorer`"
+        raise BadInput(f"{item.name}: the network gave values that are not numbers; {way_out}.")
     return result
 
 

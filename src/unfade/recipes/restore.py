@@ -137,6 +137,6 @@ def background_of(name: str | Path | None, settings: PhotoSettings, *, device: s
     try:
         upscaler = load_upscaler(name, device)
     except UnknownModel as error:
-        raise UnknownModel(f"{error} Without a model, --background is none or lanczos.") from error
+        raise UnknownModel(f"{error} Without a model, `background` is none or lanczos.") from error
     identity = {"background": "model", "background_sha256": sha256_of(find_weights(name, "upscaler")), **scale}
     return Background(identity, through(upscaler, scale=settings.scale, colour=settings.colour), recrop=True)

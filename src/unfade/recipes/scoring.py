@@ -190,12 +190,12 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
     if not truth and not reference and not (names and set(names) <= set(ALONE)):
         raise BadInput(
-            "There is nothing to score against: add --truth FOLDER, --reference FOLDER-OR-NAME, or both; "
+            "There is nothing to score against: give `truth`, `reference`, or both; "
             f"{', '.join(ALONE)} alone need neither."
         )
     for name in names:
         if not truth and name not in (*SET_METRICS, *ALONE):
-            raise BadInput(f"{name} compares each result with its truth: add --truth FOLDER, or leave {name} out.")
+            raise BadInput(f"{name} compares each result with its truth: give `truth`, or leave {name} out.")
     return list(dict.fromkeys(names)) or [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
 
 

@@ -48,7 +48,7 @@ class FindSettings:
         try:
             return find_weights(self.detector, "detector")
         except UnknownModel as error:
-            hint = "Pictures that are square face crops need no detector: say --aligned."
+            hint = "Pictures that are square face crops need no detector: say `aligned`."
             raise UnknownModel(f"{error} {hint}") from error
 
 

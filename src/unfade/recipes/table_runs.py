@@ -68,7 +68,9 @@ def make_table(
     name, chosen, device = named(name), scale_named(scale), choose_device(device)
     table = TABLES[name]
     if isinstance(table, Rehearsals) and table.restorer and scale != "paper":
-        raise BadInput(f"The table {name} is about {table.restorer}, which no built-in prior fits: say --scale paper.")
+        raise BadInput(
+            f"The table {name} is about {table.restorer}, which no built-in prior fits: set `scale` to paper."
+        )
     found, _ = find_training_pictures(faces, {})
     _check(table, chosen, device)
     failures: Failures = {}  # each once, though several rows may meet it

@@ -121,7 +121,7 @@ def _read(path: Path, device: torch.device | str) -> Restorer:
     if weights.architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
         kind = "prior" if weights.architecture == "unet" else weights.architecture
-        raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one with --restorer.")
+        raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one as `restorer`.")
     config = dict(weights.config)
     restorer = BUILDERS[weights.architecture](config, config.pop("size"))
     _fill(restorer, weights.state, path)

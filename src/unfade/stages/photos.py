@@ -146,4 +146,4 @@ def _searched(one: Opened, find: Finder, size: int) -> Opened:
 
 def no_face_in(path: Path) -> str:
     """Why nothing came of a photo or a video."""
-    return f"{path} shows no face that was asked for; look at --min-face, --faces and --detector."
+    return f"{path} shows no face that was asked for; look at `min_face`, `choice` and `detector`."
