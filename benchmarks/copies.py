@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--prior", default="small-prior")
     parser.add_argument("--count", type=int, default=16, help="faces to draw")
     args = parser.parse_args()
-    prior = load_prior(args.prior)
+    prior = load_prior(args.prior, device="cpu")
     learned = torch.cat([coarse(batch) for batch in pictures(args.learned, prior.size)])
     learned = torch.cat([learned, learned.flip(-1)])
     drawn = nearest(faces_from_noise(prior, args.count), learned)

@@ -170,8 +170,8 @@ def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation, pretr
         photos = list_images(shown / "photo")
         supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
         for row, spec in {"pre-trained": pretrained, "adapted": adapted, "supervised": supervised}.items():
-            restore_faces(photos, shown / row, load_restorer(spec), journal=journal, stage=row)
-        restorer, prior = load_restorer(pretrained), load_prior(MAIN.adapt.prior)
+            restore_faces(photos, shown / row, load_restorer(spec, device="cpu"), journal=journal, stage=row)
+        restorer, prior = load_restorer(pretrained, device="cpu"), load_prior(MAIN.adapt.prior, device="cpu")
         make_targets(
             photos, shown / "targets", restorer, prior, size=prior.size, settings=MAIN.adapt.targets, journal=journal
         )

@@ -93,7 +93,7 @@ def split(args: argparse.Namespace) -> None:
     from unfade.stages.restore import restore_batch
 
     threads(args)
-    detector, restorer = load_detector(args.detector), load_restorer(args.restorer)
+    detector, restorer = load_detector(args.detector), load_restorer(args.restorer, device="cpu")
     spent: Counter[str] = Counter()
     taken = sorted((args.folder / "many").iterdir())[: SPLIT + 1]
     for number, path in enumerate(taken):
@@ -151,7 +151,7 @@ def loaded(args: argparse.Namespace, kind: str) -> Callable[[Callable[[float], N
     few_arenas()  # as the command does
     return_large()
     threads(args)
-    restorer, out = load_restorer(args.restorer), args.folder / f"{kind}-restored"
+    restorer, out = load_restorer(args.restorer, device="cpu"), args.folder / f"{kind}-restored"
     find = searching(load_detector(args.detector), DetectSettings(), Choice(), restorer.size)
 
     def restore(advance: Callable[[float], None]) -> int:

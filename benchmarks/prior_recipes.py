@@ -106,9 +106,9 @@ def main() -> None:
         shortened = replace(recipe.loop, steps=steps, warmup=warmup)
         out = args.out / f"{name.replace(' ', '-')}.safetensors"
         pretrain_prior(args.faces, out, replace(recipe, loop=shortened))
-        print(f"| {name} | {steps} | {row(load_prior(out), photos)} |", flush=True)
+        print(f"| {name} | {steps} | {row(load_prior(out, device='cpu'), photos)} |", flush=True)
     for name in args.priors:
-        prior = load_prior(name)
+        prior = load_prior(name, device="cpu")
         print(f"| {name} | - | {row(prior, photos)} |", flush=True)
         if prior.patch > 1:
             prior.patch = 1  # as if it folded nothing
@@ -142,7 +142,7 @@ class Photos:
 
     def targets(self, prior: DiffusionPrior, *, batch: int = 8) -> Tensor:
         """Pseudo targets like the truth, made with the built-in restorer and the settings of the built-in models."""
-        restorer, settings = load_restorer(), SHORT_TARGETS.for_size(prior.size)
+        restorer, settings = load_restorer(device="cpu"), SHORT_TARGETS.for_size(prior.size)
         walked = prior.respaced(settings.spacing)
         parts = []
         for start in range(0, len(self.seen), batch):

@@ -36,7 +36,7 @@ def main() -> None:
     rate = convolution_rate(3, "cpu")
     print(f"bfloat16: {has_bf16('cpu')}")
     print(f"3x3 convolution, float32: {rate:.0f} GFLOP/s")
-    prior, restorer = load_prior(), load_restorer()
+    prior, restorer = load_prior(device="cpu"), load_restorer(device="cpu")
     face = torch.rand(args.faces, 3, 128, 128) * 2 - 1
     for dtype in (torch.float32, torch.bfloat16):  # in hardware or imitated
 

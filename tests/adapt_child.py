@@ -21,4 +21,4 @@ def spoken(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     photos, out, restorer, prior = sys.argv[1:]
-    adapt(Path(photos), Path(out), quick(restorer, prior), progress=spoken, find=None)
+    adapt(Path(photos), Path(out), quick(restorer, prior), progress=spoken, aligned=True)

@@ -3,11 +3,17 @@ import torch
 
 from command import run, run_models
 from tiny_models import models
-from unfade import precision
+from unfade import devices, precision
 
 __all__ = ["models", "run", "run_models"]
 
 torch.set_num_threads(1)  # the networks here are tiny: more threads would only wait for each other
+
+
+@pytest.fixture(autouse=True)
+def everything_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is a GPU: tests that want it name it."""
+    monkeypatch.setattr(devices, "automatic", lambda: "cpu")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_everything_is_there(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 5)
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     run = tmp_path / "run"
     names = [f"face{i:02d}.png" for i in range(5)]
     for folder in ("faces", "pretrained", "targets", "restored"):
@@ -56,10 +56,10 @@ def test_everything_is_there(models: Models, tmp_path: Path) -> None:
 
 def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 3)
-    first = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    first = adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.png")}
     state = (tmp_path / "run" / "restorer.safetensors").stat().st_mtime_ns
-    second = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    second = adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.png")} == before
     assert (tmp_path / "run" / "restorer.safetensors").stat().st_mtime_ns == state
     assert second.counts == first.counts
@@ -68,10 +68,10 @@ def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
 
 def test_more_photos_later_are_taken_in(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 3)
-    adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     kept = (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns
     write_faces(tmp_path / "photos", 1, first=3)
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     assert done.counts.done == 4
     assert (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns == kept
 
@@ -112,14 +112,14 @@ class Killed(BaseException):
 def test_a_second_round_is_an_adaptation_of_the_first(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 3)
     settings = small(*models)
-    adapt(tmp_path / "photos", tmp_path / "one", settings, find=None)
+    adapt(tmp_path / "photos", tmp_path / "one", settings, aligned=True)
     card = json.loads((tmp_path / "one" / "restorer.json").read_text())
     write_card(tmp_path / "one" / WEIGHTS, {**card, "licence": "MIT"})
     by_hand = replace(settings, restorer=str(tmp_path / "one"))
-    adapt(tmp_path / "photos", tmp_path / "by-hand", by_hand, find=None)
+    adapt(tmp_path / "photos", tmp_path / "by-hand", by_hand, aligned=True)
     assert json.loads((tmp_path / "by-hand" / "restorer.json").read_text())["licence"] == "MIT", "it is passed on"
     twice, run = replace(settings, rounds=2), tmp_path / "twice"
-    done = adapt(tmp_path / "photos", run, twice, find=None)
+    done = adapt(tmp_path / "photos", run, twice, aligned=True)
     assert same(weights(run / "round-1"), weights(tmp_path / "one"))
     assert same(weights(run), weights(tmp_path / "by-hand"))
     for name in ("face00.png", "face01.png", "face02.png"):
@@ -133,7 +133,7 @@ def test_a_second_round_is_an_adaptation_of_the_first(models: Models, tmp_path: 
 def test_rounds_go_on_where_they_were_stopped(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 3)
     settings = replace(small(*models), rounds=2)
-    adapt(tmp_path / "photos", tmp_path / "whole", settings, find=None)
+    adapt(tmp_path / "photos", tmp_path / "whole", settings, aligned=True)
 
     def stopping(at: int) -> Progress:
         left = at
@@ -153,7 +153,7 @@ def test_rounds_go_on_where_they_were_stopped(models: Models, tmp_path: Path) ->
     stops = 0
     while stops < 10:
         try:
-            adapt(tmp_path / "photos", tmp_path / "stopped", settings, find=None, progress=stopping(40))
+            adapt(tmp_path / "photos", tmp_path / "stopped", settings, aligned=True, progress=stopping(40))
             break
         except Killed:
             stops += 1
@@ -166,7 +166,7 @@ def test_bad_pictures_fail_alone(models: Models, tmp_path: Path) -> None:
     good = write_faces(photos, 3)
     (photos / "notes.jpg").write_text("not a picture")
     (photos / "cut.png").write_bytes(good[0].read_bytes()[:200])
-    done = adapt(photos, tmp_path / "run", small(*models), find=None)
+    done = adapt(photos, tmp_path / "run", small(*models), aligned=True)
     counts = done.counts
     assert (counts.found, counts.done, counts.failed) == (5, 3, 2)
     assert {name for name, _ in done.failures} == {"notes.jpg", "cut.png"}
@@ -180,28 +180,28 @@ def test_nothing_usable_is_said_plainly(models: Models, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("no")
     with pytest.raises(BadInput, match=r"None of the 1 photos .*a\.jpg"):
-        adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+        adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
 
 
 def test_other_settings_need_another_folder(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 2)
     settings = small(*models)
-    adapt(tmp_path / "photos", tmp_path / "run", settings, find=None)
+    adapt(tmp_path / "photos", tmp_path / "run", settings, aligned=True)
     with pytest.raises(OutputConflict, match="factor = 4, now it is 2"):
         adapt(
             tmp_path / "photos",
             tmp_path / "run",
             replace(settings, targets=replace(settings.targets, factor=2)),
-            find=None,
+            aligned=True,
         )
     bigger = replace(settings, targets=replace(settings.targets, batch=1))
-    assert adapt(tmp_path / "photos", tmp_path / "run", bigger, find=None).counts.done == 2
+    assert adapt(tmp_path / "photos", tmp_path / "run", bigger, aligned=True).counts.done == 2
 
 
 def test_the_input_is_never_the_output(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
     with pytest.raises(OutputConflict, match="is also the input"):
-        adapt(tmp_path / "photos", tmp_path / "photos", small(*models), find=None)
+        adapt(tmp_path / "photos", tmp_path / "photos", small(*models), aligned=True)
 
 
 CHANGES: dict[str, Callable[[AdaptSettings], AdaptSettings]] = {
@@ -220,7 +220,7 @@ def plain(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two photos, and a run with the plain settings."""
     folder = tmp_path_factory.mktemp("plain")
     write_faces(folder / "photos", 2)
-    adapt(folder / "photos", folder / "run", small(*models), find=None)
+    adapt(folder / "photos", folder / "run", small(*models), aligned=True)
     return folder
 
 
@@ -228,14 +228,14 @@ def plain(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_settings_have_an_effect(
     change: Callable[[AdaptSettings], AdaptSettings], models: Models, plain: Path, tmp_path: Path
 ) -> None:
-    adapt(plain / "photos", tmp_path / "changed", change(small(*models)), find=None)
+    adapt(plain / "photos", tmp_path / "changed", change(small(*models)), aligned=True)
     assert not same(weights(plain / "run"), weights(tmp_path / "changed"))
 
 
 def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> None:
     write_faces(tmp_path / "real", 3, first=50)
     photos = plain / "photos"
-    done = adapt(photos, tmp_path / "run", small(*models), real=tmp_path / "real", truth=photos, find=None)
+    done = adapt(photos, tmp_path / "run", small(*models), real=tmp_path / "real", truth=photos, aligned=True)
     assert not same(weights(plain / "run"), weights(tmp_path / "run"))
     rows = {row["against the truth"]: row for row in done.page.scores}
     assert rows.keys() == {"input", "pre-trained", "target", "adapted"}
@@ -243,7 +243,7 @@ def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> No
 
 
 def test_restore_with_a_run(plain: Path, tmp_path: Path) -> None:
-    entries = restore(plain / "photos", tmp_path / "again", plain / "run", find=None)
+    entries = restore(plain / "photos", tmp_path / "again", plain / "run", aligned=True)
     assert [entry.status for entry in entries] == ["done", "done"]
     for name in ("face00.png", "face01.png"):
         assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored" / name).read_bytes()
@@ -254,14 +254,14 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     write_faces(tmp_path / "real", 2, first=50)
     settings = small(*models)
     settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
-    with pytest.raises(BadInput, match="--gan-weight"):
-        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", find=None)
+    with pytest.raises(BadInput, match="raise `gan_weight`"):
+        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", aligned=True)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_photo_that_was_removed_is_not_counted_any_more(models: Models, tmp_path: Path) -> None:
     photos = write_faces(tmp_path / "photos", 3)
-    adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     photos[0].unlink()
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), find=None)
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     assert (done.counts.found, done.counts.done) == (2, 2)

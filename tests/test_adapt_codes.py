@@ -47,7 +47,7 @@ def plain(settings: AdaptSettings, tmp_path_factory: pytest.TempPathFactory) -> 
     """Two photos, and a run with the plain settings."""
     folder = tmp_path_factory.mktemp("plain")
     write_faces(folder / "photos", 2)
-    adapt(folder / "photos", folder / "run", settings, find=None)
+    adapt(folder / "photos", folder / "run", settings, aligned=True)
     return folder
 
 
@@ -102,8 +102,8 @@ def test_stopped_and_resumed_equals_uninterrupted(
         yield advance
 
     with pytest.raises(Stopped):
-        adapt(plain / "photos", tmp_path / "run", settings, progress=stopping, find=None)
-    adapt(plain / "photos", tmp_path / "run", settings, find=None)
+        adapt(plain / "photos", tmp_path / "run", settings, progress=stopping, aligned=True)
+    adapt(plain / "photos", tmp_path / "run", settings, aligned=True)
     assert same(weights(tmp_path / "run"), weights(plain / "run"))
     for path in (plain / "run" / "restored").iterdir():
         assert path.read_bytes() == (tmp_path / "run" / "restored" / path.name).read_bytes()
@@ -119,13 +119,13 @@ def test_killed_and_resumed_equals_uninterrupted(settings: AdaptSettings, plain:
                 assert process.poll() is None
         process.kill()
     assert not (tmp_path / "run" / "report.html").exists()
-    adapt(plain / "photos", tmp_path / "run", settings, find=None)
+    adapt(plain / "photos", tmp_path / "run", settings, aligned=True)
     assert same(weights(tmp_path / "run"), weights(plain / "run"))
 
 
 def test_a_second_run_changes_nothing(settings: AdaptSettings, plain: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (plain / "run").rglob("*") if path.suffix != ".html"}
-    done = adapt(plain / "photos", plain / "run", settings, find=None)
+    done = adapt(plain / "photos", plain / "run", settings, aligned=True)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert done.counts.done == 2
 
@@ -150,10 +150,10 @@ CHANGES: dict[str, Callable[[AdaptSettings], AdaptSettings]] = {
 def test_settings_have_an_effect(
     change: Callable[[AdaptSettings], AdaptSettings], settings: AdaptSettings, plain: Path, tmp_path: Path
 ) -> None:
-    adapt(plain / "photos", tmp_path / "changed", change(settings), find=None)
+    adapt(plain / "photos", tmp_path / "changed", change(settings), aligned=True)
     assert not same(weights(plain / "run"), weights(tmp_path / "changed"))
     with pytest.raises(OutputConflict, match="name another folder"):
-        adapt(plain / "photos", plain / "run", change(settings), find=None)
+        adapt(plain / "photos", plain / "run", change(settings), aligned=True)
 
 
 def test_the_fusion_learns_from_pictures_and_clean_faces(settings: AdaptSettings, plain: Path, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_the_fusion_learns_from_pictures_and_clean_faces(settings: AdaptSettings
     settings = replace(settings, finetune=replace(settings.finetune, loop=loop))
     runs = {"targets": None, "faces": tmp_path / "real"}
     for name, real in runs.items():
-        history = adapt(plain / "photos", tmp_path / name, settings, real=real, find=None).history
+        history = adapt(plain / "photos", tmp_path / name, settings, real=real, aligned=True).history
         assert history.losses[0].keys() == {"step", "feature", "code", "l1", "perceptual", "gan"}
     assert not same(weights(tmp_path / "targets"), weights(tmp_path / "faces"))
     key = "fuse_convs_dict.16.scale.0.weight"
@@ -174,8 +174,8 @@ def test_the_fusion_learns_from_pictures_and_clean_faces(settings: AdaptSettings
 def test_clean_faces_are_refused_where_nothing_looks_at_them(
     settings: AdaptSettings, plain: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match="leave --real out"):
-        adapt(plain / "photos", tmp_path / "run", settings, real=plain / "photos", find=None)
+    with pytest.raises(BadInput, match="leave `real` out"):
+        adapt(plain / "photos", tmp_path / "run", settings, real=plain / "photos", aligned=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -183,7 +183,7 @@ def test_losses_of_another_family_are_refused(settings: AdaptSettings, models: M
     write_faces(tmp_path / "photos", 1)
     for wrong in (replace(settings, losses=ImageLossSettings()), replace(small(*models), losses=CodeLossSettings())):
         with pytest.raises(BadInput, match=r"learns with \w+LossSettings, not \w+: begin with settings_for"):
-            adapt(tmp_path / "photos", tmp_path / "run", wrong, find=None)
+            adapt(tmp_path / "photos", tmp_path / "run", wrong, aligned=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -191,15 +191,15 @@ def test_fidelity_reaches_targets_and_results_and_is_remembered(plain: Path, set
     run = json.loads((plain / "run" / "run.json").read_text())
     assert run["settings"]["adapt"]["fidelity"] == 0.5
     unsaid = replace(settings, fidelity=None)  # the family's own: the same run
-    assert adapt(plain / "photos", plain / "run", unsaid, find=None).counts.done == 2
+    assert adapt(plain / "photos", plain / "run", unsaid, aligned=True).counts.done == 2
     results = {}
     for fidelity in (None, 0.5, 0.0, 1.0):
-        restore(plain / "photos", plain / f"w{fidelity}", plain / "run", fidelity=fidelity, find=None)
+        restore(plain / "photos", plain / f"w{fidelity}", plain / "run", fidelity=fidelity, aligned=True)
         results[fidelity] = (plain / f"w{fidelity}" / "face00.png").read_bytes()
     assert results[None] == results[0.5] == (plain / "run" / "restored" / "face00.png").read_bytes()
     assert len(set(results.values())) == 3
     with pytest.raises(OutputConflict, match=r"fidelity = 0\.5, now it is 0\.2"):
-        restore(plain / "photos", plain / "w0.5", plain / "run", fidelity=0.2, find=None)
+        restore(plain / "photos", plain / "w0.5", plain / "run", fidelity=0.2, aligned=True)
 
 
 def test_the_paper_decides_the_defaults(codeformer: Path, models: Models) -> None:

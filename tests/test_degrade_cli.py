@@ -163,7 +163,7 @@ def test_a_folder_made_otherwise_is_refused(run: Run, folder: Path, name: str) -
     refused = run("degrade", "truth", "--out", "out", *EFFECTS[name])
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert refused.err.startswith("out holds a run made with ")
-    assert "name another folder with --out" in refused.err
+    assert "name another folder as --out" in refused.err
     assert contents(folder / "out") == before
     assert run("degrade", "truth", "--out", "out", *first, "--workers", "2").code == 0
 

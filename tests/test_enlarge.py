@@ -127,7 +127,7 @@ def test_a_picture_too_large_for_its_format_fails_alone(place: Place) -> None:
 
     entries = place.run(parts=Parts(wide), scale=4)
     assert statuses(entries) == {"a.webp": "failed", "b.png": "done"}
-    assert "choose another --format" in entries[0].reason
+    assert "choose another `kind`" in entries[0].reason
 
 
 @pytest.mark.parametrize("scale", [0, 3, 8, -1])

@@ -24,7 +24,7 @@ from unfade.nets.maniqa import MANIQA, MANIQAConfig
 from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.recipes.architectures import Statistics, load_network
 from unfade.recipes.evaluate import METRICS, PROTOCOL, pair_by_stem, score_folder
-from unfade.recipes.scoring import ALONE, LOADED, NAMES, evaluate_folder, with_published_mean
+from unfade.recipes.scoring import ALONE, LOADED, NAMES, evaluate, with_published_mean
 from unfade.recipes.sets import PictureSet, SetScores, compare_sets
 from unfade.store.checkpoints import save_weights
 
@@ -238,7 +238,7 @@ def test_fid_and_kid_carry_their_protocol(run, folders: tuple[Path, Path], here:
 
 
 def test_a_set_against_itself_has_no_distance(folders: tuple[Path, Path], here: Path) -> None:
-    sets = evaluate_folder(folders[0], truth=folders[0], metrics=["fid"]).sets
+    sets = evaluate(folders[0], truth=folders[0], metrics=["fid"]).sets
     assert sets is not None
     assert sets.values["fid"] == pytest.approx(0, abs=1e-6)
     assert sets.reference == str(folders[0]), "without a reference it is the truth"
@@ -300,7 +300,7 @@ def test_persons_are_compared_where_pictures_are_square(run, folders: tuple[Path
     same = run("evaluate", square / "truth", "--truth", square / "truth", "--json").json
     assert same["summary"]["identity_distance"]["mean"] == 0
     with pytest.raises(BadInput, match=r"a\.png cannot be scored: .* square, .*; leave identity_distance out"):
-        evaluate_folder(folders[0], truth=folders[1], metrics=["identity_distance"])
+        evaluate(folders[0], truth=folders[1], metrics=["identity_distance"])
 
 
 def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Path, Path]) -> None:
@@ -341,13 +341,13 @@ def test_weights_that_are_absent_are_named_with_their_command(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "add --truth FOLDER, --reference FOLDER-OR-NAME"),
+        ((), "give --truth, --reference, or both"),
         (("--reference", "truth", "--metrics", "psnr"), "psnr compares each result with its truth"),
         (("--truth", "truth", "--metrics", "cat"), "There is no metric cat; there are: psnr, "),
         (("--reference", "nobody"), "there are: fid-ffhq-512, fid-celeba-test"),
         (("--reference", "fid-ffhq-512"), "unfade models pull fid-ffhq-512"),
         (("--reference", "truth", "--csv", "s.csv"), "--csv takes the scores of each file"),
-        (("--metrics", "niqe,psnr"), "add --truth FOLDER"),
+        (("--metrics", "niqe,psnr"), "give --truth"),
         (
             ("--metrics", "niqe"),
             "a.png cannot be scored: NIQE looks at blocks of 96 x 96 pixels, but this picture has "

@@ -140,12 +140,12 @@ def test_the_whole_story(bf16: bool, models: Models, tmp_path: Path) -> None:
         targets=replace(settings.targets, bf16=bf16),
         finetune=replace(settings.finetune, loop=loop),
     )
-    done = adapt(tmp_path / "photos", tmp_path / "run", settings, find=None, device="cuda")
+    done = adapt(tmp_path / "photos", tmp_path / "run", settings, aligned=True, device="cuda")
     assert done.counts.as_dict() == {"found": 5, "done": 5, "skipped": 0, "failed": 0, "no_face": 0}
     before, after = read_weights(models[0]).state, read_weights(tmp_path / "run" / "restorer.safetensors").state
     assert any(not torch.equal(after[key], before[key]) for key in before)
     assert all(torch.isfinite(value).all() for value in after.values())
-    again = adapt(tmp_path / "photos", tmp_path / "run", settings, find=None, device="cuda")
+    again = adapt(tmp_path / "photos", tmp_path / "run", settings, aligned=True, device="cuda")
     assert again.counts == done.counts
 
 

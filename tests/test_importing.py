@@ -307,7 +307,7 @@ def test_an_unknown_hash_needs_a_name_and_is_recorded(run_models, tmp_path, fold
     for wrong in ((), ("--as", "../up"), ("--as", "a b"), ("--as", ".hidden")):
         code, _, err = run_models("import", path, *wrong)
         assert (code, err.count("\n")) == (2, 1)
-        assert "name it with --as NAME" in err
+        assert "give --as (letters" in err
     assert "comes with unfade" in run_models("import", path, "--as", "small-restorer")[2]
     code, out, _ = run_models("import", path, "--as", "mine")
     assert (code, out.count(f"its sha256 {sha256_of(path)} is in no row")) == (0, 1)
@@ -539,7 +539,7 @@ def test_pull_asks_for_the_licence_once(run_models, served, folder, monkeypatch)
     assert "S-Lab 1.0, not for commercial use" in err
     assert "add --accept-licence" in err
     assert not folder.exists()
-    with pytest.raises(BadInput, match="accept it with --accept-licence"):
+    with pytest.raises(BadInput, match="accept that with `unfade models pull"):
         pull("swinir-512-l1")
     code, out, _ = run_models("pull", "swinir-512-l1", "--accept-licence")
     assert (code, out) == (0, f"swinir-512-l1: {folder / 'swinir-512-l1.safetensors'}\n")

@@ -279,7 +279,7 @@ def test_a_bug_in_a_worker_stays_a_bug() -> None:
 
 def test_a_killed_worker_is_one_sentence() -> None:
     with pytest.raises(
-        UnfadeError, match=r"^A process that prepares batches has ended \(.*memory.*--workers"
+        UnfadeError, match=r"^A process that prepares batches has ended \(.*memory.*`workers`"
     ) as caught:
         train(toy_model(), ToyObjective(), kills_itself, LOOP, workers=2)
     assert "\n" not in str(caught.value)
@@ -291,7 +291,7 @@ def test_no_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
     monkeypatch.setattr(Tensor, "share_memory_", full)
-    with pytest.raises(UnfadeError, match=r"^There is no room for batches in shared memory .* fewer --workers"):
+    with pytest.raises(UnfadeError, match=r"^There is no room for batches in shared memory .* fewer `workers`"):
         made(toy_batches, workers=1)
 
 

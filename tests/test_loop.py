@@ -326,5 +326,5 @@ def test_a_diverged_run_says_so() -> None:
     def broken(step: int) -> tuple[Tensor, ...]:
         return tuple(part * float("nan") for part in toy_batches(step))
 
-    with pytest.raises(Diverged, match=f"not a number at step {LOG_EVERY}.*lower --learning-rate"):
+    with pytest.raises(Diverged, match=f"not a number at step {LOG_EVERY}.*lower `learning_rate`"):
         train(toy_model(), ToyObjective(), broken, replace(LOOP, steps=LOG_EVERY))

@@ -51,7 +51,7 @@ def toy(models: Models) -> Iterator[Restorer]:
     restorer = load_restorer(models[0])
     restorer.net = fill_module(Toy())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfade.recipes.export.load_restorer", lambda spec: restorer)
+        patch.setattr("unfade.recipes.export.load_restorer", lambda spec, device: restorer)
         yield restorer
 
 
@@ -106,7 +106,7 @@ def test_a_batch_restores_as_its_faces_do_alone(toy: Restorer, exported: Path, m
 @torch.no_grad()
 def test_restore_runs_it(toy: Restorer, exported: Path, tmp_path: Path) -> None:
     faces = write_faces(tmp_path / "photos", 3)
-    entries = restore(tmp_path / "photos", tmp_path / "out", exported, batch=2, find=None)
+    entries = restore(tmp_path / "photos", tmp_path / "out", exported, batch=2, aligned=True)
     assert [entry.status for entry in entries] == ["done"] * 3
     for face in faces:
         restored = toy(read_image(face)[None])[0].clamp(-1, 1)
@@ -120,7 +120,7 @@ def test_it_restores_but_does_not_learn(exported: Path, models: Models, tmp_path
     settings = small(exported, models[1])
     quick = replace(settings, targets=replace(settings.targets, start=2, free_from=1))
     with pytest.raises(BadInput, match="can restore but not learn"):
-        adapt(tmp_path / "photos", tmp_path / "run", quick, find=None)
+        adapt(tmp_path / "photos", tmp_path / "run", quick, aligned=True)
     restorer = load_restorer(exported)
     for refuses in (restorer.objective, restorer.trainable, restorer.config):
         with pytest.raises(BadInput, match="can restore but not learn"):
@@ -142,7 +142,7 @@ def test_a_network_that_cannot_be_exported(models: Models, tmp_path: Path, monke
 
     turning = load_restorer(models[0])
     turning.net = Turning()
-    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec: turning)
+    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec, device: turning)
     with pytest.raises(BadInput, match="cannot be exported this way") as caught:
         export(models[0], tmp_path / "toy.onnx")
     assert "\n" not in str(caught.value)

@@ -143,7 +143,7 @@ def test_every_flag_has_an_effect(
     assert restored(run, photos, tmp_path / "new", models, *flags).code == 0
     assert differs(files_of(tmp_path / "new"), files_of(tmp_path / "plain"))
     conflict = restored(run, photos, tmp_path / "plain", models, *flags)
-    assert (conflict.code, "name another folder with --out" in conflict.err) == (2, True), "they are part of the run"
+    assert (conflict.code, "name another folder as --out" in conflict.err) == (2, True), "they are part of the run"
 
 
 def test_the_tables_know_every_flag() -> None:
@@ -226,8 +226,9 @@ def test_flags_of_adapt_arrive(
     for more in ((), flags, ("--aligned",)):
         with pytest.raises(Enough):
             run("adapt", photos, "--out", tmp_path / "run", "--restorer", models[0], "--prior", models[1], *more)
-    plain, all_of_them, none = (options["find"] for options in given)
-    assert (plain.detector, plain.choice.which, plain.detect.min_score, none) == ("yunet", "all", 0.6, None)
+    plain, all_of_them, faces = (options["find"] for options in given)
+    assert (plain.detector, plain.choice.which, plain.detect.min_score) == ("yunet", "all", 0.6)
+    assert (faces, [options["aligned"] for options in given]) == (plain, [False, False, True])
     assert (all_of_them.detector, all_of_them.choice.which) == ("dark", "0")
     detect = all_of_them.detect
     assert (detect.min_face, detect.max_face, detect.min_score) == (20, 200, 0.7)

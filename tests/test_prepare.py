@@ -179,12 +179,12 @@ def test_a_list_of_stems_is_followed_in_its_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stems", "split", "expected"),
     [
-        ("1\n2\n", (2, 1), "The list holds 2 stems, --split 2 1 needs 3"),
+        ("1\n2\n", (2, 1), "The list holds 2 stems, `split` 2 1 needs 3"),
         ("1\n01\n", (1, 1), "The stem 01 is listed twice"),
         ("1\n30000\n", (1, 1), "The stem 30000 names nothing of this set"),
-        ("1\n2\n", None, "The list holds 2 stems, --split 2500 500 needs 3,000"),
+        ("1\n2\n", None, "The list holds 2 stems, `split` 2500 500 needs 3,000"),
         ("4\n5\n", (1, 1), "None of the pictures that the split asks for are in the source"),
-        ("4\n5\n", (3, -1), "Expected --split with two numbers of pictures, such as 2500 500, got 3 -1"),
+        ("4\n5\n", (3, -1), "Expected `split` with two numbers of pictures, such as 2500 500, got 3 -1"),
     ],
 )
 def test_a_list_that_does_not_fit_is_refused(
@@ -211,7 +211,7 @@ def test_any_set_can_be_split(tmp_path: Path) -> None:
     done = prepared("folder", source, tmp_path / "out", split=(2, 1))
     assert [line.split for line in read_manifest(tmp_path / "out")] == ["train", "train", "test"]
     assert (done.expected, done.missing) == (3, ())
-    assert refused("folder", source, split=(4, 1)).startswith("--split 4 1 needs 5 pictures, there are 4")
+    assert refused("folder", source, split=(4, 1)).startswith("`split` 4 1 needs 5 pictures, there are 4")
 
 
 # WIDER FACE
@@ -245,7 +245,7 @@ def test_small_wider_faces_need_enlarge(tmp_path: Path) -> None:
     source = wider_folder(tmp_path / "wider", PHOTOS)
     done = prepared("wider", source, tmp_path / "out", min_face=8, size=20)
     assert pictures(tmp_path / "out") == ["1_Hand_3_2.png"]
-    assert done.left_out["smaller than --size 20 when cut out (--enlarge takes them)"] == 1
+    assert done.left_out["smaller than `size` 20 when cut out (`enlarge` takes them)"] == 1
     prepared("wider", source, tmp_path / "enlarged", min_face=2, size=20, enlarge=True)
     assert len(pictures(tmp_path / "enlarged")) == 3
     assert "has no face to give: 0 of 3 annotated photos are not there, 3 with a box under 48 px" in refused(
@@ -312,7 +312,7 @@ def test_what_is_small_needs_enlarge(tmp_path: Path) -> None:
     path = save_pictures(tmp_path / "source", ["a.png"])[0]
     done = prepared("folder", path.parent, tmp_path / "out", size=32)
     assert reasons(done) == [
-        f"{path} is 16 x 16 pixels, smaller than --size 32; choose a smaller size, or say --enlarge."
+        f"{path} is 16 x 16 pixels, smaller than `size` 32; choose a smaller size, or say `enlarge`."
     ]
     prepared("folder", path.parent, tmp_path / "large", size=32, enlarge=True)
     expected = to_bytes(resize(from_bytes(levels(0)), 32, 32))
@@ -323,11 +323,11 @@ def test_what_is_small_needs_enlarge(tmp_path: Path) -> None:
     ("kind", "options", "expected"),
     [
         ("faces", {}, "There is no set of faces named faces; there are: ffhq, celebahq, wider, folder."),
-        ("folder", {"size": 8}, "Expected --size to be at least 16, got 8."),
-        ("folder", {"limit": 0}, "Expected --limit to be at least 1, got 0."),
-        ("folder", {"workers": 0}, "Expected --workers to be at least 1, got 0."),
-        ("folder", {"min_face": 9}, "--min-face is for WIDER FACE's photos with "),
-        ("ffhq", {"min_face": 9}, "--min-face is for WIDER FACE's photos with "),
+        ("folder", {"size": 8}, "Expected `size` to be at least 16, got 8."),
+        ("folder", {"limit": 0}, "Expected `limit` to be at least 1, got 0."),
+        ("folder", {"workers": 0}, "Expected `workers` to be at least 1, got 0."),
+        ("folder", {"min_face": 9}, "`min_face` is for WIDER FACE's photos with "),
+        ("ffhq", {"min_face": 9}, "`min_face` is for WIDER FACE's photos with "),
         ("folder", {"stems": ("a",)}, "A list of stems is of use to a split only"),
     ],
 )

@@ -75,7 +75,7 @@ def test_what_gfpgan_does_not_use_does_not_learn() -> None:
 def test_gfpgan_is_adapted(models: tuple[Path, Path], tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 2)
     save_restorer(tmp_path / "g.safetensors", tiny_gfpgan())
-    done = adapt(tmp_path / "photos", tmp_path / "run", small(tmp_path / "g.safetensors", models[1]), find=None)
+    done = adapt(tmp_path / "photos", tmp_path / "run", small(tmp_path / "g.safetensors", models[1]), aligned=True)
     before, after = tiny_gfpgan().net.state_dict(), read_weights(done.restorer).state
     assert before.keys() == after.keys()
     kept = {key for key in before if torch.equal(before[key], after[key])}
@@ -111,10 +111,10 @@ def test_a_published_swinir_is_adapted_under_its_keys(models: tuple[Path, Path],
     config = SwinIRRestorer(net, 32).config() | {"size": 32}
     write_published(tmp_path / "s.safetensors", net, "swinir", config)
     settings = small(tmp_path / "s.safetensors", models[1])
-    done = adapt(tmp_path / "photos", tmp_path / "run", settings, find=None)
+    done = adapt(tmp_path / "photos", tmp_path / "run", settings, aligned=True)
     assert read_weights(done.restorer).state.keys() == net.state_dict().keys()
     restored = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "restored").iterdir()}
-    adapt(tmp_path / "photos", tmp_path / "run", settings, find=None)
+    adapt(tmp_path / "photos", tmp_path / "run", settings, aligned=True)
     assert {path: path.stat().st_mtime_ns for path in restored} == restored
 
 

@@ -88,7 +88,7 @@ def test_targets_of_later_rounds_begin_with_the_adapted_attempts(done, tmp_path:
     out = tmp_path / "out"
     rehearse(folder / "faces", out, CAMERA, replace(once, adapt=replace(once.adapt, rounds=2)))
     first = replace(once.adapt, restorer=str(out / "adapted" / "round-1"))
-    adapt(out / "photos" / "score", tmp_path / "again", first, find=None)
+    adapt(out / "photos" / "score", tmp_path / "again", first, aligned=True)
     made = list_images(out / "results" / "targets")
     assert len(made) == 4
     assert all(path.read_bytes() == (tmp_path / "again" / "targets" / path.name).read_bytes() for path in made)

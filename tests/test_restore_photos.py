@@ -487,7 +487,7 @@ def test_an_old_result_never_stands_for_a_photo_that_failed(place: Place, change
     assert entry.status == ("no_face" if change == "no face" else "failed")
     assert place.written() == []
     if change == "nan":
-        assert entry.reason == f"{path}: the network gave values that are not numbers; try another restorer."
+        assert entry.reason == f"{path}: the network gave values that are not numbers; try another `restorer`."
     path.unlink(missing_ok=True)
     place.save("a.png", *ONE)
     assert statuses(place.run(sidecar=True)) == {"a.png": "done"}

@@ -39,7 +39,7 @@ def test_a_killed_holder_does_not_block_the_next_run(tmp_path: Path) -> None:
             pass
         said = str(caught.value)
         assert said.startswith(f"{tmp_path} is being filled by another run (process {process.pid} on ")
-        assert said.endswith("; wait for it, or name another --out.")
+        assert said.endswith("; wait for it, or name another `out`.")
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert (tmp_path / HOLDER).exists()

@@ -152,7 +152,7 @@ def test_it_is_adapted_like_any_other(models: tuple[Path, Path], tmp_path: Path)
         tmp_path / "photos",
         tmp_path / "run",
         replace(settings, targets=replace(settings.targets, start=3, free_from=1)),
-        find=None,
+        aligned=True,
     )
     assert done.counts.as_dict()["done"] == 4
     assert json.loads((tmp_path / "run" / "restorer.json").read_text())["pairs"] == 4

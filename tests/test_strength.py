@@ -57,10 +57,10 @@ def test_files_at_the_ends(models: Models, tmp_path: Path) -> None:
     photos = write_faces(tmp_path / "photos", 2)
     results = {}
     for strength in (0.0, 0.5, 1.0):
-        entries = restore(tmp_path / "photos", tmp_path / str(strength), models[0], strength=strength, find=None)
+        entries = restore(tmp_path / "photos", tmp_path / str(strength), models[0], strength=strength, aligned=True)
         assert [entry.status for entry in entries] == ["done", "done"]
         results[strength] = read_image(tmp_path / str(strength) / photos[0].name)
-    restore(tmp_path / "photos", tmp_path / "unsaid", models[0], find=None)
+    restore(tmp_path / "photos", tmp_path / "unsaid", models[0], aligned=True)
     assert torch.equal(results[0.0], read_image(photos[0]))
     assert torch.equal(results[1.0], read_image(tmp_path / "unsaid" / photos[0].name))
     assert ((results[0.0] + results[1.0]) / 2 - results[0.5]).abs().max() <= 2.01 / 255
@@ -68,9 +68,9 @@ def test_files_at_the_ends(models: Models, tmp_path: Path) -> None:
 
 def test_another_strength_is_another_result(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
-    restore(tmp_path / "photos", tmp_path / "out", models[0], strength=0.5, find=None)
+    restore(tmp_path / "photos", tmp_path / "out", models[0], strength=0.5, aligned=True)
     with pytest.raises(OutputConflict, match=r"strength = 0\.5, now it is 0\.25"):
-        restore(tmp_path / "photos", tmp_path / "out", models[0], strength=0.25, find=None)
+        restore(tmp_path / "photos", tmp_path / "out", models[0], strength=0.25, aligned=True)
     keys = {choices_key(tmp_path / str(s), models, tmp_path / "photos", s) for s in (0.1, 0.2, 1.0)}
     assert len(keys) == 3
     restorer = load_restorer(models[0])
@@ -79,7 +79,7 @@ def test_another_strength_is_another_result(models: Models, tmp_path: Path) -> N
 
 
 def choices_key(out: Path, models: Models, photos: Path, strength: float) -> str:
-    (entry,) = restore(photos, out, models[0], strength=strength, find=None)
+    (entry,) = restore(photos, out, models[0], strength=strength, aligned=True)
     return entry.key
 
 
@@ -87,7 +87,7 @@ def choices_key(out: Path, models: Models, photos: Path, strength: float) -> str
 def test_a_strength_outside_is_refused_before_anything_is_written(wrong: float, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
     with pytest.raises(BadInput, match=r"strength must lie in 0\.\.1"):
-        restore(tmp_path / "photos", tmp_path / "out", models[0], strength=wrong, find=None)
+        restore(tmp_path / "photos", tmp_path / "out", models[0], strength=wrong, aligned=True)
     with pytest.raises(BadInput, match=r"strength must lie in 0\.\.1"):
         replace(small(*models), strength=wrong)
     assert not (tmp_path / "out").exists()
@@ -99,7 +99,7 @@ def test_adaptation_blends_in_its_last_step_only(models: Models, tmp_path: Path)
     loop = replace(settings.finetune.loop, steps=2)
     settings = replace(settings, finetune=replace(settings.finetune, loop=loop))
     for strength in (1.0, 0.0):
-        adapt(tmp_path / "photos", tmp_path / str(strength), replace(settings, strength=strength), find=None)
+        adapt(tmp_path / "photos", tmp_path / str(strength), replace(settings, strength=strength), aligned=True)
     whole, none = tmp_path / "1.0", tmp_path / "0.0"
     for name in ("pretrained", "targets"):
         for path in (whole / name).iterdir():
@@ -112,13 +112,13 @@ def test_adaptation_blends_in_its_last_step_only(models: Models, tmp_path: Path)
         assert torch.equal(read_image(none / "restored" / photo.name), read_image(photo))
     assert json.loads((none / "run.json").read_text())["settings"]["adapt"]["strength"] == 0.0
     with pytest.raises(OutputConflict, match="strength"):
-        adapt(tmp_path / "photos", none, settings, find=None)
+        adapt(tmp_path / "photos", none, settings, aligned=True)
 
 
 def test_fidelity_is_refused_where_there_is_none(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
-    with pytest.raises(BadInput, match=r"A swinir has no fidelity to choose, got 0\.5: leave --fidelity out"):
-        restore(tmp_path / "photos", tmp_path / "out", models[0], fidelity=0.5, find=None)
+    with pytest.raises(BadInput, match=r"A swinir has no fidelity to choose, got 0\.5: leave `fidelity` out"):
+        restore(tmp_path / "photos", tmp_path / "out", models[0], fidelity=0.5, aligned=True)
     with pytest.raises(BadInput, match="no fidelity"):
-        adapt(tmp_path / "photos", tmp_path / "out", replace(small(*models), fidelity=0.5), find=None)
+        adapt(tmp_path / "photos", tmp_path / "out", replace(small(*models), fidelity=0.5), aligned=True)
     assert not (tmp_path / "out").exists()

@@ -164,7 +164,7 @@ def test_what_is_missing_is_said_before_anything_begins(run, tmp_path: Path, mon
     write_faces(tmp_path / "faces", 2)
     with pytest.raises(UnknownModel, match="unfade models pull swinir-512"):
         make_table("21", tmp_path / "faces", tmp_path / "out", scale="paper")
-    with pytest.raises(BadInput, match="say --scale paper"):
+    with pytest.raises(BadInput, match="set `scale` to paper"):
         make_table("5", tmp_path / "faces", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     refused = run("table", "21")

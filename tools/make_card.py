@@ -99,7 +99,7 @@ def data_table(path: Path) -> list[dict[str, object]]:
 @torch.no_grad()
 def faces_from_noise(args: argparse.Namespace) -> Tensor:
     """Unconditional samples: all the steps of the respaced schedule, no guidance."""
-    prior = load_prior(args.name).respaced("100")
+    prior = load_prior(args.name, device="cpu").respaced("100")
     like = torch.zeros(COLUMNS * ROWS, 3, prior.size, prior.size)
     noise = ImageNoise([seed_for("card", i) for i in range(len(like))])
     with autocast(torch.device("cpu"), bf16=True):
@@ -109,7 +109,7 @@ def faces_from_noise(args: argparse.Namespace) -> Tensor:
 
 def faces_restored(args: argparse.Namespace) -> Tensor:
     """Faces of the sample set under the blind degradation, what the restorer makes of them, and the truth."""
-    restorer = load_restorer(args.name)
+    restorer = load_restorer(args.name, device="cpu")
     paths = list_images(SAMPLES / "held_out_truth")
     chosen = sorted(paths, key=lambda path: seed_for("card", path.name))[:COLUMNS]
     truth = [fit_square(read_image(path), restorer.size, path) for path in chosen]

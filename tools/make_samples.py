@@ -32,7 +32,7 @@ from unfade.training.batches import find_training_pictures
 
 def main() -> None:
     args = arguments()
-    prior = load_prior(args.prior)
+    prior = load_prior(args.prior, device="cpu")
     paths, _ = find_training_pictures(args.faces, {})
     chosen = sorted(paths, key=lambda path: seed_for("sample set", args.seed, path.name))[: args.photos + args.held_out]
     settings = replace(CAMERA_PRESETS["severe"], iso=args.iso, scale=args.scale)

@@ -7,29 +7,120 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
-    from unfade.recipes.adapt import adapt
-    from unfade.recipes.evaluate import score_folder as evaluate
+    from unfade.diffusion.prior import DiffusionPrior
+    from unfade.errors import (
+        BadCheckpoint,
+        BadInput,
+        DiskFull,
+        Diverged,
+        OutputConflict,
+        UnfadeError,
+        UnknownModel,
+        UnreadableImage,
+    )
+    from unfade.faces.detect import DetectSettings
+    from unfade.faces.paste import PasteSettings
+    from unfade.jobs.journal import Counts, Entry
+    from unfade.progress import Progress
+    from unfade.recipes.adapt import Adapted, adapt
+    from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
+    from unfade.recipes.ntire import Ntire, evaluate_ntire
     from unfade.recipes.restore import restore
+    from unfade.recipes.scoring import Evaluation, evaluate
+    from unfade.recipes.sources import FindSettings
+    from unfade.restorers.base import Restorer
+    from unfade.restorers.code_level import CodeLossSettings
+    from unfade.restorers.image_level import ImageLossSettings
     from unfade.restorers.load import load_restorer
+    from unfade.restorers.one_step import OneStepSettings
+    from unfade.stages.finetune import FinetuneSettings
+    from unfade.stages.photos import Choice
+    from unfade.stages.restore_photos import PhotoSettings
+    from unfade.stages.targets import TargetSettings
+    from unfade.training.loop import LoopSettings
 
-__all__ = ["adapt", "evaluate", "load_prior", "load_restorer", "restore"]
+    __version__: str
 
-_PLACES = {
-    "adapt": ("unfade.recipes.adapt", "adapt"),
-    "evaluate": ("unfade.recipes.evaluate", "score_folder"),
-    "load_prior": ("unfade.diffusion.load", "load_prior"),
-    "load_restorer": ("unfade.restorers.load", "load_restorer"),
-    "restore": ("unfade.recipes.restore", "restore"),
-}
+__all__ = [
+    "SMALL_ADAPT",
+    "AdaptSettings",
+    "Adapted",
+    "BadCheckpoint",
+    "BadInput",
+    "Choice",
+    "CodeLossSettings",
+    "Counts",
+    "DetectSettings",
+    "DiffusionPrior",
+    "DiskFull",
+    "Diverged",
+    "Entry",
+    "Evaluation",
+    "FindSettings",
+    "FinetuneSettings",
+    "ImageLossSettings",
+    "LoopSettings",
+    "Ntire",
+    "OneStepSettings",
+    "OutputConflict",
+    "PasteSettings",
+    "PhotoSettings",
+    "Progress",
+    "Restorer",
+    "TargetSettings",
+    "UnfadeError",
+    "UnknownModel",
+    "UnreadableImage",
+    "__version__",
+    "adapt",
+    "choose_device",
+    "evaluate",
+    "evaluate_ntire",
+    "load_prior",
+    "load_restorer",
+    "restore",
+    "settings_for",
+]
+
+_ROOMS = {  # where the names are defined, as the imports above say it to type checkers
+    "devices": ("choose_device",),
+    "diffusion.load": ("load_prior",),
+    "diffusion.prior": ("DiffusionPrior",),
+    "errors": ("BadCheckpoint", "BadInput", "DiskFull", "Diverged", "OutputConflict", "UnfadeError", "UnknownModel",
+               "UnreadableImage"),
+    "faces.detect": ("DetectSettings",),
+    "faces.paste": ("PasteSettings",),
+    "jobs.journal": ("Counts", "Entry"),
+    "progress": ("Progress",),
+    "recipes.adapt": ("Adapted", "adapt"),
+    "recipes.adapt_settings": ("SMALL_ADAPT", "AdaptSettings", "settings_for"),
+    "recipes.ntire": ("Ntire", "evaluate_ntire"),
+    "recipes.restore": ("restore",),
+    "recipes.scoring": ("Evaluation", "evaluate"),
+    "recipes.sources": ("FindSettings",),
+    "restorers.base": ("Restorer",),
+    "restorers.code_level": ("CodeLossSettings",),
+    "restorers.image_level": ("ImageLossSettings",),
+    "restorers.load": ("load_restorer",),
+    "restorers.one_step": ("OneStepSettings",),
+    "stages.finetune": ("FinetuneSettings",),
+    "stages.photos": ("Choice",),
+    "stages.restore_photos": ("PhotoSettings",),
+    "stages.targets": ("TargetSettings",),
+    "training.loop": ("LoopSettings",),
+}  # fmt: skip
+_PLACES = {name: f"unfade.{room}" for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("unfade")
     if name not in _PLACES:
         raise AttributeError(f"module 'unfade' has no attribute {name!r}")
-    module, attribute = _PLACES[name]
-    return getattr(import_module(module), attribute)
+    return getattr(import_module(_PLACES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,7 @@
 """The errors a user can meet. Each message is one sentence: what was expected, what was found, what to do.
 
-The command line prints that sentence without a traceback; any other exception is a bug and crashes loudly.
+A setting is named in backquotes, as `min_face`, and never as a flag: the command line shows the flag it has for it. It
+prints that sentence without a traceback; any other exception is a bug and crashes loudly.
 """
 
 

@@ -1,9 +1,11 @@
 """The command line: flags to one recipe or stage. Only this room prints."""
 
 import sys
+from typing import Annotated
 
 import typer
 
+import unfade
 from unfade.cli import (
     adapt,
     compare,
@@ -19,11 +21,11 @@ from unfade.cli import (
     table,
     train,
 )
+from unfade.cli.wording import spoken
 from unfade.errors import UnfadeError
 from unfade.memory import few_arenas, return_large
 
 app = typer.Typer(
-    help="Adapt a face restorer to a folder of your own degraded photos.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -44,6 +46,21 @@ app.add_typer(data.app, name="data")
 app.command()(doctor.doctor)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        print(f"unfade {unfade.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
+) -> None:
+    """Adapt a face restorer to a folder of your own degraded photos."""
+
+
 def start() -> None:
     """Run the command line in a process of its own, whose memory is arranged for it."""
     few_arenas()
@@ -57,7 +74,7 @@ def main() -> None:
     try:
         app()
     except UnfadeError as error:
-        print(error, file=sys.stderr)
+        print(spoken(str(error)), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("Stopped. Run the same command again to go on from here.", file=sys.stderr)

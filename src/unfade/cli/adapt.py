@@ -73,8 +73,8 @@ def adapt(
         perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, refine=refine, strength=strength,
         rounds=rounds, agreement=agreement,
     )  # fmt: skip
-    _finish_adapted(run(photos, out, settings, find=find, real=real, truth=truth, embedder=identity, mask=mask,
-                        device=o.choose_device(device), progress=progress(quiet=quiet)), as_json, quiet)  # fmt: skip
+    _finish_adapted(run(photos, out, settings, aligned=aligned, find=find, real=real, truth=truth, embedder=identity,
+                        mask=mask, device=device, progress=progress(quiet=quiet)), as_json, quiet)  # fmt: skip
 
 
 def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:

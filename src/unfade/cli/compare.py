@@ -47,7 +47,7 @@ def compare(
     done = run(
         faces, out, settings,
         truth=truth, results=_folders(results or []), metrics=[name for name in metrics.split(",") if name],
-        device=o.choose_device(device), progress=progress(quiet=quiet),
+        device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
     if not (as_json or quiet):
         table([{k: "-" if v is None else v for k, v in row.items()} for row in done.rows()])

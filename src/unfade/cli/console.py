@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from unfade.cli.wording import spoken
 from unfade.progress import Advance, Progress, silent
 
 if TYPE_CHECKING:
@@ -30,12 +31,15 @@ def progress(*, quiet: bool) -> Progress:
 def finish(
     result: Mapping[str, object], *, as_json: bool, quiet: bool, lines: Sequence[str] = (), failed: int = 0
 ) -> None:
-    """Say what came of it, as one JSON object or in words, and exit with 1 if some items failed."""
+    """Say what came of it, as one JSON object or in words, and exit with 1 if some items failed.
+
+    In words settings are flags; in JSON reasons are those of the journal.
+    """
     if as_json:
         print(_as_json(result))
     elif not quiet:
         for line in lines:
-            print(_sayable(line))
+            print(_sayable(spoken(line)))
     if failed:
         _fail()
 

@@ -27,7 +27,7 @@ def demo(
         targets=o.changed(settings.targets, seed=seed),
         finetune=o.changed(settings.finetune, loop=o.changed(settings.finetune.loop, seed=seed)),
     )
-    done = run(out, settings, device=o.choose_device(device), progress=progress(quiet=quiet))
+    done = run(out, settings, device=device, progress=progress(quiet=quiet))
     if not (as_json or quiet):
         table([
             {"held-out faces": "pre-trained", **done.pretrained},

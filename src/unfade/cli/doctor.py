@@ -14,10 +14,11 @@ def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = 
 
     import torch
 
+    from unfade.devices import choose_device
     from unfade.precision import has_bf16
     from unfade.store.zoo import MODELS, path_of
 
-    where = o.choose_device(device)
+    where = choose_device(device)
     weights = {name: path_of(model).exists() for name, model in MODELS.items() if model.built_in}
     seconds = _seconds_per_face(where) if all(weights.values()) else {}
     result: dict[str, object] = {

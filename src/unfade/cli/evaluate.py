@@ -2,15 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from unfade.cli import options as o
 from unfade.cli.console import failure_lines, finish, progress, table
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(
@@ -41,8 +38,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
-    from unfade.jobs.journal import refuse_existing
-    from unfade.recipes.scoring import ALONE, evaluate_folder
+    from unfade.recipes.scoring import evaluate as run
 
     names = [name for name in (metrics or "").split(",") if name]
     if protocol or photos or subset:
@@ -50,18 +46,12 @@ def evaluate(
             raise BadInput(
                 "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv."
             )
-        _evaluate_ntire(results, photos, subset, reference, o.choose_device(device), as_json, quiet)
+        _evaluate_ntire(results, photos, subset, reference, device, as_json, quiet)
         return
-    if csv and not truth and not set(names) & set(ALONE):
-        raise BadInput("--csv takes the scores of each file, which need --truth FOLDER; add it, or leave --csv out.")
-    if csv:
-        refuse_existing(csv)  # before the hours of scoring
-    found = evaluate_folder(
-        results, truth=truth, reference=reference, metrics=names,
-        device=o.choose_device(device), progress=progress(quiet=quiet),
+    found = run(
+        results, truth=truth, reference=reference, metrics=names, csv=csv, device=device,
+        progress=progress(quiet=quiet),
     )  # fmt: skip
-    if csv and found.scores:
-        found.scores.write_csv(csv)
     if found.scores and not (as_json or quiet):
         table([{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()])
     lines = [*(found.sets.lines if found.sets else ()), *failure_lines(found.failed)]

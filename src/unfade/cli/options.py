@@ -89,22 +89,6 @@ CodeLosses = Annotated[
 Real = Annotated[Path | None, typer.Option(help="Folder of clean faces for the discriminator.")]
 
 
-def choose_device(name: str) -> str:
-    """auto: a GPU if there is one. Raises BadInput for a device that is not there."""
-    import torch
-
-    from unfade.errors import BadInput
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"The device {name} cannot be used ({reason}); try --device auto or cpu.") from error
-    return name
-
-
 def is_bf16(precision: str | None) -> bool | None:
     """Whether a precision is bfloat16; None stays None. Raises BadInput for an unknown one."""
     from unfade.errors import BadInput

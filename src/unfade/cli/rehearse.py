@@ -57,7 +57,7 @@ def rehearse(
     )
     done = run(
         faces, out, degradation, RehearseSettings(adapt, learn, most, seed),
-        more=more, device=o.choose_device(device), progress=progress(quiet=quiet),
+        more=more, device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
     if not (as_json or quiet):
         rows = {**done.scores, "share of the gap": done.share}

@@ -1,16 +1,13 @@
 """The command `unfade restore`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from unfade.cli import options as o
 from unfade.cli import whole as w
 from unfade.cli.console import finish_stage, progress
-
-if TYPE_CHECKING:
-    pass
 
 Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
 
@@ -58,8 +55,8 @@ def restore(
     )  # fmt: skip
     entries = run(
         photos, out, restorer,
-        find=find, settings=settings, background=background, embedder=identity, mask=mask,
+        aligned=aligned, find=find, settings=settings, background=background, embedder=identity, mask=mask,
         provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch,
-        device=o.choose_device(device), progress=progress(quiet=quiet),
+        device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
     finish_stage(entries, out, as_json, quiet)

@@ -35,6 +35,7 @@ def targets(
     quiet: o.Quiet = False,
 ) -> None:
     """Make a pseudo target for each aligned face."""
+    from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
     from unfade.jobs.runs import open_run
@@ -45,7 +46,7 @@ def targets(
     from unfade.store.seeds import fingerprint
 
     found = list_images(faces)
-    where = o.choose_device(device)
+    where = choose_device(device)
     network, model = load_restorer(restorer, fidelity=fidelity, device=where), load_prior(prior, device=where)
     settings = o.changed(
         settings_for(restorer, prior).targets,
@@ -87,6 +88,7 @@ def finetune(
     quiet: o.Quiet = False,
 ) -> None:
     """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
+    from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
     from unfade.recipes.tuning import finetune_to_file
@@ -107,7 +109,7 @@ def finetune(
         perceptual=perceptual, code_losses=code_losses, fidelity=fidelity,
     )  # fmt: skip
     pairs = pairs_of(faces, targets)
-    where = o.choose_device(device)
+    where = choose_device(device)
     history = finetune_to_file(
         load_restorer(restorer, fidelity=settings.fidelity, device=where),
         load_prior(prior, device=where),

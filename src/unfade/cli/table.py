@@ -35,8 +35,7 @@ def table(
     if name is None or faces is None or out is None:
         raise BadInput("Name a table and give it --faces FOLDER and --out FOLDER; `unfade table --list` lists them.")
     begin = time.monotonic()
-    where = o.choose_device(device)
-    made = make_table(name, faces, out, scale=scale, device=where, progress=progress(quiet=quiet))
+    made = make_table(name, faces, out, scale=scale, device=device, progress=progress(quiet=quiet))
     columns = list(dict.fromkeys(column for row in made.rows for column in row))
     if made.rows and not (as_json or quiet):
         print_table([{column: shown(row.get(column)) for column in columns} for row in made.rows])

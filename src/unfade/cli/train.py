@@ -49,6 +49,7 @@ def prior(
     quiet: o.Quiet = False,
 ) -> None:
     """Train a diffusion prior of 128 px; run it again to go on where it stopped."""
+    from unfade.devices import choose_device
     from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
 
     recipe = PriorRecipe(weights=_weights(weight or []), start=start)
@@ -57,7 +58,7 @@ def prior(
         bf16=o.is_bf16(precision), compile=compile_it, seed=seed,
     ), denoising=o.changed(recipe.denoising, weighting=loss_weighting))  # fmt: skip
     history = pretrain_prior(
-        faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,
+        faces, out, recipe, held_out=held_out, device=choose_device(device), workers=workers,
         progress=progress(quiet=quiet),
     )  # fmt: skip
     _finish(history, out, as_json, quiet)
@@ -94,6 +95,7 @@ def restorer(
 ) -> None:
     """Train a restorer of 128 px on blindly degraded faces; run it again to go on where it stopped."""
     from unfade.degradations.blind import BLIND_PRESETS
+    from unfade.devices import choose_device
     from unfade.recipes.pretrain import ONE_STEP_RECIPE, RestorerRecipe, pretrain_restorer
 
     if preset not in BLIND_PRESETS:
@@ -109,7 +111,7 @@ def restorer(
         discriminator_features=discriminator_features,
     ))  # fmt: skip
     history = pretrain_restorer(
-        faces, out, recipe, held_out=held_out, device=o.choose_device(device), workers=workers,
+        faces, out, recipe, held_out=held_out, device=choose_device(device), workers=workers,
         progress=progress(quiet=quiet),
     )  # fmt: skip
     _finish(history, out, as_json, quiet)

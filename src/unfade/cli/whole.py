@@ -60,8 +60,8 @@ NoProvenance = Annotated[
 ]
 
 
-def find_settings(aligned: bool, **given: Any) -> "FindSettings | None":
-    """What the flags say of finding faces; None for aligned ones.
+def find_settings(aligned: bool, **given: Any) -> "FindSettings":
+    """What the flags say of finding faces.
 
     `given` has which, min_face, max_face, min_score and detector; None where a flag was not used. Raises BadInput for
     flags that aligned faces have no use for.
@@ -72,7 +72,6 @@ def find_settings(aligned: bool, **given: Any) -> "FindSettings | None":
 
     if aligned:
         _unused(given)
-        return None
     usual = FindSettings()
     numbers = {name: given[name] for name in ("min_face", "max_face", "min_score")}
     choice = None if given["which"] is None else Choice(given["which"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from unfade.devices import Device, choose_device
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadCheckpoint
 from unfade.nets.unet import UNet, UNetConfig
@@ -12,13 +13,18 @@ from unfade.store.checkpoints import Weights, load_state, read_weights
 from unfade.store.zoo import find_weights
 
 
-def load_prior(spec: str | Path = "small-prior", *, device: torch.device | str = "cpu") -> DiffusionPrior:
-    """A prior in evaluation mode. Raises UnknownModel, or BadCheckpoint for weights of another kind."""
+def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> DiffusionPrior:
+    """A prior in evaluation mode.
+
+    `spec` is a name, a .safetensors file or a run folder. Raises UnknownModel, BadCheckpoint for weights of another
+    kind, BadInput for a device that is not there.
+    """
+    device = choose_device(device)
     path = find_weights(spec, "prior")
     weights = read_weights(path)
     if weights.architecture != "unet":
         kind = "restorer of one step" if weights.architecture == "one_step" else weights.architecture
-        raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name a prior with --prior.")
+        raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name one as `prior`.")
     config = _config(weights, path)
     unet = UNet(config)
     load_state(unet, weights.state, path)

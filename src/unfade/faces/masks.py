@@ -23,7 +23,7 @@ def load_mask(spec: str | Path = "parsenet", *, device: torch.device | str = "cp
     path = find_weights(spec, "parser")
     weights = read_weights(path)
     if weights.architecture != "parsenet":
-        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a parsing network; name one with --mask.")
+        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a parsing network; name one as `mask`.")
     network = ParseNet(ParseNetConfig(**weights.config))
     load_state(network, weights.state, path)
     network.eval().requires_grad_(False).to(device)

@@ -53,6 +53,7 @@ class Stage:
     size: int | None  # side that pictures are brought to before; None: left as they are
     batch: int  # items worked on together
     key: str = ""  # what the results depend on besides the pictures
+    bf16: bool = False  # networks may compute in bfloat16
     noted: Noted = lambda pixels, result: ()
 
 
@@ -128,19 +129,20 @@ def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance
     for item, result in zip(items, attempted(work, items), strict=True):
         if not item.done:
             with outputs.writing(item.name, item.path, item.content) as writing:
-                checked = _checked(item, result)
+                checked = _checked(item, result, stage)
                 writing.notes = (*item.notes, *stage.noted(item.pixels, checked))
                 write_png(writing.path, checked)
     advance(left)
 
 
-def _checked(item: Item, result: Tensor | Exception) -> Tensor:
+def _checked(item: Item, result: Tensor | Exception, stage: Stage) -> Tensor:
     if isinstance(result, UnfadeError):
         raise BadInput(f"{item.name}: {result}") from result
     if isinstance(result, Exception):
         raise result
     if not bool(torch.isfinite(result).all()):
-        raise BadInput(f"{item.name}: the network gave values that are not numbers; try --precision float32.")
+        way_out = "compute in float32 (see `bf16`)" if stage.bf16 else "try another `restorer`"
+        raise BadInput(f"{item.name}: the network gave values that are not numbers; {way_out}.")
     return result
 
 

@@ -37,7 +37,7 @@ def open_run(
     """
     for source in inputs:
         if folder.resolve() == source.resolve():
-            raise OutputConflict(f"{folder} is also the input; name another folder with --out, nothing is overwritten.")
+            raise OutputConflict(f"{folder} is also the input; name another folder as `out`, nothing is overwritten.")
     wanted = json.loads(json.dumps(settings))
     _check_same(folder, wanted)  # before anything is written
     with _locked(folder):
@@ -63,7 +63,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise OutputConflict(
-            f"{folder} is being filled by another run ({_holder(folder)}); wait for it, or name another --out."
+            f"{folder} is being filled by another run ({_holder(folder)}); wait for it, or name another `out`."
         ) from error
     now = datetime.now().astimezone().isoformat(" ", "seconds")
     try:
@@ -97,7 +97,7 @@ def _check_same(folder: Path, wanted: Any) -> None:
     try:
         found = json.loads(path.read_bytes())["settings"]
     except (ValueError, TypeError, KeyError) as error:
-        raise OutputConflict(f"{path} was not written by unfade; name another folder with --out.") from error
+        raise OutputConflict(f"{path} was not written by unfade; name another folder as `out`.") from error
     _compare(folder, found, wanted)
 
 
@@ -108,7 +108,7 @@ def _compare(folder: Path, found: Any, wanted: Any, name: str = "settings") -> N
     elif found != wanted:
         raise OutputConflict(
             f"{folder} holds a run made with {name} = {_short(found)}, now it is {_short(wanted)}; "
-            "name another folder with --out, or use the same settings to go on."
+            "name another folder as `out`, or use the same settings to go on."
         )
 
 

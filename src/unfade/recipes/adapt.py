@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from unfade.atomic import atomic_write
+from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
@@ -18,7 +19,7 @@ from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.evaluate import built_in_distances
 from unfade.recipes.restore import EVERY_FACE, PLAIN
-from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, source_of
+from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, only_faces, source_of
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.base import Restorer
@@ -50,29 +51,34 @@ class Adapted:
 
 
 def adapt(
-    photos: Path,
-    out: Path,
+    photos: str | Path,
+    out: str | Path,
     settings: AdaptSettings = SMALL_ADAPT,
     *,
-    find: FindSettings | None = EVERY_FACE,
+    aligned: bool = False,
+    find: FindSettings = EVERY_FACE,
     whole: PhotoSettings = PLAIN,
-    real: Path | None = None,
-    truth: Path | None = None,
+    real: str | Path | None = None,
+    truth: str | Path | None = None,
     embedder: str | Path | None = None,
     mask: str | Path | None = None,
-    device: str = "cpu",
+    device: Device = "auto",
     progress: Progress = silent,
 ) -> Adapted:
     """Adapt a restorer to a folder of photos and restore them. Run it again and it goes on where it stopped.
 
-    `find` says which faces of the photos are taken and `whole` how their results are written; with `find` None the
-    pictures are square face crops in FFHQ's framing already. `real` is a folder of clean faces for the discriminator,
-    `truth` one of clean versions for the report's scores; `embedder` and `mask` are as for `restore`. Raises BadInput
-    when no photo can be used or the settings are another family's, OutputConflict for another run.
+    `find` says which faces of the photos are taken and `whole` how their results are written; with `aligned` the
+    pictures are square face crops in FFHQ's framing, which these are not about. `real` is a folder of clean faces for
+    the discriminator, `truth` one of clean versions for the report's scores; `embedder` and `mask` are as for
+    `restore`. Raises BadInput when no photo can be used or the settings are another family's, OutputConflict for
+    another run.
     """
-    clean = list_images(real) if real else []
+    photos, out, device = Path(photos), Path(out), choose_device(device)
+    if aligned:
+        only_faces(find=find != EVERY_FACE, whole=whole != PLAIN, mask=mask is not None)
+    clean = list_images(Path(real)) if real else []
     likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
-    source = source_of(photos, find, whole, likeness, masking, device=device)
+    source = source_of(photos, None if aligned else find, whole, likeness, masking, device=device)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     prior = load_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
@@ -96,7 +102,7 @@ def adapt(
             page = report_of(
                 out, results.faces, counts, failures, learned.history, asdict(settings),
                 left_out=learned.left_out, left_alone=count_left_alone(results.photos), restored=results.folder,
-                truth=by_stem(truth), metrics=built_in_distances(prior), likeness=likeness,
+                truth=by_stem(Path(truth) if truth else None), metrics=built_in_distances(prior), likeness=likeness,
             )  # fmt: skip
             atomic_write(out / "report.html", render(page))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page)

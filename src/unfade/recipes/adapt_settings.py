@@ -119,13 +119,13 @@ def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> A
     pictures = picture_losses(settings.losses)
     if clean and pictures is None:
         raise BadInput(
-            "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave --real out, or "
-            "take --code-losses fusion."
+            "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave `real` out, or "
+            "set `losses` to those of fusion."
         )
     if clean and pictures is not None and not pictures.gan_weight:
         raise BadInput(
-            "Clean faces teach a discriminator, but the adversarial term has no weight: leave --real out, or give it "
-            "one with --gan-weight."
+            "Clean faces teach a discriminator, but the adversarial term has no weight: leave `real` out, or "
+            "raise `gan_weight`."
         )
     return replace(settings, fidelity=restorer.fidelity)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
+from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
@@ -99,7 +100,7 @@ def compare(
     truth: Path | None = None,
     results: Mapping[str, Path] | None = None,
     metrics: Sequence[str] = (),
-    device: str = "cpu",
+    device: Device = "auto",
     progress: Progress = silent,
 ) -> Comparison:
     """Run every method on a folder of aligned faces, score it, and write a report; resumable.
@@ -110,7 +111,7 @@ def compare(
     another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it, for
     weights that are not there.
     """
-    results = results or {}
+    results, device = results or {}, choose_device(device)
     named = load_metrics(metrics, truth=truth, device=device)
     found = list_images(faces)
     restorer = load_restorer(settings.restorer, device=device)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
+from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.images.files import encode, list_images, read_image
 from unfade.progress import Progress, silent
@@ -46,15 +47,17 @@ class DemoResult:
     run: Adapted
 
 
-def demo(out: Path, settings: AdaptSettings = DEMO, *, device: str = "cpu", progress: Progress = silent) -> DemoResult:
+def demo(
+    out: Path, settings: AdaptSettings = DEMO, *, device: Device = "auto", progress: Progress = silent
+) -> DemoResult:
     """Adapt the built-in restorer to the sample photos and score it on the held-out ones."""
-    photos = SAMPLES / "photos"
-    run = adapt(photos, out, settings, find=None, truth=SAMPLES / "truth", device=device, progress=progress)
+    device, photos = choose_device(device), SAMPLES / "photos"
+    run = adapt(photos, out, settings, aligned=True, truth=SAMPLES / "truth", device=device, progress=progress)
     metrics = built_in_distances(load_prior(settings.prior, device=device))
     scores = {}
     for name, restorer in {"pre-trained": settings.restorer, "adapted": str(run.restorer)}.items():
         results = out / "held_out" / name
-        restore(SAMPLES / "held_out_photos", results, restorer, find=None, device=device)
+        restore(SAMPLES / "held_out_photos", results, restorer, aligned=True, device=device)
         scores[name] = _scores(results, metrics)
     _write_report(run, out, scores)
     return DemoResult(

@@ -61,9 +61,9 @@ def export(spec: str | Path, out: Path, settings: ExportSettings = ExportSetting
     if out.suffix.lower() != ".onnx":
         raise BadInput(f"{out} must end in .onnx, the format that is exported.")
     if out.exists():
-        raise OutputConflict(f"{out} is there already; name another file with --out, or remove it.")
+        raise OutputConflict(f"{out} is there already; name another file as `out`, or remove it.")
     _need_extra()
-    restorer = load_restorer(spec)
+    restorer = load_restorer(spec, device="cpu")
     if isinstance(restorer, OnnxRestorer):
         raise BadInput(f"{spec} is an exported restorer already; export the one that it was made from.")
     metadata = _metadata(spec, restorer)
@@ -107,7 +107,7 @@ def _program(restorer: Restorer, settings: ExportSettings) -> Any:
         except torch.onnx.OnnxExporterError as error:
             reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
             raise BadInput(
-                f"A {restorer.architecture} cannot be exported this way ({reason}); try --fixed-batch 1."
+                f"A {restorer.architecture} cannot be exported this way ({reason}); set `batch` to 1."
             ) from error
 
 
@@ -121,7 +121,7 @@ def _agree(restorer: Restorer, file: Path, settings: ExportSettings) -> float:
     if not difference <= settings.tolerance:
         raise BadInput(
             f"The exported file differs from the network by {difference:.2g}, more than {settings.tolerance:.2g}, and "
-            "was not kept; try another --opset."
+            "was not kept; try another `opset`."
         )
     return difference
 

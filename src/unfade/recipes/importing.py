@@ -99,7 +99,7 @@ def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | 
     for row in MODELS.values():
         if {download.sha256 for download in row.downloads} & set(hashes):
             if name not in ("", row.name):
-                raise BadInput(f"{files[0]} is the published {row.name}; leave --as {name} out.")
+                raise BadInput(f"{files[0]} is the published {row.name}; leave `name` {name} out.")
             return _same_files(row, files, hashes)
     if name in MODELS:
         return _same_files(MODELS[name], files, hashes)
@@ -109,13 +109,13 @@ def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | 
             return _same_files(row, files, hashes)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         got = f"the name {name} cannot be used" if name else f"the sha256 of {files[0]}, {hashes[0]}, is in no row"
-        raise BadInput(f"To import a file of your own, name it with --as NAME (letters, digits, . _ -): {got}.")
+        raise BadInput(f"To import a file of your own, give `name` (letters, digits, . _ -): {got}.")
     return None
 
 
 def _same_files(row: Model, files: Sequence[Path], hashes: Sequence[str]) -> Model:
     if row.built_in:
-        raise BadInput(f"{row.name} comes with unfade; name the file otherwise with --as.")
+        raise BadInput(f"{row.name} comes with unfade; give the file another `name`.")
     if len(files) != len(row.downloads):
         names = " and ".join(download.file for download in row.downloads)
         raise BadInput(f"{row.name} is made of {len(row.downloads)} file(s), {names}; got {len(files)}.")
@@ -123,7 +123,7 @@ def _same_files(row: Model, files: Sequence[Path], hashes: Sequence[str]) -> Mod
         unknown = sorted(set(hashes) - {download.sha256 for download in row.downloads})
         raise BadCheckpoint(
             f"{row.name} is a file of sha256 {' '.join(sorted(map(str, unmet)))}, but this one has {' '.join(unknown)}"
-            "; fetch it again, or import it under another name with --as."
+            "; fetch it again, or give another `name` to import it under."
         )
     return row
 
@@ -170,10 +170,10 @@ def _untested(row: Model, state: State) -> Recognised:
 def _check_row(row: Model, found: Recognised, files: Sequence[Path]) -> None:
     if found.architecture != row.architecture:
         raise BadCheckpoint(f"{files[0]} holds a {found.architecture}, but {row.name} is a {row.architecture}; "
-                            "give its own file, or name this one with --as.")  # fmt: skip
+                            "give its own file, or another `name` for this one.")  # fmt: skip
     if row.size and found.config.get("size", row.size) != row.size:
         raise BadCheckpoint(f"{files[0]} is for {found.config['size']} px, but {row.name} is for {row.size} px; "
-                            "give its own file, or name this one with --as.")  # fmt: skip
+                            "give its own file, or another `name` for this one.")  # fmt: skip
 
 
 def _merged(files: Sequence[Path], key: str) -> State:
@@ -216,7 +216,7 @@ def _check_free(path: Path, card: Mapping[str, Any]) -> None:
         return
     before, now = ({entry["sha256"] for entry in c.get("files", [])} for c in (read_card(path), card))
     if before != now:
-        raise OutputConflict(f"{path} is there already and was made from another file; choose another name with --as.")
+        raise OutputConflict(f"{path} is there already and was made from another file; choose another `name`.")
 
 
 def _header(found: Recognised) -> dict[str, str]:

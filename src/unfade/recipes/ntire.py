@@ -12,11 +12,12 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
+from unfade.devices import Device, choose_device
 from unfade.errors import BadInput
 from unfade.faces.identity import Embedder, load_embedder
 from unfade.progress import Progress, silent
 from unfade.recipes.evaluate import Scores, score_folder
-from unfade.recipes.scoring import Device, Evaluation, evaluate_folder
+from unfade.recipes.scoring import Evaluation, evaluate
 
 EMBEDDER = "adaface-ir50"
 REFERENCE = "fid-ffhq-512"
@@ -98,18 +99,19 @@ class Ntire:
 
 
 def evaluate_ntire(
-    results: Path, photos: Path, subset: str, *, reference: str | Path = REFERENCE, device: Device = "cpu",
-    progress: Progress = silent,
+    results: str | Path, photos: str | Path, subset: str, *, reference: str | Path = REFERENCE,
+    device: Device = "auto", progress: Progress = silent,
 ) -> Ntire:  # fmt: skip
     """Score aligned, restored faces; `photos` are the degraded ones of the same names, from the `subset` of LEAST.
 
     Nothing is computed before all networks are there. Raises BadInput for an unknown subset and as `score_folder` and
-    `evaluate_folder` do; UnknownModel, with the command that brings it, for weights that are not there.
+    `evaluate` do; UnknownModel, with the command that brings it, for weights that are not there.
     """
     if subset not in LEAST:
         raise BadInput(f"NTIRE's photos come from {', '.join(LEAST)}, got {subset}; their identity thresholds differ.")
+    results, photos, device = Path(results), Path(photos), choose_device(device)
     embedder = load_embedder(EMBEDDER, device=device)
-    evaluation = evaluate_folder(results, reference=reference, metrics=tuple(TERMS), device=device, progress=progress)
+    evaluation = evaluate(results, reference=reference, metrics=tuple(TERMS), device=device, progress=progress)
     identity = score_folder(results, photos, metrics={"adaface": cosine(embedder)})
     return Ntire(evaluation, identity, LEAST[subset])
 

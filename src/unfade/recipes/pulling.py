@@ -25,7 +25,9 @@ def pull(
         return Imported(name, path, row.architecture, ("it was there already; nothing was fetched",))
     addresses = [_addresses(row, download, mirror) for download in row.downloads]
     if not row.commercial and not is_accepted(row.licence):
-        raise BadInput(f"{name} is under {row.licence}, not for commercial use; accept it with --accept-licence.")
+        raise BadInput(
+            f"{name} is under {row.licence}, not for commercial use; accept that with `unfade models pull {name}`."
+        )
     folder = weights_folder() / "downloads"
     fetched = [
         fetch(download, folder, urls=urls, progress=progress, settings=settings)
@@ -53,7 +55,7 @@ def pullable(name: str) -> Model:
 def _addresses(row: Model, download: Download, mirror: str) -> tuple[str, ...]:
     if mirror and not mirror.endswith("/") and len(row.downloads) > 1:
         raise BadInput(
-            f"{row.name} is made of {len(row.downloads)} files; end --mirror with / so that names are added."
+            f"{row.name} is made of {len(row.downloads)} files; end `mirror` with / so that names are added."
         )
     first = (mirror + download.file if mirror.endswith("/") else mirror,) if mirror else ()
     if not (first or download.urls):

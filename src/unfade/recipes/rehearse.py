@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from unfade.atomic import atomic_write
+from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.images.files import encode, read_image
@@ -85,7 +86,7 @@ def rehearse(
     more: Path | None = None,
     spaces: Mapping[str, Space] | None = None,
     supervised: Path | None = None,
-    device: str = "cpu",
+    device: Device = "auto",
     progress: Progress = silent,
 ) -> Rehearsal:
     """Degrade clean, aligned faces, adapt to some of them, score on the others and write a report; resumable.
@@ -95,9 +96,12 @@ def rehearse(
     loss. `supervised` is the folder of a rehearsal whose supervised restorer is taken, if it was made in the same way.
     Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
     """
+    device = choose_device(device)
     found, _ = find_training_pictures(faces, {})
     others = find_training_pictures(more, {})[0] if more else []
-    load_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity)  # refused before anything is written
+    load_restorer(
+        settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu"
+    )  # refused before anything is written
     key = weights_key(settings.adapt.restorer, settings.adapt.prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
     about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED
@@ -105,7 +109,7 @@ def rehearse(
     with open_run(out, {"rehearse": identity, **key}, about=about, inputs=[faces], files=own) as journal:
         failures = _prepare(split(found, settings, others), out, degradation, settings, journal, progress)
         learn = out / "photos" / "learn"
-        run = adapt(learn, out / "adapted", settings.adapt, find=None, device=device, progress=progress)
+        run = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
         if supervised is not None:
             _borrow_upper_bound(out, supervised)
         _supervise(out, settings.adapt, device, progress)

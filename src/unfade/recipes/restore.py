@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
 from unfade.images.files import list_images
@@ -15,7 +16,7 @@ from unfade.jobs.journal import Entry
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FindSettings, likeness_for, masking_for
+from unfade.recipes.sources import FindSettings, likeness_for, masking_for, only_faces
 from unfade.restorers.load import load_restorer
 from unfade.restorers.upscale import load_upscaler
 from unfade.stages.background import through
@@ -31,11 +32,12 @@ PLAIN = PhotoSettings()
 
 
 def restore(
-    photos: Path,
-    out: Path,
+    photos: str | Path,
+    out: str | Path,
     restorer: str | Path = "small-restorer",
     *,
-    find: FindSettings | None = EVERY_FACE,
+    aligned: bool = False,
+    find: FindSettings = EVERY_FACE,
     settings: PhotoSettings = PLAIN,
     background: str | Path | None = None,
     embedder: str | Path | None = None,
@@ -45,7 +47,7 @@ def restore(
     refine: int | None = None,
     strength: float = 1.0,
     batch: int = 8,
-    device: str = "cpu",
+    device: Device = "auto",
     progress: Progress = silent,
 ) -> list[Entry]:
     """Restore the faces of a folder of photos, or of one photo, into `out`; one entry for each photo.
@@ -55,20 +57,22 @@ def restore(
     and metadata; `provenance` adds to the metadata what made them. `background` says what becomes of the rest of a
     photo, see `background_of`. `embedder` is the name or file of what tells whether a result still resembles the face:
     None for the built-in one, "none" for nothing. `mask` is that of a network that parses faces, so that only
-    the face goes back: None for ParseNet where it was pulled, "none" for the whole square. `find` None: pictures are
-    square face crops already; they are written as PNG at the restorer's size, and of all these nothing is about them.
+    the face goes back: None for ParseNet where it was pulled, "none" for the whole square. With `aligned` pictures are
+    square face crops in FFHQ's framing, written as PNG at the restorer's size, and none of all this is about them.
     `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; `strength` in 0..1 blends every
     face with what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or
     OutputConflict when `out` was made otherwise.
     """
-    photos, out = Path(photos), Path(out)
+    photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
     check_strength(strength)
     network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
-    if find is None:
+    if aligned:
+        only_faces(find=find != EVERY_FACE, settings=settings != PLAIN, background=background is not None,
+                   embedder=embedder is not None, mask=mask is not None, provenance=not provenance)  # fmt: skip
         faces = list_images(photos)
         with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[photos]) as journal:
             return restore_faces(faces, out, network, journal=journal, key=key, **how)
@@ -133,6 +137,6 @@ def background_of(name: str | Path | None, settings: PhotoSettings, *, device: s
     try:
         upscaler = load_upscaler(name, device)
     except UnknownModel as error:
-        raise UnknownModel(f"{error} Without a model, --background is none or lanczos.") from error
+        raise UnknownModel(f"{error} Without a model, `background` is none or lanczos.") from error
     identity = {"background": "model", "background_sha256": sha256_of(find_weights(name, "upscaler")), **scale}
     return Background(identity, through(upscaler, scale=settings.scale, colour=settings.colour), recrop=True)

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from unfade.devices import Device, choose_device
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_embedder, load_identity_distance
 from unfade.images.files import list_images, read_image
+from unfade.jobs.journal import refuse_existing
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.metrics.landmarks import LandmarkDistance
 from unfade.metrics.no_reference import CroppedManiqa
@@ -33,8 +34,6 @@ from unfade.recipes.sets import (
     load_embed,
     published_statistics,
 )
-
-Device = torch.device | str
 
 
 def load_feature_distance(device: Device) -> Score:
@@ -108,7 +107,7 @@ NAMES = (*METRICS, *LOADED, *SET_METRICS)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate_folder` found."""
+    """What `evaluate` found."""
 
     scores: Scores | None  # file by file, against the truth or alone
     sets: SetScores | None  # against the reference, as a set
@@ -128,25 +127,29 @@ class Evaluation:
         return {**found, **(self.scores.as_dict() if self.scores else {}), "failed": failed}
 
 
-def evaluate_folder(
-    results: Path,
+def evaluate(
+    results: str | Path,
     *,
-    truth: Path | None = None,
+    truth: str | Path | None = None,
     reference: str | Path | None = None,
     metrics: Sequence[str] = (),
-    device: Device = "cpu",
+    csv: str | Path | None = None,
+    device: Device = "auto",
     progress: Progress = silent,
 ) -> Evaluation:
     """Score a folder of results by the metrics named, of NAMES.
 
     None named: PSNR, SSIM and, of square pictures, the identity distance if there is a `truth`, FID if there is a
-    `reference`. Those of ALONE need neither. The
-    reference of FID and KID is a folder of pictures, or published statistics by name; without one it is the truth.
-    Nothing is computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to
-    compare with, and as `score_folder`, `embed_folder` and `compare_sets` do; UnknownModel, with the command that
-    brings it, for weights that are not there.
+    `reference`. Those of ALONE need neither. The reference of FID and KID is a folder of pictures, or published
+    statistics by name; without one it is the truth. `csv` is a file to write the scores of each picture to. Nothing is
+    computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with,
+    for a `csv` that would hold nothing, and as `score_folder`, `embed_folder` and `compare_sets` do; OutputConflict if
+    `csv` is there; UnknownModel, with the command that brings it, for weights that are not there.
     """
+    results, truth, device = Path(results), Path(truth) if truth else None, choose_device(device)
     names = _chosen(metrics, truth, reference)
+    if csv:
+        _check_csv(Path(csv), names)
     each = _ready([name for name in names if name not in SET_METRICS], device)
     sets = [name for name in names if name in SET_METRICS]
     against = _reference(sets, str(reference or truth), device, progress) if sets else None
@@ -154,11 +157,14 @@ def evaluate_folder(
     if each:
         track = partial(_tracked, progress=progress)
         scores = with_published_mean(score_folder(results, truth, metrics=each, track=track))
-    return Evaluation(scores, compare_sets(sets, *against(results)) if against else None)
+    found = Evaluation(scores, compare_sets(sets, *against(results)) if against else None)
+    if csv and scores:
+        scores.write_csv(Path(csv))
+    return found
 
 
 def load_metrics(names: Sequence[str], *, truth: Path | None, device: Device = "cpu") -> dict[str, Score]:
-    """Metrics of NAMES, ready made, but for those of sets: what `score_folder` takes. Raises as `evaluate_folder`."""
+    """Metrics of NAMES, ready made, but for those of sets: what `score_folder` takes. Raises as `evaluate`."""
     for name in names:
         if name in SET_METRICS:
             raise BadInput(f"{name} is of a set and not of a picture; leave it out, and run `unfade evaluate` for it.")
@@ -184,13 +190,23 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
     if not truth and not reference and not (names and set(names) <= set(ALONE)):
         raise BadInput(
-            "There is nothing to score against: add --truth FOLDER, --reference FOLDER-OR-NAME, or both; "
+            "There is nothing to score against: give `truth`, `reference`, or both; "
             f"{', '.join(ALONE)} alone need neither."
         )
     for name in names:
         if not truth and name not in (*SET_METRICS, *ALONE):
-            raise BadInput(f"{name} compares each result with its truth: add --truth FOLDER, or leave {name} out.")
+            raise BadInput(f"{name} compares each result with its truth: give `truth`, or leave {name} out.")
     return list(dict.fromkeys(names)) or [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
+
+
+def _check_csv(path: Path, names: Sequence[str]) -> None:
+    """Before the hours of scoring."""
+    if set(names) <= set(SET_METRICS):
+        raise BadInput(
+            "`csv` takes the scores of each file, and there are none: add `truth` or metrics of pictures, or leave "
+            "`csv` out."
+        )
+    refuse_existing(path)
 
 
 def _usual(truth: Path) -> list[str]:

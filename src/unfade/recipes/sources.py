@@ -48,7 +48,7 @@ class FindSettings:
         try:
             return find_weights(self.detector, "detector")
         except UnknownModel as error:
-            hint = "Pictures that are square face crops need no detector: say --aligned."
+            hint = "Pictures that are square face crops need no detector: say `aligned`."
             raise UnknownModel(f"{error} {hint}") from error
 
 
@@ -180,6 +180,15 @@ class WholePhotos:
             journal=journal, strength=strength, key=fingerprint(key, self.identity()), progress=progress,
         )  # fmt: skip
         return Results(photos, shown, "restored_faces")
+
+
+def only_faces(**said: bool) -> None:
+    """Raises BadInput for what is `said` of whole photos where the pictures are faces, and would change nothing."""
+    for name, changed in said.items():
+        if changed:
+            raise BadInput(
+                f"`{name}` is about whole photos, and `aligned` says that these are faces: leave one of them out."
+            )
 
 
 def source_of(

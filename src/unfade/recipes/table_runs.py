@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from unfade.atomic import atomic_write
+from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.compare import FIRST, CompareSettings, compare, load_own
 from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse
-from unfade.recipes.scoring import LOADED, evaluate_folder
+from unfade.recipes.scoring import LOADED, evaluate
 from unfade.recipes.sets import SET_METRICS, load_embed, published_statistics
 from unfade.recipes.tables import (
     BASE,
@@ -57,17 +58,19 @@ class Made:
 
 
 def make_table(
-    name: str, faces: Path, out: Path, *, scale: str = "builtin", device: str = "cpu", progress: Progress = silent
+    name: str, faces: Path, out: Path, *, scale: str = "builtin", device: Device = "auto", progress: Progress = silent
 ) -> Made:
     """Make a table, by its name or the paper's number, of a folder of clean, aligned faces; resumable.
 
     Writes table.md and table.json to `out`, beside the runs. Raises BadInput for an unknown table or scale, and
     UnknownModel, with the command that brings it, for weights that are not there, before anything is begun.
     """
-    name, chosen = named(name), scale_named(scale)
+    name, chosen, device = named(name), scale_named(scale), choose_device(device)
     table = TABLES[name]
     if isinstance(table, Rehearsals) and table.restorer and scale != "paper":
-        raise BadInput(f"The table {name} is about {table.restorer}, which no built-in prior fits: say --scale paper.")
+        raise BadInput(
+            f"The table {name} is about {table.restorer}, which no built-in prior fits: set `scale` to paper."
+        )
     found, _ = find_training_pictures(faces, {})
     _check(table, chosen, device)
     failures: Failures = {}  # each once, though several rows may meet it
@@ -119,7 +122,7 @@ def _check(table: Table, scale: Scale, device: str) -> None:
     guides = {method.own for method in METHODS.values()}
     for name in needs(table, scale):
         load = load_prior if name == scale.prior else load_own if name in guides else load_restorer
-        load(name)
+        load(name, device="cpu")
     if isinstance(table, Comparison) and table.costs:
         return
     for metric in scale.metrics:
@@ -156,7 +159,7 @@ def _rehearsals(
 
 
 def _scores(results: Path, truth: Path, scale: Scale, device: str) -> dict[str, float]:
-    found = evaluate_folder(results, truth=truth, reference=scale.reference, metrics=scale.metrics, device=device)
+    found = evaluate(results, truth=truth, reference=scale.reference, metrics=scale.metrics, device=device)
     means = {name: mean.mean for name, mean in found.scores.summary.items()} if found.scores else {}
     return {**means, **(found.sets.values if found.sets else {})}
 
@@ -215,11 +218,11 @@ def _degraded(found: list[Path], out: Path, scale: Scale, failures: Failures, pr
 def _millions(method: str, scale: Scale) -> float:
     """Of the network that makes the result; a method's first stage counts by itself."""
     if method not in METHODS:
-        network: nn.Module = load_restorer(scale.restorer if method == FIRST else method)
+        network: nn.Module = load_restorer(scale.restorer if method == FIRST else method, device="cpu")
     elif METHODS[method].walk is in_latents:
         network = load_own(METHODS[method].own)
     else:
-        network = load_prior(scale.prior)
+        network = load_prior(scale.prior, device="cpu")
     return sum(p.numel() for p in network.parameters()) / 1e6
 
 

@@ -58,7 +58,7 @@ class Restorer(nn.Module, ABC):
 
     def set_fidelity(self, fidelity: float) -> None:
         """Run at another fidelity from now on. Raises BadInput outside 0..1, or for a family that has none."""
-        raise BadInput(f"A {self.architecture} has no fidelity to choose, got {fidelity}: leave --fidelity out.")
+        raise BadInput(f"A {self.architecture} has no fidelity to choose, got {fidelity}: leave `fidelity` out.")
 
     @property
     def refine(self) -> int | None:

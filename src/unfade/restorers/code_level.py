@@ -150,7 +150,7 @@ class CodeFormerSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.fidelity <= 1:
-            raise BadInput(f"CodeFormer's fidelity must lie in 0..1, got {self.fidelity}: change --fidelity.")
+            raise BadInput(f"CodeFormer's fidelity must lie in 0..1, got {self.fidelity}: change `fidelity`.")
 
 
 class CodeFormerRestorer(Restorer):

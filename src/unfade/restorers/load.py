@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint
 from unfade.nets.damage import DamageNet
@@ -71,14 +72,16 @@ def load_restorer(
     *,
     fidelity: float | None = None,
     refine: int | None = None,
-    device: torch.device | str = "cpu",
+    device: Device = "auto",
 ) -> Restorer:
     """A restorer in evaluation mode.
 
+    `spec` is a name, a .safetensors file, the folder of an adaptation, or the file of a restorer of another program.
     `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; None is the family's own (0.5 for
     CodeFormer, the file's for a one-step restorer). Raises UnknownModel, BadCheckpoint for weights of another kind,
-    BadInput for a choice that the family does not have.
+    BadInput for a choice that the family does not have and for a device that is not there.
     """
+    device = choose_device(device)
     path = find_weights(spec, "restorer")
     restorer = _read(path, device)
     if fidelity is not None:
@@ -92,7 +95,7 @@ def one_step_of_prior(
     spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
 ) -> OneStepRestorer:
     """Any prior as a restorer, before any training. Raises as `load_prior` does."""
-    unet = load_prior(spec).unet
+    unet = load_prior(spec, device="cpu").unet
     assert isinstance(unet, UNet)
     damage = DamageNet()
     path = find_weights("damage", "damage")
@@ -118,7 +121,7 @@ def _read(path: Path, device: torch.device | str) -> Restorer:
     if weights.architecture not in BUILDERS:
         known = ", ".join(BUILDERS)
         kind = "prior" if weights.architecture == "unet" else weights.architecture
-        raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one with --restorer.")
+        raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one as `restorer`.")
     config = dict(weights.config)
     restorer = BUILDERS[weights.architecture](config, config.pop("size"))
     _fill(restorer, weights.state, path)

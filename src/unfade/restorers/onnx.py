@@ -111,7 +111,8 @@ def _provider(runtime: Any, device: torch.device) -> tuple[str, dict[str, str]]:
 
 def _no_cuda(device: torch.device) -> str:
     return (
-        f"This onnxruntime cannot use {device}: install onnxruntime-gpu in place of onnxruntime, or say --device cpu."
+        f"This onnxruntime cannot use {device}: install onnxruntime-gpu in place of onnxruntime, or set `device` to "
+        "cpu."
     )
 
 

@@ -42,6 +42,6 @@ def load_upscaler(spec: str | Path, device: torch.device | str = "cpu", *, tile:
     path = find_weights(spec, "upscaler")
     if not find_spec("spandrel"):
         raise BadInput(
-            f"{spec} as a background needs spandrel: run `pip install unfade[archs]`, or say --background lanczos."
+            f"{spec} as a background needs spandrel: run `pip install unfade[archs]`, or set `background` to lanczos."
         )
     return Upscaler(restorer_of(read_foreign(path), size=tile, source=path)).eval().to(device)

@@ -37,7 +37,7 @@ class VQFRRestorer(ImageLevelRestorer):
     def set_fidelity(self, fidelity: float) -> None:
         """Run at another fidelity from now on. Raises BadInput outside 0..1."""
         if not 0 <= fidelity <= 1:
-            raise BadInput(f"VQFR's fidelity must lie in 0..1, got {fidelity}: change --fidelity.")
+            raise BadInput(f"VQFR's fidelity must lie in 0..1, got {fidelity}: change `fidelity`.")
         self._fidelity = fidelity
 
     def config(self) -> dict[str, object]:

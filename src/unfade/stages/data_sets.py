@@ -218,7 +218,7 @@ def _why_not(box: Box, settings: PrepareSettings) -> str:
     if box.side < least:
         return f"with a box under {least} px"
     if framed(box).side < settings.size and not settings.enlarge:
-        return f"smaller than --size {settings.size} when cut out (--enlarge takes them)"
+        return f"smaller than `size` {settings.size} when cut out (`enlarge` takes them)"
     return ""
 
 
@@ -239,4 +239,4 @@ def _by_name(source: Source, faces: Iterable[Face]) -> dict[str, Face]:
 
 def _no_min_face(source: Source, settings: PrepareSettings) -> None:
     if settings.min_face is not None:
-        raise BadInput(f"--min-face is for WIDER FACE's photos with {ANNOTATION}, not for {source.path}; leave it out.")
+        raise BadInput(f"`min_face` is for WIDER FACE's photos with {ANNOTATION}, not for {source.path}; leave it out.")

@@ -202,7 +202,7 @@ def run_method(
 
     identity = {k: v for k, v in asdict(settings).items() if k != "batch"}
     whole_key = fingerprint(key, name, identity, choices(restorer))
-    stage = Stage(name, work, restorer.size, settings.batch, whole_key)
+    stage = Stage(name, work, restorer.size, settings.batch, whole_key, settings.bf16)
     return run_stage(stage, faces, out, journal, progress=progress)
 
 

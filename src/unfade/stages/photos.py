@@ -120,7 +120,7 @@ class _InFrames:
 def no_face_in(path: Path) -> str:
     """Why nothing came of a photo or a film."""
     tried = "upright or turned by 90, 180 or 270 degrees"
-    return f"{path} shows no face that was asked for, {tried}; look at --min-face, --faces and --detector."
+    return f"{path} shows no face that was asked for, {tried}; look at `min_face`, `choice` and `detector`."
 
 
 def groups_of(found: Found) -> Iterator[list[str]]:

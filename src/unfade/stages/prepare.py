@@ -122,14 +122,14 @@ def prepare(
 def _check(kind: str, source: Path, out: Path, settings: PrepareSettings, limit: int | None, workers: int) -> None:
     if kind not in SETS:
         raise BadInput(f"There is no set of faces named {kind}; there are: {', '.join(SETS)}.")
-    least = {"--size": (settings.size, SMALLEST), "--limit": (limit, 1), "--workers": (workers, 1)}
-    for flag, (value, lowest) in {**least, "--min-face": (settings.min_face, 1)}.items():
+    least = {"size": (settings.size, SMALLEST), "limit": (limit, 1), "workers": (workers, 1)}
+    for name, (value, lowest) in {**least, "min_face": (settings.min_face, 1)}.items():
         if value is not None and value < lowest:
-            raise BadInput(f"Expected {flag} to be at least {lowest}, got {value}.")
+            raise BadInput(f"Expected `{name}` to be at least {lowest}, got {value}.")
     if settings.stems and not (settings.split or kind in OWN_SPLITS):
-        raise BadInput("A list of stems is of use to a split only; say how many train and test with --split.")
+        raise BadInput("A list of stems is of use to a split only; say how many train and test with `split`.")
     if out.resolve().is_relative_to(source.resolve()):
-        raise OutputConflict(f"{out} lies in the source {source}; name a folder outside with --out.")
+        raise OutputConflict(f"{out} lies in the source {source}; name a folder outside as `out`.")
 
 
 def _split(found: DataSet, settings: PrepareSettings, own: tuple[int, int] | None) -> Split:
@@ -249,8 +249,8 @@ def _fitted(pixels: Tensor, face: Face, settings: PrepareSettings, place: Path) 
         height, width = side, side
     if height == width < settings.size and not settings.enlarge:
         raise BadInput(
-            f"{place} is {width} x {height} pixels, smaller than --size {settings.size}; "
-            "choose a smaller size, or say --enlarge."
+            f"{place} is {width} x {height} pixels, smaller than `size` {settings.size}; "
+            "choose a smaller size, or say `enlarge`."
         )
     return fit_square(pixels, settings.size, place)
 

@@ -43,7 +43,7 @@ def restore_faces(
         return grey_where(face, restore_batch(face, restorer, strength=strength))
 
     whole_key = fingerprint(key, choices(restorer, strength))
-    done = Stage(stage, work, restorer.size, batch, whole_key, lambda face, result: left_alone([face], [result]))
+    done = Stage(stage, work, restorer.size, batch, whole_key, noted=lambda face, result: left_alone([face], [result]))
     return run_stage(done, faces, out, journal, progress=progress)
 
 

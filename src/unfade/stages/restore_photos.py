@@ -113,7 +113,7 @@ def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int
     """Raises BadInput for a strength outside 0..1, a batch below 1, or a scale without a part that enlarges."""
     check_strength(strength)
     if batch < 1:
-        raise BadInput(f"Faces are restored one or more at a time, got --batch {batch}.")
+        raise BadInput(f"Faces are restored one or more at a time, got `batch` {batch}.")
     if settings.scale != 1 and parts.enlarge is None:
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
@@ -154,7 +154,7 @@ class _Restoring:
                 if isinstance(error, Exception):
                     raise error
             if not all(bool(torch.isfinite(face).all()) for face in restored if isinstance(face, Tensor)):
-                raise BadInput(f"{one.path}: the network gave values that are not numbers; try another restorer.")
+                raise BadInput(f"{one.path}: the network gave values that are not numbers; try another `restorer`.")
         if not self.outputs.claimed(one.name):
             return False
         if not one.faces and not self.settings.copy:
@@ -225,7 +225,7 @@ class _Restoring:
         try:
             return encode_photo(photo, kind=kind, quality=self.settings.quality, provenance=provenance)
         except (OSError, ValueError) as error:  # each format has its largest picture
-            told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another --format."
+            told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
             raise BadInput(told) from error
 
     def _told(self, one: Opened, distances: list[float]) -> dict[str, object]:

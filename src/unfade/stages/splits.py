@@ -27,7 +27,7 @@ def split_by_rule(names: Sequence[str], sizes: tuple[int, int]) -> Split:
     _check_sizes(sizes)
     if sum(sizes) > len(names):
         raise BadInput(
-            f"--split {sizes[0]} {sizes[1]} needs {sum(sizes):,} pictures, there are {len(names):,}; "
+            f"`split` {sizes[0]} {sizes[1]} needs {sum(sizes):,} pictures, there are {len(names):,}; "
             "give smaller numbers."
         )
     return _parted(sorted(names, key=lambda name: (_rank(name), name)), sizes)
@@ -41,7 +41,7 @@ def split_by_list(names: Sequence[str], sizes: tuple[int, int], stems: Sequence[
     _check_sizes(sizes)
     if sum(sizes) != len(stems):
         raise BadInput(
-            f"The list holds {len(stems):,} stems, --split {sizes[0]} {sizes[1]} needs {sum(sizes):,}; "
+            f"The list holds {len(stems):,} stems, `split` {sizes[0]} {sizes[1]} needs {sum(sizes):,}; "
             "give numbers that add up to the list."
         )
     known = {as_numbered(name): name for name in names} | {name: name for name in names}
@@ -69,7 +69,7 @@ def read_stems(path: Path) -> tuple[str, ...]:
 
 def _check_sizes(sizes: tuple[int, int]) -> None:
     if min(sizes) < 0 or sum(sizes) == 0:
-        raise BadInput(f"Expected --split with two numbers of pictures, such as 2500 500, got {sizes[0]} {sizes[1]}.")
+        raise BadInput(f"Expected `split` with two numbers of pictures, such as 2500 500, got {sizes[0]} {sizes[1]}.")
 
 
 def _parted(names: Sequence[str], sizes: tuple[int, int]) -> Split:

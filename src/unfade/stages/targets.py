@@ -109,7 +109,7 @@ def make_targets(
 
     whole_key = fingerprint(key, settings.identity(), choices(restorer))
     batch = settings.batch or together(_device(prior), prior.size)
-    return run_stage(Stage(stage, work, size, batch, whole_key), faces, out, journal, progress=progress)
+    return run_stage(Stage(stage, work, size, batch, whole_key, settings.bf16), faces, out, journal, progress=progress)
 
 
 def by_start(

@@ -246,9 +246,7 @@ class _Film:
         batches = [crops[first : first + self.work.batch] for first in range(0, len(crops), self.work.batch)]
         restored = [face for some in batches for face in self.work.run(torch.stack(some)).cpu()]
         if not all(bool(torch.isfinite(face).all()) for face in restored):
-            raise BadInput(
-                f"{self.reader.path}: the network gave values that are not numbers; try --precision float32."
-            )
+            raise BadInput(f"{self.reader.path}: the network gave values that are not numbers; try another `restorer`.")
         self._wait()
         self._written = thread.submit(self._write, group, iter(restored))
 

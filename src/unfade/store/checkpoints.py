@@ -96,7 +96,7 @@ def check_output(path: Path, checkpoint: Path) -> None:
         raise BadInput(f"{path} must end in .safetensors, the format that weights are written in.")
     for file in (path, card_path(path)):
         if file.exists() and not checkpoint.exists():
-            raise OutputConflict(f"{file} is there already and was made otherwise; name another file with --out.")
+            raise OutputConflict(f"{file} is there already and was made otherwise; name another file as `out`.")
 
 
 def card_path(weights: Path) -> Path:

@@ -79,7 +79,7 @@ def fetch(
             failures.append(error)
     told = "; ".join(f"{url} {error}" for url, error in zip(urls, failures, strict=True))
     kind = BadCheckpoint if any(isinstance(error, BadCheckpoint) for error in failures) else DownloadFailed
-    raise kind(f"{download.file} could not be fetched: {told}; try again later, or name another address with --mirror.")
+    raise kind(f"{download.file} could not be fetched: {told}; try again later, or name another address as `mirror`.")
 
 
 def _check_addresses(urls: Sequence[str]) -> None:

@@ -84,7 +84,7 @@ def find_named(name: str) -> Path:
 
 
 def imported() -> dict[str, Path]:
-    """Files under names that are not in the table, given by the user with `--as`."""
+    """Files under names that are not in the table, given by the user."""
     found = sorted(path for path in weights_folder().glob("*.safetensors") if card_of(path))
     return {path.stem: path for path in found if path.stem not in MODELS}
 

@@ -87,7 +87,7 @@ def feeding(
             raise
         raise UnfadeError(
             f"A process that prepares batches has ended ({str(error).strip().rstrip('.')}), as when memory runs out; "
-            "run again to go on from the last checkpoint, with fewer --workers or none (0)."
+            "run again to go on from the last checkpoint, with fewer `workers` or none (0)."
         ) from error
 
 
@@ -181,7 +181,7 @@ def _shared(tensor: Tensor) -> Tensor:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise UnfadeError(
-            f"There is no room for batches in shared memory ({error}); use fewer --workers or none (0), "
+            f"There is no room for batches in shared memory ({error}); use fewer `workers` or none (0), "
             "or give the container more of it."
         ) from error
     return tensor

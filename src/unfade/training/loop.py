@@ -177,7 +177,7 @@ class _Run:
         names = self._pending[0].keys()
         means = {name: float(torch.stack([row[name] for row in self._pending]).mean()) for name in names}
         if not all(math.isfinite(mean) for mean in means.values()):
-            raise Diverged(f"The loss is not a number at step {step} ({means}); lower --learning-rate and start again.")
+            raise Diverged(f"The loss is not a number at step {step} ({means}); lower `learning_rate` and start again.")
         self.history.losses.append({"step": step, **means})
         self._pending.clear()
 

@@ -1,0 +1,24 @@
+"""Which device networks run on."""
+
+import torch
+
+from unfade.errors import BadInput
+
+Device = torch.device | str  # as torch names them, or "auto"
+
+
+def choose_device(device: Device = "auto") -> str:
+    """The name of a device that is there; "auto" is a GPU if there is one. Raises BadInput for one that is not."""
+    if device == "auto":
+        return automatic()
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"The device {device} cannot be used ({reason}); set `device` to auto or cpu.") from error
+    return str(device)
+
+
+def automatic() -> str:
+    """The fastest kind of device that is there."""
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
