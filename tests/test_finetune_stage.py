@@ -248,7 +248,12 @@ def test_scores_of_the_held_out_pairs(tmp_path: Path) -> None:
     assert "held_out_perceptual" not in plain.validations[-1]
 
 
-CHANGED = {"loop": {"loop": replace(LOOP, seed=5)}, "flip": {"flip": True}, "hold_out": {"hold_out": 0.5}}
+CHANGED = {
+    "loop": {"loop": replace(LOOP, seed=5)},
+    "flip": {"flip": True},
+    "hold_out": {"hold_out": 0.5},
+    "redegraded": {"redegraded": 1.0},
+}
 
 
 @pytest.mark.parametrize("name", CHANGED)

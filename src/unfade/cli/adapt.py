@@ -45,6 +45,7 @@ def adapt(
     learning_rate: o.LearningRate = None,
     flip: o.Flip = None,
     hold_out: o.HoldOut = None,
+    redegraded: o.Redegraded = None,
     perceptual: o.Perceptual = None,
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
@@ -68,10 +69,9 @@ def adapt(
         targets={"start": start, "free_from": free_from, "factor": factor, "spacing": spacing, "update": update,
                  "begin_with": begin_with, "by_damage": by_damage, "bf16": (bf16 := o.is_bf16(precision))},
         loop={"steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate, "bf16": bf16},
-        finetune={"flip": flip, "hold_out": hold_out},
-        losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
-        perceptual=perceptual, code_losses=code_losses, fidelity=fidelity, refine=refine, strength=strength,
-        rounds=rounds, agreement=agreement,
+        finetune={"flip": flip, "hold_out": hold_out, "redegraded": redegraded}, perceptual=perceptual, rounds=rounds,
+        losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight}, code_losses=code_losses,
+        fidelity=fidelity, refine=refine, strength=strength, agreement=agreement,
     )  # fmt: skip
     _finish_adapted(run(photos, out, settings, aligned=aligned, find=find, real=real, truth=truth, embedder=identity,
                         mask=mask, device=device, progress=progress(quiet=quiet)), as_json, quiet)  # fmt: skip

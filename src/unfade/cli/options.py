@@ -79,6 +79,12 @@ Workers = Annotated[
     ),
 ]
 Flip = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the pairs.")]
+Redegraded = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the faces learned from that are targets damaged as the photos are, by a fitted degradation."
+    ),
+]
 HoldOut = Annotated[float | None, typer.Option(help="Share of the pairs that is only watched.")]
 Perceptual = Annotated[str | None, typer.Option(help="prior, lpips or none.")]
 PerceptualWeight = Annotated[float | None, typer.Option(help="Weight of the perceptual term.")]

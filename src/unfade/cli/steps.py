@@ -76,6 +76,7 @@ def finetune(
     learning_rate: o.LearningRate = None,
     flip: o.Flip = None,
     hold_out: o.HoldOut = None,
+    redegraded: o.Redegraded = None,
     perceptual: o.Perceptual = None,
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
@@ -104,7 +105,7 @@ def finetune(
             "steps": steps, "batch": batch, "micro_batch": micro_batch, "learning_rate": learning_rate,
             "bf16": o.is_bf16(precision),
         },
-        finetune={"flip": flip, "hold_out": hold_out},
+        finetune={"flip": flip, "hold_out": hold_out, "redegraded": redegraded},
         losses={"perceptual_weight": perceptual_weight, "gan_weight": gan_weight},
         perceptual=perceptual, code_losses=code_losses, fidelity=fidelity,
     )  # fmt: skip

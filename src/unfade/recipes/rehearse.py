@@ -165,7 +165,8 @@ def _prepare(
 
 def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> None:
     """The restorer fine-tuned on the truth, as one round of `adapt` does it; it knows nothing of targets."""
-    settings = replace(settings, targets=TargetSettings(), rounds=1)
+    true_pairs = replace(settings.finetune, redegraded=0.0)
+    settings = replace(settings, targets=TargetSettings(), finetune=true_pairs, agreement=0.0, rounds=1)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     prior = load_prior(settings.prior, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))

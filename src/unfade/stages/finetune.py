@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unfade.degradations.fitted import fit
 from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.progress import Progress, silent
@@ -20,6 +22,8 @@ from unfade.training.modes import mode
 from unfade.training.objective import Objective
 
 LEAST_HELD_OUT = 2  # pairs
+LEAST_FITTED = 6  # pairs that a degradation is fitted to
+MOST_FITTED = 100  # of more, so many
 Distance = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice to (B,)
 
 
@@ -31,7 +35,13 @@ class FinetuneSettings:
     flip: bool = False  # mirror half of the pairs; the paper does for CodeFormer, not for SwinIR
     hold_out: float = 0.1  # share of the pairs that is only watched, never learned from; see `split`
 
+    # Share of the faces that are targets damaged as the folder's photos are, in place of the photos (0: none, as in the
+    # paper; none of fewer than LEAST_FITTED pairs): what the prior made up is then no error that is learned as truth.
+    redegraded: float = 0.0
+
     def __post_init__(self) -> None:
+        if not 0 <= self.redegraded <= 1:
+            raise BadInput(f"The share of damaged targets must lie in 0..1, got {self.redegraded}.")
         if not 0 <= self.hold_out <= 0.5:
             raise BadInput(f"The share to hold out must lie in 0..0.5, got {self.hold_out}.")
 
@@ -126,16 +136,27 @@ def _batches(
     seed, batch = settings.loop.seed, settings.loop.batch
     faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
     clean = Pictures(real, size)
+    damage = None
+    if settings.redegraded and len(pairs) >= LEAST_FITTED:
+        some = range(0, len(pairs), -(-len(pairs) // MOST_FITTED))
+        damage = fit(*(torch.stack([pictures[i] for i in some]) for pictures in (faces, targets)))
     order, clean_order = Order([1.0] * len(pairs), seed=seed), Order([1.0] * max(1, len(real)), seed=seed + 1)
 
     def mirrored(image: Tensor, draw: Draw) -> Tensor:
         return flip(image, draw, seed) if settings.flip else image
 
+    def damaged(draw: Draw) -> Tensor:
+        rng = np.random.default_rng(seed_for("redegraded", seed, draw.position))
+        if damage is None or rng.random() >= settings.redegraded:
+            return faces[draw.item]
+        return damage.damaged(targets[draw.item], rng)
+
     def make(step: int) -> Batch:
         draws = order.step(step, batch)
-        parts = []
-        for pictures in (faces, targets):
-            parts.append(torch.stack([mirrored(pictures[d.item], d) for d in draws]))
+        parts = [
+            torch.stack([mirrored(damaged(d), d) for d in draws]),
+            torch.stack([mirrored(targets[d.item], d) for d in draws]),
+        ]
         if real:
             parts.append(torch.stack([clean[d.item] for d in clean_order.step(step, batch)]))
         return tuple(parts)

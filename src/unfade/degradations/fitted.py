@@ -1,0 +1,106 @@
+"""The damage of a folder, learned from its photos and their targets, put on clean faces: pairs whose target is true.
+
+A photo is taken for its target under a blur of its own, plus noise:
+
+    photo = kernel * target + sigma(kernel * target) z
+
+The kernel is a least-squares fit (in frequencies, held to that of the whole folder), sigma a table over brightness, and
+z what is left: not a model of noise but the noise itself, with its grain, its colours and the traces of its codec. To
+damage a clean face is to blur it by some photo's kernel and to add that photo's z, turned and mirrored at random.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unfade.errors import BadInput
+
+RADIUS = 10  # px of a kernel at 128 px: enlarging by 8 spreads that far
+OTHERS = 4.0  # photos that the folder's mean counts for beside a photo of its own
+RIDGE = 0.01  # of the mean energy of the targets: what their spectra do not hold is not fitted
+LEVELS = 8  # of brightness at which the strength of the noise is taken
+ENOUGH = 500  # values without which a level has the mean strength of the others
+
+
+@dataclass(frozen=True)
+class FittedDegradation:
+    """What the photos of a folder have in common, and what each has of its own."""
+
+    kernels: Tensor  # (N, 3, 2 r + 1, 2 r + 1), each channel summing to 1
+    noise: Tensor  # (N, 3, S, S): z
+    strengths: Tensor  # (LEVELS,): sigma, from black to white, in [-1, 1] units
+
+    @property
+    def size(self) -> int:
+        """Side of the faces, px."""
+        return int(self.noise.shape[-1])
+
+    def damaged(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
+        """(3, S, S) in [-1, 1] to the same, as one of the photos, drawn at random, was damaged."""
+        drawn = int(rng.integers(len(self.noise)))
+        noise = torch.rot90(self.noise[drawn], int(rng.integers(4)), (1, 2))
+        if rng.integers(2):
+            noise = noise.flip(-1)
+        blurred = blur(clean[None], self.kernels[drawn : drawn + 1])[0]
+        return (blurred + self._strength_at(blurred) * noise).clamp(-1, 1)
+
+    def _strength_at(self, image: Tensor) -> Tensor:
+        return strength_at(image, self.strengths)
+
+
+def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
+    """What became of the targets: both (N, 3, S, S) in [-1, 1]. Raises BadInput for other shapes, or none."""
+    if photos.shape != targets.shape or not len(photos):
+        raise BadInput(f"A degradation is fitted to pairs of one shape, got {photos.shape} and {targets.shape}.")
+    kernels = fitted_kernels(photos, targets)
+    blurred = blur(targets, kernels)
+    rest = photos - blurred
+    strengths = fitted_strengths(rest, blurred)
+    noise = torch.stack([r / strength_at(b, strengths) for r, b in zip(rest, blurred, strict=True)])
+    return FittedDegradation(kernels, noise, strengths)
+
+
+def fitted_kernels(photos: Tensor, targets: Tensor) -> Tensor:
+    """(N, 3, S, S) twice to (N, 3, k, k): ridge regression of each photo's spectrum on its target's, channel-wise."""
+    size = photos.shape[-1]
+    seen, true = (torch.fft.rfft2(image.double()) for image in (photos, targets))
+    product, energy = seen * true.conj(), true.abs().square()
+    product = product + OTHERS * product.mean(0)
+    energy = energy + OTHERS * energy.mean(0)
+    response = product / (energy + RIDGE * energy.mean((1, 2, 3), keepdim=True))
+    radius = min(max(1, RADIUS * size // 128), (size - 1) // 2)
+    whole = torch.fft.fftshift(torch.fft.irfft2(response, s=(size, size)), dim=(2, 3))
+    middle = slice(size // 2 - radius, size // 2 + radius + 1)
+    kernels = whole[..., middle, middle]
+    scaled: Tensor = kernels / kernels.sum((2, 3), keepdim=True)
+    return scaled.float()
+
+
+def fitted_strengths(rest: Tensor, blurred: Tensor) -> Tensor:
+    """Standard deviation of the rest at each level of brightness, (LEVELS,), never 0."""
+    level = _levels(blurred.mean(1, keepdim=True)).expand_as(rest)
+    found = [rest[level == i] for i in range(LEVELS)]
+    known = [float(values.std()) for values in found if len(values) >= ENOUGH]
+    mean = sum(known) / len(known) if known else float(rest.std())
+    return torch.tensor([float(v.std()) if len(v) >= ENOUGH else mean for v in found]).clamp_min(1e-4)
+
+
+def strength_at(image: Tensor, strengths: Tensor) -> Tensor:
+    """(3, S, S) to (1, S, S): how strong the noise is at the brightness of each pixel."""
+    return strengths[_levels(image.mean(0, keepdim=True))]
+
+
+def blur(images: Tensor, kernels: Tensor) -> Tensor:
+    """(N, 3, S, S) by (N, 3, k, k), borders mirrored."""
+    count, channels, height, width = images.shape
+    radius = kernels.shape[-1] // 2
+    padded = F.pad(images, (radius,) * 4, "reflect").reshape(1, count * channels, height + 2 * radius, -1)
+    flat = kernels.flip(2, 3).reshape(count * channels, 1, *kernels.shape[2:])
+    return F.conv2d(padded, flat, groups=count * channels).reshape(count, channels, height, width)
+
+
+def _levels(brightness: Tensor) -> Tensor:
+    return ((brightness + 1) / 2 * LEVELS).long().clamp(0, LEVELS - 1)
