@@ -63,7 +63,7 @@ VARIANTS: dict[str, dict[str, RehearseSettings]] = {
         "15": varied(spacing="50", start=15, free_from=8),
         "30": varied(spacing="50", start=30, free_from=18, update="ddpm", by_damage=False),
     },
-    "steps of the optimiser": {"50": trained(50), "100": FEW, "200": trained(200)},
+    "steps of the optimiser": {"40": trained(40), "80": FEW, "160": trained(160)},
     "rounds": {str(n): replace(MAIN, adapt=replace(MAIN.adapt, rounds=n)) for n in (1, 2, 3)},
 }
 HARD = {"rounds": "8x moderate"}  # what is varied on another degradation than BASE

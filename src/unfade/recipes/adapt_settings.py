@@ -78,14 +78,15 @@ SHORT_ADAPT = AdaptSettings(
 )
 
 # A restorer of one step begins nearer to the truth: a few evaluations of the prior do, of faces noised as their damage
-# asks for, and it learns from them in fewer and smaller steps.
+# asks for, and it learns in fewer and smaller steps, from the targets damaged anew as the photos are.
 FEW_EVALUATIONS = TargetSettings(spacing="20", start=6, free_from=3, update="ddim", by_damage=True, bf16=True)
 SMALL_ADAPT = replace(
     SHORT_ADAPT,
     targets=FEW_EVALUATIONS.for_size(128),
     finetune=replace(
         SHORT_ADAPT.finetune,
-        loop=replace(SHORT_ADAPT.finetune.loop, steps=100, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
+        loop=replace(SHORT_ADAPT.finetune.loop, steps=80, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
+        redegraded=1.0,
     ),
     agreement=3.0,
 )
