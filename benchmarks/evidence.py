@@ -24,7 +24,7 @@ from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
 from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
 from unfade.recipes.gap import Space
-from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, borrow_upper_bound, rehearse
+from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
 from unfade.recipes.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
 from unfade.restorers.load import load_restorer
 from unfade.stages.degrade import CameraDegradation, degrade_faces
@@ -144,9 +144,9 @@ def one(
     """One rehearsal; variants of targets and rounds share the upper bound of the same photos."""
     folder = out / name.replace(" ", "-")
     same = {FEW.most: "photos 50", MAIN.most: next(other for other, seen in CAMERAS.items() if seen == camera)}
-    if name not in CAMERAS and settings.most in same:
-        borrow_upper_bound(folder, out / same[settings.most].replace(" ", "-"))
-    result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces, device=device)
+    shared = name not in CAMERAS and settings.most in same
+    upper = out / same[settings.most].replace(" ", "-") if shared else None
+    result = rehearse(faces, folder, camera, settings, more=more, spaces=spaces, supervised=upper, device=device)
     picture(folder)
     return result
 
