@@ -45,7 +45,7 @@ class OneStepSettings:
 
     highest: int = 400  # t of 1000 that no face goes beyond: above it too little of the face is seen
     fixed: int | None = None  # t of 1000 for every face; None: by its estimated damage
-    clean: float = 0.05  # a face of at most this damage is left exactly as it is
+    clean: float = 0.08  # a face of at most this damage is left exactly as it is
     fidelity: float = MATCHED  # in 0..1: 1 is the face itself, 0 enters at twice the step that matches its damage
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; none is the smoothest and most faithful end
 
