@@ -319,3 +319,17 @@ def test_a_face_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_more_than_half_is_not_held_out(share: float) -> None:
     with pytest.raises(BadInput, match="hold out must lie in"):
         FinetuneSettings(hold_out=share)
+
+
+def test_targets_damaged_anew_decide_where_a_degradation_was_fitted(tmp_path: Path) -> None:
+    _, history = tuned(make_pairs(tmp_path, 12), replace(SETTINGS, redegraded=1.0))
+    assert history.validations[0].keys() == {"step", "held_out_l1", "redegraded_l1"}
+    before = {"step": 0.0, "held_out_l1": 0.1, "redegraded_l1": 0.2}
+    assert not became_worse(History([], [before, {"step": 9.0, "held_out_l1": 0.2, "redegraded_l1": 0.15}]))
+    assert became_worse(History([], [before, {"step": 9.0, "held_out_l1": 0.05, "redegraded_l1": 0.25}]))
+
+
+def test_too_few_pairs_are_learned_from_as_they_are(tmp_path: Path) -> None:
+    pairs = make_pairs(tmp_path, 5)
+    one, other = (state_of(tuned(pairs, replace(SETTINGS, redegraded=share))[0]) for share in (0.0, 1.0))
+    assert same_state(one, other)

@@ -29,6 +29,8 @@ CURVES = {
     "code": "cross-entropy of the codes",
     "held_out_l1": "held-out pairs: mean absolute difference",
     "held_out_perceptual": "held-out pairs: feature distance",
+    "redegraded_l1": "held-out targets, damaged as the photos: mean absolute difference",
+    "redegraded_perceptual": "held-out targets, damaged as the photos: feature distance",
 }
 
 
@@ -87,7 +89,7 @@ def _kept(history: History) -> list[str]:
     """What is said where adapting would have done harm."""
     if not became_worse(history):
         return []
-    return ["Adapting made the held-out photos worse, so the pre-trained restorer was kept: results are its own."]
+    return ["Adapting made held-out faces worse, so the pre-trained restorer was kept: results are its own."]
 
 
 def _left_out(names: list[str]) -> list[str]:

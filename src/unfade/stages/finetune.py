@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unfade.degradations.fitted import fit
+from unfade.degradations.fitted import FittedDegradation, fit
 from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.progress import Progress, silent
@@ -21,6 +21,7 @@ from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import mode
 from unfade.training.objective import Objective
 
+HELD_OUT, REDEGRADED = "held_out", "redegraded"  # held-out photos, and held-out targets damaged as they were
 LEAST_HELD_OUT = 2  # pairs
 LEAST_FITTED = 6  # pairs that a degradation is fitted to
 MOST_FITTED = 100  # of more, so many
@@ -94,14 +95,15 @@ def finetune(
     restorer that these say became worse gets its old weights back, see `became_worse`.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
-    validate = _score(watched, restorer.size, distance) if watched else None
+    damage = _fitted(learned, restorer.size) if settings.redegraded else None
+    validate = _score(watched, restorer.size, distance, damage, settings.loop.seed) if watched else None
     restorer.requires_grad_(False)
     for parameter in restorer.trainable():
         parameter.requires_grad_(True)
     before = copy.deepcopy(restorer.state_dict())
     with mode(False, restorer), torch.no_grad():
         first = [{"step": 0, **validate(restorer)}] if validate else []
-    batches = _batches(learned, real, restorer.size, settings)
+    batches = _batches(learned, real, restorer.size, settings, damage)
     history = train(
         restorer,
         objective,
@@ -119,27 +121,35 @@ def finetune(
 
 
 def became_worse(history: History) -> bool:
-    """Whether the held-out pairs are further from their targets after the last step than before the first.
+    """Whether held-out pairs are further from their targets after the last step than before the first.
 
-    On average of the relative changes of their measures. False where nothing was held out.
+    Where a degradation was fitted, held-out targets damaged by it decide, for their truth is known: the targets of the
+    photos themselves were made from what the restorer did before, and always speak for it. On average of the relative
+    changes of the measures. False where nothing was held out.
     """
     if len(history.validations) < 2:
         return False
     before, after = history.validations[0], history.validations[-1]
-    changes = [after[name] / before[name] - 1 for name in before if name != "step" and before[name] > 0]
-    return sum(changes) > 0
+    decisive = [name for name in before if name.startswith(REDEGRADED)] or [name for name in before if name != "step"]
+    return sum(after[name] / before[name] - 1 for name in decisive if before[name] > 0) > 0
+
+
+def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
+    """What damaged the photos; None for too few of them."""
+    if len(pairs) < LEAST_FITTED:
+        return None
+    some = pairs[:: -(-len(pairs) // MOST_FITTED)]
+    faces, targets = Pictures([p.face for p in some], size), Pictures([p.target for p in some], size)
+    return fit(*(torch.stack([pictures[i] for i in range(len(some))]) for pictures in (faces, targets)))
 
 
 def _batches(
-    pairs: Sequence[Pair], real: Sequence[Path], size: int, settings: FinetuneSettings
-) -> Callable[[int], Batch]:
+    pairs: Sequence[Pair], real: Sequence[Path], size: int, settings: FinetuneSettings,
+    damage: FittedDegradation | None,
+) -> Callable[[int], Batch]:  # fmt: skip
     seed, batch = settings.loop.seed, settings.loop.batch
     faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
     clean = Pictures(real, size)
-    damage = None
-    if settings.redegraded and len(pairs) >= LEAST_FITTED:
-        some = range(0, len(pairs), -(-len(pairs) // MOST_FITTED))
-        damage = fit(*(torch.stack([pictures[i] for i in some]) for pictures in (faces, targets)))
     order, clean_order = Order([1.0] * len(pairs), seed=seed), Order([1.0] * max(1, len(real)), seed=seed + 1)
 
     def mirrored(image: Tensor, draw: Draw) -> Tensor:
@@ -164,19 +174,35 @@ def _batches(
     return make
 
 
-def _score(pairs: Sequence[Pair], size: int, distance: Distance | None) -> Callable[[nn.Module], dict[str, float]]:
+def _score(
+    pairs: Sequence[Pair], size: int, distance: Distance | None, damage: FittedDegradation | None, seed: int
+) -> Callable[[nn.Module], dict[str, float]]:
     faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
+    places = range(len(pairs))
+    shown = {HELD_OUT: [faces[i] for i in places]}
+    if damage is not None:
+        draws = [np.random.default_rng(seed_for("held out", seed, pair.face.name)) for pair in pairs]
+        shown[REDEGRADED] = [damage.damaged(targets[i], draws[i]) for i in places]
 
     def score(restorer: nn.Module) -> dict[str, float]:
-        device = next(restorer.parameters()).device
-        differences, distances = [], []
-        for i in range(len(pairs)):
-            restored = restorer(faces[i][None].to(device)).float().clamp(-1, 1)
-            target = targets[i][None].to(device)
-            differences.append((restored - target).abs().mean() / 2)
-            if distance:
-                distances.append(distance(restored, target).mean())
-        means = {"held_out_l1": float(torch.stack(differences).mean())}
-        return means | ({"held_out_perceptual": float(torch.stack(distances).mean())} if distances else {})
+        found: dict[str, float] = {}
+        for name, images in shown.items():
+            found |= _distances(restorer, images, [targets[i] for i in places], name, distance)
+        return found
 
     return score
+
+
+def _distances(
+    restorer: nn.Module, faces: Sequence[Tensor], targets: Sequence[Tensor], name: str, distance: Distance | None
+) -> dict[str, float]:
+    """Means over the faces, restored one by one: NAME_l1, and NAME_perceptual where there is a distance."""
+    device = next(restorer.parameters()).device
+    differences, distances = [], []
+    for face, wanted in zip(faces, targets, strict=True):
+        restored, target = restorer(face[None].to(device)).float().clamp(-1, 1), wanted[None].to(device)
+        differences.append((restored - target).abs().mean() / 2)
+        if distance:
+            distances.append(distance(restored, target).mean())
+    means = {f"{name}_l1": float(torch.stack(differences).mean())}
+    return means | ({f"{name}_perceptual": float(torch.stack(distances).mean())} if distances else {})
