@@ -41,7 +41,7 @@ def example(chapter: str, module: ModuleType | None = None) -> dict[str, Any]:
 def row(key: str, names: dict[str, Any]) -> Any:
     """What the row of a dict with that key, between backquotes, stands for."""
     (found,) = re.findall(f'`"{key}": ([^`]+)`', CONTRIBUTING)
-    return eval(found, names)
+    return eval(" ".join(found.split()), names)
 
 
 def test_the_example_of_a_restorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
