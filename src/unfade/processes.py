@@ -13,8 +13,8 @@ def starting(method: str) -> Iterator[None]:
     """Inside, where processes are started by this method of multiprocessing, Ctrl-C waits; it is raised at the end.
 
     Raised at once it could be lost, since right after a fork Python runs code that cannot raise anything, and a
-    process could stay behind that nobody knows yet. The processes are born deaf to it: Ctrl-C reaches them too, and
-    one that died of it would be taken for one that had no memory. They are to ignore the signal from then on.
+    process that is not on record yet could stay behind. The processes start with the signal blocked: Ctrl-C reaches
+    them too, and one that died of it would be taken for one that ran out of memory. They ignore it from then on.
     """
     came: list[FrameType | None] = []
     before = signal.getsignal(signal.SIGINT)
@@ -34,7 +34,7 @@ def starting(method: str) -> Iterator[None]:
 
 @contextmanager
 def _born_deaf(method: str) -> Iterator[None]:
-    """Processes inherit what is blocked. This one may get the signal all the same, by another of its threads."""
+    """Block SIGINT, which child processes inherit. This process may still get it, through another of its threads."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

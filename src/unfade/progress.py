@@ -1,4 +1,4 @@
-"""How long work says where it is, without knowing who listens."""
+"""How long work reports its progress, without knowing who shows it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,5 +15,5 @@ class Progress(Protocol):
 
 @contextmanager
 def silent(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
-    """Nobody listens."""
+    """Progress that reports nothing."""
     yield lambda amount: None

@@ -209,7 +209,7 @@ class _Reporter(Journal):
 
 
 class _Alone(BaseException):
-    """Nobody answers any more: the run was ended."""
+    """The run was ended, and answers no more questions."""
 
 
 def _work(make: Make, out: Path, connection: Any) -> None:

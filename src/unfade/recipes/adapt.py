@@ -166,7 +166,7 @@ def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:
 
 
 def by_stem(folder: Path | None) -> dict[str, Path]:
-    """The pictures of a folder by their file names without endings; none of no folder."""
+    """The pictures of a folder by their file names without endings; empty if there is no folder."""
     return {path.stem: path for path in list_images(folder)} if folder else {}
 
 

@@ -52,9 +52,9 @@ def report_of(
     """The page of a run: its faces, and the counts of its photos.
 
     `left_out` are the faces whose targets were not learned from, `left_alone` counts those that came back as they
-    were, `restored` is the folder of the restored faces,
-    `truth` maps stems to clean versions, where there are any; against these `metrics` are taken beside PSNR and SSIM.
-    By `likeness`, of a face and its result, the page warns of results that are no longer the same person.
+    were, `restored` is the folder of the restored faces. `truth` maps stems to clean versions, where there are any:
+    PSNR, SSIM and `metrics` are computed against these. `likeness` compares a face with its result, and the page warns
+    of results that are no longer the same person.
     """
     done = [entry for entry in faces if entry.status == "done"]
     columns = {**COLUMNS, "adapted": restored}

@@ -77,8 +77,8 @@ SHORT_ADAPT = AdaptSettings(
     losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0),
 )
 
-# A restorer of one step begins nearer to the truth: a few evaluations of the prior do, of faces noised as their damage
-# asks for, and it learns in fewer and smaller steps, from the targets damaged anew as the photos are.
+# A restorer of one step begins nearer to the truth: a few evaluations of the prior are enough, from the noise that
+# matches each face's damage, and it learns in fewer and smaller steps, from targets damaged anew as the photos are.
 FEW_EVALUATIONS = TargetSettings(spacing="20", start=6, free_from=3, update="ddim", by_damage=True, bf16=True)
 SMALL_ADAPT = replace(
     SHORT_ADAPT,
@@ -110,7 +110,7 @@ def settings_for(restorer: str, prior: str) -> AdaptSettings:
 def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> AdaptSettings:
     """The settings with the fidelity that this restorer runs at.
 
-    Raises BadInput for losses of another family, and for clean faces that nothing would look at.
+    Raises BadInput for losses of another family, and for clean faces that nothing would use.
     """
     restorer.trainable()  # one that cannot learn says so before anything is made
     wanted, got = type(family_of(restorer.architecture).losses), type(settings.losses)

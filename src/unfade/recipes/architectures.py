@@ -53,7 +53,7 @@ class Architecture:
 
 
 def fixed(*published: Any) -> Callable[[State], Iterable[Config]]:
-    """Dataclasses of the shapes that were published; which of them it is, the check of all shapes finds out."""
+    """Dataclasses of the published shapes; the check of all tensors decides which one fits."""
     return lambda state: [_lists(asdict(config)) for config in published]
 
 
@@ -148,7 +148,7 @@ def stylegan_discriminator_configs(state: State) -> list[Config]:
 UNETS = (UNetConfig(), UNetConfig(256, 128, (1, 1, 2, 2, 4, 4), (1,) * 6, (16,), 64, resblock_updown=True))
 _BLOCK = "layers.0.residual_group.blocks.0."
 
-ARCHITECTURES = {  # what has the marks of another one too stands before it
+ARCHITECTURES = {  # a network that has the keys of another one too stands before it
     "unet": Architecture(
         "prior",
         ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"),

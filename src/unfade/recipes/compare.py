@@ -66,7 +66,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of it."""
+    """What a comparison came to."""
 
     entries: Mapping[str, Sequence[Entry]]  # method -> an entry for each face
     scores: Mapping[str, Scores]  # method -> scores, where there is a truth or a metric that needs none
@@ -208,7 +208,7 @@ def _peak(device: str) -> Iterator[list[float | None]]:
 
 
 def _watch(stop: threading.Event, peak: list[float | None]) -> None:
-    """Linux tells of a process's memory in a file; elsewhere nothing is claimed."""
+    """Linux reports the memory of a process in a file; on other systems there is no number."""
     status = Path("/proc/self/statm")
     while status.exists():
         resident = int(status.read_text().split()[1]) * 4096 / 2**20

@@ -163,7 +163,7 @@ def score_folder(
 
 
 def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
-    """The mean and its interval. One that is NaN somewhere has no mean: it is not left out in silence."""
+    """The mean and its interval. Where one value is NaN there is no mean: NaN is never silently left out."""
     if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan, math.nan, len(values))
     return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))

@@ -92,7 +92,7 @@ def _program(restorer: Restorer, settings: ExportSettings) -> Any:
     example = random_faces(settings.batch or 2, restorer.size, seed=settings.seed)
     shapes = None if settings.batch else ({0: torch.export.Dim("batch", min=1)},)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of its own insides, nothing that a user could change
+        warnings.simplefilter("ignore")  # they are about torch's own code: no user could act on them
         try:
             return torch.onnx.export(
                 restorer,

@@ -35,7 +35,7 @@ NAMED = 4  # keys that an error lists before it counts
 
 @dataclass(frozen=True)
 class Imported:
-    """A model that is there now."""
+    """A model that was imported."""
 
     name: str
     path: Path

@@ -26,7 +26,7 @@ ALLOWED, OF = 10, 450  # faces below it that the challenge forgives, of all that
 TERMS: Mapping[str, Callable[[float], float]] = {  # of the mean over all pictures; each is 0..1, higher is better
     "maniqa": lambda value: value,
     "musiq": lambda value: value / 100,
-    "niqe": lambda value: 0.0 if value > 10 else (10 - value) / 10,  # so ordered, no number stays none
+    "niqe": lambda value: 0.0 if value > 10 else (10 - value) / 10,  # in this order NaN stays NaN
     "fid": lambda value: 0.0 if value > 100 else (100 - value) / 100,
 }
 ABSENT = ("clipiqa", "qalign")  # terms of the challenge's score that are not here

@@ -36,7 +36,7 @@ def pull(
     try:
         result = import_files([file.path for file in fetched], name=name, urls=[file.url for file in fetched])
     except BadCheckpoint:
-        _discard(row, folder)  # what cannot be used is not gone on with
+        _discard(row, folder)  # the next call must not resume a file that cannot be used
         raise
     _discard(row, folder)
     return result

@@ -1,4 +1,4 @@
-"""A folder of pictures against a reference set -> FID and KID, with all that such a number means nothing without."""
+"""A folder of pictures against a reference set -> FID and KID, with all that is needed to compare such a number."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

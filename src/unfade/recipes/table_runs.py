@@ -1,4 +1,4 @@
-"""Makes one of the tables: clean faces in, a table of numbers out, with all that they mean nothing without."""
+"""Makes one of the tables: clean faces in, a table of numbers out, with all that is needed to compare them."""
 
 import json
 import math
@@ -93,7 +93,7 @@ def make_table(
 
 
 def device_name(device: str) -> str:
-    """What its maker calls it."""
+    """The product name of a GPU, or of the processor."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")

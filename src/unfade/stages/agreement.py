@@ -1,7 +1,7 @@
 """Targets that disagree with their photos are not learned from: there the prior drew another picture, not a better one.
 
-What a photo can be trusted in are its low frequencies and colours, which blur and noise hardly touch. How far they may
-move depends on the damage, which the folder's photos share: so each target is held against the others of the folder.
+A photo can be trusted for its low frequencies and colours, which blur and noise hardly touch. How far these may move
+depends on the damage, which the photos of a folder share, so each target is compared with the others of the folder.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from unfade.images.files import read_image
 from unfade.images.filters import fit_square
 from unfade.stages.finetune import Pair
 
-BLOCKS = 8  # means of so many blocks a side are the low frequencies: each as wide as an eye
-TRUSTED = 0.03  # of the range of values: a difference below this is agreement, whatever the others do
+BLOCKS = 8  # along each side; their means are the low frequencies, and each is as wide as an eye
+TRUSTED = 0.03  # of the range of values: smaller differences count as agreement, whatever the others are
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def agreeing(pairs: Sequence[Pair], most: float) -> Agreement:
 
 
 def disagreement_of(pair: Pair) -> float:
-    """The same of two files; the target is brought to the face's size."""
+    """`disagreement` of a pair's files; the target is brought to the face's size."""
     face, target = read_image(pair.face), read_image(pair.target)
     return float(disagreement(face[None], fit_square(target, face.shape[-1], pair.target)[None]))
 

@@ -1,4 +1,4 @@
-"""Aligned photos to faces of the restorer's size; photos that need cropping come later."""
+"""Pictures that are aligned faces already, brought to the restorer's size; `crop` takes whole photos."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -49,7 +49,7 @@ def tiled(
     photo: Photo, upscaler: Enlarger, *, scale: int, overlap: int = OVERLAP, batch: int = BATCH,
     tone: Tone | None = None,
 ) -> Photo:  # fmt: skip
-    """The photo through a network, with `scale` times as many rows and columns, of as many bits, with all it says.
+    """Run the photo through a network: `scale` times the rows and columns, with the same bit depth and metadata.
 
     The network's factor may be another: its result is brought to `scale` by area or Lanczos, as the alpha is.
     Neighbouring tiles share twice the overlap. The outer quarters are dropped and in the middle half one goes over into
@@ -67,7 +67,7 @@ def tiled(
     columns = _starts(photo.width, tile, overlap)
     across = _shares(columns, tile, overlap, scale)
     rows = _starts(photo.height, tile, overlap)
-    carried = torch.zeros(3, 0, result.width)  # what the row of tiles before has in the rows of this one
+    carried = torch.zeros(3, 0, result.width)  # what the previous row of tiles adds to the rows of this one
     for row, after, share in zip(rows, [*rows[1:], photo.height], _shares(rows, tile, overlap, scale), strict=True):
         band = torch.zeros(3, tile * scale, result.width)
         for column, part, pixels in zip(columns, across, _seen(photo, row, columns, upscaler, batch), strict=True):

@@ -33,7 +33,7 @@ def crop_photos(
 
     `faces.jsonl` has a line for each photo that was searched, before its faces are written, so no face is without its
     transform; `key` says what the faces depend on besides the photos. Crops are lossless and 8 bits. Those of a photo
-    that is there no more, or shows other faces now, are removed; a file that this run did not write is never
+    that is gone, or shows other faces now, are removed; a file that this run did not write is never
     overwritten: its photo is skipped. Bad input fails alone. Raises OutputConflict for another's `faces.jsonl`.
     """
     journal.claim(out / RECORDS)
@@ -134,7 +134,7 @@ class _Cropping:
 
 
 def _records(out: Path) -> dict[str, Record]:
-    """The lines by photo, of which the last counts; what is no such line is passed over."""
+    """The lines by photo, of which the last counts; anything else in the file is ignored."""
     lines = JsonLines(out / RECORDS).read()
     return {line["photo"]: line for line in lines if fits(line, photo=str, content=str, faces=list)}
 

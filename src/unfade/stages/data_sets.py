@@ -52,7 +52,7 @@ class DataSet:
     faces: Mapping[str, Face]  # by name, in order
     names: Sequence[str]  # of the whole set as published; where that is not known, of the faces
     without: tuple[str, ...] = ()  # photos that are there and have no face to take
-    missing: tuple[str, ...] = ()  # photos that are annotated and not there
+    missing: tuple[str, ...] = ()  # photos that are annotated but missing
     photos: int = 0  # annotated ones
     left_out: Mapping[str, int] = field(default_factory=dict)  # faces in photos: why not taken, how many
 
@@ -149,7 +149,7 @@ def _numbered(source: Source, kind: Numbered, md5s: Mapping[int, tuple[str, int]
 
 
 def _in_best_folder(names: Sequence[str], folders: Sequence[str]) -> Sequence[str]:
-    """Those of the first of these folders that is there; all of them if none is."""
+    """The pictures in the first of these folders that exists; all pictures if none does."""
     for folder in folders:
         if inside := [name for name in names if folder in PurePosixPath(name).parts[:-1]]:
             return inside

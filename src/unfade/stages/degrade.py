@@ -78,7 +78,7 @@ class CameraDegradation:
 
 
 def blind_degradation(preset: str = "swinir", scale: int | None = None) -> BlindDegradation:
-    """By the name of a preset; `scale` fixes the downsampling ratio. Raises BadInput for what there is not."""
+    """By the name of a preset; `scale` fixes the downsampling ratio. Raises BadInput for an unknown name."""
     return BlindDegradation(_preset(BLIND_PRESETS, preset), scale)
 
 
@@ -90,7 +90,7 @@ def camera_degradation(
     demosaic: str | None = None,
     sensor: Sensor | None = None,
 ) -> CameraDegradation:
-    """By the name of a preset, with what else is given in place of its own. Raises BadInput for what there is not."""
+    """By the name of a preset, whose values the others given replace. Raises BadInput for an unknown name."""
     given = {"scale": scale, "iso": iso, "demosaic": demosaic, "sensor": sensor}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings = replace(_preset(CAMERA_PRESETS, preset), **changes)
@@ -134,7 +134,7 @@ def degrade_faces(
     make = _Degrading(degradation, size, seed)
     entries = run_stage_on_cores(make, paths, out, journal, tell=tell, workers=workers, progress=progress)
     done = {entry.item: path for entry, path in zip(entries, paths, strict=True) if entry.status == "done"}
-    for name in done.keys() - records.keys():  # somebody took the file away
+    for name in done.keys() - records.keys():  # the file was removed since
         records[name] = make.record(load_item(done[name], size))
     known = {path.name for path in paths}
     others = [name for name in records if name not in known and (out / f"{Path(name).stem}.png").exists()]

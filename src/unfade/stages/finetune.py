@@ -24,7 +24,7 @@ from unfade.training.objective import Objective
 HELD_OUT, REDEGRADED = "held_out", "redegraded"  # held-out photos, and held-out targets damaged as they were
 LEAST_HELD_OUT = 2  # pairs
 LEAST_FITTED = 6  # pairs that a degradation is fitted to
-MOST_FITTED = 100  # of more, so many
+MOST_FITTED = 100  # pairs at most that it is fitted to
 Distance = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice to (B,)
 
 
@@ -37,7 +37,7 @@ class FinetuneSettings:
     hold_out: float = 0.1  # share of the pairs that is only watched, never learned from; see `split`
 
     # Share of the faces that are targets damaged as the folder's photos are, in place of the photos (0: none, as in the
-    # paper; none of fewer than LEAST_FITTED pairs): what the prior made up is then no error that is learned as truth.
+    # paper; none of fewer than LEAST_FITTED pairs): what the prior made up is then not learned as truth.
     redegraded: float = 0.0
 
     def __post_init__(self) -> None:
@@ -124,8 +124,8 @@ def became_worse(history: History) -> bool:
     """Whether held-out pairs are further from their targets after the last step than before the first.
 
     Where a degradation was fitted, held-out targets damaged by it decide, for their truth is known: the targets of the
-    photos themselves were made from what the restorer did before, and always speak for it. On average of the relative
-    changes of the measures. False where nothing was held out.
+    photos themselves were made from what the restorer did before, and always speak for it. Judged by the mean
+    relative change of the measures. False where nothing was held out.
     """
     if len(history.validations) < 2:
         return False

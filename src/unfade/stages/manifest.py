@@ -12,7 +12,7 @@ from unfade.progress import Progress, silent
 from unfade.store.checkpoints import sha256_of
 
 MANIFEST = "manifest.jsonl"
-BESIDE = {MANIFEST, "run.json", "journal.jsonl", "train.txt", "test.txt"}  # what a prepared folder holds besides
+BESIDE = {MANIFEST, "run.json", "journal.jsonl", "train.txt", "test.txt"}  # what else a prepared folder holds
 
 
 @dataclass(frozen=True)

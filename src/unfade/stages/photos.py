@@ -2,7 +2,7 @@
 
 Photos are worked on in groups, so that the faces of several go through a network together and memory stays bounded.
 A group is the same in every run, whatever of it is done already: the last bits of a network's output depend on the
-company of a face, and a run that was killed must end as one that was not.
+other faces of its batch, and a run that was killed must end as one that was not.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +101,7 @@ def in_frames(find: Finder) -> Finder:
 
 
 class _InFrames:
-    """Searches a frame thoroughly in its turn, where faces are not upright, and where they were and are no more."""
+    """Searches a frame thoroughly in its turn, where faces are not upright, and where there were faces a moment ago."""
 
     def __init__(self, find: Searching) -> None:
         self.find = find

@@ -33,7 +33,7 @@ VERIFIED = "MD5 as published"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What came of it."""
+    """What a preparation came to."""
 
     entries: list[Entry]  # one for each picture and for each photo without a face
     expected: int  # pictures (or annotated photos) that the set, or the split, has
@@ -75,7 +75,7 @@ class _Made:
 
     @property
     def content(self) -> str:
-        """What the picture depends on besides the settings, and the picture itself: one that was changed is none."""
+        """What the picture depends on besides the settings, and its own hash: a changed picture counts as missing."""
         return fingerprint(self.task.face.square, self.task.face.md5, self.source_sha256, self.sha256)
 
 

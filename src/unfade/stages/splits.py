@@ -1,4 +1,4 @@
-"""Which pictures of a set are taken, and which of them are kept for the test: by a list, or by a rule for ever."""
+"""Which pictures of a set are taken, and which are kept for the test: by a list, or by a rule that never changes."""
 
 import hashlib
 import re

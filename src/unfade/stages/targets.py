@@ -45,7 +45,7 @@ class TargetSettings:
     seed: int = 0
 
     def identity(self) -> dict[str, object]:
-        """What a target depends on: everything but the company it is made in."""
+        """What a target depends on: everything but the number of faces made together."""
         values = asdict(self)
         unmade = {
             "begin_with": "restored",

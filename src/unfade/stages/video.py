@@ -1,9 +1,9 @@
 """Videos to restored videos: faces are tracked, restored many at a time, and put back frame by frame.
 
 Three things go on at once: a thread decodes and searches ahead, the restorer works, another thread pastes and encodes.
-What is in memory is some frames, however long the video. No restorer draws random numbers when it restores, so there is
-nothing to seed: a face that does not change gives the same result in every frame. A run that was killed begins the
-video again that it was at; the others are kept.
+Only some frames are in memory, however long the video. A restorer that draws noise seeds it by the face, so a face that
+does not change gives the same result in every frame. A run that was killed starts its unfinished video again and keeps
+the finished ones.
 """
 
 import json
