@@ -66,6 +66,8 @@ def export(spec: str | Path, out: Path, settings: ExportSettings = ExportSetting
     restorer = load_restorer(spec, device="cpu")
     if isinstance(restorer, OnnxRestorer):
         raise BadInput(f"{spec} is an exported restorer already; export the one that it was made from.")
+    if restorer.refine:
+        raise BadInput(f"{spec} refines with noise that each face seeds, which ONNX cannot: export it with refine 0.")
     metadata = _metadata(spec, restorer)
     differences = []
 
