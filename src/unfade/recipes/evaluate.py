@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_identity_distance
 from unfade.images.files import list_images, read_image
+from unfade.images.pairing import first_few, paired
 from unfade.jobs.journal import refuse_existing
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
@@ -118,12 +118,12 @@ def pair_by_stem(results: Path, truth: Path) -> list[Pair]:
 
     Raises BadInput, naming the first few, when a picture has no partner or when two of a folder share a name.
     """
-    left, right = _by_stem(results), _by_stem(truth)
-    alone = [f"{left[stem].name} only in {results}" for stem in sorted(left.keys() - right.keys())]
-    alone += [f"{right[stem].name} only in {truth}" for stem in sorted(right.keys() - left.keys())]
+    found = paired(results, truth)
+    sides = zip((results, truth), found.alone, strict=True)
+    alone = [f"{path.name} only in {folder}" for folder, paths in sides for path in paths]
     if alone:
-        raise BadInput(f"Every result needs a truth of the same name, but {_first_few(alone)}; add or remove these.")
-    return [(left[stem], right[stem]) for stem in sorted(left)]
+        raise BadInput(f"Every result needs a truth of the same name, but {first_few(alone)}; add or remove these.")
+    return [*found.pairs]
 
 
 def score_folder(
@@ -167,20 +167,6 @@ def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
     if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan, math.nan, len(values))
     return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    paths = list_images(folder)
-    twice = sorted(stem for stem, count in Counter(path.stem for path in paths).items() if count > 1)
-    if twice:
-        names = [" and ".join(path.name for path in paths if path.stem == stem) for stem in twice]
-        raise BadInput(f"{folder} holds several pictures of one name: {_first_few(names)}; keep one of each.")
-    return {path.stem: path for path in paths}
-
-
-def _first_few(names: Sequence[str], most: int = 3) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None]:
