@@ -206,7 +206,7 @@ def test_flags_of_degrade_have_an_effect(run, tmp_path: Path) -> None:
 
 BAD = {
     "an empty folder": (("restore", "empty", "--aligned", "--out", "out"), "empty holds no pictures"),
-    "no folder": (("restore", "nowhere", "--aligned", "--out", "out"), "nowhere is not a folder"),
+    "no folder": (("restore", "nowhere", "--aligned", "--out", "out"), "nowhere is not there"),
     "unknown restorer": (
         ("restore", "faces", "--aligned", "--out", "out", "--restorer", "x"), "no restorer named x, .*small-restorer"
     ),

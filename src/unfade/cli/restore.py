@@ -17,6 +17,7 @@ def restore(
     out: o.Out,
     restorer: o.Restorer = "small-restorer",
     aligned: w.Aligned = False,
+    size: w.Size = "photo",
     which: w.Faces = None,
     min_face: w.MinFace = None,
     max_face: w.MaxFace = None,
@@ -49,13 +50,12 @@ def restore(
         aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
     )
     settings = w.photo_settings(
-        aligned, no_provenance=no_provenance, way=paste, match_colour=match_colour, colour=colour, format=format,
-        quality=quality, copy=copy, sidecar=sidecar, scale=scale, background=background, identity=identity,
-        mask=mask,
+        aligned, way=paste, match_colour=match_colour, colour=colour, format=format, quality=quality, copy=copy,
+        sidecar=sidecar, scale=scale, background=background, mask=mask,
     )  # fmt: skip
     entries = run(
         photos, out, restorer,
-        aligned=aligned, find=find, settings=settings, background=background, embedder=identity, mask=mask,
+        aligned=aligned, size=size, find=find, settings=settings, background=background, embedder=identity, mask=mask,
         provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch,
         device=device, progress=progress(quiet=quiet),
     )  # fmt: skip

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from unfade.stages.restore_photos import PhotoSettings
 
 Aligned = Annotated[bool, typer.Option("--aligned", help="The pictures are square face crops in FFHQ's framing.")]
+Size = Annotated[
+    str,
+    typer.Option(
+        help="With --aligned. photo: results of the size and format that came in; restorer: PNG of the network's own."
+    ),
+]
 Faces = Annotated[
     str | None, typer.Option("--faces", help="all, largest, or numbers like 0,2 from left to right. Default: all.")
 ]
@@ -81,14 +87,14 @@ def find_settings(aligned: bool, **given: Any) -> "FindSettings":
 def photo_settings(aligned: bool, **given: Any) -> "PhotoSettings":
     """What the flags say of pasting and writing. Raises BadInput for flags that aligned faces have no use for.
 
-    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background, identity,
-    mask and no_provenance are no settings of these, but refused as well.
+    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background and mask are no
+    settings of these, but refused as well.
     """
     from unfade.cli.options import changed
     from unfade.stages.restore_photos import PhotoSettings
 
     if aligned:
-        _unused(given)
+        _unused({name: given[name] for name in ("way", "match_colour", "copy", "scale", "background", "mask")})
     usual = PhotoSettings()
     ring = "ring" if given["match_colour"] else None
     return changed(

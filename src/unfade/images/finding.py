@@ -64,21 +64,31 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
     return Found(place, names, passed_over)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The files of a folder that are named like pictures, sorted by name; hidden files, pipes and devices are no such.
+def find_pictures(place: Path) -> Found:
+    """The files of a folder itself that are named like pictures; or the one file, if `place` is one, whatever its name.
 
-    A folder that is named like a picture is listed, and will fail under its name. Raises BadInput when the folder is
-    missing, is a file, or holds no such file.
+    Hidden files, pipes and devices are no such. A folder that is named like a picture is listed, and will fail under
+    its name. What is not read is counted as `find_photos` does. Raises BadInput when `place` is missing or holds no
+    picture.
     """
+    if place.is_file():
+        return Found(place.parent, (Path(place.name),))
+    if not place.is_dir():
+        raise BadInput(f"{place} is not there; name a picture or the folder that holds the pictures.")
+    shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
+    passed_over = count_passed_over(shown)
+    if not found:
+        others = f" but {in_words(passed_over)}" if passed_over else ""
+        raise BadInput(f"{place} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
+    return Found(place, tuple(Path(path.name) for path in found), passed_over)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures of a folder as `find_pictures` finds them. Raises BadInput as that does, and for a file."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
-    shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
-    if not found:
-        passed_over = count_passed_over(shown)
-        others = f" but {in_words(passed_over)}" if passed_over else ""
-        raise BadInput(f"{folder} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
-    return found
+    return [*find_pictures(folder).paths]
 
 
 def files_below(root: Path, suffixes: tuple[str, ...], *, without: Path | None = None) -> tuple[Path, ...]:

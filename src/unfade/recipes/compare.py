@@ -130,9 +130,7 @@ def compare(
         inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
         if not inputs:
             raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
-        truths = _truths(truth, inputs, out, restorer.size, journal) if truth else None
-        for place in results.values() if truths else ():
-            check_side([result for result, _ in pair_by_stem(place, truths)], restorer.size)
+        truths = _truths(truth, inputs, [*results.values()], out, restorer.size, journal) if truth else None
         entries: dict[str, Sequence[Entry]] = {}
         costs: dict[str, Cost] = {}
         for name in settings.methods:
@@ -226,10 +224,11 @@ def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score]) -> S
     return with_published_mean(score_folder(place, truths, metrics=metrics))
 
 
-def _truths(truth: Path, inputs: list[Path], out: Path, side: int, journal: Journal) -> Path:
+def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path, side: int, journal: Journal) -> Path:
     """The truths of the faces alone, in a folder of their own.
 
-    Raises BadInput where one is missing, is no picture, or is not `side` px wide and high.
+    Raises BadInput where one is missing, is no picture, or is not `side` px wide and high, and for folders of results
+    that do not fit them.
     """
     known = by_stem(truth)
     missing = [path.name for path in inputs if path.stem not in known]
@@ -240,6 +239,8 @@ def _truths(truth: Path, inputs: list[Path], out: Path, side: int, journal: Jour
     for entry in as_they_are(paths, out / "truth", stage="truth", journal=journal):
         if entry.status != "done":
             raise BadInput(f"A truth could not be used: {entry.reason}")
+    for place in results:
+        check_side([result for result, _ in pair_by_stem(place, out / "truth")], side)
     return out / "truth"
 
 
