@@ -7,7 +7,7 @@ import typer
 
 from unfade.cli import options as o
 from unfade.cli import whole as w
-from unfade.cli.console import failure_lines, finish, note_lines, progress, sum_line
+from unfade.cli.console import failure_lines, finish, note_lines, passed_over_lines, progress, sum_line
 
 if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted
@@ -85,10 +85,12 @@ def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:
         "seconds": done.seconds,
         "failures": [list(failure) for failure in done.failures],
         "notes": [list(note) for note in done.notes],
+        "passed_over": dict(done.passed_over),
         **{name: str(path) for name, path in places.items()},
     }
     lines = [
         sum_line(counts),
+        *passed_over_lines(done.passed_over),
         *failure_lines(done.failures),
         *note_lines(done.notes),
         *(f"{name}: {path}" for name, path in places.items()),

@@ -44,6 +44,7 @@ def restore(
     quiet: o.Quiet = False,
 ) -> None:
     """Restore the faces of PHOTOS (videos too) with any restorer, an adapted one too; names and formats are kept."""
+    from unfade.recipes.restore import passed_over
     from unfade.recipes.restore import restore as run
 
     find = w.find_settings(
@@ -59,4 +60,4 @@ def restore(
         provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch,
         device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
-    finish_stage(entries, out, as_json, quiet)
+    finish_stage(entries, out, as_json, quiet, passed_over=passed_over(photos, out, aligned=aligned))

@@ -2,7 +2,7 @@
 
 from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo, lost_in, suffix_for
-from unfade.images.finding import Found, find_photos, find_pictures, in_words
+from unfade.images.finding import Found, find_photos, find_pictures, in_words, join_passed_over
 from unfade.images.photo import Photo
 from unfade.images.provenance import Provenance
 from unfade.images.tone import Tone, tone_of
@@ -16,6 +16,7 @@ __all__ = [
     "find_photos",
     "find_pictures",
     "in_words",
+    "join_passed_over",
     "lost_in",
     "read_photo",
     "suffix_for",

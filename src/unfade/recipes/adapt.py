@@ -49,6 +49,7 @@ class Adapted:
     seconds: dict[str, float]  # of each stage, in this call
     history: History
     page: Report  # what the report shows
+    passed_over: tuple[tuple[str, int], ...] = ()  # endings of pictures that are not read, and how many
 
 
 def adapt(
@@ -107,7 +108,8 @@ def adapt(
                 truth=truths, metrics=built_in_distances(prior), likeness=likeness,
             )  # fmt: skip
             atomic_write(out / "report.html", render(page))
-    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page)
+    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page,
+                   source.found(out).passed_over)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
-from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures
+from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
 from unfade.images.video import find_videos
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import open_run
@@ -145,6 +145,14 @@ def _is_own(size: str, *, aligned: bool, plain: bool) -> bool:
     if not plain:
         raise BadInput("`size` restorer gives plain PNG files: leave it out, or all that says how photos are written.")
     return True
+
+
+def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:
+    """Endings of the pictures and films that `restore` does not read in a folder, with how many each has."""
+    if aligned:
+        return find_pictures(Path(photos)).passed_over
+    found, films = _photos_and_videos(Path(photos), Path(out))
+    return join_passed_over(found.passed_over, films.passed_over)
 
 
 def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:

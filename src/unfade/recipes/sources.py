@@ -1,7 +1,7 @@
 """Where the faces of an adaptation come from: whole photos, or pictures that are aligned faces already."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -96,6 +96,9 @@ class Source(Protocol):
     def identity(self) -> dict[str, object]:
         """What a run depends on besides the settings of the adaptation."""
 
+    def found(self, run: Path) -> Found:
+        """The pictures, without what the run made. Raises BadInput where there is none."""
+
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
         """Write the faces to run/faces: an entry for each picture, and the files of the faces."""
 
@@ -116,9 +119,11 @@ class AlignedFaces:
     def identity(self) -> dict[str, object]:
         return {}
 
+    def found(self, run: Path) -> Found:
+        return find_pictures(self.folder)
+
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        found = find_pictures(self.folder)
-        entries = take_aligned(found.paths, run / "faces", size=size, journal=journal, progress=progress)
+        entries = take_aligned(self.found(run).paths, run / "faces", size=size, journal=journal, progress=progress)
         return entries, [run / "faces" / entry.output for entry in entries if entry.status == "done"]
 
     def restore(
@@ -129,8 +134,7 @@ class AlignedFaces:
             faces, run / "restored_faces", restorer,
             journal=journal, strength=strength, key=key, stage="restored_faces",
         )  # fmt: skip
-        whole = find_pictures(self.folder)
-        found = Found(whole.root, tuple(Path(entry.item) for entry in taken if entry.status == "done"))
+        found = replace(self.found(run), names=tuple(Path(entry.item) for entry in taken if entry.status == "done"))
         made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), FILLED)
         photos = restore_photos(
             found, run / "restored", restorer, Framed(found.root, restorer.size), FILLED,
@@ -159,8 +163,11 @@ class WholePhotos:
     def identity(self) -> dict[str, object]:
         return {"find": self.find.identity(), "photos": asdict(self.settings), **self.masking.identity}
 
+    def found(self, run: Path) -> Found:
+        return find_photos(self.folder, without=run)
+
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        found, finder = find_photos(self.folder, without=run), self.find.finder(size, device=self.device)
+        found, finder = self.found(run), self.find.finder(size, device=self.device)
         key = fingerprint(self.find.identity())
         entries = crop_photos(found, run / "faces", finder, size=size, journal=journal, key=key, progress=progress)
         files = faces_in(run / "faces")
@@ -175,7 +182,7 @@ class WholePhotos:
             faces, run / "restored_faces", restorer,
             journal=journal, strength=strength, key=key, stage="restored_faces",
         )  # fmt: skip
-        found, known = find_photos(self.folder, without=run), found_before(run / "faces")
+        found, known = self.found(run), found_before(run / "faces")
         made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
         parts = Parts(likeness=self.likeness, provenance=made_by, mask=self.masking.mask)
         photos = restore_photos(
