@@ -19,17 +19,19 @@ def adapt(
     photos: Photos,
     out: o.Out,
     aligned: w.Aligned = False,
+    restorer: o.Restorer = "small-restorer",
+    prior: o.Prior = "small-prior",
+    fidelity: o.Fidelity = None,
+    precision: Annotated[
+        str | None, o.option(o.BASIC, f"{o.PRECISIONS} Of targets and fine-tuning.", usual="precision")
+    ] = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
     which: w.Faces = None,
     min_face: w.MinFace = None,
     max_face: w.MaxFace = None,
     min_score: w.MinScore = None,
     detector: w.Detector = None,
-    restorer: o.Restorer = "small-restorer",
-    prior: o.Prior = "small-prior",
-    truth: Annotated[Path | None, typer.Option(help="Clean versions, if there are any: scores in the report.")] = None,
-    real: o.Real = None,
-    identity: w.Identity = None,
-    mask: w.Mask = None,
     start: o.Start = None,
     free_from: o.FreeFrom = None,
     factor: o.Factor = None,
@@ -39,6 +41,7 @@ def adapt(
     by_damage: o.ByDamage = None,
     agreement: o.Agreement = None,
     rounds: o.Rounds = None,
+    real: o.Real = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
@@ -50,16 +53,18 @@ def adapt(
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
-    fidelity: o.Fidelity = None,
+    truth: Annotated[Path | None, o.option(o.OUTPUT, "Clean versions, if there are any: scores in the report.")] = None,
     refine: o.Refine = None,
     strength: o.Strength = 1.0,
-    precision: Annotated[str | None, typer.Option(help=f"{o.PRECISIONS} Of targets and fine-tuning.")] = None,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
+    identity: w.Identity = None,
+    mask: w.Mask = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report."""
+    """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report.
+
+    Defaults of the prior and of the training are those of the built-in models; other restorers have their family's.
+    """
     from unfade.recipes.adapt import adapt as run
 
     find = w.find_settings(aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score,

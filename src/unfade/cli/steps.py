@@ -34,7 +34,10 @@ def targets(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Make a pseudo target for each aligned face."""
+    """Make a pseudo target for each aligned face.
+
+    Defaults of the prior are those of the built-in models; other restorers have their family's.
+    """
     from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.images.finding import find_pictures
@@ -82,13 +85,16 @@ def finetune(
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
     fidelity: o.Fidelity = None,
-    precision: Annotated[str | None, typer.Option(help=o.PRECISIONS)] = None,
+    precision: Annotated[str | None, o.option(o.BASIC, o.PRECISIONS, usual="precision")] = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
+    """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file.
+
+    Defaults of the training are those of the built-in models; other restorers have their family's.
+    """
     from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
