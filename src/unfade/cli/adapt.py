@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted
 
 Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
+Truth = Annotated[Path | None, o.option(o.OUTPUT, "Clean versions, if there are any: scores in the report.")]
 
 
 def adapt(
@@ -22,9 +23,7 @@ def adapt(
     restorer: o.Restorer = "small-restorer",
     prior: o.Prior = "small-prior",
     fidelity: o.Fidelity = None,
-    precision: Annotated[
-        str | None, o.option(o.BASIC, f"{o.PRECISIONS} Of targets and fine-tuning.", usual="precision")
-    ] = None,
+    precision: o.TunedPrecision = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     which: w.Faces = None,
@@ -53,7 +52,7 @@ def adapt(
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
-    truth: Annotated[Path | None, o.option(o.OUTPUT, "Clean versions, if there are any: scores in the report.")] = None,
+    truth: Truth = None,
     refine: o.Refine = None,
     strength: o.Strength = 1.0,
     identity: w.Identity = None,
@@ -61,10 +60,7 @@ def adapt(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report.
-
-    Defaults of the prior and of the training are those of the built-in models; other restorers have their family's.
-    """
+    """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report."""
     from unfade.recipes.adapt import adapt as run
 
     find = w.find_settings(aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score,

@@ -12,14 +12,10 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
-BASIC, FACES, PRIOR, TRAINING, OUTPUT = (
-    "Basic",
-    "Faces",
-    "Prior",
-    "Training",
-    "Output",
-)  # panels of --help, in this order
-USUAL: dict[str, object] = {  # settings of the built-in models, which --help names; those of other restorers are of their family
+# Panels of the help, in this order.
+BASIC, FACES, PRIOR, TRAINING, OUTPUT = "Basic", "Faces", "Prior", "Training", "Output"
+# Settings of the built-in models, which the help names; those of other restorers are of their family.
+USUAL: dict[str, object] = {
     "start": 6, "free_from": 3, "factor": 4, "spacing": "20", "update": "ddim", "begin_with": "restored",
     "by_damage": True, "agreement": 3.0, "rounds": 1, "steps": 80, "batch": 8, "micro_batch": 8, "learning_rate": 1e-4,
     "flip": True, "hold_out": 0.1, "redegraded": 1.0, "perceptual": "prior", "perceptual_weight": 0.5,
@@ -28,7 +24,7 @@ USUAL: dict[str, object] = {  # settings of the built-in models, which --help na
 
 
 def option(panel: str, text: str, *names: str, usual: str = "", **how: Any) -> Any:
-    """A flag in a panel of --help; `usual` is the name of the setting in USUAL that its text ends with."""
+    """A flag in a panel of the help; `usual` is the name of the setting in USUAL that its text ends with."""
     told = f"{text} Default: {_in_words(USUAL[usual])}." if usual else text
     return typer.Option(*names, help=told, rich_help_panel=panel, **how)
 
@@ -49,6 +45,7 @@ Json = Annotated[bool, option(OUTPUT, "Print one JSON object instead of words.",
 Quiet = Annotated[bool, option(OUTPUT, "Print nothing but errors.", "--quiet")]
 PRECISIONS = "float32, or bfloat16 where the device computes in it."
 Precision = Annotated[str, option(BASIC, PRECISIONS)]
+TunedPrecision = Annotated[str | None, option(BASIC, PRECISIONS, usual="precision")]
 
 Start = Annotated[int | None, option(PRIOR, "K: noise level to start from, in respaced steps.", usual="start")]
 FreeFrom = Annotated[int | None, option(PRIOR, "L: respaced step below which the prior runs free.", usual="free_from")]

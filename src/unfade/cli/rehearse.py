@@ -38,10 +38,7 @@ def rehearse(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Degrade clean FACES as a camera would, adapt to some without their truth, and score on the others.
-
-    Defaults of the prior and of the training are those of the built-in models; other restorers have their family's.
-    """
+    """Degrade clean FACES as a camera would, adapt to some without their truth, and score on the others."""
     from unfade.recipes.rehearse import RehearseSettings
     from unfade.recipes.rehearse import rehearse as run
 

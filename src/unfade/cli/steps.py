@@ -34,10 +34,7 @@ def targets(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Make a pseudo target for each aligned face.
-
-    Defaults of the prior are those of the built-in models; other restorers have their family's.
-    """
+    """Make a pseudo target for each aligned face."""
     from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.images.finding import find_pictures
@@ -85,16 +82,13 @@ def finetune(
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
     fidelity: o.Fidelity = None,
-    precision: Annotated[str | None, o.option(o.BASIC, o.PRECISIONS, usual="precision")] = None,
+    precision: o.TunedPrecision = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file.
-
-    Defaults of the training are those of the built-in models; other restorers have their family's.
-    """
+    """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
     from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.images.files import list_images
