@@ -243,10 +243,10 @@ def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> No
 
 
 def test_restore_with_a_run(plain: Path, tmp_path: Path) -> None:
-    entries = restore(plain / "photos", tmp_path / "again", plain / "run", aligned=True)
+    entries = restore(plain / "photos", tmp_path / "again", plain / "run", aligned=True, size="restorer")
     assert [entry.status for entry in entries] == ["done", "done"]
     for name in ("face00.png", "face01.png"):
-        assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored" / name).read_bytes()
+        assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored_faces" / name).read_bytes()
 
 
 def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_path: Path) -> None:

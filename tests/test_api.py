@@ -57,7 +57,7 @@ def test_what_is_about_whole_photos_is_refused_for_faces(models: Models, tmp_pat
     write_faces(tmp_path / "faces", 1)
     whole = {
         "find": unfade.FindSettings(detector="other"), "settings": unfade.PhotoSettings(copy=True), "mask": "none",
-        "embedder": "none", "background": "none", "provenance": False,
+        "background": "none",
     }  # fmt: skip
     for name, value in whole.items():
         with pytest.raises(unfade.BadInput, match=f"`{name}` is about whole photos"):

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import unfade.recipes.adapt
 import unfade.recipes.pretrain
 from tiny_models import write_faces
-from unfade.recipes.adapt_settings import AdaptSettings
+from unfade.cli.options import BASIC, FACES, OUTPUT, PRIOR, TRAINING, USUAL
+from unfade.recipes.adapt_settings import AdaptSettings, settings_for
 from unfade.training.loop import History
 
 Models = tuple[Path, Path]
@@ -44,6 +46,50 @@ def test_every_command_has_help(run) -> None:
         result = run(command, "--help")
         assert (result.code, result.err) == (0, "")
         assert command in result.out
+
+
+def test_defaults_in_the_help_are_those_of_the_built_in_models() -> None:
+    settings = settings_for("small-restorer", "small-prior")
+    used = vars(settings.losses) | vars(settings.finetune.loop) | vars(settings.finetune) | vars(settings.targets)
+    used |= vars(settings) | {"batch": settings.finetune.loop.batch}
+    precision = "bfloat16" if settings.finetune.loop.bf16 and settings.targets.bf16 else "float32"
+    assert {name: {**used, "precision": precision}[name] for name in USUAL} == USUAL
+
+
+def test_the_flags_of_adapt_are_in_panels(run) -> None:
+    said = run("adapt", "--help").out
+    places = [said.index(f"─ {panel} ─") for panel in (BASIC, FACES, PRIOR, TRAINING, OUTPUT)]
+    assert places == sorted(places)
+    assert places[2] < said.index("--start") < places[3] < said.index("--learning-rate") < places[4]
+    assert "Default: 0.0001." in " ".join(said.replace("│", " ").split())
+
+
+def test_what_is_not_read_is_said(run, models: Models, tmp_path: Path) -> None:
+    faces = write_faces(tmp_path / "faces", 2)
+    (tmp_path / "faces" / "a.CR2").touch()
+    args = ("--restorer", models[0], "--device", "cpu")
+    made = ("restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "out", *args)
+    assert "not read: 1 .cr2\n" in run(*made).out
+    assert run(*made, "--json").json["passed_over"] == {".cr2": 1}
+    adapted = ("adapt", tmp_path / "faces", "--aligned", "--out", tmp_path / "run", *args, "--prior", models[1], *QUICK)
+    assert run(*adapted, "--steps", "1", "--batch", "1", "--json").json["passed_over"] == {".cr2": 1}
+    clear = Image.open(faces[0]).convert("RGBA")
+    clear.paste((0, 0, 0, 0), (0, 0, 9, 9))
+    clear.save(tmp_path / "out" / faces[0].name)
+    scored = ("evaluate", tmp_path / "out", "--truth", tmp_path / "faces", "--metrics", "psnr")
+    told = run(*scored, "--json").json
+    assert told["passed_over"] == {str(tmp_path / "faces"): {".cr2": 1}}
+    assert told["notes"] == [["face00.png", "transparency laid over white"]]
+    said = run(*scored).out
+    assert f"not read of {tmp_path / 'faces'}: 1 .cr2\n" in said
+    assert "  face00.png: transparency laid over white\n" in said
+
+
+def test_a_folder_that_is_its_own_output_says_so(run, models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "w", 2)
+    for flags in ((), ("--aligned",)):
+        result = run("restore", tmp_path / "w", "--out", tmp_path / "w", "--restorer", models[0], *flags)
+        assert (result.code, "w is also the input" in result.err) == (2, True)
 
 
 def test_adapt_says_what_it_did(run, models: Models, tmp_path: Path) -> None:
@@ -206,7 +252,7 @@ def test_flags_of_degrade_have_an_effect(run, tmp_path: Path) -> None:
 
 BAD = {
     "an empty folder": (("restore", "empty", "--aligned", "--out", "out"), "empty holds no pictures"),
-    "no folder": (("restore", "nowhere", "--aligned", "--out", "out"), "nowhere is not a folder"),
+    "no folder": (("restore", "nowhere", "--aligned", "--out", "out"), "nowhere is not there"),
     "unknown restorer": (
         ("restore", "faces", "--aligned", "--out", "out", "--restorer", "x"), "no restorer named x, .*small-restorer"
     ),

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from unfade.errors import BadInput, UnreadableImage
+from unfade.errors import BadInput, OutputConflict, UnreadableImage
 from unfade.images.dimensions import pixels_in
 from unfade.images.files import list_images, read_image
-from unfade.images.photo_files import find_photos, in_words
+from unfade.images.photo_files import Found, find_photos, find_pictures, in_words, join_passed_over
 from unfade.training.batches import find_training_pictures
 
 
@@ -37,6 +37,21 @@ def test_the_output_in_the_input_is_not_read(tmp_path: Path) -> None:
     grow(tmp_path, "a.png", "out/a.png", "out/deep/b.png", "output/c.png")
     assert found(tmp_path, without=tmp_path / "out") == ["a.png", "output/c.png"]
     assert found(tmp_path, without=tmp_path / "x" / ".." / "out") == ["a.png", "output/c.png"]
+
+
+def test_photos_that_are_all_in_the_output_are_told(tmp_path: Path) -> None:
+    grow(tmp_path, "out/a.png", "out/deep/b.png")
+    with pytest.raises(BadInput, match=rf"holds no photos, apart from 2 in the output folder {tmp_path / 'out'};"):
+        find_photos(tmp_path, without=tmp_path / "out")
+    with pytest.raises(OutputConflict, match="out is also the input; name another folder"):
+        find_photos(tmp_path / "out", without=tmp_path / "x" / ".." / "out")
+
+
+def test_aligned_faces_are_of_the_folder_itself_or_one_file(tmp_path: Path) -> None:
+    grow(tmp_path, "b.png", "a.jpg", "deep/c.png", "d.dng")
+    assert find_pictures(tmp_path) == Found(tmp_path, (Path("a.jpg"), Path("b.png")), ((".dng", 1),))
+    assert find_pictures(tmp_path / "d.dng").names == (Path("d.dng"),)
+    assert join_passed_over(((".dng", 1), (".psd", 2)), ((".dng", 4),)) == ((".dng", 5), (".psd", 2))
 
 
 def test_loops_of_links_end_and_every_folder_is_read_once(tmp_path: Path) -> None:

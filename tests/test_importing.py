@@ -580,7 +580,9 @@ def test_pull_from_a_mirror_without_a_known_hash(run_models, served, folder, mon
                       downloads=(Download("own.pth"),))  # fmt: skip
     monkeypatch.setitem(MODELS, "vqfr-2", nowhere)
     assert "has no address that unfade knows; find own.pth" in run_models("pull", "vqfr-2")[2]
-    assert "could not be fetched" in run_models("pull", "vqfr-2", "--mirror", address + "nothing.pth")[2]
+    failed = run_models("pull", "vqfr-2", "--mirror", address + "nothing.pth")[2]
+    assert "could not be fetched" in failed
+    assert "`unfade models import own.pth --as vqfr-2`" in failed
     code, out, _ = run_models("pull", "vqfr-2", "--mirror", address)
     assert (code, f"the one seen, {sha256_of(path)}, is recorded" in out) == (0, True)
 

@@ -269,7 +269,7 @@ def test_what_cannot_be_pasted():
             paste(photo, wrong, face, similarity(1, 0))
     with pytest.raises(BadInput, match="one square face"):
         paste(photo, face, face, similarity(1, 0), mask=face)
-    for settings in ({"way": "glue"}, {"colour": "red"}, {"feather": 0.0}, {"feather": 0.6}):
+    for settings in ({"way": "glue"}, {"colour": "red"}, {"feather": -0.1}, {"feather": 0.6}):
         with pytest.raises(BadInput):
             PasteSettings(**settings)
 

@@ -129,8 +129,11 @@ OTHERS = {  # have tests of their own
     "background": ("--background", "lanczos"),
     "identity": ("--identity", "sface"),
     "mask": ("--mask", "parsenet"),
+    "size": ("--size", "restorer"),
 }
-ONLY_WHOLE = {**OTHERS, **{name: flags for name, (flags, _) in EFFECTS.items() if name != "strength"}}
+EVERYWHERE = ("strength", "colour", "format", "quality", "sidecar", "no-provenance", "identity", "size")
+FLAGS = {**OTHERS, **{name: flags for name, (flags, _) in EFFECTS.items()}}
+ONLY_WHOLE = {name: flags for name, flags in FLAGS.items() if name not in EVERYWHERE}
 
 
 @pytest.mark.usefixtures("marks")

@@ -49,6 +49,9 @@ def test_everything_is_there(done) -> None:
     page = result.report.read_text()
     assert "share of the gap" in page
     assert all(name in page for name in names["score"])
+    assert result.warnings[0] in page
+    assert "4 faces to adapt to and 4 to score are few" in result.warnings[0] == result.as_dict()["warnings"][0]
+    assert replace(result, learned=10, held_out=10).warnings == []
     json.dumps(result.as_dict(), allow_nan=False)
     nothing = replace(result, share={"psnr": Estimate(math.nan, math.nan, math.nan)})
     assert nothing.as_dict()["share"] == {"psnr": {"value": None, "low": None, "high": None}}

@@ -154,6 +154,18 @@ def test_one_model_is_shown(run_models: Run) -> None:
     assert run_models("show", "nobody")[0] == 2
 
 
+def test_what_a_training_wrote_down_step_by_step_is_shown_by_its_last_row(run_models: Run) -> None:
+    code, out, _ = run_models("show", "small-prior")
+    (line,) = (line for line in out.splitlines() if line.startswith("losses: "))
+    assert code == 0
+    assert re.fullmatch(r"losses: \{'step': \d+, [^{}]*\} \(the last of \d+\)", line)
+
+
+def test_built_in_files_are_those_of_their_cards(run_models: Run) -> None:
+    built_in = [name for name, model in MODELS.items() if model.built_in]
+    assert run_models("verify", *built_in) == (0, "".join(f"{name}: unchanged\n" for name in built_in), "")
+
+
 def test_paths(run_models: Run, folder: Path) -> None:
     (folder / "sface.onnx").touch()
     assert run_models("path", "sface") == (0, f"{folder / 'sface.onnx'}\n", "")

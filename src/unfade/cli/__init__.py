@@ -31,12 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-app.command()(adapt.adapt)
+TUNED = "Defaults of the prior and the training are the built-in models'; other restorers have their family's."
+app.command(epilog=TUNED)(adapt.adapt)
 app.command()(restore.restore)
-app.command()(steps.targets)
-app.command()(steps.finetune)
+app.command(epilog=TUNED)(steps.targets)
+app.command(epilog=TUNED)(steps.finetune)
 app.command()(degrade.degrade)
-app.command()(rehearse.rehearse)
+app.command(epilog=TUNED)(rehearse.rehearse)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(table.table)

@@ -7,29 +7,30 @@ import typer
 
 from unfade.cli import options as o
 from unfade.cli import whole as w
-from unfade.cli.console import failure_lines, finish, note_lines, progress, sum_line
+from unfade.cli.console import failure_lines, finish, note_lines, passed_over_lines, progress, sum_line
 
 if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted
 
 Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
+Truth = Annotated[Path | None, o.option(o.OUTPUT, "Clean versions, if there are any: scores in the report.")]
 
 
 def adapt(
     photos: Photos,
     out: o.Out,
     aligned: w.Aligned = False,
+    restorer: o.Restorer = "small-restorer",
+    prior: o.Prior = "small-prior",
+    fidelity: o.Fidelity = None,
+    precision: o.TunedPrecision = None,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
     which: w.Faces = None,
     min_face: w.MinFace = None,
     max_face: w.MaxFace = None,
     min_score: w.MinScore = None,
     detector: w.Detector = None,
-    restorer: o.Restorer = "small-restorer",
-    prior: o.Prior = "small-prior",
-    truth: Annotated[Path | None, typer.Option(help="Clean versions, if there are any: scores in the report.")] = None,
-    real: o.Real = None,
-    identity: w.Identity = None,
-    mask: w.Mask = None,
     start: o.Start = None,
     free_from: o.FreeFrom = None,
     factor: o.Factor = None,
@@ -39,6 +40,7 @@ def adapt(
     by_damage: o.ByDamage = None,
     agreement: o.Agreement = None,
     rounds: o.Rounds = None,
+    real: o.Real = None,
     steps: o.Steps = None,
     batch: o.Batch = None,
     micro_batch: o.MicroBatch = None,
@@ -50,12 +52,11 @@ def adapt(
     perceptual_weight: o.PerceptualWeight = None,
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
-    fidelity: o.Fidelity = None,
+    truth: Truth = None,
     refine: o.Refine = None,
     strength: o.Strength = 1.0,
-    precision: Annotated[str | None, typer.Option(help=f"{o.PRECISIONS} Of targets and fine-tuning.")] = None,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
+    identity: w.Identity = None,
+    mask: w.Mask = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -85,10 +86,12 @@ def _finish_adapted(done: "Adapted", as_json: bool, quiet: bool) -> None:
         "seconds": done.seconds,
         "failures": [list(failure) for failure in done.failures],
         "notes": [list(note) for note in done.notes],
+        "passed_over": dict(done.passed_over),
         **{name: str(path) for name, path in places.items()},
     }
     lines = [
         sum_line(counts),
+        *passed_over_lines(done.passed_over),
         *failure_lines(done.failures),
         *note_lines(done.notes),
         *(f"{name}: {path}" for name, path in places.items()),

@@ -17,6 +17,7 @@ from unfade.progress import Advance, Progress, silent
 if TYPE_CHECKING:
     from unfade.jobs.journal import Entry
 
+PassedOver = tuple[tuple[str, int], ...]  # as `images.finding.Found` has it
 EVERY = 5.0  # seconds between plain lines
 PATIENCE = 2.0  # seconds before anything is said of work that may be over at once
 
@@ -78,16 +79,26 @@ def failure_lines(failures: Sequence[tuple[str, str]]) -> list[str]:
     return [f"  {name}: {reason}" for name, reason in failures]
 
 
-def finish_stage(entries: "list[Entry]", out: Path, as_json: bool, quiet: bool) -> None:
+def passed_over_lines(passed_over: PassedOver, place: Path | None = None) -> list[str]:
+    """What is a picture and was not read, in one line; none where there is nothing of the kind."""
+    from unfade.images.finding import in_words
+
+    return [f"not read{f' of {place}' if place else ''}: {in_words(passed_over)}"] if passed_over else []
+
+
+def finish_stage(
+    entries: "list[Entry]", out: Path, as_json: bool, quiet: bool, *, passed_over: PassedOver = ()
+) -> None:
     """Say what became of each picture of a stage, and exit with 1 if some were not done."""
     from unfade.jobs.journal import Counts, notes_of
 
     counts = Counts.of(entries).as_dict()
     failures = [(entry.item, entry.reason) for entry in entries if entry.status != "done"]
     notes = notes_of(entries)
-    lines = [sum_line(counts), *failure_lines(failures), *note_lines(notes), f"results: {out}"]
+    left_out = passed_over_lines(passed_over)
+    lines = [sum_line(counts), *left_out, *failure_lines(failures), *note_lines(notes), f"results: {out}"]
     result = {**counts, "failures": [[*pair] for pair in failures], "notes": [[*pair] for pair in notes]}
-    result["out"] = str(out)
+    result |= {"passed_over": dict(passed_over), "out": str(out)}
     finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in entries))
 
 

@@ -1,13 +1,17 @@
 """The command `unfade evaluate`."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unfade.cli import options as o
-from unfade.cli.console import failure_lines, finish, progress, table
+from unfade.cli.console import failure_lines, finish, note_lines, passed_over_lines, progress, table
+
+if TYPE_CHECKING:
+    from unfade.recipes.scoring import Evaluation
 
 
 def evaluate(
@@ -54,8 +58,16 @@ def evaluate(
     )  # fmt: skip
     if found.scores and not (as_json or quiet):
         table([{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()])
-    lines = [*(found.sets.lines if found.sets else ()), *failure_lines(found.failed)]
+    lines = [*(found.sets.lines if found.sets else ()), *_about_files(found, found.failed)]
     finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))
+
+
+def _about_files(found: "Evaluation", failed: Sequence[tuple[str, str]]) -> list[str]:
+    """What was not read, what failed, and what was converted before it was scored."""
+    left_out = [
+        line for place, endings in found.passed_over.items() for line in passed_over_lines(endings, Path(place))
+    ]
+    return [*left_out, *failure_lines(failed), *note_lines(found.notes)]
 
 
 def _evaluate_ntire(
@@ -69,6 +81,6 @@ def _evaluate_ntire(
     lines = [
         *found.lines,
         *(found.evaluation.sets.lines if found.evaluation.sets else ()),
-        *failure_lines(found.failed),
+        *_about_files(found.evaluation, found.failed),
     ]
     finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))

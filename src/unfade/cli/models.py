@@ -187,7 +187,14 @@ def _file_lines(file: dict[str, Any]) -> list[str]:
 
 
 def _said(value: object) -> object:
-    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+    """As a line shows it: of rows that a training wrote down step by step the last one, and how many there are."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return {key: _said(part) for key, part in value.items()}
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(row, dict) and "step" in row for row in value):
+        return f"{value[-1]} (the last of {len(value)})"
+    return value
 
 
 def _state(path: Path) -> str:

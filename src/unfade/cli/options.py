@@ -12,87 +12,139 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 
-Out = Annotated[Path, typer.Option("--out", help="Folder that is filled.")]
-OutFile = Annotated[Path, typer.Option("--out", help="File of weights to write, ending in .safetensors.")]
-Restorer = Annotated[str, typer.Option(help="Name of a restorer, a .safetensors file, or a run folder.")]
-Prior = Annotated[str, typer.Option(help="Name of a prior or a .safetensors file.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
-PRECISIONS = "float32, or bfloat16 where the device computes in it."
-Precision = Annotated[str, typer.Option(help=PRECISIONS)]
+# Panels of the help, in this order.
+BASIC, FACES, PRIOR, TRAINING, OUTPUT = "Basic", "Faces", "Prior", "Training", "Output"
+# Settings of the built-in models, which the help names; those of other restorers are of their family.
+USUAL: dict[str, object] = {
+    "start": 6, "free_from": 3, "factor": 4, "spacing": "20", "update": "ddim", "begin_with": "restored",
+    "by_damage": True, "agreement": 3.0, "rounds": 1, "steps": 80, "batch": 8, "micro_batch": 8, "learning_rate": 1e-4,
+    "flip": True, "hold_out": 0.1, "redegraded": 1.0, "perceptual": "prior", "perceptual_weight": 0.5,
+    "gan_weight": 0.0, "precision": "bfloat16",
+}  # fmt: skip
 
-Start = Annotated[int | None, typer.Option(help="K: noise level to start from, in respaced steps.")]
-FreeFrom = Annotated[int | None, typer.Option(help="L: respaced step below which the prior runs free.")]
-Factor = Annotated[int | None, typer.Option(help="N of the low-pass filter, at the prior's size.")]
-Spacing = Annotated[str | None, typer.Option(help="How many of the 1000 steps are kept: 250, 100, ddim50, ...")]
-Update = Annotated[str | None, typer.Option(help="ddpm, ddim or ddim-eta0.5.")]
+
+def option(panel: str, text: str, *names: str, usual: str = "", **how: Any) -> Any:
+    """A flag in a panel of the help; `usual` is the name of the setting in USUAL that its text ends with."""
+    told = f"{text} Default: {_in_words(USUAL[usual])}." if usual else text
+    return typer.Option(*names, help=told, rich_help_panel=panel, **how)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+Out = Annotated[Path, option(BASIC, "Folder that is filled.", "--out")]
+OutFile = Annotated[Path, option(BASIC, "File of weights to write, ending in .safetensors.", "--out")]
+Restorer = Annotated[str, option(BASIC, "Name of a restorer, a .safetensors file, or a run folder.")]
+Prior = Annotated[str, option(BASIC, "Name of a prior or a .safetensors file.")]
+Device = Annotated[str, option(BASIC, "auto, cpu, cuda, cuda:1, mps.")]
+Seed = Annotated[int, option(BASIC, "Seed of everything random.")]
+Json = Annotated[bool, option(OUTPUT, "Print one JSON object instead of words.", "--json")]
+Quiet = Annotated[bool, option(OUTPUT, "Print nothing but errors.", "--quiet")]
+PRECISIONS = "float32, or bfloat16 where the device computes in it."
+Precision = Annotated[str, option(BASIC, PRECISIONS)]
+TunedPrecision = Annotated[str | None, option(BASIC, PRECISIONS, usual="precision")]
+
+Start = Annotated[int | None, option(PRIOR, "K: noise level to start from, in respaced steps.", usual="start")]
+FreeFrom = Annotated[int | None, option(PRIOR, "L: respaced step below which the prior runs free.", usual="free_from")]
+Factor = Annotated[int | None, option(PRIOR, "N of the low-pass filter, at the prior's size.", usual="factor")]
+Spacing = Annotated[
+    str | None, option(PRIOR, "How many of the 1000 steps are kept: 250, 100, ddim50, ...", usual="spacing")
+]
+Update = Annotated[str | None, option(PRIOR, "ddpm, ddim or ddim-eta0.5.", usual="update")]
 Agreement = Annotated[
     float | None,
-    typer.Option(
-        help="Leave out targets whose colours differ from the photo's so many times as much as the median target's do; "
-        "0: learn from all."
+    option(
+        PRIOR,
+        "Leave out targets whose colours differ from the photo's so many times as much as the median target's do; "
+        "0: learn from all.",
+        usual="agreement",
     ),
 ]
 ByDamage = Annotated[
     bool | None,
-    typer.Option(
-        "--by-damage/--same-start", help="Noise less damaged faces by less than K says; for restorers of one step."
+    option(
+        PRIOR,
+        "Noise less damaged faces by less than K says; for restorers of one step.",
+        "--by-damage/--same-start",
+        usual="by_damage",
     ),
 ]
 BeginWith = Annotated[
     str | None,
-    typer.Option(help="restored, or face: the prior begins with the face, not the restorer's attempt."),
+    option(PRIOR, "restored, or face: the prior begins with the face, not the restorer's attempt.", usual="begin_with"),
 ]
 Fidelity = Annotated[
     float | None,
-    typer.Option(
-        help="0..1, for CodeFormer and restorers of one step (0.5 by default): 0 for the cleanest face, 1 for the "
-        "closest to the input."
+    option(
+        BASIC,
+        "0..1, for CodeFormer and restorers of one step (0.5 by default): 0 for the cleanest face, 1 for the closest "
+        "to the input.",
     ),
 ]
 Refine = Annotated[
     int | None,
-    typer.Option(
+    option(
+        OUTPUT,
+        "For restorers of one step: evaluations after the first, which bring back texture; 0 is smooth. Default: the "
+        "restorer's own.",
         min=0,
         max=3,
-        help="For restorers of one step: evaluations after the first, which bring back texture; 0 is smooth.",
     ),
 ]
 Strength = Annotated[
-    float, typer.Option(help="0..1: blends each result with its input; 0 is the input, 1 the restored picture.")
+    float, option(OUTPUT, "0..1: blends each result with its input; 0 is the input, 1 the restored picture.")
 ]
 
 Rounds = Annotated[
     int | None,
-    typer.Option(help="How often targets are made and learned from; later ones begin with the adapted attempts."),
+    option(
+        TRAINING,
+        "How often targets are made and learned from; later ones begin with the adapted attempts.",
+        usual="rounds",
+    ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Optimiser steps.")]
-Batch = Annotated[int | None, typer.Option(help="Pictures per optimiser step.")]
-MicroBatch = Annotated[int | None, typer.Option(help="Pictures per forward pass; gradients are accumulated.")]
-LearningRate = Annotated[float | None, typer.Option(help="Learning rate to begin with.")]
+Steps = Annotated[int | None, option(TRAINING, "Optimiser steps.", usual="steps")]
+Batch = Annotated[int | None, option(TRAINING, "Pictures per optimiser step.", usual="batch")]
+MicroBatch = Annotated[
+    int | None, option(TRAINING, "Pictures per forward pass; gradients are accumulated.", usual="micro_batch")
+]
+LearningRate = Annotated[float | None, option(TRAINING, "Learning rate to begin with.", usual="learning_rate")]
 Workers = Annotated[
     int | None,
-    typer.Option(
-        min=0, help="Processes that prepare batches; 0: a thread. Default: what the cores and the work ask for."
+    option(
+        TRAINING,
+        "Processes that prepare batches; 0: a thread. Default: what the cores and the work ask for.",
+        min=0,
     ),
 ]
-Flip = Annotated[bool | None, typer.Option("--flip/--no-flip", help="Mirror half of the pairs.")]
+Flip = Annotated[bool | None, option(TRAINING, "Mirror half of the pairs.", "--flip/--no-flip", usual="flip")]
 Redegraded = Annotated[
     float | None,
-    typer.Option(
-        help="Share of the faces learned from that are targets damaged as the photos are, by a fitted degradation."
+    option(
+        TRAINING,
+        "Share of the faces learned from that are targets damaged as the photos are, by a fitted degradation.",
+        usual="redegraded",
     ),
 ]
-HoldOut = Annotated[float | None, typer.Option(help="Share of the pairs that is only watched.")]
-Perceptual = Annotated[str | None, typer.Option(help="prior, lpips or none.")]
-PerceptualWeight = Annotated[float | None, typer.Option(help="Weight of the perceptual term.")]
-GanWeight = Annotated[float | None, typer.Option(help="Weight of the adversarial term; 0: no discriminator.")]
-CodeLosses = Annotated[
-    str | None, typer.Option(help="For CodeFormer: codes, or fusion: its feature fusion learns too, from pictures.")
+HoldOut = Annotated[float | None, option(TRAINING, "Share of the pairs that is only watched.", usual="hold_out")]
+Perceptual = Annotated[str | None, option(TRAINING, "prior, lpips or none.", usual="perceptual")]
+PerceptualWeight = Annotated[
+    float | None, option(TRAINING, "Weight of the perceptual term.", usual="perceptual_weight")
 ]
-Real = Annotated[Path | None, typer.Option(help="Folder of clean faces for the discriminator.")]
+GanWeight = Annotated[
+    float | None, option(TRAINING, "Weight of the adversarial term; 0: no discriminator.", usual="gan_weight")
+]
+CodeLosses = Annotated[
+    str | None,
+    option(
+        TRAINING,
+        "For CodeFormer: codes (default), or fusion: its feature fusion learns too, from pictures.",
+    ),
+]
+Real = Annotated[Path | None, option(TRAINING, "Folder of clean faces for the discriminator. Default: the targets.")]
 
 
 def is_bf16(precision: str | None) -> bool | None:

@@ -65,6 +65,7 @@ def rehearse(
     lines = [
         f"adapted to {done.learned} photos, scored on {done.held_out} others",
         *(f"share of the gap, {k}: {v.value:.0%} ({v.low:.0%} to {v.high:.0%})" for k, v in done.share.items()),
+        *done.warnings,
         *failure_lines(done.failures),
         f"report: {done.report}",
     ]

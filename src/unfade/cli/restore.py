@@ -17,14 +17,17 @@ def restore(
     out: o.Out,
     restorer: o.Restorer = "small-restorer",
     aligned: w.Aligned = False,
+    fidelity: o.Fidelity = None,
+    batch: Annotated[int, o.option(o.BASIC, "Faces restored together.")] = 8,
+    device: o.Device = "auto",
     which: w.Faces = None,
     min_face: w.MinFace = None,
     max_face: w.MaxFace = None,
     min_score: w.MinScore = None,
     detector: w.Detector = None,
-    fidelity: o.Fidelity = None,
     refine: o.Refine = None,
     strength: o.Strength = 1.0,
+    size: w.Size = "photo",
     paste: w.Paste = None,
     match_colour: w.MatchColour = False,
     colour: w.Colour = False,
@@ -37,26 +40,24 @@ def restore(
     mask: w.Mask = None,
     sidecar: w.Sidecar = False,
     no_provenance: w.NoProvenance = False,
-    batch: Annotated[int, typer.Option(help="Faces restored together.")] = 8,
-    device: o.Device = "auto",
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
     """Restore the faces of PHOTOS (videos too) with any restorer, an adapted one too; names and formats are kept."""
+    from unfade.recipes.restore import passed_over
     from unfade.recipes.restore import restore as run
 
     find = w.find_settings(
         aligned, which=which, min_face=min_face, max_face=max_face, min_score=min_score, detector=detector
     )
     settings = w.photo_settings(
-        aligned, no_provenance=no_provenance, way=paste, match_colour=match_colour, colour=colour, format=format,
-        quality=quality, copy=copy, sidecar=sidecar, scale=scale, background=background, identity=identity,
-        mask=mask,
+        aligned, way=paste, match_colour=match_colour, colour=colour, format=format, quality=quality, copy=copy,
+        sidecar=sidecar, scale=scale, background=background, mask=mask,
     )  # fmt: skip
     entries = run(
         photos, out, restorer,
-        aligned=aligned, find=find, settings=settings, background=background, embedder=identity, mask=mask,
+        aligned=aligned, size=size, find=find, settings=settings, background=background, embedder=identity, mask=mask,
         provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch,
         device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
-    finish_stage(entries, out, as_json, quiet)
+    finish_stage(entries, out, as_json, quiet, passed_over=passed_over(photos, out, aligned=aligned))

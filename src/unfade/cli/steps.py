@@ -37,7 +37,7 @@ def targets(
     """Make a pseudo target for each aligned face."""
     from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
-    from unfade.images.files import list_images
+    from unfade.images.finding import find_pictures
     from unfade.jobs.runs import open_run
     from unfade.recipes.adapt_settings import settings_for, weights_key
     from unfade.restorers.load import load_restorer
@@ -45,7 +45,7 @@ def targets(
     from unfade.stages.targets import make_targets
     from unfade.store.seeds import fingerprint
 
-    found = list_images(faces)
+    found = find_pictures(faces)
     where = choose_device(device)
     network, model = load_restorer(restorer, fidelity=fidelity, device=where), load_prior(prior, device=where)
     settings = o.changed(
@@ -55,12 +55,12 @@ def targets(
     )  # fmt: skip
     key = weights_key(restorer, prior)
     identity = {"targets": settings.identity(), **key, **choices(network)}
-    with open_run(out, identity, about={"faces": str(faces)}, inputs=[faces]) as journal:
+    with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root]) as journal:
         entries = make_targets(
-            found, out, network, model,
+            found.paths, out, network, model,
             size=network.size, settings=settings, journal=journal, key=fingerprint(key), progress=progress(quiet=quiet),
         )  # fmt: skip
-    finish_stage(entries, out, as_json, quiet)
+    finish_stage(entries, out, as_json, quiet, passed_over=found.passed_over)
 
 
 def finetune(
@@ -82,7 +82,7 @@ def finetune(
     gan_weight: o.GanWeight = None,
     code_losses: o.CodeLosses = None,
     fidelity: o.Fidelity = None,
-    precision: Annotated[str | None, typer.Option(help=o.PRECISIONS)] = None,
+    precision: o.TunedPrecision = None,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     as_json: o.Json = False,

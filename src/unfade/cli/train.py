@@ -15,11 +15,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_help=True)
 
+OF_RECIPE = "Default: the recipe's; the card of the result says it."
 Faces = Annotated[Path, typer.Argument(help="Folder of clean, aligned faces; folders below it are searched too.")]
 HeldOut = Annotated[Path | None, typer.Option(help="Folder of faces to validate on, never learned from.")]
 From = Annotated[str | None, typer.Option("--from", help="Name or file of a model to go on from; else from nothing.")]
 Weight = Annotated[list[str] | None, typer.Option(help="SUBFOLDER=WEIGHT, e.g. 0.33; may be given several times.")]
 
+Steps = Annotated[int | None, typer.Option(help=f"Optimiser steps. {OF_RECIPE}")]
+Batch = Annotated[int | None, typer.Option(help=f"Pictures per optimiser step. {OF_RECIPE}")]
+MicroBatch = Annotated[
+    int | None, typer.Option(help=f"Pictures per forward pass; gradients are accumulated. {OF_RECIPE}")
+]
+LearningRate = Annotated[float | None, typer.Option(help=f"Learning rate to begin with. {OF_RECIPE}")]
+PerceptualWeight = Annotated[float | None, typer.Option(help=f"Weight of the perceptual term. {OF_RECIPE}")]
+GanWeight = Annotated[
+    float | None, typer.Option(help=f"Weight of the adversarial term; 0: no discriminator. {OF_RECIPE}")
+]
 Compile = Annotated[
     bool | None,
     typer.Option("--compile", help="Compile the network first, which takes a minute or two: for long trainings."),
@@ -33,10 +44,10 @@ def prior(
     held_out: HeldOut = None,
     weight: Weight = None,
     start: From = None,
-    steps: o.Steps = None,
-    batch: o.Batch = None,
-    micro_batch: o.MicroBatch = None,
-    learning_rate: o.LearningRate = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    micro_batch: MicroBatch = None,
+    learning_rate: LearningRate = None,
     loss_weighting: Annotated[
         str | None, typer.Option(help="Of the steps in the loss: min-snr (the default), eps (none), v.")
     ] = None,
@@ -75,16 +86,16 @@ def restorer(
         str | None, typer.Option(help="Name or file of a prior whose own network becomes the restorer, in one step.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
-    perceptual_weight: o.PerceptualWeight = None,
+    perceptual_weight: PerceptualWeight = None,
     prior: o.Prior = "small-prior",
-    gan_weight: o.GanWeight = None,
+    gan_weight: GanWeight = None,
     discriminator_features: Annotated[
         int | None, typer.Option(help="Channels of its first layer; 64 as published.")
     ] = None,
-    steps: o.Steps = None,
-    batch: o.Batch = None,
-    micro_batch: o.MicroBatch = None,
-    learning_rate: o.LearningRate = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    micro_batch: MicroBatch = None,
+    learning_rate: LearningRate = None,
     precision: Annotated[str | None, typer.Option(help=o.PRECISIONS)] = None,
     compile_it: Compile = None,
     seed: o.Seed = 0,

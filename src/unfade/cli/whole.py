@@ -2,61 +2,73 @@
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from unfade.cli.options import BASIC, FACES, OUTPUT, option
 from unfade.errors import BadInput
 
 if TYPE_CHECKING:
     from unfade.recipes.sources import FindSettings
     from unfade.stages.restore_photos import PhotoSettings
 
-Aligned = Annotated[bool, typer.Option("--aligned", help="The pictures are square face crops in FFHQ's framing.")]
-Faces = Annotated[
-    str | None, typer.Option("--faces", help="all, largest, or numbers like 0,2 from left to right. Default: all.")
+Aligned = Annotated[bool, option(BASIC, "The pictures are square face crops in FFHQ's framing.", "--aligned")]
+Size = Annotated[
+    str,
+    option(
+        OUTPUT,
+        "With --aligned. photo: results of the size and format that came in; restorer: PNG of the network's own.",
+    ),
 ]
-MinFace = Annotated[float | None, typer.Option(help="Width of the smallest face that is taken, px.")]
-MaxFace = Annotated[float | None, typer.Option(help="Width of the largest face that is taken, px.")]
-MinScore = Annotated[float | None, typer.Option(help="How sure the detector must be, 0.3..1. Default: 0.6.")]
-Detector = Annotated[str | None, typer.Option(help="yunet (default), retinaface-mobilenet, ... or a file.")]
+Faces = Annotated[
+    str | None, option(FACES, "all, largest, or numbers like 0,2 from left to right. Default: all.", "--faces")
+]
+MinFace = Annotated[
+    float | None, option(FACES, "Width of the smallest face that is taken, px. Default: all that a quick look shows.")
+]
+MaxFace = Annotated[float | None, option(FACES, "Width of the largest face that is taken, px. Default: any.")]
+MinScore = Annotated[float | None, option(FACES, "How sure the detector must be, 0.3..1. Default: 0.6.")]
+Detector = Annotated[str | None, option(FACES, "yunet (default), retinaface-mobilenet, ... or a file.")]
 Paste = Annotated[
     str | None,
-    typer.Option(
-        help="change (default): what the restorer changed is added, finer detail of the photo stays; "
-        "face: the restored face replaces it; published: as facexlib and CodeFormer do."
+    option(
+        OUTPUT,
+        "change (default): what the restorer changed is added, finer detail of the photo stays; "
+        "face: the restored face replaces it; published: as facexlib and CodeFormer do.",
     ),
 ]
 MatchColour = Annotated[
-    bool, typer.Option("--match-colour", help="Match the colours of each face to the photo around it.")
+    bool, option(OUTPUT, "Match the colours of each face to the photo around it.", "--match-colour")
 ]
-Colour = Annotated[bool, typer.Option("--colour", help="Faces of grey and sepia photos may come out in colour.")]
-Format = Annotated[str | None, typer.Option(help="png, jpeg, webp, tiff, bmp or avif. Default: the photo's own.")]
-Quality = Annotated[int | None, typer.Option(help="1..100, of lossy formats. Default: that of the photo.")]
-Copy = Annotated[bool, typer.Option("--copy", help="Copy photos without a face.")]
+Colour = Annotated[bool, option(OUTPUT, "Faces of grey and sepia photos may come out in colour.", "--colour")]
+Format = Annotated[str | None, option(OUTPUT, "png, jpeg, webp, tiff, bmp or avif. Default: the photo's own.")]
+Quality = Annotated[int | None, option(OUTPUT, "1..100, of lossy formats. Default: that of the photo.")]
+Copy = Annotated[bool, option(OUTPUT, "Copy photos without a face.", "--copy")]
 Mask = Annotated[
     str | None,
-    typer.Option(
-        help="What tells face from hat and background when pasting: parsenet, a file, or none. Default: parsenet if it "
-        "was pulled."
+    option(
+        OUTPUT,
+        "What tells face from hat and background when pasting: parsenet, a file, or none. Default: parsenet if it "
+        "was pulled.",
     ),
 ]
-Sidecar = Annotated[bool, typer.Option("--sidecar", help="Write a JSON file beside each result: boxes, landmarks, ...")]
+Sidecar = Annotated[bool, option(OUTPUT, "Write a JSON file beside each result: boxes, landmarks, ...", "--sidecar")]
 Background = Annotated[
     str | None,
-    typer.Option(
-        help="What lies around the faces. none: left as it is (usual); lanczos: enlarged (usual with --scale); "
-        "realesrgan-x2 or a file: restored by that model, which needs the extra archs."
+    option(
+        OUTPUT,
+        "What lies around the faces. none: left as it is (usual); lanczos: enlarged (usual with --scale); "
+        "realesrgan-x2 or a file: restored by that model, which needs the extra archs.",
     ),
 ]
-Scale = Annotated[int | None, typer.Option(help="1, 2 or 4: how many times as large results are. Default: 1.")]
+Scale = Annotated[int | None, option(OUTPUT, "1, 2 or 4: how many times as large results are. Default: 1.")]
 Identity = Annotated[
     str | None,
-    typer.Option(
-        help="What tells whether results resemble the faces: dlib-face (usual), sface, arcface-18, adaface-ir50, a "
-        "file, or none."
+    option(
+        OUTPUT,
+        "What tells whether results resemble the faces: dlib-face (usual), sface, arcface-18, adaface-ir50, a "
+        "file, or none.",
     ),
 ]
 NoProvenance = Annotated[
-    bool, typer.Option("--no-provenance", help="Do not write into the result's metadata what made it.")
+    bool, option(OUTPUT, "Do not write into the result's metadata what made it.", "--no-provenance")
 ]
 
 
@@ -81,14 +93,14 @@ def find_settings(aligned: bool, **given: Any) -> "FindSettings":
 def photo_settings(aligned: bool, **given: Any) -> "PhotoSettings":
     """What the flags say of pasting and writing. Raises BadInput for flags that aligned faces have no use for.
 
-    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background, identity,
-    mask and no_provenance are no settings of these, but refused as well.
+    `given` has way, match_colour, colour, format, quality, copy, sidecar and scale; background and mask are no
+    settings of these, but refused as well.
     """
     from unfade.cli.options import changed
     from unfade.stages.restore_photos import PhotoSettings
 
     if aligned:
-        _unused(given)
+        _unused({name: given[name] for name in ("way", "match_colour", "copy", "scale", "background", "mask")})
     usual = PhotoSettings()
     ring = "ring" if given["match_colour"] else None
     return changed(

@@ -24,7 +24,8 @@ class PasteSettings:
     """How a restored face goes back. `paste` says what the ways are."""
 
     way: str = "change"  # a name in WAYS
-    feather: float = 0.15  # of the square's side: how far inside its border the mask reaches 1 (ways change and face)
+    feather: float = 0.15  # of the square's side: how far inside its border the mask reaches 1 (ways change and face);
+    #                        0: the face takes all of its square, as one that is the whole photo does
     colour: str = "none"  # a name in COLOURS
     upscale: int = 1  # how much the photo has been enlarged; only the published way has to know
 
@@ -32,8 +33,10 @@ class PasteSettings:
         for name, value, known in (("way", self.way, WAYS), ("colour", self.colour, COLOURS)):
             if value not in known:
                 raise BadInput(f"A {name} of pasting is one of {', '.join(known)}, not {value}.")
-        if not 0 < self.feather <= 0.5:
+        if not 0 <= self.feather <= 0.5:
             raise BadInput(f"The feather lies between 0 and 0.5 of the face's side, but is {self.feather}.")
+        if self.colour == "ring" and not self.feather:
+            raise BadInput("Colours are matched in the ring where the mask rises: that needs a feather above 0.")
 
 
 @dataclass(frozen=True)
@@ -183,8 +186,8 @@ def _place(window: Window, matrix: Matrix, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _feathered(t: Tensor, feather: float) -> Tensor:
-    """0 at the border and outside, 1 from `feather` on, without a kink (smoothstep)."""
-    near = (torch.minimum(t, 1 - t) / feather).clamp_(0, 1)
+    """0 at the border and outside, 1 from `feather` on (0: at once), without a kink (smoothstep)."""
+    near = (torch.minimum(t, 1 - t) / max(feather, 1e-12)).clamp_(0, 1)
     return near * near * (3 - 2 * near)
 
 

@@ -17,7 +17,7 @@ from unfade.errors import UnreadableImage
 from unfade.images.colours import to_srgb
 from unfade.images.decoding import decode
 from unfade.images.finding import SUFFIXES, list_images
-from unfade.images.photo import TO_8_BITS, over_white
+from unfade.images.photo import TO_8_BITS, Photo, over_white
 
 __all__ = [
     "SUFFIXES",
@@ -27,6 +27,7 @@ __all__ = [
     "list_images",
     "read_image",
     "read_picture",
+    "refuse_clear",
     "to_bytes",
     "write_png",
 ]
@@ -47,8 +48,7 @@ def read_picture(path: Path) -> Picture:
     for a picture that is wholly clear too.
     """
     photo = decode(path)
-    if photo.alpha is not None and not photo.alpha.any():
-        raise UnreadableImage(f"{path} is wholly clear, so there is nothing to be seen; save it without transparency.")
+    refuse_clear(photo, path)
     levels, alpha, notes = photo.levels, photo.alpha, list(photo.notes)
     if levels.dtype == np.uint16:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
@@ -60,6 +60,12 @@ def read_picture(path: Path) -> Picture:
     if photo.origin.grey:
         notes.append("grey converted to RGB")
     return Picture(from_bytes(levels), tuple(notes))
+
+
+def refuse_clear(photo: Photo, path: Path) -> None:
+    """Raises UnreadableImage for a photo of `path` that is wholly clear."""
+    if photo.alpha is not None and not photo.alpha.any():
+        raise UnreadableImage(f"{path} is wholly clear, so there is nothing to be seen; save it without transparency.")
 
 
 def read_image(path: Path) -> Tensor:

@@ -33,11 +33,16 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
     """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput for one that is not square."""
     height, width = image.shape[-2:]
+    check_square(width, height, path)
+    return image if height == size else resize(image, size, size)
+
+
+def check_square(width: int, height: int, path: Path) -> None:
+    """Raises BadInput for a picture of `path` that is not square."""
     if height != width:
         raise BadInput(
             f"{path} is {width} x {height} pixels; aligned faces are square crops, cut it to a square first."
         )
-    return image if height == size else resize(image, size, size)
 
 
 def _apply(make: Callable[..., Tensor], rows: tuple[object, ...], image: Tensor, columns: tuple[object, ...]) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from unfade.errors import BadInput
+from unfade.errors import BadInput, OutputConflict
 
 JPEGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo")
 JPEGS_2000 = (".jp2", ".j2k", ".j2c", ".jpf", ".jpx")
@@ -49,36 +49,49 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
     Hidden files and folders are passed over, and so is the folder `without` (the output's). A link to a folder is
     followed once, unless it leads to a folder that holds `place`. A link to a file that is gone, and a folder that may
     not be looked into, count as photos: they will fail under their names. What is a picture by its ending or its first
-    bytes and is not read is counted. Raises BadInput when `place` is missing or holds no photo.
+    bytes and is not read is counted. Raises BadInput when `place` is missing or holds no photo, OutputConflict when it
+    is `without` itself.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
         raise BadInput(f"{place} is not there; name a photo or the folder that holds the photos.")
+    if without is not None and without.resolve() == place.resolve():
+        raise OutputConflict(f"{without} is also the input; name another folder as `out`, nothing is overwritten.")
     everything = tuple(_below(place, without))
     names = tuple(sorted(name for name, is_photo in everything if is_photo or name.suffix.lower() in SUFFIXES))
     passed_over = count_passed_over(place / name for name, is_photo in everything if not is_photo)
     if not names:
-        others = f" but {in_words(passed_over)}" if passed_over else ""
+        others = (f" but {in_words(passed_over)}" if passed_over else "") + _left_in(without, place)
         raise BadInput(f"{place} holds no photos{others}; expected files ending in {', '.join(SUFFIXES)}.")
     return Found(place, names, passed_over)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The files of a folder that are named like pictures, sorted by name; hidden files, pipes and devices are no such.
+def find_pictures(place: Path) -> Found:
+    """The files of a folder itself that are named like pictures; or the one file, if `place` is one, whatever its name.
 
-    A folder that is named like a picture is listed, and will fail under its name. Raises BadInput when the folder is
-    missing, is a file, or holds no such file.
+    Hidden files, pipes and devices are no such. A folder that is named like a picture is listed, and will fail under
+    its name. What is not read is counted as `find_photos` does. Raises BadInput when `place` is missing or holds no
+    picture.
     """
+    if place.is_file():
+        return Found(place.parent, (Path(place.name),))
+    if not place.is_dir():
+        raise BadInput(f"{place} is not there; name a picture or the folder that holds the pictures.")
+    shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
+    passed_over = count_passed_over(shown)
+    if not found:
+        others = f" but {in_words(passed_over)}" if passed_over else ""
+        raise BadInput(f"{place} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
+    return Found(place, tuple(Path(path.name) for path in found), passed_over)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The pictures of a folder as `find_pictures` finds them. Raises BadInput as that does, and for a file."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
-    shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
-    if not found:
-        passed_over = count_passed_over(shown)
-        others = f" but {in_words(passed_over)}" if passed_over else ""
-        raise BadInput(f"{folder} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
-    return found
+    return [*find_pictures(folder).paths]
 
 
 def files_below(root: Path, suffixes: tuple[str, ...], *, without: Path | None = None) -> tuple[Path, ...]:
@@ -92,13 +105,27 @@ def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:
 
     Pictures are told by the ending and, where that says nothing, by the first bytes.
     """
-    endings = [path.suffix.lower() for path in paths if _is_passed_over(path)]
-    return tuple(sorted(Counter(endings).items(), key=lambda one: (-one[1], one[0])))
+    endings = Counter(path.suffix.lower() for path in paths if _is_passed_over(path))
+    return join_passed_over(tuple(endings.items()))
+
+
+def join_passed_over(*counts: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The counts of several folders, or of several kinds of files of one, as one."""
+    together = sum((Counter(dict(count)) for count in counts), Counter[str]())
+    return tuple(sorted(together.items(), key=lambda one: (-one[1], one[0])))
 
 
 def in_words(passed_over: tuple[tuple[str, int], ...]) -> str:
     """Like "3 .dng, 1 without an ending"."""
     return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in passed_over)
+
+
+def _left_in(without: Path | None, place: Path) -> str:
+    """How many photos of a place lie in the folder that is passed over, in words."""
+    if without is None or not without.is_dir() or not without.resolve().is_relative_to(place.resolve()):
+        return ""
+    count = len(files_below(without, SUFFIXES))
+    return f", apart from {count} in the output folder {without}" if count else ""
 
 
 def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:

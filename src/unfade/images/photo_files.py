@@ -2,7 +2,7 @@
 
 from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo, lost_in, suffix_for
-from unfade.images.finding import Found, find_photos, in_words
+from unfade.images.finding import Found, find_photos, find_pictures, in_words, join_passed_over
 from unfade.images.photo import Photo
 from unfade.images.provenance import Provenance
 from unfade.images.tone import Tone, tone_of
@@ -14,7 +14,9 @@ __all__ = [
     "Tone",
     "encode_photo",
     "find_photos",
+    "find_pictures",
     "in_words",
+    "join_passed_over",
     "lost_in",
     "read_photo",
     "suffix_for",

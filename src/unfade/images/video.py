@@ -3,6 +3,7 @@
 PyAV, which does the reading and writing (`images/video_output.py`), is the extra `video`.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.finding import Found, files_below
+from unfade.images.finding import Found, files_below, join_passed_over
 from unfade.images.photo import Levels, Photo
 
 FORMATS = {  # by the ending of a file: FFmpeg's name of its format
@@ -165,17 +166,18 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
     """Every file below a folder that is named like a video, or the one file, if `place` is named so; maybe none.
 
     They are found as `find_photos` finds photos, but folders that may not be looked into are left to that. Where PyAV
-    is missing a folder holds no videos. Raises BadInput where `place` is a video and PyAV is missing.
+    is missing those of a folder are passed over and counted, and BadInput is raised where `place` is one.
     """
     if place.is_file():
         if place.suffix.lower() not in VIDEO_SUFFIXES:
             return Found(place.parent, ())
         pyav()
         return Found(place.parent, (Path(place.name),))
+    below = files_below(place, VIDEO_SUFFIXES, without=without)
+    names = tuple(name for name in below if name.suffix.lower() in VIDEO_SUFFIXES)
     if find_spec("av") is None:
-        return Found(place, ())
-    names = files_below(place, VIDEO_SUFFIXES, without=without)
-    return Found(place, tuple(name for name in names if name.suffix.lower() in VIDEO_SUFFIXES))
+        return Found(place, (), join_passed_over(tuple(Counter(name.suffix.lower() for name in names).items())))
+    return Found(place, names)
 
 
 @contextmanager

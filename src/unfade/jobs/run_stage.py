@@ -82,10 +82,15 @@ def load_item(path: Path, size: int | None) -> Item:
     """Read a picture and bring a square one to `size`. Raises UnreadableImage or BadInput, naming the file."""
     picture = read_picture(path)
     height, width = picture.pixels.shape[-2:]
-    if min(height, width) < SMALLEST:
-        raise BadInput(f"{path} is {width} x {height} pixels; a face needs at least {SMALLEST} on each side.")
+    refuse_tiny(width, height, path)
     pixels = picture.pixels if size is None else fit_square(picture.pixels, size, path)
     return Item(path, pixels, sha256_of(path), picture.notes)
+
+
+def refuse_tiny(width: int, height: int, path: Path) -> None:
+    """Raises BadInput for a picture of `path` that is too small to be a face."""
+    if min(height, width) < SMALLEST:
+        raise BadInput(f"{path} is {width} x {height} pixels; a face needs at least {SMALLEST} on each side.")
 
 
 def attempted(work: Callable[[list[T]], Tensor], items: Sequence[T]) -> list[Tensor | Exception]:

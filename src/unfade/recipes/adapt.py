@@ -12,6 +12,7 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.images.files import list_images
+from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, Journal, notes_of
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
@@ -48,6 +49,7 @@ class Adapted:
     seconds: dict[str, float]  # of each stage, in this call
     history: History
     page: Report  # what the report shows
+    passed_over: tuple[tuple[str, int], ...] = ()  # endings of pictures that are not read, and how many
 
 
 def adapt(
@@ -69,9 +71,9 @@ def adapt(
 
     `find` says which faces of the photos are taken and `whole` how their results are written; with `aligned` the
     pictures are square face crops in FFHQ's framing, which these are not about. `real` is a folder of clean faces for
-    the discriminator, `truth` one of clean versions for the report's scores; `embedder` and `mask` are as for
-    `restore`. Raises BadInput when no photo can be used or the settings are another family's, OutputConflict for
-    another run.
+    the discriminator, `truth` one of clean versions of the restorer's size, for the report's scores; `embedder` and
+    `mask` are as for `restore`. Raises BadInput when no photo can be used, a truth does not fit or the settings are
+    another family's, OutputConflict for another run.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     if aligned:
@@ -80,6 +82,7 @@ def adapt(
     likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
     source = source_of(photos, None if aligned else find, whole, likeness, masking, device=device)
     restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
+    truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
     prior = load_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
     key = weights_key(settings.restorer, settings.prior)
@@ -102,10 +105,11 @@ def adapt(
             page = report_of(
                 out, results.faces, counts, failures, learned.history, asdict(settings),
                 left_out=learned.left_out, left_alone=count_left_alone(results.photos), restored=results.folder,
-                truth=by_stem(Path(truth) if truth else None), metrics=built_in_distances(prior), likeness=likeness,
+                truth=truths, metrics=built_in_distances(prior), likeness=likeness,
             )  # fmt: skip
             atomic_write(out / "report.html", render(page))
-    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page)
+    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page,
+                   source.found(out).passed_over)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,23 @@ def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:
     return [Pair(out / "faces" / t.item, folder / "targets" / t.output) for t in targets if t.status == "done"]
 
 
+<<<<<<< HEAD
 def by_stem(folder: Path | None) -> dict[str, Path]:
     """The pictures of a folder by their file names without endings; empty if there is no folder."""
     return {path.stem: path for path in list_images(folder)} if folder else {}
+=======
+def _truths(folder: Path, faces: Path | None, side: int) -> dict[str, Path]:
+    """Clean versions by their stems; those of the photos alone, where these are the faces.
+
+    Raises BadInput before the work begins for two of one stem on either side and for truths that are not `side` px.
+    """
+    truths = by_stem(folder)
+    if faces is not None:
+        stems = by_stem(faces) if faces.is_dir() else {faces.stem}
+        truths = {stem: path for stem, path in truths.items() if stem in stems}
+    check_side(truths.values(), side)
+    return truths
+>>>>>>> told
 
 
 class _Clock:

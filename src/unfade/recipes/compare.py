@@ -16,7 +16,8 @@ from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
-from unfade.images.files import encode, list_images, read_image, write_png
+from unfade.images.files import encode, read_image, write_png
+from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.runs import open_run
@@ -25,7 +26,7 @@ from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
 from unfade.recipes.architectures import load_network
-from unfade.recipes.evaluate import METRICS, Score, Scores, built_in_distances, score_folder
+from unfade.recipes.evaluate import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
 from unfade.recipes.scoring import load_metrics, with_published_mean
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
@@ -113,7 +114,9 @@ def compare(
     """
     results, device = results or {}, choose_device(device)
     named = load_metrics(metrics, truth=truth, device=device)
-    found = list_images(faces)
+    found = [*by_stem(faces).values()]  # all that follows is paired by stem
+    for place in results.values():
+        by_stem(place)
     restorer = load_restorer(settings.restorer, device=device)
     prior = load_prior(settings.prior, device=device)
     others = {name: load_restorer(name, device=device) for name in _restorers(settings)}
@@ -127,6 +130,7 @@ def compare(
         inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
         if not inputs:
             raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
+        truths = _truths(truth, inputs, [*results.values()], out, restorer.size, journal) if truth else None
         entries: dict[str, Sequence[Entry]] = {}
         costs: dict[str, Cost] = {}
         for name in settings.methods:
@@ -137,7 +141,6 @@ def compare(
         places = {name: out / "results" / name for name in settings.methods} | dict(results)
         costs |= {name: Cost() for name in results}
         chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
-        truths = _truths(truth, inputs, out, journal) if truth else None
         scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
         done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
         _show(done, places, inputs, truth, taken, settings)
@@ -221,16 +224,23 @@ def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score]) -> S
     return with_published_mean(score_folder(place, truths, metrics=metrics))
 
 
-def _truths(truth: Path, inputs: list[Path], out: Path, journal: Journal) -> Path:
-    """The truths of the faces alone, in a folder of their own. Raises BadInput where one is missing or no picture."""
-    by_stem = {path.stem: path for path in list_images(truth)}
-    missing = [path.name for path in inputs if path.stem not in by_stem]
+def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path, side: int, journal: Journal) -> Path:
+    """The truths of the faces alone, in a folder of their own.
+
+    Raises BadInput where one is missing, is no picture, or is not `side` px wide and high, and for folders of results
+    that do not fit them.
+    """
+    known = by_stem(truth)
+    missing = [path.name for path in inputs if path.stem not in known]
     if missing:
-        raise BadInput(f"{len(missing)} faces have no truth in {truth}, the first is {missing[0]}; add them.")
-    paths = [by_stem[path.stem] for path in inputs]
+        raise BadInput(f"{len(missing)} faces have no truth in {truth}: {first_few(missing)}; add them.")
+    paths = [known[path.stem] for path in inputs]
+    check_side(paths, side)
     for entry in as_they_are(paths, out / "truth", stage="truth", journal=journal):
         if entry.status != "done":
             raise BadInput(f"A truth could not be used: {entry.reason}")
+    for place in results:
+        check_side([result for result, _ in pair_by_stem(place, out / "truth")], side)
     return out / "truth"
 
 
@@ -239,11 +249,12 @@ def _show(
     settings: CompareSettings,
 ) -> None:  # fmt: skip
     columns = {"face": inputs[0].parent, **places} | ({"truth": done.report.parent / "truth"} if truth else {})
-    names = [path.name for path in inputs if all(_there(folder, path) for folder in columns.values())]
+    shown = {title: _by_stem_if_any(folder) for title, folder in columns.items()}
+    names = [path.name for path in inputs if all(path.stem in files for files in shown.values())]
     drawn = sorted(sorted(names, key=lambda name: seed_for("shown", name))[:SHOWN])
     if drawn:
-        columns_of = [(title, [read_image(_file(folder, n)) for n in drawn]) for title, folder in columns.items()]
-        write_png(done.sheet, sheet(columns_of))
+        pictures = {title: [read_image(files[Path(n).stem]) for n in drawn] for title, files in shown.items()}
+        write_png(done.sheet, sheet([*pictures.items()]))
     failures = [
         (entry.item, entry.reason) for rows in [taken, *done.entries.values()] for entry in rows if entry.reason
     ]
@@ -256,20 +267,17 @@ def _show(
         curves=[],
         settings=asdict(settings),
         failures=failures,
-        faces=[_face(name, columns) for name in names[:ON_PAGE]],
+        faces=[_face(name, shown) for name in names[:ON_PAGE]],
     )
     atomic_write(done.report, render(page))
     atomic_write(done.report.with_name("table.json"), json.dumps(done.rows(), indent=1) + "\n")
 
 
-def _there(folder: Path, face: Path) -> bool:
-    return any(folder.glob(f"{face.stem}.*"))
+def _by_stem_if_any(folder: Path) -> dict[str, Path]:
+    """Of a method by which no face could be restored there may be no picture and no folder."""
+    return by_stem(folder) if folder.is_dir() and any(folder.iterdir()) else {}
 
 
-def _file(folder: Path, name: str) -> Path:
-    return next(iter(sorted(folder.glob(f"{Path(name).stem}.*"))))
-
-
-def _face(name: str, columns: Mapping[str, Path]) -> Face:
-    pictures = {title: encode(read_image(_file(folder, name)), "JPEG", quality=95) for title, folder in columns.items()}
-    return Face(name, pictures)
+def _face(name: str, shown: Mapping[str, Mapping[str, Path]]) -> Face:
+    paths = {title: files[Path(name).stem] for title, files in shown.items()}
+    return Face(name, {title: encode(read_image(path), "JPEG", quality=95) for title, path in paths.items()})

@@ -57,7 +57,7 @@ def demo(
     scores = {}
     for name, restorer in {"pre-trained": settings.restorer, "adapted": str(run.restorer)}.items():
         results = out / "held_out" / name
-        restore(SAMPLES / "held_out_photos", results, restorer, aligned=True, device=device)
+        restore(SAMPLES / "held_out_photos", results, restorer, aligned=True, size="restorer", device=device)
         scores[name] = _scores(results, metrics)
     _write_report(run, out, scores)
     return DemoResult(

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,8 @@ from unfade.diffusion.features import feature_distance
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_identity_distance
-from unfade.images.files import list_images, read_image
+from unfade.images.files import list_images, read_picture
+from unfade.images.pairing import first_few, paired
 from unfade.jobs.journal import refuse_existing
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
@@ -88,6 +88,7 @@ class Scores:
     files: Mapping[str, Mapping[str, float]]  # file name of the result -> metric -> value
     summary: Mapping[str, Mean]  # by metric
     failed: Sequence[tuple[str, str]] = ()  # (file name of the result, why its pair could not be read)
+    notes: Sequence[tuple[str, str]] = ()  # (file, what had to be converted before it was scored, such as transparency)
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: counts, protocol, summary, files, failures. Values that are not finite become None."""
@@ -95,6 +96,7 @@ class Scores:
             "found": len(self.files) + len(self.failed),
             "scored": len(self.files),
             "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
+            "notes": [[*note] for note in self.notes],
             "protocol": {name: PROTOCOL[name] for name in self.summary if name in PROTOCOL},
             "summary": {name: _finite(vars(mean)) for name, mean in self.summary.items()},
             "files": {name: _finite(values) for name, values in self.files.items()},
@@ -118,12 +120,12 @@ def pair_by_stem(results: Path, truth: Path) -> list[Pair]:
 
     Raises BadInput, naming the first few, when a picture has no partner or when two of a folder share a name.
     """
-    left, right = _by_stem(results), _by_stem(truth)
-    alone = [f"{left[stem].name} only in {results}" for stem in sorted(left.keys() - right.keys())]
-    alone += [f"{right[stem].name} only in {truth}" for stem in sorted(right.keys() - left.keys())]
+    found = paired(results, truth)
+    sides = zip((results, truth), found.alone, strict=True)
+    alone = [f"{path.name} only in {folder}" for folder, paths in sides for path in paths]
     if alone:
-        raise BadInput(f"Every result needs a truth of the same name, but {_first_few(alone)}; add or remove these.")
-    return [(left[stem], right[stem]) for stem in sorted(left)]
+        raise BadInput(f"Every result needs a truth of the same name, but {first_few(alone)}; add or remove these.")
+    return [*found.pairs]
 
 
 def score_folder(
@@ -149,17 +151,19 @@ def score_folder(
     items: list[Item] = [*pair_by_stem(results, truth)] if truth else [(path, None) for path in list_images(results)]
     files: dict[str, dict[str, float]] = {}
     failed: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     for path, truth_path in track(items):
         try:
-            restored, target = _read(path, truth_path)
+            restored, target, told = _read(path, truth_path)
         except UnreadableImage as error:
             failed.append((path.name, str(error)))
         else:
             files[path.name] = _score(path, restored, target, metrics)
+            notes += told
     if not files:
         what = f"pairs of {results} and {truth}" if truth else f"pictures of {results}"
         raise BadInput(f"None of the {len(failed)} {what} could be read; {failed[0][1]}")
-    return Scores(files, {name: mean_of([f[name] for f in files.values()], rng()) for name in metrics}, failed)
+    return Scores(files, {name: mean_of([f[name] for f in files.values()], rng()) for name in metrics}, failed, notes)
 
 
 def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
@@ -169,25 +173,14 @@ def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
     return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    paths = list_images(folder)
-    twice = sorted(stem for stem, count in Counter(path.stem for path in paths).items() if count > 1)
-    if twice:
-        names = [" and ".join(path.name for path in paths if path.stem == stem) for stem in twice]
-        raise BadInput(f"{folder} holds several pictures of one name: {_first_few(names)}; keep one of each.")
-    return {path.stem: path for path in paths}
-
-
-def _first_few(names: Sequence[str], most: int = 3) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None]:
-    restored = read_image(path)[None]
+def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None, list[tuple[str, str]]]:
+    """A result, its truth if there is one, and what had to be converted in each."""
+    result = read_picture(path)
+    restored, notes = result.pixels[None], [(path.name, note) for note in result.notes]
     if truth_path is None:
-        return restored, None
-    truth = read_image(truth_path)[None]
+        return restored, None, notes
+    clean = read_picture(truth_path)
+    truth = clean.pixels[None]
     if restored.shape != truth.shape:
         raise BadInput(
             f"{path} has {_size(restored)} pixels and {truth_path} has {_size(truth)}; "
@@ -195,7 +188,7 @@ def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None]:
         )
     if min(restored.shape[-2:]) < _SMALLEST:
         raise BadInput(f"{path} has {_size(restored)} pixels; scoring needs at least {_SMALLEST} x {_SMALLEST}.")
-    return restored, truth
+    return restored, truth, notes + [(str(truth_path), note) for note in clean.notes]
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ from pathlib import Path
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.progress import Progress, silent
 from unfade.recipes.importing import Imported, import_files
-from unfade.store.download import DownloadSettings, discard_parts, fetch
+from unfade.store.download import DownloadFailed, DownloadSettings, discard_parts, fetch
 from unfade.store.published import Download, Model
-from unfade.store.zoo import how_to_get, is_accepted, offline, path_of, row_of, weights_folder
+from unfade.store.zoo import how_to_get, import_command, is_accepted, offline, path_of, row_of, weights_folder
 
 
 def pull(
@@ -29,10 +29,14 @@ def pull(
             f"{name} is under {row.licence}, not for commercial use; accept that with `unfade models pull {name}`."
         )
     folder = weights_folder() / "downloads"
-    fetched = [
-        fetch(download, folder, urls=urls, progress=progress, settings=settings)
-        for download, urls in zip(row.downloads, addresses, strict=True)
-    ]
+    try:
+        fetched = [
+            fetch(download, folder, urls=urls, progress=progress, settings=settings)
+            for download, urls in zip(row.downloads, addresses, strict=True)
+        ]
+    except (DownloadFailed, BadCheckpoint) as error:
+        way_out = f"A file that you bring from elsewhere is taken by `{import_command(row)}`."
+        raise type(error)(f"{error} {way_out}") from error
     try:
         result = import_files([file.path for file in fetched], name=name, urls=[file.url for file in fetched])
     except BadCheckpoint:

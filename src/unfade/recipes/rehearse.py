@@ -42,6 +42,7 @@ from unfade.training.batches import find_training_pictures
 ROWS = ("pre-trained", "targets", "adapted", "supervised")  # the columns of pictures and the rows of scores
 SUPERVISED = "supervised.safetensors"  # in a rehearsal's folder: what was fine-tuned on the truth
 SHOWN = 24  # held-out faces in the report
+ENOUGH = 10  # faces to adapt to, and faces to score: with fewer the shares are not to be trusted
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,18 @@ class Rehearsal:
     failures: Sequence[tuple[str, str]]  # (file, reason)
     report: Path
 
+    @property
+    def warnings(self) -> list[str]:
+        """Why the shares are not to be trusted, a sentence each."""
+        if min(self.learned, self.held_out) >= ENOUGH:
+            return []
+        few = f"{self.learned} faces to adapt to and {self.held_out} to score are few"
+        return [f"{few}: with fewer than {ENOUGH} of each, other faces may give quite other shares."]
+
     def as_dict(self) -> dict[str, object]:
         """For JSON: a share of no gap is None."""
         share = {name: _finite(asdict(estimate)) for name, estimate in self.share.items()}
-        return {**asdict(self), "share": share, "report": str(self.report)}
+        return {**asdict(self), "share": share, "warnings": self.warnings, "report": str(self.report)}
 
 
 def rehearse(
@@ -240,6 +249,7 @@ def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degrada
         settings={**asdict(settings), "degradation": degradation},
         failures=result.failures,
         faces=[_face(out, name) for name in sorted(drawn)],
+        warnings=result.warnings,
     )
 
 

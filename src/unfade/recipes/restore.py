@@ -9,17 +9,18 @@ from typing import Any
 from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
-from unfade.images.files import list_images
-from unfade.images.photo_files import Found, Provenance, find_photos
+from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
 from unfade.images.video import find_videos
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FindSettings, likeness_for, masking_for, only_faces
+from unfade.recipes.sources import FILLED, FindSettings, Masking, likeness_for, masking_for, only_faces
+from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.restorers.upscale import load_upscaler
 from unfade.stages.background import through
+from unfade.stages.photos import Finder, Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
@@ -29,6 +30,7 @@ from unfade.store.zoo import find_weights
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()
+SIZES = ("photo", "restorer")  # whose size results have
 
 
 def restore(
@@ -37,6 +39,7 @@ def restore(
     restorer: str | Path = "small-restorer",
     *,
     aligned: bool = False,
+    size: str = "photo",
     find: FindSettings = EVERY_FACE,
     settings: PhotoSettings = PLAIN,
     background: str | Path | None = None,
@@ -58,39 +61,98 @@ def restore(
     photo, see `background_of`. `embedder` is the name or file of what tells whether a result still resembles the face:
     None for the built-in one, "none" for nothing. `mask` is that of a network that parses faces, so that only
     the face goes back: None for ParseNet where it was pulled, "none" for the whole square. With `aligned` pictures are
-    square face crops in FFHQ's framing, written as PNG at the restorer's size, and none of all this is about them.
-    `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; `strength` in 0..1 blends every
-    face with what it was. Run it again and it goes on where it stopped. Raises BadInput, UnknownModel, or
-    OutputConflict when `out` was made otherwise.
+    square face crops in FFHQ's framing, those of the folder itself: nothing is found, and nothing is around them. They
+    keep their size too, what the restorer changed is brought to it; with `size` "restorer", not "photo", results are
+    PNG files of the restorer's size. `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice;
+    `strength` in 0..1 blends every face with what it was. Run it again and it goes on where it stopped. Raises
+    BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
     check_strength(strength)
+    _check(aligned, find, settings, background=background, mask=mask)
+    own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
     network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
-    if aligned:
-        only_faces(find=find != EVERY_FACE, settings=settings != PLAIN, background=background is not None,
-                   embedder=embedder is not None, mask=mask is not None, provenance=not provenance)  # fmt: skip
-        faces = list_images(photos)
-        with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[photos]) as journal:
-            return restore_faces(faces, out, network, journal=journal, key=key, **how)
-    around, masking = background_of(background, settings, device=device), masking_for(mask, device=device)
-    likeness = likeness_for(embedder, device=device)
-    (found, films), finder = _photos_and_videos(photos, out), find.finder(network.size, device=device)
-    identity |= {"find": find.identity(), "photos": asdict(settings), "provenance": provenance}
-    identity |= {**around.identity, **masking.identity}
+    if own_size:
+        faces = find_pictures(photos)
+        with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[faces.root]) as journal:
+            return restore_faces(faces.paths, out, network, journal=journal, key=key, **how)
+    around, likeness = background_of(background, settings, device=device), likeness_for(embedder, device=device)
+    looked = _Looked.at(photos, out, network.size, None if aligned else find, mask, device)
+    settings = replace(settings, paste=FILLED.paste) if aligned else settings
+    identity |= {"find": looked.identity, "photos": asdict(settings), "provenance": provenance}
+    identity |= {**around.identity, **looked.masking.identity}
     told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
-    parts = Parts(around.enlarge, likeness, told, around.recrop, mask=masking.mask)
-    named = {} if embedder is None else {"embedder": str(embedder)}  # asked for later, it is asked about every photo
-    how["key"] = fingerprint(identity, named)
-    with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[found.root]) as journal:
-        entries = []
-        for some, work in ((found, restore_photos), (films, restore_videos)):
+    parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
+    how["key"] = fingerprint(identity, {} if embedder is None else {"embedder": str(embedder)})
+    with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[looked.photos.root]) as journal:
+        return looked.restored(out, network, settings, parts, journal=journal, **how)
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What there is to restore, and where its faces are."""
+
+    photos: Found
+    films: Found
+    finder: Finder
+    identity: object  # what the faces depend on
+    masking: Masking = Masking()
+
+    @staticmethod
+    def at(
+        place: Path, out: Path, size: int, find: FindSettings | None, mask: str | Path | None, device: str
+    ) -> "_Looked":
+        """Aligned faces where there is nothing to `find`. Raises BadInput where there is no photo."""
+        if find is None:
+            found = find_pictures(place)
+            return _Looked(found, Found(place, ()), Framed(found.root, size), "aligned")
+        masking = masking_for(mask, device=device)
+        return _Looked(*_photos_and_videos(place, out), find.finder(size, device=device), find.identity(), masking)
+
+    def restored(self, out: Path, network: Restorer, settings: PhotoSettings, parts: Parts, **how: Any) -> list[Entry]:
+        """Photos and films through the restorer, one entry for each."""
+        entries: list[Entry] = []
+        for some, work in ((self.photos, restore_photos), (self.films, restore_videos)):
             if some.names:
-                entries += work(some, out, network, finder, settings, parts, journal=journal, **how)
+                entries += work(some, out, network, self.finder, settings, parts, **how)
         return entries
+
+
+def _check(aligned: bool, find: FindSettings, settings: PhotoSettings, **named: str | Path | None) -> None:
+    """Raises BadInput for what would change nothing in aligned faces; how a result is written, they know too."""
+    if not aligned:
+        return
+    written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}
+    around = replace(settings, **written) != PLAIN
+    only_faces(find=find != EVERY_FACE, settings=around, **{name: value is not None for name, value in named.items()})
+
+
+def _is_own(size: str, *, aligned: bool, plain: bool) -> bool:
+    """Whether results are of the restorer's own size.
+
+    Raises BadInput for what is no size, for whole photos, and for choices about how photos are written.
+    """
+    if size not in SIZES:
+        raise BadInput(f"Results have the `size` of the {' or of the '.join(SIZES)}, got {size}.")
+    if size == "photo":
+        return False
+    if not aligned:
+        raise BadInput("`size` restorer is for faces: say `aligned` if these are square face crops, or leave it out.")
+    if not plain:
+        raise BadInput("`size` restorer gives plain PNG files: leave it out, or all that says how photos are written.")
+    return True
+
+
+def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:
+    """Endings of the pictures and films that `restore` does not read in a folder, with how many each has."""
+    if aligned:
+        return find_pictures(Path(photos)).passed_over
+    found, films = _photos_and_videos(Path(photos), Path(out))
+    return join_passed_over(found.passed_over, films.passed_over)
 
 
 def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_embedder, load_identity_distance
 from unfade.images.files import list_images, read_image
+from unfade.images.finding import find_pictures
 from unfade.jobs.journal import refuse_existing
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.metrics.landmarks import LandmarkDistance
@@ -111,6 +112,7 @@ class Evaluation:
 
     scores: Scores | None  # file by file, against the truth or alone
     sets: SetScores | None  # against the reference, as a set
+    passed_over: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)  # folder -> endings not read
 
     @property
     def failed(self) -> list[tuple[str, str]]:
@@ -118,13 +120,21 @@ class Evaluation:
         both = [*(self.scores.failed if self.scores else ()), *(self.sets.failed if self.sets else ())]
         return list({name: (name, reason) for name, reason in reversed(both)}.values())[::-1]
 
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """(file, what had to be converted before it was scored), each once."""
+        both = [*(self.scores.notes if self.scores else ()), *(self.sets.notes if self.sets else ())]
+        return [*dict.fromkeys(both)]
+
     def as_dict(self) -> dict[str, object]:
         """For JSON: as `Scores.as_dict`, with the scores of the set in `sets`."""
         failed = [{"file": name, "reason": reason} for name, reason in self.failed]
         found: dict[str, object] = {}
         if self.sets:
             found = {"found": self.sets.found, "scored": self.sets.count, "sets": self.sets.as_dict()}
-        return {**found, **(self.scores.as_dict() if self.scores else {}), "failed": failed}
+        left_out = {folder: dict(endings) for folder, endings in self.passed_over.items()}
+        told = {"failed": failed, "notes": [[*note] for note in self.notes], "passed_over": left_out}
+        return {**found, **(self.scores.as_dict() if self.scores else {}), **told}
 
 
 def evaluate(
@@ -157,7 +167,10 @@ def evaluate(
     if each:
         track = partial(_tracked, progress=progress)
         scores = with_published_mean(score_folder(results, truth, metrics=each, track=track))
-    found = Evaluation(scores, compare_sets(sets, *against(results)) if against else None)
+    folders = [place for place in (results, truth, Path(reference) if reference else None) if place and place.is_dir()]
+    left_out = {str(place): find_pictures(place).passed_over for place in folders}
+    left_out = {place: endings for place, endings in left_out.items() if endings}
+    found = Evaluation(scores, compare_sets(sets, *against(results)) if against else None, left_out)
     if csv and scores:
         scores.write_csv(Path(csv))
     return found

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.files import list_images, read_image
+from unfade.images.files import list_images, read_picture
 from unfade.metrics.distribution import FeatureStatistics, Moments, frechet_distance, kernel_distance
 from unfade.nets.inception import Inception, seen
 from unfade.progress import Progress, silent
@@ -34,6 +34,7 @@ class PictureSet:
     count: int | None = None  # pictures; None: was not published
     features: NDArray[np.float32] | None = None  # (N, D); None: only the moments are known
     failed: Sequence[tuple[str, str]] = ()  # (file, why it could not be read)
+    notes: Sequence[tuple[str, str]] = ()  # (file, what had to be converted)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class SetScores:
     reference: str
     reference_count: int | None  # None: was not published
     failed: Sequence[tuple[str, str]] = ()
+    notes: Sequence[tuple[str, str]] = ()  # (file, what had to be converted)
 
     @property
     def warnings(self) -> list[str]:
@@ -87,9 +89,12 @@ def compare_sets(names: Sequence[str], results: PictureSet, reference: PictureSe
         values["fid"] = frechet_distance(results.moments, reference.moments)
     if "kid" in names:
         values["kid"] = kernel_distance(*(_features_of(side) for side in (results, reference)))
-    failed = (*results.failed, *((f"{reference.name}/{name}", reason) for name, reason in reference.failed))
+    failed, notes = (
+        (*ours, *((f"{reference.name}/{name}", told) for name, told in theirs))
+        for ours, theirs in ((results.failed, reference.failed), (results.notes, reference.notes))
+    )
     count = results.count or 0
-    return SetScores(values, count + len(results.failed), count, reference.name, reference.count, failed)
+    return SetScores(values, count + len(results.failed), count, reference.name, reference.count, failed, notes)
 
 
 def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> PictureSet:
@@ -99,8 +104,9 @@ def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> 
     listed. Raises BadInput if fewer than two can.
     """
     failed: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     parts, moments = [], None
-    for batch in _batches(list_images(folder), failed, progress):
+    for batch in _batches(list_images(folder), failed, notes, progress):
         with torch.no_grad():
             part = embed(batch).float().cpu().numpy()
         moments = moments or FeatureStatistics(part.shape[1])
@@ -109,7 +115,7 @@ def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> 
     if moments is None or moments.count < 2:
         why = f"; {failed[0][1]}" if failed else ""
         raise BadInput(f"FID and KID need two pictures or more, but {folder} holds {len(parts)} of use{why}.")
-    return PictureSet(str(folder), moments, moments.count, np.concatenate(parts), failed)
+    return PictureSet(str(folder), moments, moments.count, np.concatenate(parts), failed, notes)
 
 
 def published_statistics(spec: str) -> PictureSet:
@@ -126,12 +132,16 @@ def load_embed(*, device: torch.device | str = "cpu") -> Embed:
     return lambda batch: network(batch.to(device))
 
 
-def _batches(paths: Sequence[Path], failed: list[tuple[str, str]], progress: Progress) -> Iterator[Tensor]:
+def _batches(
+    paths: Sequence[Path], failed: list[tuple[str, str]], notes: list[tuple[str, str]], progress: Progress
+) -> Iterator[Tensor]:
     batch: list[Tensor] = []
     with progress("features", len(paths)) as advance:
         for path in paths:
             try:
-                batch.append(seen(read_image(path)[None]))
+                picture = read_picture(path)
+                batch.append(seen(picture.pixels[None]))
+                notes += [(path.name, note) for note in picture.notes]
             except UnreadableImage as error:
                 failed.append((path.name, str(error)))
             if len(batch) == BATCH:

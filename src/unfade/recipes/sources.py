@@ -10,15 +10,15 @@ from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import load_detector
 from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder
 from unfade.faces.masks import Mask, load_mask
-from unfade.images.files import list_images
-from unfade.images.photo_files import find_photos
+from unfade.faces.paste import PasteSettings
+from unfade.images.photo_files import Found, find_photos, find_pictures
 from unfade.jobs.journal import Entry, Journal
 from unfade.progress import Progress
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.align import take_aligned
 from unfade.stages.crop import crop_photos, faces_in, found_before
-from unfade.stages.photos import Choice, Finder, searching
+from unfade.stages.photos import Choice, Finder, Framed, searching
 from unfade.stages.restore import choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.store.checkpoints import sha256_of
@@ -26,6 +26,7 @@ from unfade.store.seeds import fingerprint
 from unfade.store.zoo import find_weights, path_of, row_of
 
 USUAL_PARSER = "parsenet"
+FILLED = PhotoSettings(paste=PasteSettings(feather=0.0))  # for photos that are one face and nothing around it
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,9 @@ class Source(Protocol):
     def identity(self) -> dict[str, object]:
         """What a run depends on besides the settings of the adaptation."""
 
+    def found(self, run: Path) -> Found:
+        """The pictures, without what the run made. Raises BadInput where there is none."""
+
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
         """Write the faces to run/faces: an entry for each picture, and the files of the faces."""
 
@@ -107,35 +111,38 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class AlignedFaces:
-    """Pictures that are square face crops in the framing of FFHQ."""
+    """Pictures that are square face crops in the framing of FFHQ, in a folder, or one of them."""
 
     folder: Path
+    likeness: Likeness | None = None  # of a face and its result
 
     def identity(self) -> dict[str, object]:
         return {}
 
+    def found(self, run: Path) -> Found:
+        return find_pictures(self.folder)
+
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        found = list_images(self.folder)
-        entries = take_aligned(found, run / "faces", size=size, journal=journal, progress=progress)
+        entries = take_aligned(self.found(run).paths, run / "faces", size=size, journal=journal, progress=progress)
         return entries, [run / "faces" / entry.output for entry in entries if entry.status == "done"]
 
     def restore(
         self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
         journal: Journal, progress: Progress,
     ) -> Results:  # fmt: skip
-        restored = restore_faces(
-            faces, run / "restored", restorer, journal=journal, strength=strength, key=key, progress=progress
-        )
-        by_face = {entry.item: entry for entry in restored}
-        return Results([_renamed(by_face, entry) for entry in taken], restored, "restored")
-
-
-def _renamed(by_face: dict[str, Entry], taken: Entry) -> Entry:
-    """One entry for each photo: what stopped it, or its restored picture."""
-    if taken.status != "done":
-        return taken
-    restored = by_face[taken.output]
-    return replace(restored, item=taken.item)
+        shown = restore_faces(
+            faces, run / "restored_faces", restorer,
+            journal=journal, strength=strength, key=key, stage="restored_faces",
+        )  # fmt: skip
+        found = replace(self.found(run), names=tuple(Path(entry.item) for entry in taken if entry.status == "done"))
+        made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), FILLED)
+        photos = restore_photos(
+            found, run / "restored", restorer, Framed(found.root, restorer.size), FILLED,
+            Parts(likeness=self.likeness, provenance=made_by),
+            journal=journal, strength=strength, key=key, progress=progress,
+        )  # fmt: skip
+        by_photo = {entry.item: entry for entry in photos}
+        return Results([by_photo.get(entry.item, entry) for entry in taken], shown, "restored_faces")
 
 
 @dataclass(frozen=True)
@@ -156,8 +163,11 @@ class WholePhotos:
     def identity(self) -> dict[str, object]:
         return {"find": self.find.identity(), "photos": asdict(self.settings), **self.masking.identity}
 
+    def found(self, run: Path) -> Found:
+        return find_photos(self.folder, without=run)
+
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        found, finder = find_photos(self.folder, without=run), self.find.finder(size, device=self.device)
+        found, finder = self.found(run), self.find.finder(size, device=self.device)
         key = fingerprint(self.find.identity())
         entries = crop_photos(found, run / "faces", finder, size=size, journal=journal, key=key, progress=progress)
         files = faces_in(run / "faces")
@@ -172,7 +182,7 @@ class WholePhotos:
             faces, run / "restored_faces", restorer,
             journal=journal, strength=strength, key=key, stage="restored_faces",
         )  # fmt: skip
-        found, known = find_photos(self.folder, without=run), found_before(run / "faces")
+        found, known = self.found(run), found_before(run / "faces")
         made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
         parts = Parts(likeness=self.likeness, provenance=made_by, mask=self.masking.mask)
         photos = restore_photos(
@@ -197,5 +207,5 @@ def source_of(
 ) -> Source:  # fmt: skip
     """Aligned faces where there is nothing to find, whole photos otherwise."""
     if find is None:
-        return AlignedFaces(photos)
+        return AlignedFaces(photos, alike)
     return WholePhotos(photos, find, settings, device, alike, masking)

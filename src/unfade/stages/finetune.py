@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unfade.degradations.fitted import FittedDegradation, fit
 from unfade.errors import BadInput
-from unfade.images.files import list_images
+from unfade.images.pairing import paired
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import seed_for
@@ -56,9 +56,12 @@ class Pair:
 
 
 def pairs_of(faces: Path, targets: Path) -> list[Pair]:
-    """Faces that have a target of the same stem, sorted. Raises BadInput when there is none."""
-    by_stem = {path.stem: path for path in list_images(targets)}
-    pairs = [Pair(face, by_stem[face.stem]) for face in list_images(faces) if face.stem in by_stem]
+    """Faces that have a target of the same stem, sorted.
+
+    Raises BadInput when there is none, and where two pictures of a folder share a name: one would be learned from with
+    the other's target.
+    """
+    pairs = [Pair(face, target) for face, target in paired(faces, targets).pairs]
     if not pairs:
         raise BadInput(
             f"No picture of {targets} has the file name of one of {faces}; make targets from these faces first."

@@ -11,14 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from unfade.errors import BadInput, DiskFull
-from unfade.faces.align import Matrix, crop, to_template
+from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, to_template
 from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
 from unfade.images.dimensions import pixels_in
+from unfade.images.files import refuse_clear
+from unfade.images.filters import check_square
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, read_photo
+from unfade.jobs.run_stage import refuse_tiny
 from unfade.store.checkpoints import sha256_of
 
 TOGETHER = 8  # photos of a group, at most
@@ -93,6 +97,23 @@ class Searching:
 def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
     """Finds faces with a detector and aligns them to crops of `size` px."""
     return Searching(detector, settings, choice, size)
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Takes every picture for one face that fills it in FFHQ's framing: an aligned crop, whose matrix only scales."""
+
+    root: Path  # of the pictures, for messages
+    size: int  # px, of the crops
+
+    def __call__(self, name: str, photo: Photo) -> list[FoundFace]:
+        """Raises BadInput for a picture that is not square or too small, UnreadableImage for one that is clear."""
+        path, side = self.root / name, photo.width
+        refuse_clear(photo, path)
+        refuse_tiny(photo.width, photo.height, path)
+        check_square(photo.width, photo.height, path)
+        face = Face((0.0, 0.0, side, side), TEMPLATE * (side / TEMPLATE_SIZE), 1.0)
+        return [FoundFace(0, face, onto(np.eye(2, 3), self.size / side))]
 
 
 def in_frames(find: Finder) -> Finder:

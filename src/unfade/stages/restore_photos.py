@@ -190,7 +190,13 @@ class _Restoring:
             restored = [tone.apply(face) for face in restored]
         restored = [blend(crop, face, self.strength) for crop, face in zip(one.crops, restored, strict=True)]
         distances = self._distances(one, restored)
-        notes = (*photo.notes, *lost_in(photo, kind=settings.kind), *_large(one), *left, *self._warned(one, distances))
+        notes = (
+            *photo.notes,
+            *lost_in(photo, kind=settings.kind),
+            *self._resized(one),
+            *left,
+            *self._warned(one, distances),
+        )
         atomic_write(writing.path, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
@@ -214,6 +220,16 @@ class _Restoring:
         """The identity distance of every face and its result; nothing where nothing measures it."""
         likeness = self.parts.likeness
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
+
+    def _resized(self, one: Opened) -> tuple[str, ...]:
+        """What a small restorer can do for a large face is little; of a face that is the whole photo all is told."""
+        whole = not self.settings.paste.feather
+        widest = max(1 / scale_of(found.matrix) for found in one.faces)
+        if widest > (1 if whole else LARGE):
+            return (f"a face is {widest:.1f} times as large as the restorer's: finer detail stays as it was",)
+        if whole and widest < 1:
+            return (f"the restorer's face, {1 / widest:.1f} times as large, is brought back; `size` restorer keeps it",)
+        return ()
 
     def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
         for found, distance in zip(one.faces, distances, strict=False):
@@ -266,11 +282,3 @@ def _bytes_of(path: Path) -> bytes:
 def _date_as(photo: Photo, target: Path) -> None:
     if photo.origin.modified is not None:
         os.utime(target, (photo.origin.modified,) * 2)
-
-
-def _large(one: Opened) -> tuple[str, ...]:
-    """What a small restorer can do for a large face is little."""
-    widest = max((1 / scale_of(found.matrix) for found in one.faces), default=0.0)
-    if widest <= LARGE:
-        return ()
-    return (f"a face is {widest:.1f} times as large as the restorer's: finer detail stays as it was",)

@@ -1,0 +1,58 @@
+"""Which pictures of two folders belong together: those of one stem. Nothing else pairs files."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unfade.errors import BadInput
+from unfade.images.files import list_images, read_image
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The pictures of two folders."""
+
+    pairs: tuple[tuple[Path, Path], ...]  # one of each folder, sorted by name
+    alone: tuple[tuple[Path, ...], tuple[Path, ...]]  # those of each folder that have no partner, sorted by name
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures of a folder by their file names without endings, sorted.
+
+    Raises BadInput, naming the first few, where two share a name, since nobody can tell which of them is meant; and as
+    `list_images` does.
+    """
+    paths = list_images(folder)
+    twice = sorted(stem for stem, count in Counter(path.stem for path in paths).items() if count > 1)
+    if twice:
+        names = [" and ".join(path.name for path in paths if path.stem == stem) for stem in twice]
+        raise BadInput(f"{folder} holds several pictures of one name: {first_few(names)}; keep one of each.")
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
+
+
+def paired(left: Path, right: Path) -> Paired:
+    """Pair the pictures of two folders. Raises BadInput as `by_stem` does for each of them."""
+    ours, theirs = by_stem(left), by_stem(right)
+    pairs = tuple((path, theirs[stem]) for stem, path in ours.items() if stem in theirs)
+    alone = (_without(ours, theirs), _without(theirs, ours))
+    return Paired(pairs, alone)
+
+
+def check_side(paths: Iterable[Path], side: int) -> None:
+    """Raises BadInput, naming the first few, for pictures that are not `side` px wide and high; UnreadableImage."""
+    sizes = {path: read_image(path).shape[-2:] for path in paths}
+    others = [f"{path} has {size[1]} x {size[0]}" for path, size in sizes.items() if size != (side, side)]
+    if others:
+        told = f"Scores are taken at {side} x {side} pixels, the restorer's size, but {first_few(others)}"
+        raise BadInput(f"{told}; bring them to that size, since scores of resized pictures mean something else.")
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first `most` of them, with commas, and how many there are more."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _without(some: dict[str, Path], others: dict[str, Path]) -> tuple[Path, ...]:
+    return tuple(path for stem, path in some.items() if stem not in others)
