@@ -169,11 +169,6 @@ def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:
     return [Pair(out / "faces" / t.item, folder / "targets" / t.output) for t in targets if t.status == "done"]
 
 
-<<<<<<< HEAD
-def by_stem(folder: Path | None) -> dict[str, Path]:
-    """The pictures of a folder by their file names without endings; empty if there is no folder."""
-    return {path.stem: path for path in list_images(folder)} if folder else {}
-=======
 def _truths(folder: Path, faces: Path | None, side: int) -> dict[str, Path]:
     """Clean versions by their stems; those of the photos alone, where these are the faces.
 
@@ -185,7 +180,6 @@ def _truths(folder: Path, faces: Path | None, side: int) -> dict[str, Path]:
         truths = {stem: path for stem, path in truths.items() if stem in stems}
     check_side(truths.values(), side)
     return truths
->>>>>>> told
 
 
 class _Clock:
