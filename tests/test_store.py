@@ -318,3 +318,16 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
         assert str(caught.value).endswith(f"there are: {', '.join(names)}.")
     with pytest.raises(UnknownModel):
         find_weights(tmp_path, "restorer")  # a folder, but of no run
+
+
+def test_equal_networks_are_equal_files(tmp_path: Path) -> None:
+    net = torch.nn.Linear(3, 2)
+    kept = set()
+    for i in range(20):
+        path = tmp_path / f"{i}.safetensors"
+        save_weights(path, net, architecture="tiny", config={"b": [1, 2], "a": 'é\n"'}, dtype=torch.float32)
+        kept.add(path.read_bytes())
+    assert len(kept) == 1
+    found = read_weights(tmp_path / "0.safetensors")
+    assert (found.architecture, found.config) == ("tiny", {"b": [1, 2], "a": 'é\n"'})
+    assert torch.equal(found.state["weight"], net.weight)

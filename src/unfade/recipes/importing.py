@@ -15,7 +15,7 @@ from torch import Tensor
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.recipes.architectures import ARCHITECTURES, Architecture, Config, State, shapes
-from unfade.store.checkpoints import read_card, sha256_of, write_card
+from unfade.store.checkpoints import read_card, sha256_of, sort_header, write_card
 from unfade.store.foreign import read_foreign
 from unfade.store.published import Model
 from unfade.store.zoo import MODELS, path_of, weights_folder
@@ -194,6 +194,7 @@ def _write(row: Model | None, name: str, found: Recognised, card: dict[str, Any]
 
     def write(temporary: Path) -> None:
         save_file(_apart(state), temporary, _header(found))
+        sort_header(temporary)
         write_card(path, about | {"sha256": sha256_of(temporary)})
 
     _check_free(path, card)

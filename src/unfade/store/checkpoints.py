@@ -29,10 +29,33 @@ class Weights:
 def save_weights(
     path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype
 ) -> None:
-    """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are."""
+    """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are.
+
+    Equal networks are equal files.
+    """
     header = {"architecture": architecture, "config": json.dumps(config)}
     state = {k: _stored(v, dtype) for k, v in network.state_dict().items()}
-    write_through(path, lambda temporary: save_file(state, temporary, header))
+
+    def write(temporary: Path) -> None:
+        save_file(state, temporary, header)
+        sort_header(temporary)
+
+    write_through(path, write)
+
+
+def sort_header(path: Path) -> None:
+    """Put the entries of a safetensors file's header in order: safetensors writes those of its metadata in any.
+
+    The order changes no length, so the tensors stay where they are.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        found = json.loads(file.read(length))
+        ordered = json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(ordered) > length:
+            raise BadCheckpoint(f"{path} has a header of {length} bytes that came to {len(ordered)} in order.")
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def read_weights(path: Path) -> Weights:
