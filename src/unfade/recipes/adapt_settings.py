@@ -107,6 +107,14 @@ def settings_for(restorer: str, prior: str) -> AdaptSettings:
     return replace(base, restorer=restorer, prior=prior, targets=targets, losses=losses, fidelity=family.fidelity)
 
 
+def as_published(settings: AdaptSettings) -> AdaptSettings:
+    """The same by the paper's recipe alone: K and L alike for all faces, and all photos and targets learned from."""
+    targets = settings.targets
+    if targets.by_damage:
+        targets = replace(SHORT_TARGETS, factor=targets.factor)
+    return replace(settings, targets=targets, finetune=replace(settings.finetune, redegraded=0.0), agreement=0.0)
+
+
 def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> AdaptSettings:
     """The settings with the fidelity that this restorer runs at.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
-from unfade.recipes.adapt_settings import settings_for
+from unfade.recipes.adapt_settings import as_published, settings_for
 from unfade.recipes.compare import FIRST
 from unfade.recipes.rehearse import RehearseSettings
 from unfade.restorers.code_level import CODE_LOSSES
@@ -183,8 +183,8 @@ def scale_named(name: str) -> Scale:
 
 
 def base_settings(scale: Scale, restorer: str | None = None) -> RehearseSettings:
-    """What the rows of a table vary. Raises UnknownModel, which says how to get the weights."""
-    return RehearseSettings(settings_for(restorer or scale.restorer, scale.prior))
+    """What the rows of a table vary: the paper's recipe. Raises UnknownModel, which says how to get the weights."""
+    return RehearseSettings(as_published(settings_for(restorer or scale.restorer, scale.prior)))
 
 
 def needs(table: Table, scale: Scale) -> tuple[str, ...]:
