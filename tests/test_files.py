@@ -157,6 +157,12 @@ def test_transparency_is_laid_over_white(tmp_path: Path, mode: str) -> None:
     assert "transparency laid over white" in picture.notes
 
 
+def test_an_alpha_channel_that_hides_nothing_is_not_noted(tmp_path: Path) -> None:
+    Image.new("RGBA", (2, 1), (10, 20, 30, 255)).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    assert (to_bytes(picture.pixels).tolist(), picture.notes) == ([[[10, 20, 30]] * 2], ())
+
+
 def test_half_transparent_black_is_grey(tmp_path: Path) -> None:
     Image.new("RGBA", (1, 1), (0, 0, 0, 128)).save(tmp_path / "a.png")
     assert to_bytes(read_image(tmp_path / "a.png")).flatten().tolist() == [127] * 3

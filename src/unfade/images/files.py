@@ -54,7 +54,7 @@ def read_picture(path: Path) -> Picture:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
         notes.append("16 bits brought to 8")
     levels = to_srgb(levels, photo.origin.icc, notes)
-    if alpha is not None:
+    if alpha is not None and not (alpha == np.iinfo(alpha.dtype).max).all():
         levels = over_white(levels, alpha)
         notes.append("transparency laid over white")
     if photo.origin.grey:
