@@ -240,7 +240,7 @@ def test_the_flags_arrive(marks: Path, models: tuple[Path, Path], run) -> None:
         refused = run(*args, "--out", marks / "other", *wrong)
         assert refused.code == 2
         assert refused.err.count("\n") == 1
-    for flag in (("--scale", "2"), ("--background", "lanczos"), ("--identity", "sface")):
+    for flag in (("--scale", "2"), ("--background", "lanczos")):
         refused = run(*args[:4], "--aligned", "--out", marks / "other", *flag)
         assert refused.code == 2
         assert flag[0] in refused.err

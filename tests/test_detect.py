@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from recorded import arrays, fill_module, picture
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.faces.align import TEMPLATE
 from unfade.faces.detect import DetectSettings, Face, find_faces, is_plausible, load_detector
-from unfade.images.files import read_image, to_bytes
+from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.photo import Photo
 from unfade.nets import retinaface
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig
@@ -206,7 +207,9 @@ def test_retinaface_from_a_file(tmp_path, config):
 
 def golden_of(name, number):
     golden = {key.removeprefix(f"{number}."): value for key, value in arrays(name).items()}
-    return read_image(SHARED / "photos" / "whole" / str(golden["pictures"][number])), golden
+    with Image.open(SHARED / "photos" / "whole" / str(golden["pictures"][number])) as image:
+        numbers = np.asarray(image.convert("RGB"))  # the file's own, whatever its colour profile: as recorded
+    return from_bytes(numbers), golden
 
 
 @pytest.mark.shared

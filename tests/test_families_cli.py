@@ -64,7 +64,7 @@ REFUSED = {
     "--code-losses all": "no code losses named all; there are: codes, fusion",
     "--fidelity 1.5": r"fidelity must lie in 0\.\.1, got 1\.5",
     "--strength 1.5": r"strength must lie in 0\.\.1 .*got 1\.5",
-    "--real faces": "leave --real out",
+    "--real faces": "leave `real` out",
 }
 
 

@@ -22,14 +22,14 @@ from unfade.report.page import Face, render
 
 SAMPLES = Path(str(files("unfade") / "samples"))
 
-# Few steps of the optimiser, because of 40 photos more of them learn what is wrong with the targets, too.
-DEMO = replace(SMALL_ADAPT, finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=70)))
+# A little shorter than on a user's photos, so that it takes minutes on two cores.
+DEMO = replace(SMALL_ADAPT, finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=60)))
 
-# The shortest run that still does everything: few steps of the prior, few of the optimiser.
+# The shortest run that still does everything: few evaluations of the prior, few steps of the optimiser.
 QUICK = replace(
     DEMO,
-    targets=replace(DEMO.targets, spacing="25", start=15, free_from=9),
-    finetune=replace(DEMO.finetune, loop=replace(DEMO.finetune.loop, steps=40)),
+    targets=replace(DEMO.targets, start=4, free_from=2),
+    finetune=replace(DEMO.finetune, loop=replace(DEMO.finetune.loop, steps=20)),
 )
 
 
