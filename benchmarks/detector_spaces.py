@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unfade.evaluation.gap import Space
 from unfade.nets.retinaface import MOBILENET025, RetinaFace
-from unfade.recipes.gap import Space
 
 YUNET_LAYER = "onnx_node!Relu_28"  # the last of the backbone at stride 16
 

@@ -19,11 +19,11 @@ import numpy as np
 from detector_spaces import retinaface_space, yunet_space
 
 from unfade.diffusion.load import load_prior
+from unfade.evaluation.gap import Space
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
 from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
-from unfade.recipes.gap import Space
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
 from unfade.recipes.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
 from unfade.restorers.load import load_restorer

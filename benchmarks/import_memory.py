@@ -15,7 +15,7 @@ from pathlib import Path
 
 LIMIT = 2.2
 PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
-IMPORTS = "import sys; from pathlib import Path; from unfade.recipes.importing import import_files"
+IMPORTS = "import sys; from pathlib import Path; from unfade.zoo.convert import import_files"
 GENERATE = """
 import sys, torch
 from unfade.nets.unet import UNet, UNetConfig

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import unfade
+import unfade.evaluation.evaluate
 import unfade.recipes.adapt
 import unfade.recipes.restore
-import unfade.recipes.scoring
 from adapt_settings import small
 from tiny_models import write_faces
 from unfade.devices import automatic, choose_device

@@ -19,7 +19,7 @@ from unfade.metrics.reference import psnr
 from unfade.recipes.demo import QUICK, SAMPLES, demo
 from unfade.restorers.load import load_restorer
 from unfade.store.checkpoints import read_card
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.models import MODELS, path_of
 
 SETS = {"photos": "truth", "held_out_photos": "held_out_truth"}
 

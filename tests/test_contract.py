@@ -17,6 +17,8 @@ from marked import SIZE, Dimmer, finder, save, scene
 from networks import tiny_prior
 from toys import ToyRestorer, save_pictures
 from unfade.atomic import is_temporary
+from unfade.datasets.data_sets import PrepareSettings
+from unfade.datasets.prepare import prepare
 from unfade.errors import OutputConflict
 from unfade.images.files import list_images
 from unfade.images.photo_files import Found, find_photos
@@ -24,9 +26,7 @@ from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.runs import LOCK, open_run
 from unfade.stages import photos
 from unfade.stages.crop import crop_photos
-from unfade.stages.data_sets import PrepareSettings
 from unfade.stages.degrade import blind_degradation, degrade_faces
-from unfade.stages.prepare import prepare
 from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings, restore_photos
 from unfade.stages.targets import TargetSettings, make_targets

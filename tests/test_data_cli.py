@@ -57,7 +57,7 @@ def test_min_face_has_an_effect(run: Run, folder: Path) -> None:
 def test_workers_are_the_cores_unless_said(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(workers, "cores", lambda: 3)
-    monkeypatch.setattr("unfade.stages.prepare.ThreadPoolExecutor", lambda count: asked.append(count) or Pool())
+    monkeypatch.setattr("unfade.datasets.prepare.ThreadPoolExecutor", lambda count: asked.append(count) or Pool())
     for flags in ((), ("--workers", "2")):
         run("data", "prepare", "folder", "faces", "--out", str(len(asked)), "--size", "16", *flags)
     assert asked == [3, 2]

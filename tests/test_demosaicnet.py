@@ -16,7 +16,7 @@ from unfade.degradations.camera import CameraSettings, camera, draw_camera
 from unfade.degradations.demosaic import DEMOSAIC, measured
 from unfade.nets.demosaicnet import BayerDemosaicNet
 from unfade.store.checkpoints import read_card
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.models import MODELS, path_of
 
 PUBLISHED_BYTES = 2_251_181
 

@@ -19,7 +19,7 @@ from unfade.images.photo import Photo
 from unfade.nets import retinaface
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig
 from unfade.store.checkpoints import save_weights
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.models import MODELS, path_of
 
 SHARED = Path(os.environ.get("UNFADE_SHARED", Path(__file__).parents[2] / "shared"))
 YUNET = path_of(MODELS["yunet"])

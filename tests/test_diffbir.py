@@ -18,14 +18,14 @@ from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.images.files import read_image
 from unfade.images.wavelets import coarse
 from unfade.nets.text_encoder import TextEncoder
-from unfade.recipes.architectures import ARCHITECTURES, fixed, load_network
 from unfade.recipes.compare import load_own
-from unfade.recipes.importing import import_files
 from unfade.recipes.table_runs import make_table
 from unfade.recipes.tables import SCALES, TABLES, Comparison, needs
 from unfade.stages.methods import METHODS, Inputs, walk
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import read_weights, save_weights
+from unfade.zoo.architectures import ARCHITECTURES, fixed, load_network
+from unfade.zoo.convert import import_files
 
 Models = tuple[Path, Path]
 METHOD = replace(METHODS["diffbir"], spacing="4")

@@ -18,7 +18,7 @@ from unfade.faces.identity import DLIB_LIMIT, likeness, load_embedder
 from unfade.images.files import from_bytes, list_images, read_image, to_bytes
 from unfade.nets.dlib_face import SIDE, DlibFace, padded_sum
 from unfade.store.checkpoints import load_state, read_card, read_weights, sha256_of
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.models import MODELS, path_of
 
 SHARED = Path(os.environ.get("UNFADE_SHARED", Path(__file__).parents[2] / "shared"))
 FACES = SHARED / "faces" / "val" / "basemax"  # of people who do not exist, aligned as FFHQ

@@ -18,9 +18,9 @@ import pytest
 from unfade.atomic import FULL
 from unfade.cli import main
 from unfade.errors import BadCheckpoint, BadInput, DiskFull
-from unfade.store import download as module
-from unfade.store.download import DownloadFailed, DownloadSettings, Fetched, discard_parts, fetch
-from unfade.store.published import Download
+from unfade.zoo import download as module
+from unfade.zoo.download import DownloadFailed, DownloadSettings, Fetched, discard_parts, fetch
+from unfade.zoo.published import Download
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several chunks
 SHA = hashlib.sha256(CONTENT).hexdigest()

@@ -14,6 +14,9 @@ import torch
 
 from recorded import fill_module, picture
 from unfade.errors import BadInput
+from unfade.evaluation.evaluate import ALONE, LOADED, NAMES, evaluate, with_published_mean
+from unfade.evaluation.pairs import METRICS, PROTOCOL, pair_by_stem, score_folder
+from unfade.evaluation.sets import PictureSet, SetScores, compare_sets
 from unfade.images.files import read_image, write_png
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.distribution import Moments, frechet_distance, kernel_distance, statistics
@@ -22,11 +25,8 @@ from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.inception import Inception, InceptionConfig
 from unfade.nets.maniqa import MANIQA, MANIQAConfig
 from unfade.nets.musiq import MUSIQ, MUSIQConfig
-from unfade.recipes.architectures import Statistics, load_network
-from unfade.recipes.evaluate import METRICS, PROTOCOL, pair_by_stem, score_folder
-from unfade.recipes.scoring import ALONE, LOADED, NAMES, evaluate, with_published_mean
-from unfade.recipes.sets import PictureSet, SetScores, compare_sets
 from unfade.store.checkpoints import save_weights
+from unfade.zoo.architectures import Statistics, load_network
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from recorded import arrays, fill_module, manifest, picture
+from unfade.evaluation.evaluate import LOADED
 from unfade.metrics.landmarks import LandmarkDistance, decode
 from unfade.nets.fan import FAN, FANConfig
-from unfade.recipes.scoring import LOADED
 from unfade.store.checkpoints import save_weights
 
 

@@ -15,13 +15,14 @@ FLOORS = {
     "images": 1,
     "store": 2,
     "nets": 3, "jobs": 3,
-    "training": 4,
-    "diffusion": 5, "degradations": 5, "metrics": 5, "report": 5, "faces": 5,
-    "restorers": 6,
-    "stages": 7,
-    "recipes": 8,
-    "cli": 9,
-    "__main__": 10,
+    "training": 4, "metrics": 4, "report": 4,
+    "zoo": 5, "datasets": 5,
+    "diffusion": 6, "degradations": 6, "faces": 6,
+    "restorers": 7,
+    "stages": 8, "evaluation": 8,
+    "recipes": 9,
+    "cli": 10,
+    "__main__": 11,
 }  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

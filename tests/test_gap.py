@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfade.recipes.gap import METRICS, Row, estimates, shares
+from unfade.evaluation.gap import METRICS, Row, estimates, shares
 
 FACES = 30
 

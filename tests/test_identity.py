@@ -20,6 +20,7 @@ from marked import Place, save, scene, squares
 from recorded import fill_module, picture
 from tiny_models import write_faces
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.evaluation.evaluate import load_sface_angle
 from unfade.faces.align import TEMPLATE
 from unfade.faces.identity import (
     DLIB_LIMIT,
@@ -36,7 +37,6 @@ from unfade.faces.identity import (
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import restore
-from unfade.recipes.scoring import load_sface_angle
 from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.stages.restore_photos import Parts, PhotoSettings
 from unfade.store.checkpoints import save_weights

@@ -39,14 +39,14 @@ from unfade.nets.swinir import SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.nets.vqfr import VQFR, VQFRConfig
 from unfade.nets.vqgan import VQAutoEncoder, VQGANConfig, VQGANDiscriminator
-from unfade.recipes.architectures import ARCHITECTURES, UNETS, fixed, load_network, with_size
-from unfade.recipes.importing import import_files
-from unfade.recipes.pulling import pull
 from unfade.restorers.load import load_restorer, save_restorer
 from unfade.store.checkpoints import read_card, read_weights, sha256_of
-from unfade.store.download import DownloadSettings
-from unfade.store.published import Download
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.architectures import ARCHITECTURES, UNETS, fixed, load_network, with_size
+from unfade.zoo.convert import import_files
+from unfade.zoo.download import DownloadSettings
+from unfade.zoo.models import MODELS, path_of
+from unfade.zoo.published import Download
+from unfade.zoo.pulling import pull
 
 Run = Callable[..., tuple[int, str, str]]
 SWINIR = SwinIRConfig(img_size=16, embed_dim=24, depths=(2, 2), heads=2, unshuffle=4, upscale=4)
@@ -493,7 +493,7 @@ def test_no_space_left(run_models, tmp_path, folder, monkeypatch):
     path = published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR)))
     for where in ("save_file", "write_card"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"unfade.recipes.importing.{where}", full)
+            patch.setattr(f"unfade.zoo.convert.{where}", full)
             assert "the disk is full" in refused(run_models, path, folder)
 
 

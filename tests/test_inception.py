@@ -11,8 +11,8 @@ from torch import nn
 from recorded import arrays, fill_module, image_u8, manifest, picture
 from unfade.errors import BadCheckpoint
 from unfade.nets.inception import SEEN, Inception, InceptionConfig, inception_state, seen
-from unfade.recipes.architectures import ARCHITECTURES
-from unfade.recipes.importing import recognise
+from unfade.zoo.architectures import ARCHITECTURES
+from unfade.zoo.convert import recognise
 
 TINY = InceptionConfig(width=1 / 16)
 

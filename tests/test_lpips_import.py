@@ -12,13 +12,13 @@ import torch
 from recorded import arrays, fill_module, picture
 from unfade.cli import main
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.evaluation.evaluate import LOADED
 from unfade.nets.lpips import ALEXNET, LPIPS, trunk_keys
-from unfade.recipes.importing import import_files
-from unfade.recipes.lpips import load_lpips
-from unfade.recipes.scoring import LOADED
 from unfade.store.checkpoints import sha256_of
-from unfade.store.published import Download
-from unfade.store.zoo import MODELS
+from unfade.zoo.convert import import_files
+from unfade.zoo.lpips import load_lpips
+from unfade.zoo.models import MODELS
+from unfade.zoo.published import Download
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from recorded import arrays, picture
 from unfade.errors import BadInput
 from unfade.images.files import list_images, read_image
 from unfade.metrics.no_reference import FEATURES, Niqe, asymmetric_gaussian, block_features, normalised, shape_features
-from unfade.recipes.architectures import load_network
 from unfade.recipes.demo import SAMPLES
 from unfade.store.checkpoints import read_card, read_weights
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.architectures import load_network
+from unfade.zoo.models import MODELS, path_of
 
 GOLDEN = arrays("niqe")
 

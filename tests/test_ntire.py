@@ -10,12 +10,12 @@ import torch
 
 from recorded import picture
 from unfade.errors import BadInput
+from unfade.evaluation import ntire
+from unfade.evaluation.evaluate import Evaluation
+from unfade.evaluation.ntire import ABSENT, ALLOWED, LEAST, TERMS, Ntire, cosine, evaluate_ntire
+from unfade.evaluation.pairs import Alone, Mean, Scores
+from unfade.evaluation.sets import SetScores
 from unfade.images.files import write_png
-from unfade.recipes import ntire
-from unfade.recipes.evaluate import Alone, Mean, Scores
-from unfade.recipes.ntire import ABSENT, ALLOWED, LEAST, TERMS, Ntire, cosine, evaluate_ntire
-from unfade.recipes.scoring import Evaluation
-from unfade.recipes.sets import SetScores
 
 
 def found(cosines: list[float], *, niqe: float = 4.0, fid: float = 60.0) -> Ntire:

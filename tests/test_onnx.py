@@ -25,7 +25,7 @@ from unfade.restorers.base import Restorer
 from unfade.restorers.load import head_of, load_restorer
 from unfade.restorers.onnx import OnnxRestorer
 from unfade.store.checkpoints import sha256_of
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 Models = tuple[Path, Path]
 EXTRA = ("onnx", "onnxscript", "onnxruntime")

@@ -11,15 +11,15 @@ from PIL import Image
 from toy_sets import SIZE, contents, ffhq_folder, ffhq_list, wider_folder, zipped
 from toy_stage import spoil
 from toys import levels, save_pictures
+from unfade.datasets.data_sets import FFHQ_LIST, PrepareSettings
+from unfade.datasets.manifest import read_manifest, verify_folder
+from unfade.datasets.prepare import Prepared, prepare
+from unfade.datasets.splits import as_numbered, read_stems, split_by_rule
+from unfade.datasets.wider import Square, cut
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.filters import resize
 from unfade.jobs.journal import Counts
-from unfade.stages.data_sets import FFHQ_LIST, PrepareSettings
-from unfade.stages.manifest import read_manifest, verify_folder
-from unfade.stages.prepare import Prepared, prepare
-from unfade.stages.splits import as_numbered, read_stems, split_by_rule
-from unfade.stages.wider import Square, cut
 from unfade.training.batches import find_training_pictures
 
 # the rule of splits.py: if these change, everybody's test set changes

@@ -12,9 +12,9 @@ import torch
 from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
+from unfade.evaluation.gap import Estimate
 from unfade.images.files import list_images, read_image
 from unfade.recipes.adapt import adapt
-from unfade.recipes.gap import Estimate
 from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse, split
 from unfade.stages.degrade import camera_degradation
 from unfade.store.checkpoints import read_weights

@@ -14,9 +14,9 @@ from command import Result
 from tiny_models import write_faces
 from toys import save_pictures
 from unfade.errors import OutputConflict
+from unfade.evaluation.pairs import Scores
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import HOLDER, LOCK, open_run
-from unfade.recipes.evaluate import Scores
 from unfade.store.checkpoints import check_output, read_card
 
 HOLD = """

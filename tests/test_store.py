@@ -25,7 +25,7 @@ from unfade.store.checkpoints import (
     write_card,
 )
 from unfade.store.seeds import fingerprint, seed_for
-from unfade.store.zoo import MODELS, find_weights, path_of
+from unfade.zoo.models import MODELS, find_weights, path_of
 
 PACKAGE = Path(unfade.__file__).parent
 
@@ -293,7 +293,7 @@ def test_built_in_models_lie_in_the_package_and_others_where_the_user_says(
 
 def test_a_name_is_found_for_its_kind_once_its_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("unfade.store.zoo.files", lambda package: tmp_path)
+    monkeypatch.setattr("unfade.zoo.models.files", lambda package: tmp_path)
     (tmp_path / "weights").mkdir()
     for name, model in MODELS.items():
         with pytest.raises(UnknownModel, match=f"The weights of {name} are not at .*; (install|fetch|find) "):

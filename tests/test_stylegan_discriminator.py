@@ -23,7 +23,7 @@ from unfade.nets.stylegan_discriminator import (
     StyleGANDiscriminatorConfig,
     with_deviation,
 )
-from unfade.recipes.architectures import ARCHITECTURES, shapes
+from unfade.zoo.architectures import ARCHITECTURES, shapes
 
 SMALL = StyleGANDiscriminatorConfig(size=16, narrow=1 / 64)
 

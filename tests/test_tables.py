@@ -11,10 +11,10 @@ import pytest
 from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, UnknownModel
+from unfade.evaluation.evaluate import NAMES
 from unfade.recipes import table_runs, tables
 from unfade.recipes.compare import FIRST
 from unfade.recipes.rehearse import ROWS, RehearseSettings
-from unfade.recipes.scoring import NAMES
 from unfade.recipes.table_runs import as_markdown, device_name, make_table
 from unfade.recipes.tables import (
     SCALES,
@@ -31,7 +31,7 @@ from unfade.recipes.tables import (
 from unfade.restorers.load import load_restorer
 from unfade.stages.methods import METHODS
 from unfade.stages.targets import TargetSettings
-from unfade.store.zoo import MODELS
+from unfade.zoo.models import MODELS
 
 Models = tuple[Path, Path]
 

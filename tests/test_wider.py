@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toys import levels
+from unfade.datasets.wider import CENTRE_X, CENTRE_Y, EXTENT, Box, Square, cut, framed, read_annotation
 from unfade.errors import BadInput
 from unfade.images.files import from_bytes
-from unfade.stages.wider import CENTRE_X, CENTRE_Y, EXTENT, Box, Square, cut, framed, read_annotation
 
 PATH = Path("wider_face_val_bbx_gt.txt")
 

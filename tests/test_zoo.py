@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from unfade.errors import UnknownModel
-from unfade.recipes.architectures import ARCHITECTURES
 from unfade.store.checkpoints import sha256_of, write_card
-from unfade.store.published import LICENCES, PUBLISHED
-from unfade.store.zoo import BUILT_IN, MODELS, accept, find_named, find_weights, is_accepted, path_of
+from unfade.zoo.architectures import ARCHITECTURES
+from unfade.zoo.models import BUILT_IN, MODELS, accept, find_named, find_weights, is_accepted, path_of
+from unfade.zoo.published import LICENCES, PUBLISHED
 
 Run = Callable[..., tuple[int, str, str]]
 

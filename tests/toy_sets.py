@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from toys import levels, save_pictures
-from unfade.stages.data_sets import FFHQ_LIST
-from unfade.stages.wider import ANNOTATION
+from unfade.datasets.data_sets import FFHQ_LIST
+from unfade.datasets.wider import ANNOTATION
 
 SIZE = 16
 

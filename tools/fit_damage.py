@@ -19,8 +19,8 @@ from unfade.degradations.generic import generic
 from unfade.nets.damage import DamageNet, lost_octaves, statistics
 from unfade.recipes.tables import CAMERAS
 from unfade.store.checkpoints import save_weights, sha256_of, write_card
-from unfade.store.zoo import MODELS, path_of
 from unfade.training.batches import Pictures, find_training_pictures
+from unfade.zoo.models import MODELS, path_of
 
 SIZE = 128  # px
 STEPS, BATCH = 3000, 1024

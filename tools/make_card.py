@@ -31,7 +31,7 @@ from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import read_card, sha256_of, write_card
 from unfade.store.seeds import seed_for
-from unfade.store.zoo import MODELS, path_of
+from unfade.zoo.models import MODELS, path_of
 
 ROOT = Path(__file__).parent.parent
 COLUMNS, ROWS = 8, 2  # of the prior's picture

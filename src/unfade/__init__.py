@@ -20,15 +20,15 @@ if TYPE_CHECKING:
         UnknownModel,
         UnreadableImage,
     )
+    from unfade.evaluation.evaluate import Evaluation, evaluate
+    from unfade.evaluation.ntire import Ntire, evaluate_ntire
     from unfade.faces.detect import DetectSettings
     from unfade.faces.paste import PasteSettings
     from unfade.jobs.journal import Counts, Entry
     from unfade.progress import Progress
     from unfade.recipes.adapt import Adapted, adapt
     from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
-    from unfade.recipes.ntire import Ntire, evaluate_ntire
     from unfade.recipes.restore import restore
-    from unfade.recipes.scoring import Evaluation, evaluate
     from unfade.recipes.sources import FindSettings
     from unfade.restorers.base import Restorer
     from unfade.restorers.code_level import CodeLossSettings
@@ -96,9 +96,9 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     "progress": ("Progress",),
     "recipes.adapt": ("Adapted", "adapt"),
     "recipes.adapt_settings": ("SMALL_ADAPT", "AdaptSettings", "settings_for"),
-    "recipes.ntire": ("Ntire", "evaluate_ntire"),
+    "evaluation.ntire": ("Ntire", "evaluate_ntire"),
     "recipes.restore": ("restore",),
-    "recipes.scoring": ("Evaluation", "evaluate"),
+    "evaluation.evaluate": ("Evaluation", "evaluate"),
     "recipes.sources": ("FindSettings",),
     "restorers.base": ("Restorer",),
     "restorers.code_level": ("CodeLossSettings",),

@@ -10,7 +10,7 @@ from unfade.cli import options as o
 from unfade.cli.console import failure_lines, finish, progress, sum_line
 
 if TYPE_CHECKING:
-    from unfade.stages.prepare import Prepared
+    from unfade.datasets.prepare import Prepared
 
 SHOWN = 20  # of many names or reasons; --json has them all
 
@@ -38,10 +38,10 @@ def prepare(
     quiet: o.Quiet = False,
 ) -> None:
     """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is fetched; docs/data.md has more."""
+    from unfade.datasets.data_sets import PrepareSettings
+    from unfade.datasets.prepare import prepare as run
+    from unfade.datasets.splits import read_stems
     from unfade.jobs.workers import cores
-    from unfade.stages.data_sets import PrepareSettings
-    from unfade.stages.prepare import prepare as run
-    from unfade.stages.splits import read_stems
 
     listed = read_stems(stems) if stems else ()
     settings = PrepareSettings(size, split, listed, min_face, crop, enlarge)
@@ -58,7 +58,7 @@ def verify(
     quiet: o.Quiet = False,
 ) -> None:
     """Check every picture of a prepared folder against its manifest: missing, changed and extra files."""
-    from unfade.stages.manifest import verify_folder
+    from unfade.datasets.manifest import verify_folder
 
     found = verify_folder(folder, progress=progress(quiet=quiet))
     wrong = {"missing": found.missing, "changed": found.changed, "extra": found.extra}

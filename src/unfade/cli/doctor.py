@@ -16,7 +16,7 @@ def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = 
 
     from unfade.devices import choose_device
     from unfade.precision import has_bf16
-    from unfade.store.zoo import MODELS, path_of
+    from unfade.zoo.models import MODELS, path_of
 
     where = choose_device(device)
     weights = {name: path_of(model).exists() for name, model in MODELS.items() if model.built_in}

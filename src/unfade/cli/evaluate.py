@@ -11,7 +11,7 @@ from unfade.cli import options as o
 from unfade.cli.console import failure_lines, finish, note_lines, passed_over_lines, progress, table
 
 if TYPE_CHECKING:
-    from unfade.recipes.scoring import Evaluation
+    from unfade.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
-    from unfade.recipes.scoring import evaluate as run
+    from unfade.evaluation.evaluate import evaluate as run
 
     names = [name for name in (metrics or "").split(",") if name]
     if protocol or photos or subset:
@@ -73,7 +73,7 @@ def _about_files(found: "Evaluation", failed: Sequence[tuple[str, str]]) -> list
 def _evaluate_ntire(
     results: Path, photos: Path, subset: str, reference: str | None, device: str, as_json: bool, quiet: bool
 ) -> None:
-    from unfade.recipes.ntire import REFERENCE, evaluate_ntire
+    from unfade.evaluation.ntire import REFERENCE, evaluate_ntire
 
     found = evaluate_ntire(
         results, photos, subset, reference=reference or REFERENCE, device=device, progress=progress(quiet=quiet)

@@ -11,8 +11,8 @@ from unfade.cli import options as o
 from unfade.cli.console import failure_lines, finish, progress, table
 
 if TYPE_CHECKING:
-    from unfade.recipes.importing import Imported
-    from unfade.store.zoo import Model
+    from unfade.zoo.convert import Imported
+    from unfade.zoo.models import Model
 
 app = typer.Typer(help="The models there are: pull, import and check them.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model, as `unfade models list` shows it.")]
@@ -27,7 +27,7 @@ def list_models(
 ) -> None:
     """List the models: which are here, their kind, size and licence."""
     from unfade.errors import BadInput
-    from unfade.store.zoo import MODELS
+    from unfade.zoo.models import MODELS
 
     if licence not in (None, "commercial"):
         raise BadInput(f"--licence takes commercial, got {licence}.")
@@ -45,7 +45,7 @@ def list_models(
 def show(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     """Show one model with its card, and where its files come from."""
     from unfade.store.checkpoints import read_card, sha256_of
-    from unfade.store.zoo import MODELS, how_to_get, imported, row_of
+    from unfade.zoo.models import MODELS, how_to_get, imported, row_of
 
     added = {row["name"]: row for row in _own_rows()} if name in imported() else {}
     row = added[name] if name in added else _row(row_of(name))
@@ -73,8 +73,8 @@ def pull_model(
     quiet: o.Quiet = False,
 ) -> None:
     """Download a model, check it, and convert it. Run it again and it goes on where it stopped."""
-    from unfade.recipes.pulling import pull, pullable
-    from unfade.store.zoo import path_of
+    from unfade.zoo.models import path_of
+    from unfade.zoo.pulling import pull, pullable
 
     row = pullable(name)
     if not (row.commercial or path_of(row).exists()):
@@ -90,7 +90,7 @@ def import_model(
     quiet: o.Quiet = False,
 ) -> None:
     """Convert weights that you have: .pth, .pt, .pkl, .ckpt or .safetensors of a network that unfade knows."""
-    from unfade.recipes.importing import import_files
+    from unfade.zoo.convert import import_files
 
     _say(import_files(files, name=name), as_json=as_json, quiet=quiet)
 
@@ -104,7 +104,7 @@ def verify(
     quiet: o.Quiet = False,
 ) -> None:
     """Compare the files that are here with the hashes that were recorded when they were converted."""
-    from unfade.store.zoo import MODELS, find_named, imported, path_of
+    from unfade.zoo.models import MODELS, find_named, imported, path_of
 
     here = [name for name, model in MODELS.items() if path_of(model).exists()] + list(imported())
     states = {name: _state(find_named(name)) for name in names or here}
@@ -117,7 +117,7 @@ def verify(
 @app.command("path")
 def path(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     """Print where the file of a model lies."""
-    from unfade.store.zoo import find_named
+    from unfade.zoo.models import find_named
 
     place = str(find_named(name))
     finish({"name": name, "path": place}, as_json=as_json, quiet=quiet, lines=[place])
@@ -132,8 +132,8 @@ def _say(result: "Imported", *, as_json: bool, quiet: bool) -> None:
 def _settle_licence(row: "Model", *, accepted: bool) -> None:
     """Show the licence and have it accepted, once for all models under it."""
     from unfade.errors import BadInput
-    from unfade.store.published import LICENCES
-    from unfade.store.zoo import accept, is_accepted
+    from unfade.zoo.models import accept, is_accepted
+    from unfade.zoo.published import LICENCES
 
     if is_accepted(row.licence):
         return
@@ -149,7 +149,7 @@ def _settle_licence(row: "Model", *, accepted: bool) -> None:
 def _row(model: "Model") -> dict[str, Any]:
     from dataclasses import asdict
 
-    from unfade.store.zoo import path_of
+    from unfade.zoo.models import path_of
 
     facts = {"name": model.name, "kind": model.kind, "architecture": model.architecture, "size": model.size}
     whose = {"licence": model.licence, "commercial": model.commercial, "author": model.author, "source": model.source}
@@ -159,7 +159,7 @@ def _row(model: "Model") -> dict[str, Any]:
 
 def _own_rows() -> list[dict[str, Any]]:
     """Models that the user imported under names of their own."""
-    from unfade.store.zoo import card_of, imported
+    from unfade.zoo.models import card_of, imported
 
     empty = {"kind": "", "architecture": "", "size": 0, "licence": "", "commercial": False, "author": "", "source": ""}
     found = {name: (path, card_of(path)) for name, path in imported().items()}

@@ -15,7 +15,7 @@ import torch
 
 from unfade.nets.demosaicnet import BayerDemosaicNet
 from unfade.store.checkpoints import load_state, read_weights
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 Array = npt.NDArray[np.float32]
 

@@ -10,7 +10,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadCheckpoint
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.store.checkpoints import Weights, load_state, read_weights
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 
 def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> DiffusionPrior:

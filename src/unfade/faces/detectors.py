@@ -17,7 +17,7 @@ from unfade.errors import BadCheckpoint
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig, find_faces
 from unfade.store.checkpoints import load_state, read_weights
 from unfade.store.foreign import read_foreign, without_prefix
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 Box = tuple[float, float, float, float]
 

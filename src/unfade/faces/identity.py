@@ -28,7 +28,7 @@ from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.nets.dlib_face import DlibFace, DlibFaceConfig
 from unfade.store.checkpoints import load_state, read_weights
 from unfade.store.foreign import without_prefix
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 SEEN = 112  # px, side of what SFace sees
 SEEN_TEMPLATE: Matrix = np.array(  # ArcFace's, in it: left eye, right eye, nose, left and right corner of the mouth

@@ -10,7 +10,7 @@ from unfade.errors import BadCheckpoint
 from unfade.faces.paste import parsing_mask
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.store.checkpoints import load_state, read_weights
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 Mask = Callable[[Tensor], Tensor]  # (3, S, S) in [-1, 1] to (1, S, S) in 0..1
 

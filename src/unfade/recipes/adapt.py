@@ -11,6 +11,7 @@ from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
+from unfade.evaluation.pairs import built_in_distances
 from unfade.images.files import list_images
 from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, Journal, notes_of
@@ -18,7 +19,6 @@ from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
-from unfade.recipes.evaluate import built_in_distances
 from unfade.recipes.restore import EVERY_FACE, PLAIN
 from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, only_faces, source_of
 from unfade.recipes.tuning import finetune_to_file

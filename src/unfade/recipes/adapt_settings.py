@@ -12,8 +12,8 @@ from unfade.stages.finetune import FinetuneSettings
 from unfade.stages.restore import check_strength
 from unfade.stages.targets import TargetSettings
 from unfade.store.checkpoints import image_size, sha256_of
-from unfade.store.zoo import find_weights
 from unfade.training.loop import LoopSettings
+from unfade.zoo.models import find_weights
 
 BEGUN_WITH = "restorer_sha256"  # in the key of what was made: the restorer that it was made with
 

@@ -16,6 +16,8 @@ from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
+from unfade.evaluation.evaluate import load_metrics, with_published_mean
+from unfade.evaluation.pairs import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
 from unfade.images.files import encode, read_image, write_png
 from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
@@ -25,9 +27,6 @@ from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
-from unfade.recipes.architectures import load_network
-from unfade.recipes.evaluate import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
-from unfade.recipes.scoring import load_metrics, with_published_mean
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
@@ -36,7 +35,8 @@ from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint, seed_for
-from unfade.store.zoo import find_weights
+from unfade.zoo.architectures import load_network
+from unfade.zoo.models import find_weights
 
 SHOWN = 8  # faces on the sheet, drawn at random with a fixed seed
 ON_PAGE = 60  # faces in the report, at most
@@ -106,7 +106,7 @@ def compare(
 ) -> Comparison:
     """Run every method on a folder of aligned faces, score it, and write a report; resumable.
 
-    With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of recipes.scoring add columns,
+    With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of evaluation.evaluate add columns,
     some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared at the
     restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or of
     another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it, for

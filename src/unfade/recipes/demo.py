@@ -12,11 +12,11 @@ import torch
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
+from unfade.evaluation.pairs import Score, built_in_distances, score_folder
 from unfade.images.files import encode, list_images, read_image
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
-from unfade.recipes.evaluate import Score, built_in_distances, score_folder
 from unfade.recipes.restore import restore
 from unfade.report.page import Face, render
 

@@ -18,8 +18,8 @@ from unfade.restorers.load import load_restorer
 from unfade.restorers.onnx import INPUT, OUTPUT, RANGE, OnnxRestorer
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import seed_for
-from unfade.store.zoo import MODELS, find_weights, licence_of
 from unfade.training.modes import mode
+from unfade.zoo.models import MODELS, find_weights, licence_of
 
 OPSETS = range(18, 24)  # that torch's exporter writes and onnxruntime runs
 

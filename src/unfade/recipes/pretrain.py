@@ -28,11 +28,11 @@ from unfade.restorers.load import one_step_of_prior, save_restorer
 from unfade.restorers.one_step import OneStepSettings
 from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
 from unfade.store.seeds import seed_for
-from unfade.store.zoo import Kind, find_weights
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loader import Batch, spare_workers
 from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import seeded
+from unfade.zoo.models import Kind, find_weights
 
 T = TypeVar("T")
 

@@ -18,14 +18,14 @@ from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
+from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, shares
+from unfade.evaluation.pairs import built_in_distances, score_folder
 from unfade.images.files import encode, read_image
 from unfade.jobs.journal import Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
-from unfade.recipes.evaluate import built_in_distances, score_folder
-from unfade.recipes.gap import Estimate, Row, Space, estimates, features_of, shares
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Face, Report, render
 from unfade.restorers.load import head_of, load_restorer
@@ -36,8 +36,8 @@ from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
 from unfade.store.seeds import fingerprint, seed_for
-from unfade.store.zoo import find_weights
 from unfade.training.batches import find_training_pictures
+from unfade.zoo.models import find_weights
 
 ROWS = ("pre-trained", "targets", "adapted", "supervised")  # the columns of pictures and the rows of scores
 SUPERVISED = "supervised.safetensors"  # in a rehearsal's folder: what was fine-tuned on the truth

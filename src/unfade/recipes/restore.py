@@ -26,7 +26,7 @@ from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_
 from unfade.stages.video import restore_videos
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()

@@ -23,7 +23,7 @@ from unfade.stages.restore import choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
-from unfade.store.zoo import find_weights, path_of, row_of
+from unfade.zoo.models import find_weights, path_of, row_of
 
 USUAL_PARSER = "parsenet"
 FILLED = PhotoSettings(paste=PasteSettings(feather=0.0))  # for photos that are one face and nothing around it

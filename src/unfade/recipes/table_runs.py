@@ -14,12 +14,12 @@ from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
+from unfade.evaluation.evaluate import LOADED, evaluate
+from unfade.evaluation.sets import SET_METRICS, load_embed, published_statistics
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.compare import FIRST, CompareSettings, compare, load_own
 from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse
-from unfade.recipes.scoring import LOADED, evaluate
-from unfade.recipes.sets import SET_METRICS, load_embed, published_statistics
 from unfade.recipes.tables import (
     BASE,
     CAMERAS,

@@ -17,7 +17,7 @@ from unfade.restorers.code_level import CODE_LOSSES
 from unfade.stages.degrade import CameraDegradation, camera_degradation
 from unfade.stages.methods import METHODS
 from unfade.store.checkpoints import image_size
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 CAMERAS: dict[str, CameraDegradation] = {
     f"{factor}x {name}": camera_degradation(name, factor)
@@ -36,7 +36,7 @@ class Scale:
 
     restorer: str
     prior: str
-    metrics: tuple[str, ...]  # names of recipes.scoring.NAMES
+    metrics: tuple[str, ...]  # names of evaluation.evaluate.NAMES
     reference: str | None  # of fid
     methods: tuple[str, ...]  # side by side: names of METHODS, or restorers
 

@@ -12,7 +12,6 @@ from unfade.errors import BadInput
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, weights_key
-from unfade.recipes.lpips import load_lpips
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
@@ -20,10 +19,11 @@ from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import Pair, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
 from unfade.store.seeds import fingerprint
-from unfade.store.zoo import licence_of
 from unfade.training.loop import History
 from unfade.training.modes import seeded
 from unfade.training.objective import Objective
+from unfade.zoo.lpips import load_lpips
+from unfade.zoo.models import licence_of
 
 
 def finetune_to_file(

@@ -21,7 +21,7 @@ from unfade.restorers.image_level import build_gfpgan_restorer, build_swinir_res
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, build_one_step_restorer, one_step_of
 from unfade.restorers.vqfr import build_vqfr_restorer
 from unfade.store.checkpoints import image_size, load_state, read_weights, save_weights
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {
     "swinir": build_swinir_restorer,

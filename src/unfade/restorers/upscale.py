@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unfade.errors import BadInput
 from unfade.restorers.spandrel import SpandrelRestorer, restorer_of
 from unfade.store.foreign import read_foreign
-from unfade.store.zoo import find_weights
+from unfade.zoo.models import find_weights
 
 TILE = 256  # px, side of what a network sees at a time: Real-ESRGAN needs 0.3 GB for it
 

@@ -3,7 +3,7 @@
 import torch
 
 from unfade.nets.lpips import LPIPS
-from unfade.recipes.architectures import load_network
+from unfade.zoo.architectures import load_network
 
 
 def load_lpips(name: str = "lpips-vgg", *, device: torch.device | str = "cpu") -> LPIPS:

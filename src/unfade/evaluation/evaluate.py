@@ -12,6 +12,16 @@ from unfade.devices import Device, choose_device
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput, UnreadableImage
+from unfade.evaluation.pairs import METRICS, Alone, Item, Mean, Score, Scores, mean_of, score_folder
+from unfade.evaluation.sets import (
+    SET_METRICS,
+    PictureSet,
+    SetScores,
+    compare_sets,
+    embed_folder,
+    load_embed,
+    published_statistics,
+)
 from unfade.faces.identity import load_embedder, load_identity_distance
 from unfade.images.files import list_images, read_image
 from unfade.images.finding import find_pictures
@@ -23,18 +33,8 @@ from unfade.nets.arcface import ArcFace
 from unfade.nets.fan import FAN
 from unfade.nets.maniqa import MANIQA
 from unfade.progress import Progress, silent
-from unfade.recipes.architectures import load_network
-from unfade.recipes.evaluate import METRICS, Alone, Item, Mean, Score, Scores, mean_of, score_folder
-from unfade.recipes.lpips import load_lpips
-from unfade.recipes.sets import (
-    SET_METRICS,
-    PictureSet,
-    SetScores,
-    compare_sets,
-    embed_folder,
-    load_embed,
-    published_statistics,
-)
+from unfade.zoo.architectures import load_network
+from unfade.zoo.lpips import load_lpips
 
 
 def load_feature_distance(device: Device) -> Score:

@@ -34,7 +34,7 @@ from unfade.nets.vqfr import VQFR, VQFRConfig
 from unfade.nets.vqgan import VQAutoEncoder, VQGANConfig, VQGANDiscriminator
 from unfade.store.checkpoints import load_state, read_weights
 from unfade.store.foreign import without_prefix
-from unfade.store.zoo import Kind, find_weights
+from unfade.zoo.models import Kind, find_weights
 
 State = Mapping[str, Tensor]
 Config = dict[str, Any]  # numbers, strings and lists: what the header of a file holds

@@ -21,8 +21,8 @@ from unfade.atomic import atomic_write, room_for
 from unfade.errors import BadCheckpoint, BadInput, UnfadeError
 from unfade.progress import Progress, silent
 from unfade.store.checkpoints import sha256_of
-from unfade.store.published import Download
-from unfade.store.zoo import offline
+from unfade.zoo.models import offline
+from unfade.zoo.published import Download
 
 MEGABYTE = 1_000_000  # what progress counts in
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one in a moment

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from unfade.datasets.picture_sources import Source
+from unfade.datasets.wider import ANNOTATION, Box, Square, framed, read_annotation
 from unfade.errors import BadInput
-from unfade.stages.picture_sources import Source
-from unfade.stages.wider import ANNOTATION, Box, Square, framed, read_annotation
 from unfade.store.seeds import fingerprint
 
 FFHQ_LIST = "ffhq-dataset-v2.json"

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
-from unfade.recipes.architectures import ARCHITECTURES, Architecture, Config, State, shapes
 from unfade.store.checkpoints import read_card, sha256_of, sort_header, write_card
 from unfade.store.foreign import read_foreign
-from unfade.store.published import Model
-from unfade.store.zoo import MODELS, path_of, weights_folder
+from unfade.zoo.architectures import ARCHITECTURES, Architecture, Config, State, shapes
+from unfade.zoo.models import MODELS, path_of, weights_folder
+from unfade.zoo.published import Model
 
 DTYPES = (
     torch.float64,

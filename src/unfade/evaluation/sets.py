@@ -14,7 +14,7 @@ from unfade.images.files import list_images, read_picture
 from unfade.metrics.distribution import FeatureStatistics, Moments, frechet_distance, kernel_distance
 from unfade.nets.inception import Inception, seen
 from unfade.progress import Progress, silent
-from unfade.recipes.architectures import Statistics, load_network
+from unfade.zoo.architectures import Statistics, load_network
 
 SET_METRICS = ("fid", "kid")
 FEATURES = "inception-fid"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.progress import Progress, silent
-from unfade.recipes.importing import Imported, import_files
-from unfade.store.download import DownloadFailed, DownloadSettings, discard_parts, fetch
-from unfade.store.published import Download, Model
-from unfade.store.zoo import how_to_get, import_command, is_accepted, offline, path_of, row_of, weights_folder
+from unfade.zoo.convert import Imported, import_files
+from unfade.zoo.download import DownloadFailed, DownloadSettings, discard_parts, fetch
+from unfade.zoo.models import how_to_get, import_command, is_accepted, offline, path_of, row_of, weights_folder
+from unfade.zoo.published import Download, Model
 
 
 def pull(

@@ -10,6 +10,11 @@ from pathlib import Path
 from torch import Tensor
 
 from unfade.atomic import atomic_write
+from unfade.datasets.data_sets import OWN_SPLITS, SETS, DataSet, Face, PrepareSettings
+from unfade.datasets.manifest import MANIFEST, Line, write_manifest
+from unfade.datasets.picture_sources import Source, open_source
+from unfade.datasets.splits import Split, split_by_list, split_by_rule
+from unfade.datasets.wider import Square, cut
 from unfade.errors import BadInput, DiskFull, OutputConflict, UnreadableImage
 from unfade.images.files import encode
 from unfade.images.filters import fit_square
@@ -19,11 +24,6 @@ from unfade.jobs.run_stage import SMALLEST
 from unfade.jobs.runs import open_run
 from unfade.jobs.workers import one_thread
 from unfade.progress import Progress, silent
-from unfade.stages.data_sets import OWN_SPLITS, SETS, DataSet, Face, PrepareSettings
-from unfade.stages.manifest import MANIFEST, Line, write_manifest
-from unfade.stages.picture_sources import Source, open_source
-from unfade.stages.splits import Split, split_by_list, split_by_rule
-from unfade.stages.wider import Square, cut
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
 

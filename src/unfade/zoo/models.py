@@ -9,7 +9,7 @@ from typing import Any
 
 from unfade.atomic import atomic_write
 from unfade.errors import UnknownModel
-from unfade.store.published import PUBLISHED, Kind, Model
+from unfade.zoo.published import PUBLISHED, Kind, Model
 
 __all__ = ["MODELS", "Kind", "Model", "find_weights", "path_of"]
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from unfade.devices import Device, choose_device
 from unfade.errors import BadInput
+from unfade.evaluation.evaluate import Evaluation, evaluate
+from unfade.evaluation.pairs import Scores, score_folder
 from unfade.faces.identity import Embedder, load_embedder
 from unfade.progress import Progress, silent
-from unfade.recipes.evaluate import Scores, score_folder
-from unfade.recipes.scoring import Evaluation, evaluate
 
 EMBEDDER = "adaface-ir50"
 REFERENCE = "fid-ffhq-512"
