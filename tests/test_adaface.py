@@ -11,8 +11,9 @@ from recorded import fill_module, picture
 from unfade.errors import BadInput
 from unfade.faces.identity import AdaFaceEmbedder, load_embedder, seen_by_sface
 from unfade.nets.adaface import AdaFace, AdaFaceConfig
+from unfade.nets.architecture import fixed
 from unfade.store.checkpoints import save_weights
-from unfade.zoo.architectures import ARCHITECTURES, fixed
+from unfade.zoo.architectures import ARCHITECTURES
 from unfade.zoo.convert import import_files
 
 SMALL = AdaFaceConfig(width=4, blocks=(1, 2, 1, 1), embedding=8)

@@ -25,6 +25,7 @@ from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import load_restorer
 from unfade.stages.photos import Choice
 from unfade.stages.restore_photos import PhotoSettings
+from unfade.zoo.load import Loaded
 
 Models = tuple[Path, Path]
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
@@ -37,8 +38,8 @@ class Stopped(Exception):
 @pytest.fixture(autouse=True)
 def marks_are_faces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "detector").write_text("finds bright squares")
-    monkeypatch.setattr(unfade.recipes.sources, "find_weights", lambda name, kind: tmp_path / "detector")
-    monkeypatch.setattr(unfade.recipes.sources, "load_detector", lambda path, device: squares)
+    marks = Loaded(squares, tmp_path / "detector", "marks", "unknown")
+    monkeypatch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: marks)
 
 
 def write_photos(folder: Path) -> Path:

@@ -24,9 +24,10 @@ from unfade.images.photo_files import read_photo
 from unfade.recipes.restore import background_of, restore
 from unfade.recipes.sources import FindSettings
 from unfade.restorers.image_level import from_unit, to_unit
-from unfade.restorers.upscale import TILE, Upscaler, load_upscaler
+from unfade.restorers.upscale import TILE, Upscaler, loaded_upscaler
 from unfade.stages.background import through, tiled
 from unfade.stages.restore_photos import Parts, PhotoSettings
+from unfade.zoo.load import Loaded
 
 
 class Looking:
@@ -192,7 +193,8 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a photo, and a file that stands for the detector of marks."""
     save(tmp_path / "photos" / "a.png", scene((10, 10, 30), height=80, width=100))
     (tmp_path / "marks.onnx").write_text("marks")
-    monkeypatch.setattr(unfade.recipes.sources, "load_detector", lambda path, device: squares)
+    marks = Loaded(squares, tmp_path / "marks.onnx", "marks", "unknown")
+    monkeypatch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: marks)
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path
 
@@ -224,7 +226,7 @@ def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "a.pth").write_bytes(b"")
     monkeypatch.setattr(unfade.restorers.upscale, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install unfade\[archs\]"):
-        load_upscaler(tmp_path / "a.pth")
+        loaded_upscaler(tmp_path / "a.pth")
 
 
 def test_the_flags_arrive(marks: Path, models: tuple[Path, Path], run) -> None:
@@ -251,7 +253,8 @@ def test_a_model_is_part_of_what_a_run_is(
 ) -> None:
     for name in ("one.pth", "other.pth"):
         (marks / name).write_text(name)
-    monkeypatch.setattr(unfade.recipes.restore, "load_upscaler", lambda spec, device: Looking(factor=2))
+    toy = Loaded(Looking(factor=2), Path(), "toy", "unknown")
+    monkeypatch.setattr(unfade.recipes.restore, "loaded_upscaler", lambda spec, device: replace(toy, path=Path(spec)))
     find = FindSettings(str(marks / "marks.onnx"))
     once = {"find": find, "background": marks / "one.pth"}
     (entry,) = restore(marks / "photos", marks / "out", models[0], **once)
@@ -271,9 +274,9 @@ def test_a_model_is_part_of_what_a_run_is(
 @needs_extra
 def test_a_network_of_spandrels(tmp_path: Path) -> None:
     torch.save({"params_ema": compact(scale=2)}, tmp_path / "x2.pth")
-    upscaler = load_upscaler(tmp_path / "x2.pth", tile=64)
+    upscaler = loaded_upscaler(tmp_path / "x2.pth", tile=64).network
     assert isinstance(upscaler, Upscaler)
-    assert (upscaler.factor, upscaler.tile, load_upscaler(tmp_path / "x2.pth").tile) == (2, 64, TILE)
+    assert (upscaler.factor, upscaler.tile, loaded_upscaler(tmp_path / "x2.pth").network.tile) == (2, 64, TILE)
     image = picture(64, 64, 1, count=2)
     with torch.no_grad():
         expected = from_unit(upscaler.restorer.net(to_unit(image))).clamp(-1, 1)
@@ -290,10 +293,10 @@ def test_a_network_of_spandrels(tmp_path: Path) -> None:
 def test_what_is_no_background(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(BadCheckpoint, match="no architecture that spandrel knows"):
-        load_upscaler(tmp_path / "a.pth")
+        loaded_upscaler(tmp_path / "a.pth")
     torch.save(compact(channels=1), tmp_path / "grey.pth")
     with pytest.raises(BadInput, match="maps 1 to 1"):
-        load_upscaler(tmp_path / "grey.pth")
+        loaded_upscaler(tmp_path / "grey.pth")
 
 
 @needs_extra
@@ -306,7 +309,7 @@ def test_the_row_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     head = {"architecture": "rrdbnet", "config": "{}"}
     save_file(rrdb(), tmp_path / "realesrgan-x2.safetensors", head)
-    upscaler = load_upscaler("realesrgan-x2", tile=32)
+    upscaler = loaded_upscaler("realesrgan-x2", tile=32).network
     assert upscaler(picture(32, 32, 1)).shape == (1, 3, 32 * upscaler.factor, 32 * upscaler.factor)
     found = background_of("realesrgan-x2", PhotoSettings(scale=2))
     assert found.recrop

@@ -284,7 +284,7 @@ def test_a_checkpoint_of_another_kind(run, models: Models, tmp_path: Path) -> No
     write_faces(tmp_path / "faces", 1)
     result = run("restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "out", "--restorer", models[1])
     assert result.code == 2
-    assert "holds a prior, not a restorer" in result.err
+    assert "holds a prior (unet), not a restorer" in result.err
 
 
 def test_models_and_doctor(run) -> None:

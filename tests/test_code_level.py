@@ -20,10 +20,9 @@ from unfade.restorers.code_level import (
     CodeFormerRestorer,
     CodeFormerSettings,
     CodeLossSettings,
-    build_codeformer_restorer,
     own_teacher,
 )
-from unfade.restorers.load import load_restorer, save_restorer
+from unfade.restorers.load import RESTORERS, load_restorer, save_restorer
 from unfade.training.ema import MovingAverage
 from unfade.training.loop import LoopSettings, train
 
@@ -284,16 +283,16 @@ def test_a_restorer_comes_back_from_its_file(tmp_path):
 def test_its_configuration_is_json():
     config = tiny_restorer().config()
     assert json.loads(json.dumps(config)) == config
-    assert build_codeformer_restorer(config, 32).net.config == TINY
+    assert RESTORERS["codeformer"]({"size": 32, **config}).net.config == TINY
     with torch.device("meta"):
-        assert build_codeformer_restorer({}, 512).net.config == CodeFormerConfig()
+        assert RESTORERS["codeformer"]({"size": 512}).net.config == CodeFormerConfig()
 
 
 def test_another_configuration_is_refused():
     config = tiny_restorer().config()
     with pytest.raises(BadInput, match=r"not \['depth'\]"):
-        build_codeformer_restorer(config | {"depth": 3}, 32)
+        RESTORERS["codeformer"](config | {"depth": 3})
     with pytest.raises(BadInput, match=r"not \['depth'\]"):
-        build_codeformer_restorer(config | {"autoencoder": {"depth": 3}}, 32)
+        RESTORERS["codeformer"](config | {"autoencoder": {"depth": 3}})
     with pytest.raises(BadInput, match="32 px faces, not 64 px"):
-        build_codeformer_restorer(config, 64)
+        RESTORERS["codeformer"]({**config, "size": 64})

@@ -174,10 +174,14 @@ def test_files_of_other_networks_are_refused(tmp_path):
     with pytest.raises(BadCheckpoint, match="no RetinaFace"):
         load_detector(tmp_path / "other.pth")
     save_weights(tmp_path / "a.safetensors", torch.nn.Linear(2, 2), architecture="unet", config={}, dtype=torch.float32)
-    with pytest.raises(BadCheckpoint, match="holds a unet"):
+    with pytest.raises(BadCheckpoint, match=r"holds a prior \(unet\), not a detector"):
         load_detector(tmp_path / "a.safetensors")
     save_weights(
-        tmp_path / "b.safetensors", RetinaFace(TINY), architecture="retinaface-x", config={"a": 1}, dtype=torch.float32
+        tmp_path / "b.safetensors",
+        RetinaFace(TINY),
+        architecture="retinaface-resnet50",
+        config={"a": 1},
+        dtype=torch.float32,
     )
     with pytest.raises(BadCheckpoint, match="cannot be built"):
         load_detector(tmp_path / "b.safetensors")
@@ -191,7 +195,7 @@ def test_retinaface_from_a_file(tmp_path, config):
     net = fill_module(RetinaFace(config)).eval()
     if config is TINY:
         path = tmp_path / "own.safetensors"
-        save_weights(path, net, architecture="retinaface-x", config=asdict(config), dtype=torch.float32)
+        save_weights(path, net, architecture="retinaface-resnet50", config=asdict(config), dtype=torch.float32)
     else:
         path = tmp_path / "published.pth"
         torch.save({f"module.{key}": value for key, value in net.state_dict().items()}, path)

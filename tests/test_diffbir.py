@@ -17,6 +17,7 @@ from unfade.diffusion.sampler import ImageNoise
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.images.files import read_image
 from unfade.images.wavelets import coarse
+from unfade.nets.architecture import fixed
 from unfade.nets.text_encoder import TextEncoder
 from unfade.recipes.compare import load_own
 from unfade.recipes.table_runs import make_table
@@ -24,8 +25,9 @@ from unfade.recipes.tables import SCALES, TABLES, Comparison, needs
 from unfade.stages.methods import METHODS, Inputs, walk
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import read_weights, save_weights
-from unfade.zoo.architectures import ARCHITECTURES, fixed, load_network
+from unfade.zoo.architectures import ARCHITECTURES
 from unfade.zoo.convert import import_files
+from unfade.zoo.load import load_network
 
 Models = tuple[Path, Path]
 METHOD = replace(METHODS["diffbir"], spacing="4")
@@ -90,7 +92,7 @@ def test_a_file_that_is_not_the_published_one_says_why(spoil: str, message: str,
 def test_a_loaded_network_is_whole_though_it_is_built_without_memory(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_weights(file, tiny_diffbir(), architecture="diffbir", config=asdict(TINY), dtype=torch.bfloat16)
-    net = load_network(file, "guide")
+    net = load_network(file, "guide").network
     assert all(not value.is_meta and value.dtype == torch.float32 for value in net.state_dict().values())
 
 

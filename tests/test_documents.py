@@ -46,7 +46,7 @@ def row(key: str, names: dict[str, Any]) -> Any:
 
 def test_the_example_of_a_restorer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = example("A restorer")
-    monkeypatch.setitem(load.BUILDERS, "srcnn", row("srcnn", names))
+    monkeypatch.setitem(load.RESTORERS, "srcnn", row("srcnn", names))
     restorer = names["SRCNNRestorer"](16, channels=4)
     face = picture(16, 16, 0)
     assert restorer.objective()(restorer, face, face)["l1"] > 0

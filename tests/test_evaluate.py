@@ -19,14 +19,14 @@ from unfade.evaluation.pairs import METRICS, PROTOCOL, pair_by_stem, score_folde
 from unfade.evaluation.sets import PictureSet, SetScores, compare_sets
 from unfade.images.files import read_image, write_png
 from unfade.metrics.bootstrap import bootstrap_interval
-from unfade.metrics.distribution import Moments, frechet_distance, kernel_distance, statistics
+from unfade.metrics.distribution import Moments, StoredStatistics, frechet_distance, kernel_distance, statistics
 from unfade.metrics.reference import matched, psnr, ssim
 from unfade.nets.arcface import ArcFace, ArcFaceConfig
 from unfade.nets.inception import Inception, InceptionConfig
 from unfade.nets.maniqa import MANIQA, MANIQAConfig
 from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.store.checkpoints import save_weights
-from unfade.zoo.architectures import Statistics, load_network
+from unfade.zoo.load import load_network
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def here(weights: Path) -> Path:
 
 
 def tiny_features(folder: Path) -> np.ndarray:
-    net = load_network("inception-fid", "features")
+    net = load_network("inception-fid", "features").network
     with torch.no_grad():
         return np.concatenate([net(read_image(path)[None]).numpy() for path in sorted(folder.iterdir())])
 
@@ -245,7 +245,7 @@ def test_a_set_against_itself_has_no_distance(folders: tuple[Path, Path], here: 
 
 
 def test_published_statistics_are_a_reference(run, folders: tuple[Path, Path], here: Path) -> None:
-    moments, known = statistics(tiny_features(folders[1])), Statistics(TINY.features)
+    moments, known = statistics(tiny_features(folders[1])), StoredStatistics(TINY.features)
     known.mean.copy_(torch.from_numpy(moments.mean))
     known.cov.copy_(torch.from_numpy(moments.covariance))
     path = here / "fid-ffhq-512.safetensors"

@@ -40,6 +40,7 @@ from unfade.recipes.restore import restore
 from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.stages.restore_photos import Parts, PhotoSettings
 from unfade.store.checkpoints import save_weights
+from unfade.zoo.load import Loaded
 
 ONNX = find_spec("onnx") is not None
 needs_onnx = pytest.mark.skipif(not ONNX, reason="the extra `onnx` is not installed: pip install unfade[onnx]")
@@ -197,7 +198,7 @@ def test_arcface_behind_the_same_function(tmp_path: Path) -> None:
     vectors = load_embedder(tmp_path / "a.safetensors")(faces)
     torch.testing.assert_close(vectors, F.normalize(net(grey(faces, 32))))
     save_weights(tmp_path / "b.safetensors", net, architecture="unet", config={}, dtype=torch.float32)
-    with pytest.raises(BadCheckpoint, match="holds a unet, not an embedding"):
+    with pytest.raises(BadCheckpoint, match=r"holds a prior \(unet\), not an embedder"):
         load_embedder(tmp_path / "b.safetensors")
     save_weights(tmp_path / "c.safetensors", net, architecture="arcface", config={"x": 1}, dtype=torch.float32)
     with pytest.raises(BadCheckpoint, match="cannot be built"):
@@ -233,7 +234,8 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(3):
         save(tmp_path / "photos" / f"{number}.png", scene((10, 10, 30), height=80, width=100, seed=number))
     (tmp_path / "marks.onnx").write_text("marks")
-    monkeypatch.setattr(unfade.recipes.sources, "load_detector", lambda path, device: squares)
+    marks = Loaded(squares, tmp_path / "marks.onnx", "marks", "unknown")
+    monkeypatch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: marks)
     known = {"far": Toy(lambda face: next(turns)), "near": Toy(lambda face: torch.ones(2))}
     known["dlib-face"] = known["near"]
     turns = iter(torch.tensor([(1.0, 0.0), (0.2, 1.0)] * 100))

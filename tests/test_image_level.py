@@ -18,10 +18,10 @@ from unfade.restorers.image_level import (
     ImageLossSettings,
     ImageObjective,
     SwinIRRestorer,
-    build_swinir_restorer,
     from_unit,
     to_unit,
 )
+from unfade.restorers.load import RESTORERS
 
 TINY = SwinIRConfig(img_size=16, embed_dim=24, depths=(2, 2), heads=2, unshuffle=4, upscale=4, drop_path=0.0)
 VARIANTS = {  # name: (micro-batches, clean faces as real, LPIPS)
@@ -264,12 +264,12 @@ def test_frozen_parts_stay_identical():
 
 def test_a_restorer_is_rebuilt_from_its_json():
     restorer = tiny_restorer().eval()
-    again = build_swinir_restorer(json.loads(json.dumps(restorer.config())), restorer.size).eval()
+    again = RESTORERS["swinir"]({"size": restorer.size, **json.loads(json.dumps(restorer.config()))}).eval()
     again.load_state_dict(restorer.state_dict())
     face = picture(64, 64, 1)
     assert torch.equal(again(face), restorer(face))
     with pytest.raises(BadInput, match="colour"):
-        build_swinir_restorer({**restorer.config(), "colour": 1}, 64)
+        RESTORERS["swinir"]({"size": 64, **restorer.config(), "colour": 1})
 
 
 def test_a_restorer_keeps_the_size():

@@ -27,7 +27,8 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.images.files import from_bytes
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
-from unfade.nets.codeformer import CodeFormer, CodeFormerConfig
+from unfade.nets.architecture import fixed
+from unfade.nets.codeformer import CodeFormer, CodeFormerConfig, with_size
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.maniqa import MANIQA, MANIQAConfig
@@ -36,14 +37,15 @@ from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.nets.retinaface import MOBILENET025, RetinaFace
 from unfade.nets.stylegan_discriminator import StyleGANDiscriminator, StyleGANDiscriminatorConfig
 from unfade.nets.swinir import SwinIR, SwinIRConfig
-from unfade.nets.unet import UNet, UNetConfig
+from unfade.nets.unet import UNETS, UNet, UNetConfig
 from unfade.nets.vqfr import VQFR, VQFRConfig
 from unfade.nets.vqgan import VQAutoEncoder, VQGANConfig, VQGANDiscriminator
 from unfade.restorers.load import load_restorer, save_restorer
 from unfade.store.checkpoints import read_card, read_weights, sha256_of
-from unfade.zoo.architectures import ARCHITECTURES, UNETS, fixed, load_network, with_size
+from unfade.zoo.architectures import ARCHITECTURES
 from unfade.zoo.convert import import_files
 from unfade.zoo.download import DownloadSettings
+from unfade.zoo.load import load_network
 from unfade.zoo.models import MODELS, path_of
 from unfade.zoo.published import Download
 from unfade.zoo.pulling import pull
@@ -78,7 +80,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         both = partial(lambda state, known, config: [*known.configs(state), *fixed(config)(state)],
                        known=known, config=config)  # fmt: skip
         monkeypatch.setitem(ARCHITECTURES, name, replace(known, configs=both))
-    tiny = replace(ARCHITECTURES["codeformer"], configs=lambda state: [with_size(fixed(CODEFORMER)(state)[0])])
+    tiny = replace(ARCHITECTURES["codeformer"], configs=lambda state: [with_size(CODEFORMER)])
     monkeypatch.setitem(ARCHITECTURES, "codeformer", tiny)
 
 
@@ -187,7 +189,7 @@ def test_networks_come_back_whole(run_models, tmp_path, small, name):
     net, layout = NETWORKS[name]
     state = fill_module(net).state_dict()
     path = imported(run_models, published(tmp_path / "a.pth", net, layout), "mine")
-    loaded = load_network("mine", ARCHITECTURES[name].kind)
+    loaded = load_network("mine", ARCHITECTURES[name].kind).network
     assert type(loaded) is type(net)
     assert not loaded.training
     assert loaded.state_dict().keys() == state.keys()
@@ -203,7 +205,7 @@ def test_what_no_score_depends_on_is_left_out(run_models, tmp_path, small):
     more = {"vit.norm.bias": torch.ones(24), "vit.head.bias": torch.ones(9), "vit.blocks.10.norm1.bias": torch.ones(24)}
     torch.save(net.state_dict() | more, tmp_path / "a.pt")
     imported(run_models, tmp_path / "a.pt", "mine")
-    assert load_network("mine", "quality").state_dict().keys() == net.state_dict().keys()
+    assert load_network("mine", "quality").network.state_dict().keys() == net.state_dict().keys()
 
 
 def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
@@ -212,7 +214,7 @@ def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
         torch.save(dict(zip(("mean", "cov"), values, strict=True)), tmp_path / file)
         imported(run_models, tmp_path / file, file[0])
     for name in "ab":
-        assert torch.equal(load_network(name, "statistics").cov, torch.from_numpy(cov)), "no digit is lost"
+        assert torch.equal(load_network(name, "statistics").network.cov, torch.from_numpy(cov)), "no digit is lost"
 
 
 # Full size
@@ -222,13 +224,14 @@ def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
 def test_the_published_face_embedding(run_models, tmp_path):
     imported(run_models, published(tmp_path / "a.pth", fill_module(ArcFace()), "module"), "mine")
     golden = arrays("arcface18")
-    assert_recorded(load_network("mine", "identity")(grey(picture(512, 512, 51, count=2))), golden, "embedding", 1e-4)
+    net = load_network("mine", "identity").network
+    assert_recorded(net(grey(picture(512, 512, 51, count=2))), golden, "embedding", 1e-4)
 
 
 @torch.no_grad()
 def test_the_published_detector(run_models, tmp_path):
     imported(run_models, published(tmp_path / "a.pth", fill_module(RetinaFace()), "module"), "mine")
-    golden, net = arrays("retinaface_resnet50"), load_network("mine", "detector")
+    golden, net = arrays("retinaface_resnet50"), load_network("mine", "detector").network
     assert_recorded(net(from_bytes(image_u8(320, 256, 61))[None]).boxes, golden, "loc", 5e-4)
 
 
@@ -258,7 +261,9 @@ def test_the_published_restorers(run_models, tmp_path, net, name, golden):
 @torch.no_grad()
 def test_the_published_parser(run_models, tmp_path):
     imported(run_models, published(tmp_path / "a.pth", fill_module(ParseNet())), "mine")
-    assert_recorded(load_network("mine", "parser")(picture(512, 512, 11)), arrays("parsenet"), "mask_logits", 5e-4)
+    assert_recorded(
+        load_network("mine", "parser").network(picture(512, 512, 11)), arrays("parsenet"), "mask_logits", 5e-4
+    )
 
 
 @full_size
@@ -501,7 +506,7 @@ def test_loading_says_what_is_wrong(run_models, tmp_path, folder):
     with pytest.raises(UnknownModel, match="unfade models pull parsenet"):
         load_network("parsenet", "parser")
     run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
-    with pytest.raises(BadCheckpoint, match="holds a swinir, not a parser"):
+    with pytest.raises(BadCheckpoint, match=r"holds a restorer \(swinir\), not a parser"):
         load_network(folder / "mine.safetensors", "parser")
     save_file({}, folder / "odd.safetensors", {"architecture": "parsenet", "config": '{"wide": 3}'})
     with pytest.raises(BadCheckpoint, match="describes a parsenet that cannot be built"):

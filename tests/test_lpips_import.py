@@ -16,7 +16,7 @@ from unfade.evaluation.evaluate import LOADED
 from unfade.nets.lpips import ALEXNET, LPIPS, trunk_keys
 from unfade.store.checkpoints import sha256_of
 from unfade.zoo.convert import import_files
-from unfade.zoo.lpips import load_lpips
+from unfade.zoo.load import load_network
 from unfade.zoo.models import MODELS
 from unfade.zoo.published import Download
 
@@ -40,12 +40,12 @@ def test_imported_weights_are_the_published_ones(
     published: list[Path], order: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UnknownModel, match="unfade models import"):
-        load_lpips()
+        load_network("lpips-vgg", "perceptual")
     monkeypatch.setattr(sys, "argv", ["unfade", "models", "import", *map(str, published[::order]), "--quiet"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code
-    network = load_lpips()
+    network = load_network("lpips-vgg", "perceptual").network
     image, other = picture(64, 64, 1), picture(64, 64, 2)
     assert network(image, image).item() == 0
     assert network(image, other).item() > 0
@@ -96,4 +96,4 @@ def test_the_smaller_network_is_imported_from_its_own_two_files(
     score = LOADED["lpips_alex"]("cpu")
     assert score(picture(64, 64, 1), picture(64, 64, 2)).item() > 0
     with pytest.raises(UnknownModel):
-        load_lpips()
+        load_network("lpips-vgg", "perceptual")

@@ -11,7 +11,7 @@ from marked import Place, load
 from recorded import fill_module
 from tiny_models import write_faces
 from unfade.errors import BadCheckpoint, UnknownModel
-from unfade.faces.masks import load_mask
+from unfade.faces.masks import loaded_mask
 from unfade.faces.paste import parsing_mask
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.recipes.adapt import adapt
@@ -31,12 +31,12 @@ def saved(path: Path) -> ParseNet:
 
 def test_a_mask_from_a_file_is_the_networks(tmp_path: Path) -> None:
     network, face = saved(tmp_path / "mine.safetensors"), torch.rand(3, 32, 32) * 2 - 1
-    assert torch.equal(load_mask(tmp_path / "mine.safetensors")(face), parsing_mask(network, face))
+    assert torch.equal(loaded_mask(tmp_path / "mine.safetensors").network(face), parsing_mask(network, face))
 
 
 def test_another_network_is_refused(tmp_path: Path, models: Models) -> None:
-    with pytest.raises(BadCheckpoint, match="holds a swinir, not a parsing network"):
-        load_mask(models[0])
+    with pytest.raises(BadCheckpoint, match=r"holds a restorer \(swinir\), not a parser"):
+        loaded_mask(models[0])
     with pytest.raises(UnknownModel, match="unfade models pull parsenet"):
         masking_for("parsenet")
 

@@ -15,7 +15,7 @@ from unfade.images.files import list_images, read_image
 from unfade.metrics.no_reference import FEATURES, Niqe, asymmetric_gaussian, block_features, normalised, shape_features
 from unfade.recipes.demo import SAMPLES
 from unfade.store.checkpoints import read_card, read_weights
-from unfade.zoo.architectures import load_network
+from unfade.zoo.load import load_network
 from unfade.zoo.models import MODELS, path_of
 
 GOLDEN = arrays("niqe")
@@ -23,7 +23,7 @@ GOLDEN = arrays("niqe")
 
 @pytest.fixture(scope="module")
 def niqe() -> Niqe:
-    network = load_network("niqe-pristine", "quality")
+    network = load_network("niqe-pristine", "quality").network
     assert isinstance(network, Niqe)
     return network
 

@@ -139,9 +139,9 @@ def test_a_file_gives_the_same_restorer_back(tmp_path: Path) -> None:
 
 def test_priors_and_restorers_are_not_taken_for_each_other(tmp_path: Path, models: tuple[Path, Path]) -> None:
     save_restorer(tmp_path / "r.safetensors", tiny())
-    with pytest.raises(BadCheckpoint, match="holds a restorer of one step, not a prior"):
+    with pytest.raises(BadCheckpoint, match="holds a one_step, not a prior"):
         load_prior(tmp_path / "r.safetensors")
-    with pytest.raises(BadCheckpoint, match="holds a prior, not a restorer"):
+    with pytest.raises(BadCheckpoint, match=r"holds a prior \(unet\), not a restorer"):
         load_restorer(models[1])
 
 

@@ -25,6 +25,7 @@ from unfade.faces.detect import Face
 from unfade.images.files import list_images, to_bytes
 from unfade.jobs.runs import LOCK
 from unfade.recipes.demo import SAMPLES
+from unfade.zoo.load import Loaded
 
 Models = tuple[Path, Path]
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
@@ -40,9 +41,11 @@ def marks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Marks are faces: bright ones by default, dark ones by `--detector dark`."""
     for name in ("yunet", "dark"):
         (tmp_path / f"{name}.onnx").write_text(name)
-    detectors = {"yunet": squares, "dark": dark_squares}
-    monkeypatch.setattr(unfade.recipes.sources, "find_weights", lambda name, kind: tmp_path / f"{name}.onnx")
-    monkeypatch.setattr(unfade.recipes.sources, "load_detector", lambda path, device: detectors[path.stem])
+    detectors = {
+        name: Loaded(detector, tmp_path / f"{name}.onnx", "marks", "unknown")
+        for name, detector in (("yunet", squares), ("dark", dark_squares))
+    }
+    monkeypatch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: detectors[name])
 
 
 @pytest.fixture

@@ -20,10 +20,8 @@ from unfade.restorers.image_level import (
     GFPGANRestorer,
     ImageObjective,
     SwinIRRestorer,
-    build_gfpgan_restorer,
-    build_swinir_restorer,
 )
-from unfade.restorers.load import head_of, load_restorer, save_restorer
+from unfade.restorers.load import RESTORERS, head_of, load_restorer, save_restorer
 from unfade.restorers.vqfr import VQFRRestorer
 from unfade.store.checkpoints import read_weights
 
@@ -55,11 +53,11 @@ def test_gfpgan_comes_back_from_its_file_under_published_keys(tmp_path: Path) ->
 
 def test_a_published_gfpgan_is_built_from_its_size_alone(tmp_path: Path) -> None:
     with torch.device("meta"):
-        restorer = build_gfpgan_restorer({}, 512)
+        restorer = RESTORERS["gfpgan"]({"size": 512})
     assert restorer.net.config == GFPGANConfig()
     assert restorer.stored.state_dict().keys() == manifest("manifest_gfpganv1clean_c2")["keys"].keys()
     with pytest.raises(BadInput, match="colour"):
-        build_gfpgan_restorer({"colour": 1}, 512)
+        RESTORERS["gfpgan"]({"size": 512, "colour": 1})
 
 
 def test_what_gfpgan_does_not_use_does_not_learn() -> None:
@@ -97,7 +95,7 @@ def test_a_published_swinir_is_read_as_it_is_and_keeps_its_keys(tmp_path: Path) 
 
 def test_a_published_swinir_is_of_the_papers_shape() -> None:
     with torch.device("meta"):
-        restorer = build_swinir_restorer({}, 512)
+        restorer = RESTORERS["swinir"]({"size": 512})
     assert restorer.net.config == SwinIRConfig()
     expected = manifest("manifest_swinir_paper")["keys"]
     assert {key: list(value.shape) for key, value in restorer.net.state_dict().items()} == {

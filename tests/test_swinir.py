@@ -8,7 +8,8 @@ import torch
 
 from recorded import arrays, fill_module, manifest, picture
 from unfade.errors import BadInput
-from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig, drop_rates, shift_mask
+from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig, drop_rates
+from unfade.nets.windows import shift_mask
 
 TINY = SwinIRConfig(img_size=16, embed_dim=24, depths=(2, 2), heads=2, unshuffle=4, upscale=4, drop_path=0.0)
 CONSTANTS = ("attn_mask", "relative_position_index")

@@ -208,7 +208,7 @@ def test_a_prior_saved_in_half_precision_is_close(tmp_path, b32):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"architecture": "swinir"}, "holds a swinir, not a prior"),
+        ({"architecture": "swinir"}, r"holds a restorer \(swinir\), not a prior"),
         ({"res_blocks": (1, 2)}, "of another architecture"),
         ({"channels": 64}, "of another architecture"),
         ({"colour": 1}, "cannot be built"),

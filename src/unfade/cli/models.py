@@ -12,7 +12,7 @@ from unfade.cli.console import failure_lines, finish, progress, table
 
 if TYPE_CHECKING:
     from unfade.zoo.convert import Imported
-    from unfade.zoo.models import Model
+    from unfade.zoo.published import Model
 
 app = typer.Typer(help="The models there are: pull, import and check them.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model, as `unfade models list` shows it.")]

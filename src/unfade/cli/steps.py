@@ -36,28 +36,29 @@ def targets(
 ) -> None:
     """Make a pseudo target for each aligned face."""
     from unfade.devices import choose_device
-    from unfade.diffusion.load import load_prior
+    from unfade.diffusion.load import loaded_prior
     from unfade.images.finding import find_pictures
     from unfade.jobs.runs import open_run
     from unfade.recipes.adapt_settings import settings_for, weights_key
-    from unfade.restorers.load import load_restorer
+    from unfade.restorers.load import loaded_restorer
     from unfade.stages.restore import choices
     from unfade.stages.targets import make_targets
     from unfade.store.seeds import fingerprint
 
     found = find_pictures(faces)
     where = choose_device(device)
-    network, model = load_restorer(restorer, fidelity=fidelity, device=where), load_prior(prior, device=where)
+    begun, model = loaded_restorer(restorer, fidelity=fidelity, device=where), loaded_prior(prior, device=where)
+    network = begun.network
     settings = o.changed(
         settings_for(restorer, prior).targets,
         start=start, free_from=free_from, factor=factor, spacing=spacing, update=update,
         begin_with=begin_with, by_damage=by_damage, batch=batch, bf16=o.is_bf16(precision), seed=seed,
     )  # fmt: skip
-    key = weights_key(restorer, prior)
+    key = weights_key(begun, model)
     identity = {"targets": settings.identity(), **key, **choices(network)}
     with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root]) as journal:
         entries = make_targets(
-            found.paths, out, network, model,
+            found.paths, out, network, model.network,
             size=network.size, settings=settings, journal=journal, key=fingerprint(key), progress=progress(quiet=quiet),
         )  # fmt: skip
     finish_stage(entries, out, as_json, quiet, passed_over=found.passed_over)
@@ -90,10 +91,10 @@ def finetune(
 ) -> None:
     """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
     from unfade.devices import choose_device
-    from unfade.diffusion.load import load_prior
+    from unfade.diffusion.load import loaded_prior
     from unfade.images.files import list_images
     from unfade.recipes.tuning import finetune_to_file
-    from unfade.restorers.load import load_restorer
+    from unfade.restorers.load import loaded_restorer
     from unfade.stages.finetune import pairs_of
 
     settings = o.adapt_settings(
@@ -112,8 +113,8 @@ def finetune(
     pairs = pairs_of(faces, targets)
     where = choose_device(device)
     history = finetune_to_file(
-        load_restorer(restorer, fidelity=settings.fidelity, device=where),
-        load_prior(prior, device=where),
+        loaded_restorer(restorer, fidelity=settings.fidelity, device=where),
+        loaded_prior(prior, device=where),
         pairs,
         out,
         settings,

@@ -6,16 +6,14 @@ green, (0, 1) red, (1, 0) blue and (1, 1) green, and so on in steps of two; odd 
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from unfade.nets.demosaicnet import BayerDemosaicNet
-from unfade.store.checkpoints import load_state, read_weights
-from unfade.zoo.models import find_weights
+from unfade.zoo.load import load_network
 
 Array = npt.NDArray[np.float32]
 
@@ -53,7 +51,7 @@ def learned(mosaic: Array) -> Array:
     """The network of Gharbi et al. 2016, which the paper's authors use, on the CPU."""
     planes = torch.from_numpy(measured(mosaic)).permute(2, 0, 1)[None]
     with torch.inference_mode():
-        rgb = _network(find_weights("demosaic-bayer", "demosaic"))(planes)[0].clamp(0, 1)
+        rgb = _network()(planes)[0].clamp(0, 1)
     return np.ascontiguousarray(rgb.permute(1, 2, 0).numpy())
 
 
@@ -69,9 +67,7 @@ DEMOSAIC: dict[str, Callable[[Array], Array]] = {"edge-aware": edge_aware, "bili
 
 
 @lru_cache(maxsize=1)
-def _network(path: Path) -> BayerDemosaicNet:
+def _network() -> nn.Module:
     """Read once in each process."""
-    weights = read_weights(path)
-    network = BayerDemosaicNet(**weights.config)
-    load_state(network, weights.state, path)
-    return network.eval().requires_grad_(False)
+    network: nn.Module = load_network("demosaic-bayer", "demosaic").network
+    return network.requires_grad_(False)

@@ -1,16 +1,14 @@
 """A prior from a name, a file or a run folder."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from unfade.devices import Device, choose_device
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.errors import BadCheckpoint
-from unfade.nets.unet import UNet, UNetConfig
-from unfade.store.checkpoints import Weights, load_state, read_weights
-from unfade.zoo.models import find_weights
+from unfade.nets.unet import UNet
+from unfade.zoo.load import Loaded, load_network
 
 
 def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> DiffusionPrior:
@@ -19,16 +17,14 @@ def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> 
     `spec` is a name, a .safetensors file or a run folder. Raises UnknownModel, BadCheckpoint for weights of another
     kind, BadInput for a device that is not there.
     """
+    return loaded_prior(spec, device=device).network
+
+
+def loaded_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> Loaded[DiffusionPrior]:
+    """The same, with what is known about its file."""
     device = choose_device(device)
-    path = find_weights(spec, "prior")
-    weights = read_weights(path)
-    if weights.architecture != "unet":
-        kind = "restorer of one step" if weights.architecture == "one_step" else weights.architecture
-        raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name one as `prior`.")
-    config = _config(weights, path)
-    unet = UNet(config)
-    load_state(unet, weights.state, path)
-    return prior_of(unet, device=device)
+    loaded = load_network(spec, "prior")
+    return replace(loaded, network=prior_of(loaded.network, device=device))
 
 
 def prior_of(unet: UNet, *, device: torch.device | str = "cpu") -> DiffusionPrior:
@@ -38,13 +34,3 @@ def prior_of(unet: UNet, *, device: torch.device | str = "cpu") -> DiffusionPrio
     prior = DiffusionPrior(unet, config.size, predicts=config.predicts, patch=config.patch)
     prior.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lag
     return prior
-
-
-def _config(weights: Weights, path: Path) -> UNetConfig:
-    """JSON has lists where the settings have tuples."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in weights.config.items()}
-    try:
-        return UNetConfig(**values)
-    except (TypeError, ValueError) as error:
-        reason = f"{path} describes a U-Net that cannot be built ({error})"
-        raise BadCheckpoint(f"{reason}; choose weights made with this version.") from error

@@ -29,12 +29,9 @@ from unfade.jobs.journal import refuse_existing
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.metrics.landmarks import LandmarkDistance
 from unfade.metrics.no_reference import CroppedManiqa
-from unfade.nets.arcface import ArcFace
-from unfade.nets.fan import FAN
-from unfade.nets.maniqa import MANIQA
+from unfade.nets.lpips import LPIPS
 from unfade.progress import Progress, silent
-from unfade.zoo.architectures import load_network
-from unfade.zoo.lpips import load_lpips
+from unfade.zoo.load import load_network
 
 
 def load_feature_distance(device: Device) -> Score:
@@ -44,9 +41,7 @@ def load_feature_distance(device: Device) -> Score:
 
 def load_identity_angle(device: Device) -> Score:
     """By the published ArcFace. Raises UnknownModel, which says how to get it."""
-    net = load_network("arcface-18", "identity", device=device)
-    assert isinstance(net, ArcFace)
-    angle = IdentityAngle(net)
+    angle = IdentityAngle(load_network("arcface-18", "identity", device=device).network)
     return lambda restored, truth: angle(restored.to(device), truth.to(device))
 
 
@@ -58,34 +53,30 @@ def load_sface_angle(device: Device) -> Score:
 
 def load_landmark_distance(device: Device) -> Score:
     """By the published landmark network. Raises UnknownModel, which says how to get it."""
-    net = load_network("awing-fan", "landmarks", device=device)
-    assert isinstance(net, FAN)
-    distance = LandmarkDistance(net)
+    distance = LandmarkDistance(load_network("awing-fan", "landmarks", device=device).network)
     return lambda restored, truth: distance(restored.to(device), truth.to(device))
 
 
 def load_perceptual(device: Device, name: str = "lpips-vgg") -> Score:
     """LPIPS. Raises UnknownModel, which says how to get it."""
-    network = load_lpips(name, device=device)
+    network: LPIPS = load_network(name, "perceptual", device=device).network
     return lambda restored, truth: network(restored.to(device), truth.to(device))
 
 
 def load_musiq(device: Device) -> Score:
     """Raises UnknownModel, which says how to get its weights."""
-    network = load_network("musiq-koniq", "quality", device=device)
+    network = load_network("musiq-koniq", "quality", device=device).network
     return Alone(lambda restored: network(restored.to(device)))
 
 
 def load_niqe(device: Device) -> Score:
     """On the CPU whatever the device: its statistics need float64, which not every GPU has."""
-    return Alone(load_network("niqe-pristine", "quality"))
+    return Alone(load_network("niqe-pristine", "quality").network)
 
 
 def load_maniqa(device: Device, name: str, scale: float) -> Score:
     """MANIQA; `scale` belongs to the weights. Raises UnknownModel, which says how to get it."""
-    net = load_network(name, "quality", device=device)
-    assert isinstance(net, MANIQA)
-    cropped = CroppedManiqa(net, scale=scale)
+    cropped = CroppedManiqa(load_network(name, "quality", device=device).network, scale=scale)
     return Alone(lambda restored: cropped(restored.to(device)))
 
 

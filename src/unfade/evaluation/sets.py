@@ -11,10 +11,10 @@ from torch import Tensor
 
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.files import list_images, read_picture
-from unfade.metrics.distribution import FeatureStatistics, Moments, frechet_distance, kernel_distance
+from unfade.metrics.distribution import FeatureStatistics, Moments, StoredStatistics, frechet_distance, kernel_distance
 from unfade.nets.inception import Inception, seen
 from unfade.progress import Progress, silent
-from unfade.zoo.architectures import Statistics, load_network
+from unfade.zoo.load import load_network
 
 SET_METRICS = ("fid", "kid")
 FEATURES = "inception-fid"
@@ -120,15 +120,13 @@ def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> 
 
 def published_statistics(spec: str) -> PictureSet:
     """Mean and covariance by name or file. Raises UnknownModel, which says how to get it, or BadCheckpoint."""
-    known = load_network(spec, "statistics")
-    assert isinstance(known, Statistics)
+    known: StoredStatistics = load_network(spec, "statistics").network
     return PictureSet(spec, Moments(known.mean.numpy(), known.cov.numpy()))
 
 
 def load_embed(*, device: torch.device | str = "cpu") -> Embed:
     """The published network. Raises UnknownModel, which says how to get it."""
-    network = load_network(FEATURES, "features", device=device)
-    assert isinstance(network, Inception)
+    network: Inception = load_network(FEATURES, "features", device=device).network
     return lambda batch: network(batch.to(device))
 
 

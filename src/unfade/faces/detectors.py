@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfade.errors import BadCheckpoint
-from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig, find_faces
-from unfade.store.checkpoints import load_state, read_weights
-from unfade.store.foreign import read_foreign, without_prefix
-from unfade.zoo.models import find_weights
+from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, find_faces
+from unfade.store.checkpoints import load_state
+from unfade.store.foreign import read_foreign
+from unfade.zoo.load import Loaded, Reader, load_network
 
 Box = tuple[float, float, float, float]
 
@@ -75,10 +75,13 @@ def load_detector(name: str | Path = "yunet", *, device: torch.device | str = "c
     YuNet runs on the CPU whatever the device. Several threads may call the same detector. Raises UnknownModel, which
     says how to get it, or BadCheckpoint for a file that is damaged or another network.
     """
-    path = find_weights(name, "detector")
-    if path.suffix == ".onnx":
-        return YuNet(path)
-    return RetinaFaceDetector(READERS.get(path.suffix, _read_published)(path).eval().to(device))
+    return loaded_detector(name, device=device).network
+
+
+def loaded_detector(name: str | Path = "yunet", *, device: torch.device | str = "cpu") -> Loaded[Detector]:
+    """The same, with what is known about its file."""
+    loaded = load_network(name, "detector", device=device, reader_of=_reader_of)
+    return loaded if isinstance(loaded.network, YuNet) else replace(loaded, network=RetinaFaceDetector(loaded.network))
 
 
 class YuNet:
@@ -130,31 +133,23 @@ def _face_of(row: Any) -> Face:
     return Face((left, top, left + width, top + height), row[4:14].reshape(5, 2).astype(np.float64), float(row[14]))
 
 
-def _read_own(path: Path) -> RetinaFace:
-    weights = read_weights(path)
-    if not weights.architecture.startswith("retinaface"):
-        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not a detector; name another model.")
-    try:
-        config = {**weights.config, "anchors": tuple(tuple(pair) for pair in weights.config["anchors"])}
-        net = RetinaFace(RetinaFaceConfig(**config))
-    except (TypeError, ValueError, KeyError) as error:
-        reason = f"{path} describes a {weights.architecture} that cannot be built ({error})"
-        raise BadCheckpoint(f"{reason}; import it again with this version.") from error
-    load_state(net, without_prefix(weights.state), path)
-    return net
+def _reader_of(path: Path) -> Reader | None:
+    if path.suffix == ".safetensors":
+        return None
+    return Reader("yunet", lambda path, device: YuNet(path)) if path.suffix == ".onnx" else PUBLISHED_READER
 
 
-def _read_published(path: Path) -> RetinaFace:
+def _read_published(path: Path, device: torch.device | str) -> RetinaFace:
     state = read_foreign(path)
     configs = [config for key, config in PUBLISHED.items() if key in state]
     if not configs:
         raise BadCheckpoint(f"{path} is no RetinaFace that was published; give the file of another detector.")
     net = RetinaFace(configs[0])
     load_state(net, state, path)
-    return net
+    return net.eval().to(device)
 
 
-READERS: dict[str, Callable[[Path], RetinaFace]] = {".safetensors": _read_own}
+PUBLISHED_READER = Reader("retinaface", _read_published)
 
 
 @contextmanager

@@ -23,12 +23,10 @@ from unfade.errors import BadCheckpoint, BadInput
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, antialiased, least_squares, scaled, to_array
 from unfade.faces.chips import chips_of
 from unfade.faces.detectors import quiet
-from unfade.nets.adaface import AdaFace, AdaFaceConfig
-from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
-from unfade.nets.dlib_face import DlibFace, DlibFaceConfig
-from unfade.store.checkpoints import load_state, read_weights
-from unfade.store.foreign import without_prefix
-from unfade.zoo.models import find_weights
+from unfade.nets.adaface import AdaFace
+from unfade.nets.arcface import ArcFace, grey
+from unfade.nets.dlib_face import DlibFace
+from unfade.zoo.load import Reader, load_network
 
 SEEN = 112  # px, side of what SFace sees
 SEEN_TEMPLATE: Matrix = np.array(  # ArcFace's, in it: left eye, right eye, nose, left and right corner of the mouth
@@ -70,8 +68,9 @@ def load_embedder(spec: str | Path = USUAL_EMBEDDER, *, device: torch.device | s
     SFace runs on the CPU whatever the device. Several threads may call the same embedder. Raises UnknownModel, which
     says how to get it, or BadCheckpoint for a file that is damaged or another network.
     """
-    path = find_weights(spec, "identity")
-    return SFace(path) if path.suffix == ".onnx" else _from_weights(path, device)
+    reader_of = {".onnx": SFACE_READER}.get
+    loaded = load_network(spec, "identity", device=device, reader_of=lambda path: reader_of(path.suffix))
+    return EMBEDDERS[loaded.architecture](loaded.network)
 
 
 def identity_distance(embedder: Embedder, faces: Tensor, others: Tensor) -> Tensor:
@@ -177,28 +176,14 @@ class AdaFaceEmbedder:
         return F.normalize(self._net(bgr.to(_device(self._net)))).cpu()
 
 
-EMBEDDERS: dict[str, tuple[Callable[[dict[str, Any]], nn.Module], Callable[[Any], Embedder]]] = {
-    "dlib-face": (lambda config: DlibFace(DlibFaceConfig(**config)), DlibEmbedder),
-    "arcface": (lambda config: ArcFace(ArcFaceConfig(**config)), ArcFaceEmbedder),
-    "adaface": (lambda config: AdaFace(AdaFaceConfig(**config)), AdaFaceEmbedder),
-}  # architecture -> the network of its settings, and what puts faces before it
+EMBEDDERS: dict[str, Callable[[Any], Embedder]] = {  # what puts faces before a network, by its architecture
+    "sface": lambda sface: sface,
+    "dlib-face": DlibEmbedder,
+    "arcface": ArcFaceEmbedder,
+    "adaface": AdaFaceEmbedder,
+}
+SFACE_READER = Reader("sface", lambda path, device: SFace(path))
 
 
 def _device(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
-
-
-def _from_weights(path: Path, device: torch.device | str) -> Embedder:
-    weights = read_weights(path)
-    if weights.architecture not in EMBEDDERS:
-        raise BadCheckpoint(f"{path} holds a {weights.architecture}, not an embedding of faces; name another model.")
-    build, embedder = EMBEDDERS[weights.architecture]
-    try:
-        settings = {key: tuple(value) if isinstance(value, list) else value for key, value in weights.config.items()}
-        with torch.device("meta"):  # all numbers come from the file
-            net = build(settings)
-    except (TypeError, ValueError, KeyError) as error:
-        reason = f"{path} describes an embedder ({weights.architecture}) that cannot be built ({error})"
-        raise BadCheckpoint(f"{reason}; import it again with this version.") from error
-    load_state(net, without_prefix(weights.state), path)
-    return embedder(net.eval().to(device))

@@ -7,7 +7,11 @@ few images is too large, and distances of different networks have nothing to do 
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unfade.nets.architecture import Architecture
 
 Array = NDArray[np.float64]
 ROWS = 1024  # of the kernel's matrix that are held at once
@@ -110,3 +114,23 @@ def _mean_of_different(x: Array) -> float:
 def _root(covariance: Array) -> Array:
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray((vectors * np.sqrt(values.clip(0))) @ vectors.T)
+
+
+class StoredStatistics(nn.Module):
+    """Mean (C,) and covariance (C, C) of the features of a set of pictures, float64: what a Frechet distance needs."""
+
+    mean: Tensor
+    cov: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("cov", torch.zeros(features, features, dtype=torch.float64))
+
+
+ARCHITECTURE = Architecture(
+    "statistics",
+    ("mean", "cov"),
+    lambda config: StoredStatistics(config["features"]),
+    lambda state: [{"features": state["mean"].numel()}],
+)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadInput
 from unfade.images.filters import resize
+from unfade.nets.architecture import Architecture
 from unfade.nets.maniqa import MANIQA
 
 BLOCK = 96  # px, the side of NIQE's blocks
@@ -155,3 +156,6 @@ class CroppedManiqa(nn.Module):
 def corners_of(room: int, count: int) -> list[int]:
     """Where crops begin that have `room` px to move: the middles of `count` cells, or one place where there is none."""
     return [room * (2 * k + 1) // (2 * count) for k in range(count)] if room else [0]
+
+
+ARCHITECTURE = Architecture("quality", ("mean", "covariance"), lambda config: Niqe(), lambda state: [{}])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 
 SHRINK = 16  # input side over the side of the last features
 
@@ -93,3 +94,12 @@ def conv3(before: int, after: int, stride: int = 1) -> nn.Conv2d:
 def adaface_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network alone, without the head that it was trained with."""
     return {key.removeprefix("model."): value for key, value in published.items() if key.startswith("model.")}
+
+
+ARCHITECTURE = of_shapes(
+    "identity",
+    ("model.input_layer.0.weight", "model.body.0.res_layer.1.weight", "model.output_layer.3.weight"),
+    AdaFace,
+    AdaFaceConfig(),
+    convert=adaface_state,
+)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 
 LUMA = (0.2989, 0.5870, 0.1140)  # ITU-R BT.601, as rounded by the published code
 SHRINK = 16  # input side over the side of the last features: one pooling, three strides
@@ -103,3 +104,11 @@ def grey(face: Tensor, size: int = 128) -> Tensor:
     """(B, 3, H, W), RGB in [-1, 1] -> (B, 1, size, size), bilinear without antialiasing, as GFPGAN does."""
     luma = (face * torch.tensor(LUMA).to(face).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return F.interpolate(luma, (size, size), mode="bilinear", align_corners=False)
+
+
+ARCHITECTURE = of_shapes(
+    "identity",
+    ("conv1.weight", "prelu.weight", "fc5.weight"),
+    ArcFace,
+    ArcFaceConfig(),
+)

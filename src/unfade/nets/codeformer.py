@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import Architecture, Config, from_header, to_header, without_size
 from unfade.nets.vqgan import Encoder, Generator, Quantizer, ResBlock, VQGANConfig, conv
 
 EPSILON = 1e-5  # added to the variances that `adain` divides by (published)
@@ -193,3 +194,25 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation (unbiased, as published) of each map, (B, C, 1, 1) each."""
     variance, mean = torch.var_mean(x, (2, 3), keepdim=True, correction=1)
     return mean, (variance + EPSILON).sqrt()
+
+
+def with_size(config: CodeFormerConfig) -> Config:
+    """The header of a CodeFormer's file: the side of its pictures, which is the autoencoder's, at the top too."""
+    return {"size": config.autoencoder.size, **to_header(config)}
+
+
+def built(config: Config) -> CodeFormer:
+    """The network of a header. Raises BadInput where its two sides differ."""
+    settings = from_header(CodeFormerConfig, without_size(config))
+    side = settings.autoencoder.size
+    if config.get("size", side) != side:
+        raise BadInput(f"This CodeFormer restores {side} px faces, not {config['size']} px: use the file's own size.")
+    return CodeFormer(settings)
+
+
+ARCHITECTURE = Architecture(
+    "restorer",
+    ("position_emb", "quantize.embedding.weight", "encoder.blocks.0.weight", "feat_emb.weight"),
+    built,
+    lambda state: [with_size(CodeFormerConfig())],
+)

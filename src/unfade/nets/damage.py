@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.nets.architecture import Architecture
+
 OCTAVES = 5  # 128 px down to 8 px, finest first
 NOISE_OCTAVES = 3  # of these the robust deviation is taken: coarser ones hold too few pixels
 STATISTICS = 3 * (OCTAVES + NOISE_OCTAVES)
@@ -95,3 +97,11 @@ def noise_energy(image: Tensor) -> Tensor:
 
 def _energy(detail: Tensor) -> Tensor:
     return detail.square().mean((1, 2, 3))
+
+
+ARCHITECTURE = Architecture(
+    "damage",
+    ("mean", "deviation", "layers.0.weight"),
+    lambda config: DamageNet(),
+    lambda state: [{"size": 128}],
+)

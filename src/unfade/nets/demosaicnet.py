@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unfade.nets.architecture import Architecture, count
+
 TILE = 2  # side of the Bayer pattern
 
 
@@ -49,3 +51,16 @@ def half_size_layers(depth: int, width: int) -> OrderedDict[str, nn.Module]:
         layers[f"relu{k}"] = nn.ReLU()
         before = after
     return layers
+
+
+ARCHITECTURE = Architecture(
+    "demosaic",
+    ("main_processor.pack_mosaic.weight", "upsampler.weight"),
+    lambda config: BayerDemosaicNet(**config),
+    lambda state: [
+        {
+            "depth": count(state, r"main_processor\.conv(\d+)\.weight"),
+            "width": state["residual_predictor.weight"].shape[1],
+        }
+    ],
+)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from unfade.nets.architecture import of_shapes
 from unfade.nets.autoencoder_kl import AutoencoderKL, AutoencoderKLConfig
 from unfade.nets.latent_unet import ControlNet, LatentUNet, LatentUNetConfig
 from unfade.nets.text_encoder import TextEncoder, TextEncoderConfig
@@ -101,3 +102,16 @@ def _empty_prompt(state: Mapping[str, Tensor]) -> Tensor:
     except (KeyError, RuntimeError) as error:
         raise ValueError(f"its text encoder is not whole ({str(error).splitlines()[-1].strip()})") from error
     return encoder.eval().empty()
+
+
+ARCHITECTURE = of_shapes(
+    "guide",
+    (
+        "model.diffusion_model.out.2.weight",
+        "control_model.zero_convs.0.0.weight",
+        "first_stage_model.quant_conv.weight",
+    ),
+    DiffBIR,
+    DiffBIRConfig(),
+    convert=diffbir_state,
+)

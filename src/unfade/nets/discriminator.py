@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm  # not the newer parametrization: its keys are not the published ones
 
+from unfade.nets.architecture import Architecture
+
 
 class UNetDiscriminatorSN(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 1, H, W) logits, high for real. H and W are multiples of 8.
@@ -64,3 +66,11 @@ def activated(x: Tensor) -> Tensor:
 def doubled(x: Tensor) -> Tensor:
     """Twice the size, bilinear with half-pixel centres."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+ARCHITECTURE = Architecture(
+    "discriminator",
+    ("conv0.weight", "conv1.weight_orig", "conv9.weight"),
+    lambda config: UNetDiscriminatorSN(config["features"]),
+    lambda state: [{"features": state["conv0.weight"].shape[0]}],
+)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 
 SIDE = 150  # px, side of the chip
 MEAN = (122.782, 117.001, 104.298)  # RGB in 0..255, of its training pictures
@@ -83,3 +84,11 @@ def padded_sum(one: Tensor, other: Tensor) -> Tensor:
 def _padded(x: Tensor, full: list[int]) -> Tensor:
     missing = [want - have for want, have in zip(full, x.shape, strict=True)]
     return F.pad(x, (0, missing[3], 0, missing[2], 0, missing[1]))
+
+
+ARCHITECTURE = of_shapes(
+    "identity",
+    ("first.weight", "blocks.0.conv1.weight", "last.weight"),
+    DlibFace,
+    DlibFaceConfig(),
+)

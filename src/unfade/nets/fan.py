@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.nets.architecture import of_shapes
+
 SIZE = 256  # px that the network sees
 WIDTH = 256  # channels of the hourglasses
 BOUNDARY = 0.05  # a boundary map above this is boundary
@@ -123,3 +125,11 @@ class Block(nn.Module):
             seen.append(conv(F.relu(normal(seen[-1]))))
         result: Tensor = torch.cat(seen[1:], 1) + self.downsample(x)
         return result
+
+
+ARCHITECTURE = of_shapes(
+    "landmarks",
+    ("m0.coordconv.conv.weight", "l0.weight"),
+    FAN,
+    FANConfig(),
+)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 from unfade.nets.stylegan import SMALLEST, Condition, StyleGANDecoder, doubled, halved, noise_sides
 
 WIDEST = 512  # channels of StyleGAN2 up to 32 px
@@ -153,3 +154,11 @@ def condition(width: int, *, start: float) -> nn.Sequential:
 def activated(x: Tensor) -> Tensor:
     """LeakyReLU of slope 0.2."""
     return F.leaky_relu(x, 0.2)
+
+
+ARCHITECTURE = of_shapes(
+    "restorer",
+    ("conv_body_first.weight", "stylegan_decoder.constant_input.weight"),
+    GFPGAN,
+    GFPGANConfig(),
+)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.nets.architecture import of_shapes
+
 SEEN = 299  # px, side of what the network sees
 Kernel = tuple[int, int]  # height, width
 Step = tuple[int, Kernel] | tuple[int, Kernel, Kernel]  # channels and kernel; with two kernels, two convolutions fork
@@ -182,3 +184,12 @@ def inception_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     counters = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
                 for key in published if key.endswith(".bn.running_mean")}  # fmt: skip
     return {**counters, **published}
+
+
+ARCHITECTURE = of_shapes(
+    "features",
+    ("Conv2d_1a_3x3.conv.weight", "Mixed_7c.branch_pool.conv.weight", "fc.weight"),
+    Inception,
+    InceptionConfig(),
+    convert=inception_state,
+)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint
+from unfade.nets.architecture import Architecture
 
 SHIFT = (-0.030, -0.088, -0.188)  # ImageNet's mean and deviation, for images in [-1, 1]
 SCALE = (0.458, 0.448, 0.450)
@@ -172,3 +173,21 @@ def trunk_keys(backbone: Backbone = VGG16) -> dict[str, str]:
     numbers = [(k, convolution.number) for k, part in enumerate(backbone.slices, start=1) for convolution in part]
     kinds = ("weight", "bias")
     return {f"net.slice{k}.{n}.{kind}": f"features.{n}.{kind}" for k, n in numbers for kind in kinds}
+
+
+VGG_ARCHITECTURE = Architecture(
+    "perceptual",
+    ("features.28.weight", "lin4.model.1.weight"),
+    lambda config: LPIPS(),
+    lambda state: [{}],
+    convert=lambda state: lpips_state(state, state),
+    files=2,
+)
+ALEX_ARCHITECTURE = Architecture(
+    "perceptual",
+    ("features.10.weight", "lin4.model.1.weight"),
+    lambda config: LPIPS(ALEXNET),
+    lambda state: [{}],
+    convert=lambda state: lpips_state(state, state, ALEXNET),
+    files=2,
+)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 from unfade.nets.swinir import Block as SwinBlock
 from unfade.nets.swinir import Perceptron, SwinIRConfig, channels_first, channels_last, conv
 
@@ -195,3 +196,12 @@ def maniqa_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return not unused.match(key) and not (block and int(block[1]) > last)
 
     return {key: value for key, value in published.items() if is_used(key)}
+
+
+ARCHITECTURE = of_shapes(
+    "quality",
+    ("vit.pos_embed", "tablock1.0.c_q.weight", "fc_weight.3.weight"),
+    MANIQA,
+    MANIQAConfig(),
+    convert=maniqa_state,
+)

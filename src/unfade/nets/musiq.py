@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 
 
 @dataclass(frozen=True)
@@ -194,3 +195,11 @@ def padded_as(x: Tensor, kernel: int, stride: int) -> Tensor:
         missing = max((-(-length // stride) - 1) * stride + kernel - length, 0)
         pad += [missing // 2, missing - missing // 2]
     return F.pad(x, pad)
+
+
+ARCHITECTURE = of_shapes(
+    "quality",
+    ("conv_root.weight", "transformer_encoder.posembed_input.position_emb", "head.weight"),
+    MUSIQ,
+    MUSIQConfig(),
+)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 
 BACKGROUND = (0, 14, 16, 17, 18)  # background, hat, necklace, neck, cloth: not pasted back into the photo
 
@@ -125,3 +126,11 @@ class Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.norm(x)
         return result
+
+
+ARCHITECTURE = of_shapes(
+    "parser",
+    ("encoder.0.conv2d.weight", "out_mask_conv.conv2d.weight"),
+    ParseNet,
+    ParseNetConfig(),
+)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.nets.architecture import of_shapes
 from unfade.nets.unet import timestep_embedding
 
 SLOPE, RESIDUAL = 0.2, 0.2  # of the leaky ReLUs, and of what a block adds
@@ -97,3 +98,11 @@ class DenseBlock(nn.Module):
 def conv(before: int, after: int) -> nn.Conv2d:
     """3 x 3."""
     return nn.Conv2d(before, after, 3, padding=1)
+
+
+ARCHITECTURE = of_shapes(
+    "guide",
+    ("generator.conv_first.weight", "time_embed.0.weight"),
+    PGDiffRestorer,
+    PGDiffRestorerConfig(),
+)

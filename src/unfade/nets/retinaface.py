@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import of_shapes
 
 MEAN = (104.0, 117.0, 123.0)  # of the training pictures, BGR in 0..255: what the published weights expect removed
 STRIDES = (8, 16, 32)  # px per cell of the three levels
@@ -332,3 +333,11 @@ def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
 def area(boxes: Tensor) -> Tensor:
     """Pixels of (N, 4) boxes whose last pixel belongs to them: (N,)."""
     return (boxes[:, 2:] - boxes[:, :2] + 1).prod(1)
+
+
+RESNET50_ARCHITECTURE = of_shapes(
+    "detector", ("body.layer1.0.conv1.weight", "ClassHead.0.conv1x1.weight"), RetinaFace, RESNET50
+)
+MOBILENET025_ARCHITECTURE = of_shapes(
+    "detector", ("body.stage1.0.0.weight", "ClassHead.0.conv1x1.weight"), RetinaFace, MOBILENET025
+)

@@ -6,6 +6,7 @@ discriminator) and App. B; equalised learning rate and minibatch standard deviat
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import Architecture, Config, count, from_header, to_header
 from unfade.nets.stylegan import SMALLEST, TINY
 
 WIDEST = 512  # channels up to 32 px
@@ -185,3 +187,20 @@ def equalising(weight: Tensor) -> float:
 def activated(x: Tensor) -> Tensor:
     """LeakyReLU of slope 0.2; sqrt 2 makes up for the power that it loses."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2)
+
+
+def shape_of(state: Mapping[str, Tensor]) -> list[Config]:
+    """The header of a file: all but the group of the standard deviation, which leaves no trace."""
+    size = SMALLEST << count(state, r"conv_body\.(\d+)\.skip\.")
+    first, deepest = state["conv_body.0.0.weight"].shape[0], state["final_conv.0.weight"].shape[0]
+    usual = StyleGANDiscriminatorConfig.channel_multiplier
+    multiplier = round(first * size / (32 * deepest)) if size > 32 else usual
+    return [to_header(StyleGANDiscriminatorConfig(size, multiplier, deepest / WIDEST))]
+
+
+ARCHITECTURE = Architecture(
+    "discriminator",
+    ("conv_body.0.0.weight", "conv_body.1.skip.1.weight", "final_conv.0.weight"),
+    lambda config: StyleGANDiscriminator(from_header(StyleGANDiscriminatorConfig, config)),
+    shape_of,
+)

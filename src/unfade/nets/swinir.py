@@ -6,6 +6,7 @@ with nearest-neighbour upsampling and convolutions. State-dict keys are those of
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import Architecture, Config, count, from_header, to_header, without_size
+from unfade.nets.windows import from_windows, relative_positions, shift_mask, to_windows
 
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, RGB in [0, 1]: subtracted from the input, added back to the output
-OUTSIDE = -100.0  # added to the attention between pixels that only the cyclic shift made neighbours (published)
 UPSCALES = (1, 2, 4, 8)
 
 
@@ -244,44 +246,6 @@ def channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, h, w, C) -> (B, number of windows, window**2, C), windows row by row."""
-    batch, height, width, channels = x.shape
-    x = x.view(batch, height // window, window, width // window, window, channels)
-    return x.transpose(2, 3).reshape(batch, -1, window**2, channels)
-
-
-def from_windows(windows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `to_windows`, of the shape of `like`."""
-    batch, height, width, channels = like.shape
-    window = math.isqrt(windows.shape[2])
-    x = windows.view(batch, height // window, width // window, window, window, channels)
-    return x.transpose(2, 3).reshape(like.shape)
-
-
-def shift_mask(height: int, width: int, window: int, device: torch.device | None = None) -> Tensor:
-    """What the attention in shifted windows may not see: 0 or -100, (number of windows, window**2, window**2).
-
-    After the cyclic shift by half a window the last windows hold pixels from opposite borders (Swin, Fig. 4).
-    """
-    rows, columns = (shift_regions(side, window, device) for side in (height, width))
-    regions = to_windows((3 * rows[:, None] + columns)[None, :, :, None], window)[0, :, :, 0]
-    return (regions[:, :, None] != regions[:, None, :]).float() * OUTSIDE
-
-
-def shift_regions(side: int, window: int, device: torch.device | None) -> Tensor:
-    """0, 1 or 2 for each of `side` cells: before the last window, its first half, its second half."""
-    cell = torch.arange(side, device=device)
-    return (cell >= side - window).long() + (cell >= side - window // 2).long()
-
-
-def relative_positions(window: int) -> Tensor:
-    """Row of the bias table for each pair of cells of a window: (window**2, window**2), int64."""
-    cells = torch.cartesian_prod(torch.arange(window), torch.arange(window))
-    offset = cells[:, None] - cells[None, :] + window - 1  # each coordinate in 0 .. 2 * window - 2
-    return offset[..., 0] * (2 * window - 1) + offset[..., 1]
-
-
 def padded_by_reflection(x: Tensor, multiple: int) -> Tensor:
     """Mirrors (B, C, H, W) at its bottom and right until both sides are multiples; again and again if it is small."""
     for dim in (-2, -1):
@@ -320,3 +284,34 @@ def keep_constants(module: nn.Module, state_dict: dict[str, Tensor], prefix: str
     for name, buffer in module.named_buffers(recurse=False):
         if not buffer.is_meta:
             state_dict[prefix + name] = buffer
+
+
+def shape_of(state: Mapping[str, Tensor]) -> list[Config]:
+    """The header of a file: all but stochastic depth, which leaves no trace, follows from the shapes."""
+    first, table = state["conv_first.1.weight"], state[_BLOCK + "attn.relative_position_bias_table"]
+    unshuffle, window = math.isqrt(first.shape[1] // 3), (math.isqrt(table.shape[0]) + 1) // 2
+    masks = state.get(_BLOCK.replace("blocks.0", "blocks.1") + "attn_mask")
+    shape = SwinIRConfig(
+        img_size=window if masks is None else window * math.isqrt(masks.shape[0]),
+        embed_dim=first.shape[0],
+        depths=tuple(
+            count(state, rf"layers\.{k}\.residual_group\.blocks\.(\d+)\.")
+            for k in range(count(state, r"layers\.(\d+)\."))
+        ),
+        heads=table.shape[1],
+        window=window,
+        mlp_ratio=state[_BLOCK + "mlp.fc1.weight"].shape[0] / first.shape[0],
+        unshuffle=unshuffle,
+        upscale=2 ** count(state, r"conv_up(\d+)\."),
+        upsample_features=state["conv_before_upsample.0.weight"].shape[0],
+    )
+    return [{"size": shape.img_size * unshuffle, **to_header(shape)}]
+
+
+_BLOCK = "layers.0.residual_group.blocks.0."
+ARCHITECTURE = Architecture(
+    "restorer",
+    ("conv_first.1.weight", _BLOCK + "attn.relative_position_bias_table", "conv_before_upsample.0.weight"),
+    lambda config: SwinIR(from_header(SwinIRConfig, without_size(config))),
+    shape_of,
+)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unfade.nets.architecture import of_shapes
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -318,3 +320,12 @@ def zeroed(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+UNETS = (UNetConfig(), UNetConfig(256, 128, (1, 1, 2, 2, 4, 4), (1,) * 6, (16,), 64, resblock_updown=True))
+ARCHITECTURE = of_shapes(
+    "prior",
+    ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"),
+    UNet,
+    *UNETS,
+)

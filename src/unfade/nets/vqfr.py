@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadInput, UnfadeError
 from unfade.nets import vqgan
+from unfade.nets.architecture import of_shapes
 from unfade.nets.vqgan import Attention, Downsample, Quantizer, Upsample, conv, norm
 
 NOT_IN_FORWARD = ("encoder", "feat2index")  # submodules that an image gives no gradient: they choose the codes
@@ -297,3 +298,11 @@ def middle(width: int) -> nn.Sequential:
 def activated(width: int, out: int) -> nn.Sequential:
     """The last convolution, of normalised features."""
     return nn.Sequential(norm(width), nn.SiLU(), conv(width, out))
+
+
+ARCHITECTURE = of_shapes(
+    "restorer",
+    ("feat2index.1.weight", "quantizer.embedding.weight", "inpfeat_extraction.weight"),
+    VQFR,
+    VQFRConfig(),
+)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import Architecture, count, of_shapes
 
 GROUPS = 32  # of every group normalisation
 COMMITMENT = 0.25  # beta: weight of the pull of the latent towards its code (van den Oord et al. 2017, Eq. 3)
@@ -281,3 +282,19 @@ def conv(width: int, out: int) -> nn.Conv2d:
 def norm(width: int) -> nn.GroupNorm:
     """Group normalisation with the published epsilon."""
     return nn.GroupNorm(GROUPS, width, eps=1e-6)
+
+
+ARCHITECTURE = of_shapes(
+    "vqgan",
+    ("quantize.embedding.weight", "encoder.blocks.0.weight", "generator.blocks.0.weight"),
+    VQAutoEncoder,
+    VQGANConfig(),
+)
+
+
+DISCRIMINATOR_ARCHITECTURE = Architecture(
+    "discriminator",
+    ("main.0.weight", "main.3.running_mean"),
+    lambda config: VQGANDiscriminator(config["features"], config["layers"]),
+    lambda state: [{"features": state["main.0.weight"].shape[0], "layers": count(state, r"main\.(\d+)\.running_mean")}],
+)

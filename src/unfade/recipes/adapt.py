@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
-from unfade.diffusion.load import load_prior
+from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.pairs import built_in_distances
@@ -24,7 +24,7 @@ from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_f
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.base import Restorer
-from unfade.restorers.load import load_restorer
+from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import count_left_alone, restore_faces
@@ -33,6 +33,7 @@ from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
+from unfade.zoo.load import Loaded
 
 WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
 
@@ -81,11 +82,12 @@ def adapt(
     clean = list_images(Path(real)) if real else []
     likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
     source = source_of(photos, None if aligned else find, whole, likeness, masking, device=device)
-    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
+    begun = loaded_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
+    restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
-    prior = load_prior(settings.prior, device=device)
+    prior = loaded_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
-    key = weights_key(settings.restorer, settings.prior)
+    key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
     clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
@@ -94,7 +96,7 @@ def adapt(
             entries, faces = _faces(source, photos, out, restorer.size, journal, progress)
         with clock.measure("pretrained"):
             restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
-        learned = _learned(out, faces, restorer, prior, clean, settings, key, journal, clock, progress)
+        learned = _learned(out, faces, begun, prior, clean, settings, key, journal, clock, progress)
         with clock.measure("restore"):
             made_by = sha256_of(out / WEIGHTS)
             results = source.restore(out, entries, faces, restorer, made_by, settings.strength, journal, progress)
@@ -105,7 +107,7 @@ def adapt(
             page = report_of(
                 out, results.faces, counts, failures, learned.history, asdict(settings),
                 left_out=learned.left_out, left_alone=count_left_alone(results.photos), restored=results.folder,
-                truth=truths, metrics=built_in_distances(prior), likeness=likeness,
+                truth=truths, metrics=built_in_distances(prior.network), likeness=likeness,
             )  # fmt: skip
             atomic_write(out / "report.html", render(page))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page,
@@ -122,15 +124,15 @@ class _Learned:
 
 
 def _learned(
-    out: Path, faces: list[Path], restorer: Restorer, prior: DiffusionPrior, clean: list[Path],
+    out: Path, faces: list[Path], restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior], clean: list[Path],
     settings: AdaptSettings, key: dict[str, str], journal: Journal, clock: "_Clock", progress: Progress,
 ) -> _Learned:  # fmt: skip
     """Rounds of targets and fine-tuning; the restorer learns in place."""
     for folder, stage in _rounds(out, settings.rounds):
         with clock.measure("targets"):
             targets = make_targets(
-                faces, folder / "targets", restorer, prior, size=restorer.size, settings=settings.targets,
-                journal=journal, key=fingerprint(key), stage=stage, progress=progress,
+                faces, folder / "targets", restorer.network, prior.network, size=restorer.network.size,
+                settings=settings.targets, journal=journal, key=fingerprint(key), stage=stage, progress=progress,
             )  # fmt: skip
         with clock.measure("finetune"):
             agreed = agreeing(_pairs(out, folder, targets), settings.agreement)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import Losses, family_of, picture_losses
@@ -11,8 +12,9 @@ from unfade.restorers.load import head_of
 from unfade.stages.finetune import FinetuneSettings
 from unfade.stages.restore import check_strength
 from unfade.stages.targets import TargetSettings
-from unfade.store.checkpoints import image_size, sha256_of
+from unfade.store.checkpoints import image_size
 from unfade.training.loop import LoopSettings
+from unfade.zoo.load import Loaded
 from unfade.zoo.models import find_weights
 
 BEGUN_WITH = "restorer_sha256"  # in the key of what was made: the restorer that it was made with
@@ -139,9 +141,6 @@ def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> A
     return replace(settings, fidelity=restorer.fidelity)
 
 
-def weights_key(restorer: str, prior: str) -> dict[str, str]:
-    """Hashes of the weights that a name, a file or a run folder stands for."""
-    return {
-        BEGUN_WITH: sha256_of(find_weights(restorer, "restorer")),
-        "prior_sha256": sha256_of(find_weights(prior, "prior")),
-    }
+def weights_key(restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior]) -> dict[str, str]:
+    """Which weights the work begins with."""
+    return {BEGUN_WITH: restorer.sha256, "prior_sha256": prior.sha256}

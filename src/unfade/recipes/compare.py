@@ -13,7 +13,7 @@ import torch
 
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
-from unfade.diffusion.load import load_prior
+from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import load_metrics, with_published_mean
@@ -23,20 +23,16 @@ from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.runs import open_run
-from unfade.nets.diffbir import DiffBIR
-from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
-from unfade.restorers.load import load_restorer
+from unfade.restorers.load import loaded_restorer
 from unfade.stages.align import as_they_are, take_aligned
 from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces
-from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint, seed_for
-from unfade.zoo.architectures import load_network
-from unfade.zoo.models import find_weights
+from unfade.zoo.load import Loaded, load_network
 
 SHOWN = 8  # faces on the sheet, drawn at random with a fixed seed
 ON_PAGE = 60  # faces in the report, at most
@@ -106,22 +102,24 @@ def compare(
 ) -> Comparison:
     """Run every method on a folder of aligned faces, score it, and write a report; resumable.
 
-    With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of evaluation.evaluate add columns,
-    some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared at the
-    restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or of
-    another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it, for
-    weights that are not there.
+    With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of evaluation.evaluate add
+    columns, some without a truth. `results` are folders of results made elsewhere, by name. All pictures are
+    compared at the restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for
+    some faces or of another size, and for results that do not pair with the faces; UnknownModel, with the command
+    that brings it, for weights that are not there.
     """
     results, device = results or {}, choose_device(device)
     named = load_metrics(metrics, truth=truth, device=device)
     found = [*by_stem(faces).values()]  # all that follows is paired by stem
     for place in results.values():
         by_stem(place)
-    restorer = load_restorer(settings.restorer, device=device)
-    prior = load_prior(settings.prior, device=device)
-    others = {name: load_restorer(name, device=device) for name in _restorers(settings)}
-    guides = {name: load_own(METHODS[name].own, device=device) for name in settings.methods if _has_own(name)}
-    key = weights_key(settings.restorer, settings.prior)
+    first = loaded_restorer(settings.restorer, device=device)
+    model = loaded_prior(settings.prior, device=device)
+    others = {name: loaded_restorer(name, device=device) for name in _restorers(settings)}
+    guides = {
+        name: load_network(METHODS[name].own, "guide", device=device) for name in settings.methods if _has_own(name)
+    }
+    restorer, prior, key = first.network, model.network, weights_key(first, model)
     identity = {"compare": {**asdict(settings), "methods": None}, **key}
     about = {"faces": str(faces), "methods": settings.methods}
     own = [out / name for name in ("report.html", "table.json", "sheet.png")]
@@ -134,9 +132,7 @@ def compare(
         entries: dict[str, Sequence[Entry]] = {}
         costs: dict[str, Cost] = {}
         for name in settings.methods:
-            run = _runner(
-                name, restorer, others, prior, guides.get(name), settings, journal, fingerprint(key), progress
-            )
+            run = _runner(name, first, others, prior, guides.get(name), settings, journal, fingerprint(key), progress)
             entries[name], costs[name] = _measured(partial(run, inputs, out / "results" / name), device)
         places = {name: out / "results" / name for name in settings.methods} | dict(results)
         costs |= {name: Cost() for name in results}
@@ -157,8 +153,7 @@ def _has_own(name: str) -> bool:
 
 def load_own(name: str, *, device: str = "cpu") -> Own:
     """The network that a method was published with. Raises UnknownModel, which says how to get it."""
-    network = load_network(name, "guide", device=device)
-    assert isinstance(network, PGDiffRestorer | DiffBIR)
+    network: Own = load_network(name, "guide", device=device).network
     return network
 
 
@@ -166,19 +161,18 @@ Run = Callable[[list[Path], Path], list[Entry]]
 
 
 def _runner(
-    name: str, restorer: Restorer, others: Mapping[str, Restorer], prior: DiffusionPrior, own: Own | None,
-    settings: CompareSettings, journal: Journal, key: str, progress: Progress,
+    name: str, first: Loaded[Restorer], others: Mapping[str, Loaded[Restorer]], prior: DiffusionPrior,
+    own: Loaded[Own] | None, settings: CompareSettings, journal: Journal, key: str, progress: Progress,
 ) -> Run:  # fmt: skip
     if name in METHODS:
-        key += sha256_of(find_weights(METHODS[name].own, "guide")) if own else ""
+        key += own.sha256 if own else ""
         return lambda faces, out: run_method(
-            name, faces, out, restorer, prior,
-            own=own, settings=settings.run, journal=journal, key=key, progress=progress,
+            name, faces, out, first.network, prior,
+            own=own.network if own else None, settings=settings.run, journal=journal, key=key, progress=progress,
         )  # fmt: skip
-    network, spec = (restorer, settings.restorer) if name == FIRST else (others[name], name)
-    weights = sha256_of(find_weights(spec, "restorer"))
+    restorer = first if name == FIRST else others[name]
     return lambda faces, out: restore_faces(
-        faces, out, network, journal=journal, key=weights, stage=name, progress=progress
+        faces, out, restorer.network, journal=journal, key=restorer.sha256, stage=name, progress=progress
     )
 
 

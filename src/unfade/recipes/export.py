@@ -136,7 +136,7 @@ def _metadata(spec: str | Path, restorer: Restorer) -> dict[str, str]:
         "architecture": restorer.architecture,
         "size": str(restorer.size),
         "range": RANGE,
-        "licence": licence_of(spec, "restorer"),
+        "licence": licence_of(spec, path),
         "source_sha256": sha256_of(path),
         "made_by": f"unfade {version('unfade')}, torch {torch.__version__}",
     }

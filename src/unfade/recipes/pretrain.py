@@ -18,6 +18,7 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
+from unfade.nets.architecture import Kind
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
@@ -32,7 +33,7 @@ from unfade.training.batches import Order, Pictures, find_training_pictures, fli
 from unfade.training.loader import Batch, spare_workers
 from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import seeded
-from unfade.zoo.models import Kind, find_weights
+from unfade.zoo.models import find_weights
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ import torch
 
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
-from unfade.diffusion.load import load_prior
+from unfade.diffusion.load import loaded_prior
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, shares
 from unfade.evaluation.pairs import built_in_distances, score_folder
@@ -28,16 +29,16 @@ from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Face, Report, render
-from unfade.restorers.load import head_of, load_restorer
+from unfade.restorers.load import head_of, loaded_restorer
 from unfade.stages.align import take_aligned
 from unfade.stages.degrade import Degradation, degrade_faces
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
-from unfade.store.checkpoints import card_path, sha256_of
+from unfade.store.checkpoints import card_path
 from unfade.store.seeds import fingerprint, seed_for
 from unfade.training.batches import find_training_pictures
-from unfade.zoo.models import find_weights
+from unfade.zoo.load import Loaded
 
 ROWS = ("pre-trained", "targets", "adapted", "supervised")  # the columns of pictures and the rows of scores
 SUPERVISED = "supervised.safetensors"  # in a rehearsal's folder: what was fine-tuned on the truth
@@ -108,10 +109,9 @@ def rehearse(
     device = choose_device(device)
     found, _ = find_training_pictures(faces, {})
     others = find_training_pictures(more, {})[0] if more else []
-    load_restorer(
-        settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu"
-    )  # refused before anything is written
-    key = weights_key(settings.adapt.restorer, settings.adapt.prior)
+    restorer = loaded_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu")
+    prior = loaded_prior(settings.adapt.prior, device=device)
+    key = weights_key(restorer, prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
     about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED
     own = [out / "report.html", upper, card_path(upper)]
@@ -121,14 +121,14 @@ def rehearse(
         run = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
         if supervised is not None:
             _borrow_upper_bound(out, supervised)
-        _supervise(out, settings.adapt, device, progress)
+        _supervise(out, settings.adapt, prior, device, progress)
         restorers: dict[str, str | Path] = {
             "pre-trained": settings.adapt.restorer,
             "adapted": run.restorer,
             "supervised": upper,
         }
-        _results(restorers, out, settings.adapt, journal, device, progress)
-        rows = _rows(out, settings.adapt.prior, spaces or {}, device)
+        _results(restorers, out, settings.adapt, prior, journal, device, progress)
+        rows = _rows(out, prior.network, spaces or {})
         scores = {name: estimates(rows[name], rows["truth"], seed=settings.seed) for name in ROWS}
         failures += run.failures
         result = Rehearsal(
@@ -172,12 +172,13 @@ def _prepare(
     return failures
 
 
-def _supervise(out: Path, settings: AdaptSettings, device: str, progress: Progress) -> None:
+def _supervise(
+    out: Path, settings: AdaptSettings, prior: Loaded[DiffusionPrior], device: str, progress: Progress
+) -> None:
     """The restorer fine-tuned on the truth, as one round of `adapt` does it; it knows nothing of targets."""
     true_pairs = replace(settings.finetune, redegraded=0.0)
     settings = replace(settings, targets=TargetSettings(), finetune=true_pairs, agreement=0.0, rounds=1)
-    restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
-    prior = load_prior(settings.prior, device=device)
+    restorer = loaded_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
     pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]
     finetune_to_file(
@@ -196,30 +197,27 @@ def _borrow_upper_bound(folder: Path, other: Path) -> None:
 
 
 def _results(
-    restorers: Mapping[str, str | Path], out: Path, settings: AdaptSettings, journal: Journal, device: str,
-    progress: Progress,
+    restorers: Mapping[str, str | Path], out: Path, settings: AdaptSettings, prior: Loaded[DiffusionPrior],
+    journal: Journal, device: str, progress: Progress,
 ) -> None:  # fmt: skip
     """The held-out photos through every restorer, and their pseudo targets."""
     photos = sorted((out / "photos" / "score").glob("*.png"))
     for name, spec in restorers.items():
-        network = load_restorer(spec, fidelity=settings.fidelity, device=device)
-        key = sha256_of(find_weights(spec, "restorer"))
+        restorer = loaded_restorer(spec, fidelity=settings.fidelity, device=device)
         restore_faces(
-            photos, out / "results" / name, network, journal=journal, key=key, stage=name, progress=progress
+            photos, out / "results" / name, restorer.network,
+            journal=journal, key=restorer.sha256, stage=name, progress=progress,
         )  # fmt: skip
-    spec = attempts_by(out / "adapted", settings)
-    restorer = load_restorer(spec, fidelity=settings.fidelity, device=device)
-    prior = load_prior(settings.prior, device=device)
-    key = fingerprint(weights_key(str(spec), settings.prior))
+    first = loaded_restorer(attempts_by(out / "adapted", settings), fidelity=settings.fidelity, device=device)
     make_targets(
-        photos, out / "results" / "targets", restorer, prior,
-        size=restorer.size, settings=settings.targets, journal=journal, key=key, progress=progress,
+        photos, out / "results" / "targets", first.network, prior.network, size=first.network.size,
+        settings=settings.targets, journal=journal, key=fingerprint(weights_key(first, prior)), progress=progress,
     )  # fmt: skip
 
 
-def _rows(out: Path, prior: str, spaces: Mapping[str, Space], device: str) -> dict[str, Row]:
+def _rows(out: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict[str, Row]:
     """Values and features of every held-out face, in one order of faces; the truth has features only."""
-    metrics = built_in_distances(load_prior(prior, device=device))
+    metrics = built_in_distances(prior)
     truth = out / "truth" / "score"
     rows = {}
     for name in ROWS:

@@ -17,16 +17,14 @@ from unfade.progress import Progress, silent
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FILLED, FindSettings, Masking, likeness_for, masking_for, only_faces
 from unfade.restorers.base import Restorer
-from unfade.restorers.load import load_restorer
-from unfade.restorers.upscale import load_upscaler
+from unfade.restorers.load import loaded_restorer
+from unfade.restorers.upscale import loaded_upscaler
 from unfade.stages.background import through
 from unfade.stages.photos import Finder, Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
-from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
-from unfade.zoo.models import find_weights
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()
@@ -68,11 +66,11 @@ def restore(
     BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
-    key = sha256_of(find_weights(restorer, "restorer"))
     check_strength(strength)
     _check(aligned, find, settings, background=background, mask=mask)
     own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
-    network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
+    loaded = loaded_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
+    network, key = loaded.network, loaded.sha256
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
@@ -111,7 +109,8 @@ class _Looked:
             found = find_pictures(place)
             return _Looked(found, Found(place, ()), Framed(found.root, size), "aligned")
         masking = masking_for(mask, device=device)
-        return _Looked(*_photos_and_videos(place, out), find.finder(size, device=device), find.identity(), masking)
+        finding = find.loaded(device=device)
+        return _Looked(*_photos_and_videos(place, out), finding.finder(size), finding.identity(), masking)
 
     def restored(self, out: Path, network: Restorer, settings: PhotoSettings, parts: Parts, **how: Any) -> list[Entry]:
         """Photos and films through the restorer, one entry for each."""
@@ -185,7 +184,7 @@ def background_of(name: str | Path | None, settings: PhotoSettings, *, device: s
     """ "none" leaves everything outside of the faces as it is, "lanczos" enlarges it, a model (by its name in the table
     or its file) restores it and brings it to its scale, which may be 1.
 
-    None is "none" at scale 1, else "lanczos". Raises BadInput for "none" at another scale, and what `load_upscaler`
+    None is "none" at scale 1, else "lanczos". Raises BadInput for "none" at another scale, and what `loaded_upscaler`
     raises.
     """
     name = str(name or ("none" if settings.scale == 1 else "lanczos"))
@@ -197,8 +196,8 @@ def background_of(name: str | Path | None, settings: PhotoSettings, *, device: s
     if name == "lanczos":
         return Background({"background": name, **scale}, partial(enlarged, scale=settings.scale))
     try:
-        upscaler = load_upscaler(name, device)
+        upscaler = loaded_upscaler(name, device)
     except UnknownModel as error:
         raise UnknownModel(f"{error} Without a model, `background` is none or lanczos.") from error
-    identity = {"background": "model", "background_sha256": sha256_of(find_weights(name, "upscaler")), **scale}
-    return Background(identity, through(upscaler, scale=settings.scale, colour=settings.colour), recrop=True)
+    identity = {"background": "model", "background_sha256": upscaler.sha256, **scale}
+    return Background(identity, through(upscaler.network, scale=settings.scale, colour=settings.colour), recrop=True)

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from unfade.errors import BadInput, UnknownModel
 from unfade.faces.detect import DetectSettings
-from unfade.faces.detectors import load_detector
+from unfade.faces.detectors import Detector, loaded_detector
 from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder
-from unfade.faces.masks import Mask, load_mask
+from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo_files import Found, find_photos, find_pictures
 from unfade.jobs.journal import Entry, Journal
@@ -21,9 +21,9 @@ from unfade.stages.crop import crop_photos, faces_in, found_before
 from unfade.stages.photos import Choice, Finder, Framed, searching
 from unfade.stages.restore import choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
-from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
-from unfade.zoo.models import find_weights, path_of, row_of
+from unfade.zoo.load import Loaded
+from unfade.zoo.models import path_of, row_of
 
 USUAL_PARSER = "parsenet"
 FILLED = PhotoSettings(paste=PasteSettings(feather=0.0))  # for photos that are one face and nothing around it
@@ -37,20 +37,29 @@ class FindSettings:
     detect: DetectSettings = DetectSettings()
     choice: Choice = Choice()
 
-    def identity(self) -> dict[str, object]:
-        """What the faces depend on, the detector by the hash of its file. Raises UnknownModel where it is missing."""
-        return {**asdict(self), "detector": sha256_of(self._file())}
-
-    def finder(self, size: int, *, device: str = "cpu") -> Finder:
-        """What finds them and aligns them to `size` px. Raises UnknownModel where the detector is not there."""
-        return searching(load_detector(self._file(), device=device), self.detect, self.choice, size)
-
-    def _file(self) -> Path:
+    def loaded(self, *, device: str = "cpu") -> "Finding":
+        """With the detector. Raises UnknownModel where it is not there."""
         try:
-            return find_weights(self.detector, "detector")
+            return Finding(self, loaded_detector(self.detector, device=device))
         except UnknownModel as error:
             hint = "Pictures that are square face crops need no detector: say `aligned`."
             raise UnknownModel(f"{error} {hint}") from error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Which faces are found, and by which detector."""
+
+    settings: FindSettings
+    detector: Loaded[Detector]
+
+    def identity(self) -> dict[str, object]:
+        """What the faces depend on, the detector by the hash of its file."""
+        return {**asdict(self.settings), "detector": self.detector.sha256}
+
+    def finder(self, size: int) -> Finder:
+        """What finds them and aligns them to `size` px."""
+        return searching(self.detector.network, self.settings.detect, self.settings.choice, size)
 
 
 def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | None:
@@ -78,7 +87,8 @@ def masking_for(spec: str | Path | None, *, device: str = "cpu") -> Masking:
         spec = USUAL_PARSER if path_of(row_of(USUAL_PARSER)).exists() else "none"
     if spec == "none":
         return Masking()
-    return Masking(load_mask(spec, device=device), {"mask": sha256_of(find_weights(spec, "parser"))})
+    loaded = loaded_mask(spec, device=device)
+    return Masking(loaded.network, {"mask": loaded.sha256})
 
 
 @dataclass(frozen=True)
@@ -150,9 +160,8 @@ class WholePhotos:
     """Photos with any number of faces, in a folder and the folders below it, or one photo."""
 
     folder: Path
-    find: FindSettings
+    find: Finding
     settings: PhotoSettings = PhotoSettings()
-    device: str = "cpu"
     likeness: Likeness | None = None  # of a face and its result
     masking: Masking = Masking()
 
@@ -167,7 +176,7 @@ class WholePhotos:
         return find_photos(self.folder, without=run)
 
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        found, finder = self.found(run), self.find.finder(size, device=self.device)
+        found, finder = self.found(run), self.find.finder(size)
         key = fingerprint(self.find.identity())
         entries = crop_photos(found, run / "faces", finder, size=size, journal=journal, key=key, progress=progress)
         files = faces_in(run / "faces")
@@ -208,4 +217,4 @@ def source_of(
     """Aligned faces where there is nothing to find, whole photos otherwise."""
     if find is None:
         return AlignedFaces(photos, alike)
-    return WholePhotos(photos, find, settings, device, alike, masking)
+    return WholePhotos(photos, find.loaded(device=device), settings, alike, masking)

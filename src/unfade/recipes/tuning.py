@@ -22,13 +22,12 @@ from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.training.modes import seeded
 from unfade.training.objective import Objective
-from unfade.zoo.lpips import load_lpips
-from unfade.zoo.models import licence_of
+from unfade.zoo.load import Loaded, load_network
 
 
 def finetune_to_file(
-    restorer: Restorer,
-    prior: DiffusionPrior,
+    restorer: Loaded[Restorer],
+    prior: Loaded[DiffusionPrior],
     pairs: list[Pair],
     out: Path,
     settings: AdaptSettings,
@@ -44,8 +43,8 @@ def finetune_to_file(
     Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
     OutputConflict if a file is there that was made otherwise, unless `replace_older`: the file is the run folder's own.
     """
-    settings = settled(settings, restorer, clean)
-    key = key or weights_key(settings.restorer, settings.prior)
+    network, key = restorer.network, key or weights_key(restorer, prior)
+    settings = settled(settings, network, clean)
     if not pairs:
         raise BadInput(
             "No pseudo target could be made, so there is nothing to learn from; the journal.jsonl of the run says why."
@@ -55,22 +54,22 @@ def finetune_to_file(
     card = read_card(out)
     if out.exists() and card.get("fingerprint") == made_of:
         checkpoint.unlink(missing_ok=True)  # left by a run that was killed at its very end
-        reload_restorer(restorer, out)
+        reload_restorer(network, out)
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
     history = finetune(
-        restorer,
+        network,
         pairs,
-        objective=_objective(restorer, prior, settings),
+        objective=_objective(network, prior.network, settings),
         settings=settings.finetune,
         real=clean,
-        distance=PriorFeatures(prior.unet),
+        distance=PriorFeatures(prior.network.unet),
         checkpoint=checkpoint,
         progress=progress,
     )
-    save_restorer(out, restorer)
-    write_card(out, _card(settings, pairs, key, made_of, history))
+    save_restorer(out, network)
+    write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
     checkpoint.unlink()
     return history
 
@@ -84,7 +83,7 @@ def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
 
 PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "prior": lambda prior: PriorFeatures(prior.unet, shifted=True),
-    "lpips": lambda prior: load_lpips(device=next(prior.parameters()).device),
+    "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=next(prior.parameters()).device).network,
     "none": lambda prior: None,
 }
 
@@ -108,14 +107,14 @@ def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSetting
 
 
 def _card(
-    settings: AdaptSettings, pairs: list[Pair], key: dict[str, str], made_of: str, history: History
+    settings: AdaptSettings, licence: str, pairs: list[Pair], key: dict[str, str], made_of: str, history: History
 ) -> dict[str, object]:
     return {
         "kind": "restorer",
         "made_by": "unfade adapt",
         "adapted_from": settings.restorer,
         **key,
-        "licence": licence_of(settings.restorer, "restorer"),
+        "licence": licence,
         "settings": settings.identity(),
         "pairs": len(pairs),
         "fingerprint": made_of,

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
+from unfade.nets.architecture import Config
 from unfade.training.objective import Objective
 
 
@@ -43,7 +44,7 @@ class Restorer(nn.Module, ABC):
         """How this family learns from (face, target) pairs. Settings and ready made parts are the family's own."""
 
     @abstractmethod
-    def config(self) -> dict[str, object]:
+    def config(self) -> Config:
         """Numbers, strings and lists (JSON) from which the same network can be built again."""
 
     @property

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
-from unfade.nets.codeformer import CodeFormer, CodeFormerConfig, Prediction
-from unfade.nets.vqgan import VQGANConfig
+from unfade.nets.architecture import Config, to_header
+from unfade.nets.codeformer import CodeFormer, Prediction
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, ImageObjective
-from unfade.restorers.shapes import as_lists, as_tuples
 from unfade.training.loop import LoopSettings
 from unfade.training.objective import Objective
 
@@ -193,17 +192,5 @@ class CodeFormerRestorer(Restorer):
         """The network's parameters outside the `frozen` parts, in the order of `named_parameters`."""
         return [value for name, value in self.net.named_parameters() if name.split(".")[0] not in self.frozen]
 
-    def config(self) -> dict[str, object]:
-        return as_lists(asdict(self.net.config))
-
-
-def build_codeformer_restorer(config: dict[str, Any], size: int) -> CodeFormerRestorer:
-    """The restorer that `CodeFormerRestorer.config` describes, with fresh weights.
-
-    Raises BadInput on an unknown field, or a size that is not the network's.
-    """
-    shape = as_tuples(config, CodeFormerConfig)
-    autoencoder = VQGANConfig(**as_tuples(shape.pop("autoencoder", {}), VQGANConfig))
-    if autoencoder.size != size:
-        raise BadInput(f"This CodeFormer restores {autoencoder.size} px faces, not {size} px: use the file's own size.")
-    return CodeFormerRestorer(CodeFormer(CodeFormerConfig(autoencoder, **shape)))
+    def config(self) -> Config:
+        return to_header(self.net.config)

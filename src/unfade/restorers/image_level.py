@@ -1,7 +1,7 @@
 """Restorers that map image to image, and how they learn: L1 + perceptual + adversarial (paper, Eq. 6-8)."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
-from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD, GFPGANConfig
-from unfade.nets.swinir import SwinIR, SwinIRConfig
+from unfade.nets.architecture import Config, to_header, without_size
+from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD
+from unfade.nets.swinir import SwinIR
 from unfade.restorers.base import Restorer
-from unfade.restorers.shapes import as_lists, as_tuples
 from unfade.training.objective import Objective
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]  # (restored, target), both (B, 3, H, W) in [-1, 1] -> (B,) distances
@@ -172,16 +172,8 @@ class SwinIRRestorer(ImageLevelRestorer):
     def forward(self, face: Tensor) -> Tensor:
         return from_unit(self.net(to_unit(face)))
 
-    def config(self) -> dict[str, object]:
-        return as_lists(asdict(self.net.config))
-
-
-def build_swinir_restorer(config: dict[str, Any], size: int) -> SwinIRRestorer:
-    """The restorer that `SwinIRRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field.
-
-    What the configuration does not say is as in the paper's network of 512 px.
-    """
-    return SwinIRRestorer(SwinIR(SwinIRConfig(**as_tuples(config, SwinIRConfig))), size)
+    def config(self) -> Config:
+        return to_header(self.net.config)
 
 
 class GFPGANRestorer(ImageLevelRestorer):
@@ -204,13 +196,5 @@ class GFPGANRestorer(ImageLevelRestorer):
         restored: Tensor = self.net(face)
         return restored
 
-    def config(self) -> dict[str, object]:
-        return {name: value for name, value in asdict(self.net.config).items() if name != "size"}
-
-
-def build_gfpgan_restorer(config: dict[str, Any], size: int) -> GFPGANRestorer:
-    """The restorer that `GFPGANRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field.
-
-    What the configuration does not say is as in versions 1.3 and 1.4.
-    """
-    return GFPGANRestorer(GFPGAN(GFPGANConfig(size, **as_tuples(config, GFPGANConfig))))
+    def config(self) -> Config:
+        return without_size(to_header(self.net.config))

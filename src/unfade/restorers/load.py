@@ -3,47 +3,43 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from unfade.devices import Device, choose_device
-from unfade.diffusion.load import load_prior
-from unfade.errors import BadCheckpoint
-from unfade.nets.damage import DamageNet
-from unfade.nets.unet import UNet
-from unfade.restorers import onnx, spandrel
+from unfade.nets import codeformer, gfpgan, swinir, vqfr
+from unfade.nets.architecture import Config
+from unfade.restorers import one_step, onnx, spandrel
 from unfade.restorers.base import Restorer
-from unfade.restorers.code_level import build_codeformer_restorer
-from unfade.restorers.image_level import build_gfpgan_restorer, build_swinir_restorer
-from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, build_one_step_restorer, one_step_of
-from unfade.restorers.vqfr import build_vqfr_restorer
+from unfade.restorers.code_level import CodeFormerRestorer
+from unfade.restorers.image_level import GFPGANRestorer, SwinIRRestorer
+from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, one_step_of
+from unfade.restorers.vqfr import VQFRRestorer
 from unfade.store.checkpoints import image_size, load_state, read_weights, save_weights
+from unfade.zoo.load import Loaded, Reader, load_network
 from unfade.zoo.models import find_weights
 
-BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {
-    "swinir": build_swinir_restorer,
-    "one_step": build_one_step_restorer,
-    "gfpgan": build_gfpgan_restorer,
-    "codeformer": build_codeformer_restorer,
-    "vqfr": build_vqfr_restorer,
+RESTORERS: dict[str, Callable[[Config], Restorer]] = {  # from the header of a file, with fresh weights
+    "swinir": lambda config: SwinIRRestorer(swinir.ARCHITECTURE.build(config), config["size"]),
+    "one_step": one_step.built,
+    "gfpgan": lambda config: GFPGANRestorer(gfpgan.ARCHITECTURE.build(config)),
+    "codeformer": lambda config: CodeFormerRestorer(codeformer.ARCHITECTURE.build(config)),
+    "vqfr": lambda config: VQFRRestorer(vqfr.ARCHITECTURE.build(config)),
 }
 
 
 @dataclass(frozen=True)
-class Reader:
+class RestorerReader(Reader):
     """How the files of another program are read."""
 
-    architecture: str
     size_of: Callable[[Path], int]  # side of the face, px
-    load: Callable[[Path, torch.device | str], Restorer]
 
 
-SPANDREL = Reader(spandrel.ARCHITECTURE, spandrel.spandrel_size, spandrel.load_spandrel)
+SPANDREL = RestorerReader(spandrel.ARCHITECTURE, spandrel.load_spandrel, spandrel.spandrel_size)
 READERS = {  # by the ending of the file; a .safetensors may be unfade's own, see `_reader_of`
-    ".onnx": Reader(onnx.ARCHITECTURE, onnx.onnx_size, onnx.load_onnx),
+    ".onnx": RestorerReader(onnx.ARCHITECTURE, onnx.load_onnx, onnx.onnx_size),
     ".pth": SPANDREL,
     ".ckpt": SPANDREL,
 }
@@ -81,25 +77,28 @@ def load_restorer(
     CodeFormer, the file's for a one-step restorer). Raises UnknownModel, BadCheckpoint for weights of another kind,
     BadInput for a choice that the family does not have and for a device that is not there.
     """
-    device = choose_device(device)
-    path = find_weights(spec, "restorer")
-    restorer = _read(path, device)
+    return loaded_restorer(spec, fidelity=fidelity, refine=refine, device=device).network
+
+
+def loaded_restorer(
+    spec: str | Path, *, fidelity: float | None = None, refine: int | None = None, device: Device = "auto"
+) -> Loaded[Restorer]:
+    """The same, with what is known about its file."""
+    loaded: Loaded[Restorer] = load_network(
+        spec, "restorer", device=choose_device(device), builds=RESTORERS, reader_of=_reader_of, fill=_fill
+    )
     if fidelity is not None:
-        restorer.set_fidelity(fidelity)
+        loaded.network.set_fidelity(fidelity)
     if refine is not None:
-        restorer.set_refine(refine)
-    return restorer.eval().to(device)
+        loaded.network.set_refine(refine)
+    return loaded
 
 
 def one_step_of_prior(
     spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
 ) -> OneStepRestorer:
     """Any prior as a restorer, before any training. Raises as `load_prior` does."""
-    unet = load_prior(spec, device="cpu").unet
-    assert isinstance(unet, UNet)
-    damage = DamageNet()
-    path = find_weights("damage", "damage")
-    load_state(damage, read_weights(path).state, path)
+    unet, damage = load_network(spec, "prior").network, load_network("damage", "damage").network
     return one_step_of(unet, damage, settings).to(device)
 
 
@@ -114,21 +113,7 @@ def save_restorer(path: Path, restorer: Restorer, *, dtype: torch.dtype = torch.
     save_weights(path, restorer.stored, architecture=restorer.architecture, config=config, dtype=dtype)
 
 
-def _read(path: Path, device: torch.device | str) -> Restorer:
-    if reader := _reader_of(path):
-        return reader.load(path, device)
-    weights = read_weights(path)
-    if weights.architecture not in BUILDERS:
-        known = ", ".join(BUILDERS)
-        kind = "prior" if weights.architecture == "unet" else weights.architecture
-        raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one as `restorer`.")
-    config = dict(weights.config)
-    restorer = BUILDERS[weights.architecture](config, config.pop("size"))
-    _fill(restorer, weights.state, path)
-    return restorer
-
-
-def _reader_of(path: Path) -> Reader | None:
+def _reader_of(path: Path) -> RestorerReader | None:
     """Who reads a file of another program; None for one of unfade's own."""
     return SPANDREL if spandrel.for_spandrel(path) else READERS.get(path.suffix.lower())
 

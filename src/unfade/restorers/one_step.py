@@ -11,9 +11,7 @@ Refinement noises that result and denoises it again at falling steps (DDIM): tex
 """
 
 import copy
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,10 +21,10 @@ from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 from unfade.images.filters import resize, without_grid
+from unfade.nets.architecture import Config, from_header, to_header, without_size
 from unfade.nets.damage import DamageNet, octaves_drowned_by
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.restorers.image_level import ImageLevelRestorer
-from unfade.restorers.shapes import as_lists, as_tuples
 from unfade.store.seeds import seed_for
 
 MATCHED = 0.5  # the fidelity at which the step's noise matches the damage
@@ -157,17 +155,15 @@ class OneStepRestorer(ImageLevelRestorer):
         """Refine so many times from now on. Raises BadInput for another number than 0 to 3."""
         self.settings = replace(self.settings, refine=evaluations)
 
-    def config(self) -> dict[str, object]:
-        network = {name: value for name, value in as_lists(asdict(self.net.config)).items() if name != "size"}
-        return {**network, "entry": asdict(self.settings)}
+    def config(self) -> Config:
+        return {**without_size(to_header(self.net.config)), "entry": to_header(self.settings)}
 
 
-def build_one_step_restorer(config: dict[str, Any], size: int) -> OneStepRestorer:
-    """The restorer that `OneStepRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field."""
-    shape = dict(config)
-    settings: Mapping[str, Any] = shape.pop("entry", {})
-    network = UNetConfig(size=size, **as_tuples(shape, UNetConfig))
-    return OneStepRestorer(UNet(network), settings=OneStepSettings(**as_tuples(dict(settings), OneStepSettings)))
+def built(config: Config) -> OneStepRestorer:
+    """The restorer of a header, with fresh weights. Raises BadInput on an unknown field."""
+    shape = {name: value for name, value in config.items() if name != "entry"}
+    settings = from_header(OneStepSettings, config.get("entry", {}))
+    return OneStepRestorer(UNet(from_header(UNetConfig, shape)), settings=settings)
 
 
 def one_step_of(unet: UNet, damage: DamageNet, settings: OneStepSettings | None = None) -> OneStepRestorer:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
+from unfade.nets.architecture import Config
 from unfade.restorers.base import Restorer
 from unfade.training.objective import Objective
 
@@ -54,7 +55,7 @@ class OnnxRestorer(Restorer):
         """Raises BadInput: it cannot learn."""
         self._refuse()
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> Config:
         """Raises BadInput: there is nothing to be saved that is not in its file."""
         self._refuse()
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.images.filters import resize
+from unfade.nets.architecture import Config
 from unfade.restorers.image_level import ImageLevelRestorer, from_unit, to_unit
 from unfade.store.checkpoints import image_size, read_card
 
@@ -104,7 +105,7 @@ class SpandrelRestorer(ImageLevelRestorer):
         restored: Tensor = seen[..., : height * self.scale, : width * self.scale]
         return restored
 
-    def config(self) -> dict[str, object]:
+    def config(self) -> Config:
         return {"family": self.family}
 
 

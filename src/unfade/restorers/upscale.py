@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
-from unfade.restorers.spandrel import SpandrelRestorer, restorer_of
+from unfade.restorers.spandrel import ARCHITECTURE, SpandrelRestorer, restorer_of
 from unfade.store.foreign import read_foreign
-from unfade.zoo.models import find_weights
+from unfade.zoo.load import Loaded, Reader, load_network
 
 TILE = 256  # px, side of what a network sees at a time: Real-ESRGAN needs 0.3 GB for it
 
@@ -32,16 +32,20 @@ class Upscaler(nn.Module):
         return self.restorer.enlarged(image.to(next(self.parameters()).device)).float().clamp(-1, 1)
 
 
-def load_upscaler(spec: str | Path, device: torch.device | str = "cpu", *, tile: int = TILE) -> Upscaler:
+def loaded_upscaler(spec: str | Path, device: torch.device | str = "cpu", *, tile: int = TILE) -> Loaded[Upscaler]:
     """A network for backgrounds from a name of the table (realesrgan-x2) or a file of an architecture of spandrel's.
 
     Nothing of the file is executed. `tile` is in px. Raises UnknownModel, which says how to get it, BadInput without
     the extra or for a network that is no plain function of a picture, BadCheckpoint for a file that is damaged or that
     spandrel cannot place.
     """
-    path = find_weights(spec, "upscaler")
-    if not find_spec("spandrel"):
-        raise BadInput(
-            f"{spec} as a background needs spandrel: run `pip install unfade[archs]`, or set `background` to lanczos."
-        )
-    return Upscaler(restorer_of(read_foreign(path), size=tile, source=path)).eval().to(device)
+
+    def read(path: Path, device: torch.device | str) -> Upscaler:
+        if not find_spec("spandrel"):
+            raise BadInput(
+                f"{spec} as a background needs spandrel: run `pip install unfade[archs]`, or set `background` to "
+                "lanczos."
+            )
+        return Upscaler(restorer_of(read_foreign(path), size=tile, source=path)).eval().to(device)
+
+    return load_network(spec, "upscaler", device=device, reader_of=lambda path: Reader(ARCHITECTURE, read))

@@ -1,14 +1,11 @@
 """VQFR v2 behind the interface of all restorers; it learns from pictures."""
 
-from dataclasses import asdict
-from typing import Any
-
 from torch import Tensor
 
 from unfade.errors import BadInput
-from unfade.nets.vqfr import NOT_IN_FORWARD, VQFR, VQFRConfig
+from unfade.nets.architecture import Config, to_header, without_size
+from unfade.nets.vqfr import NOT_IN_FORWARD, VQFR
 from unfade.restorers.image_level import ImageLevelRestorer
-from unfade.restorers.shapes import as_lists, as_tuples
 
 
 class VQFRRestorer(ImageLevelRestorer):
@@ -40,10 +37,5 @@ class VQFRRestorer(ImageLevelRestorer):
             raise BadInput(f"VQFR's fidelity must lie in 0..1, got {fidelity}: change `fidelity`.")
         self._fidelity = fidelity
 
-    def config(self) -> dict[str, object]:
-        return {name: value for name, value in as_lists(asdict(self.net.config)).items() if name != "size"}
-
-
-def build_vqfr_restorer(config: dict[str, Any], size: int) -> VQFRRestorer:
-    """The restorer that `VQFRRestorer.config` describes, with fresh weights. Raises BadInput on an unknown field."""
-    return VQFRRestorer(VQFR(VQFRConfig(size, **as_tuples(config, VQFRConfig))))
+    def config(self) -> Config:
+        return without_size(to_header(self.net.config))

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.nets.architecture import Architecture, Config, State
 from unfade.store.checkpoints import read_card, sha256_of, sort_header, write_card
 from unfade.store.foreign import read_foreign
-from unfade.zoo.architectures import ARCHITECTURES, Architecture, Config, State, shapes
+from unfade.zoo.architectures import ARCHITECTURES, shapes
 from unfade.zoo.models import MODELS, path_of, weights_folder
 from unfade.zoo.published import Model
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from unfade.atomic import atomic_write
 from unfade.errors import UnknownModel
-from unfade.zoo.published import PUBLISHED, Kind, Model
-
-__all__ = ["MODELS", "Kind", "Model", "find_weights", "path_of"]
+from unfade.nets.architecture import Kind
+from unfade.zoo.published import PUBLISHED, Model
 
 BUILT_IN = (
     Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade"),
@@ -71,10 +70,10 @@ def find_weights(spec: str | Path, kind: Kind) -> Path:
     raise UnknownModel(f"There is no {kind} named {spec}, nor such a file or run folder; there are: {names}.")
 
 
-def licence_of(spec: str | Path, kind: Kind) -> str:
-    """The licence of what a spec stands for: the table's, or what the card beside the file says; else "unknown"."""
+def licence_of(spec: str | Path, path: Path) -> str:
+    """The licence of a name, whose file is `path`: the table's, or what the card beside it says; else "unknown"."""
     model = MODELS.get(str(spec))
-    return model.licence if model else str(card_of(find_weights(spec, kind)).get("licence", "unknown"))
+    return model.licence if model else str(card_of(path).get("licence", "unknown"))
 
 
 def find_named(name: str) -> Path:

@@ -1,12 +1,8 @@
 """What is known about each model before it is there: where its files lie, their hashes, whose they are."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal[
-    "prior", "restorer", "perceptual", "demosaic", "vqgan", "discriminator", "detector", "parser", "landmarks",
-    "identity", "features", "statistics", "quality", "upscaler", "guide", "damage",
-]  # fmt: skip
+from unfade.nets.architecture import Kind
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""What a network says of itself: by which keys its published files are known, and how it is built from their header."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from unfade.errors import BadInput
+
+if TYPE_CHECKING:  # a list of models should not wait for torch
+    from torch import Tensor, nn
+
+State: TypeAlias = "Mapping[str, Tensor]"
+Config = dict[str, Any]  # numbers, strings and lists: what the header of a file holds
+Kind = Literal[
+    "prior", "restorer", "perceptual", "demosaic", "vqgan", "discriminator", "detector", "parser", "landmarks",
+    "identity", "features", "statistics", "quality", "upscaler", "guide", "damage",
+]  # fmt: skip
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of network."""
+
+    kind: Kind
+    marks: tuple[str, ...]  # keys that it has and those before it in the table have not all of
+    build: Callable[[Config], Any]  # with fresh weights
+    configs: Callable[[State], Iterable[Config]]  # that the shapes in a file may belong to, the likeliest first
+    convert: Callable[[State], State] = dict  # the published tensors to the network's
+    files: int = 1  # how many published files make it
+
+
+def of_shapes(
+    kind: Kind, marks: tuple[str, ...], network: "Callable[[Any], nn.Module]", *published: Any,
+    convert: Callable[[State], State] = dict,
+) -> Architecture:  # fmt: skip
+    """A network that its dataclass of settings alone describes; `published` are those that there are files of."""
+    settings = type(published[0])
+    return Architecture(kind, marks, lambda config: network(from_header(settings, config)), fixed(*published), convert)
+
+
+def fixed(*published: Any) -> Callable[[State], Iterable[Config]]:
+    """Dataclasses of the published shapes; the check of all tensors decides which one fits."""
+    return lambda state: [to_header(config) for config in published]
+
+
+def to_header(settings: Any) -> Config:
+    """A dataclass as the header of a file has it: dictionaries, and lists for tuples."""
+    config: Config = _lists(asdict(settings))
+    return config
+
+
+def from_header(kind: type[S], config: Mapping[str, Any]) -> S:
+    """The inverse; what is missing is as `kind` has it by default. Raises BadInput on a field that it does not have."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if unknown := sorted(set(config) - set(known)):
+        raise BadInput(f"A {kind.__name__} has {sorted(known)}, not {unknown}: use the file's own configuration.")
+    usual = kind()
+    nested = {k: from_header(type(getattr(usual, k)), v) for k, v in config.items() if isinstance(v, Mapping)}
+    return kind(**{**{k: _tuples(v) for k, v in config.items()}, **nested})
+
+
+def without_size(config: Mapping[str, Any]) -> Config:
+    """A header without the side of the pictures, for networks whose settings say it otherwise or not at all."""
+    return {key: value for key, value in config.items() if key != "size"}
+
+
+def count(state: State, pattern: str) -> int:
+    """How many different numbers the keys have where the pattern has its group."""
+    return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(part) for key, part in value.items()}
+    return [_lists(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(part) for part in value) if isinstance(value, list | tuple) else value
