@@ -140,7 +140,7 @@ def test_results_are_clipped(monkeypatch: pytest.MonkeyPatch) -> None:
     network = interpolating(BayerDemosaicNet())
     network.fullres_processor.output.bias.fill_(0.5)
     network.fullres_processor.output.weight.mul_(2)
-    monkeypatch.setattr(demosaic, "_network", lambda path: network)
+    monkeypatch.setattr(demosaic, "_network", lambda: network)
     mosaic, inside = mosaic_of(12, 12), np.s_[1:-1, 1:-1]
     expected = (2 * DEMOSAIC["bilinear"](mosaic) + 0.5).clip(0, 1)
     np.testing.assert_allclose(DEMOSAIC["learned"](mosaic)[inside], expected[inside], rtol=0, atol=1e-6)

@@ -95,7 +95,7 @@ def test_commands_and_flags_of_the_readme_exist() -> None:
 
 
 def test_the_map_is_that_of_the_floors() -> None:
-    shown = re.findall(r"^  ([a-z]+)/ +(\d)  ", README, re.MULTILINE)
+    shown = re.findall(r"^  ([a-z]+)/ +(\d+)  ", README, re.MULTILINE)
     assert {name: int(floor) for name, floor in shown} == {
         name: floor for name, floor in FLOORS.items() if (Path(sys.modules["unfade"].__path__[0]) / name).is_dir()
     }
