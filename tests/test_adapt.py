@@ -19,7 +19,7 @@ from unfade.images.files import read_image
 from unfade.progress import Advance, Progress
 from unfade.recipes.adapt import WEIGHTS, adapt, attempts_by
 from unfade.recipes.adapt_settings import AdaptSettings
-from unfade.recipes.restore import restore
+from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.load import load_restorer
 from unfade.store.checkpoints import read_weights, write_card
 
@@ -243,7 +243,9 @@ def test_real_faces_and_truth(models: Models, plain: Path, tmp_path: Path) -> No
 
 
 def test_restore_with_a_run(plain: Path, tmp_path: Path) -> None:
-    entries = restore(plain / "photos", tmp_path / "again", plain / "run", aligned=True, size="restorer")
+    entries = restore(
+        plain / "photos", tmp_path / "again", plain / "run", RestoreSettings(size="restorer"), aligned=True
+    )
     assert [entry.status for entry in entries] == ["done", "done"]
     for name in ("face00.png", "face01.png"):
         assert (tmp_path / "again" / name).read_bytes() == (plain / "run" / "restored_faces" / name).read_bytes()

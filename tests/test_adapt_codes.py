@@ -21,7 +21,7 @@ from unfade.nets.codeformer import CodeFormer
 from unfade.progress import Advance
 from unfade.recipes.adapt import adapt
 from unfade.recipes.adapt_settings import SHORT_ADAPT, SMALL_ADAPT, AdaptSettings, settings_for
-from unfade.recipes.restore import restore
+from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.code_level import CODE_LOOP, CODE_LOSSES, CodeLossSettings
 from unfade.restorers.families import FAMILIES, Family, family_of, picture_losses
 from unfade.restorers.image_level import ImageLossSettings
@@ -194,13 +194,15 @@ def test_fidelity_reaches_targets_and_results_and_is_remembered(plain: Path, set
     assert adapt(plain / "photos", plain / "run", unsaid, aligned=True).counts.done == 2
     results = {}
     for fidelity in (None, 0.5, 0.0, 1.0):
-        restore(plain / "photos", plain / f"w{fidelity}", plain / "run", fidelity=fidelity, aligned=True)
+        restore(
+            plain / "photos", plain / f"w{fidelity}", plain / "run", RestoreSettings(fidelity=fidelity), aligned=True
+        )
         results[fidelity] = read_image(plain / f"w{fidelity}" / "face00.png")
     for same in (results[0.5], read_image(plain / "run" / "restored" / "face00.png")):
         assert torch.equal(results[None], same)
     assert not any(torch.equal(results[None], results[other]) for other in (0.0, 1.0))
     with pytest.raises(OutputConflict, match=r"fidelity = 0\.5, now it is 0\.2"):
-        restore(plain / "photos", plain / "w0.5", plain / "run", fidelity=0.2, aligned=True)
+        restore(plain / "photos", plain / "w0.5", plain / "run", RestoreSettings(fidelity=0.2), aligned=True)
 
 
 def test_the_paper_decides_the_defaults(codeformer: Path, models: Models) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from unfade.images.files import read_image, to_bytes, write_png
 from unfade.images.photo_files import find_pictures
 from unfade.jobs.journal import Entry, Journal
 from unfade.recipes.adapt import adapt
-from unfade.recipes.restore import restore
+from unfade.recipes.restore import RestoreSettings, restore
 from unfade.recipes.sources import FILLED
 from unfade.restorers.load import load_restorer
 from unfade.stages.photos import Framed
@@ -98,16 +99,16 @@ def test_how_results_are_written_can_be_chosen(run, models: Models, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("choice", "said"),
+    ("choice", "aligned", "said"),
     [
-        ({"size": "large", "aligned": True}, "`size` of the photo or of the restorer, got large"),
-        ({"size": "restorer"}, "say `aligned`"),
-        ({"size": "restorer", "aligned": True, "provenance": False}, "gives plain PNG files"),
+        ({"size": "large"}, True, "`size` of the photo or of the restorer, got large"),
+        ({"size": "restorer"}, False, "say `aligned`"),
+        ({"size": "restorer", "provenance": False}, True, "gives plain PNG files"),
     ],
 )
-def test_sizes_that_cannot_be(choice: dict[str, object], said: str, models: Models, tmp_path: Path) -> None:
+def test_sizes_that_cannot_be(choice: dict[str, Any], aligned: bool, said: str, models: Models, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=said):
-        restore(tmp_path, tmp_path / "out", models[0], device="cpu", **choice)
+        restore(tmp_path, tmp_path / "out", models[0], RestoreSettings(**choice), aligned=aligned)
 
 
 def test_no_ring_without_a_feather() -> None:

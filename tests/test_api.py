@@ -56,12 +56,13 @@ def test_evaluate_is_what_the_command_does(run, tmp_path: Path) -> None:
 def test_what_is_about_whole_photos_is_refused_for_faces(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 1)
     whole = {
-        "find": unfade.FindSettings(detector="other"), "settings": unfade.PhotoSettings(copy=True), "mask": "none",
+        "find": unfade.FindSettings(detector="other"), "whole": unfade.PhotoSettings(copy=True), "mask": "none",
         "background": "none",
     }  # fmt: skip
     for name, value in whole.items():
         with pytest.raises(unfade.BadInput, match=f"`{name}` is about whole photos"):
-            unfade.restore(tmp_path / "faces", tmp_path / "out", models[0], aligned=True, **{name: value})  # type: ignore[arg-type]
+            settings = unfade.RestoreSettings(**{name: value})  # type: ignore[arg-type]
+            unfade.restore(tmp_path / "faces", tmp_path / "out", models[0], settings, aligned=True)
     with pytest.raises(unfade.BadInput, match="`mask` is about whole photos"):
         unfade.adapt(tmp_path / "faces", tmp_path / "out", aligned=True, mask="none")
     assert not (tmp_path / "out").exists()

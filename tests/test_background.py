@@ -21,7 +21,7 @@ from unfade.errors import BadCheckpoint, BadInput, OutputConflict, UnknownModel
 from unfade.images.enlarge import brought_to, enlarged
 from unfade.images.photo import Origin, Photo
 from unfade.images.photo_files import read_photo
-from unfade.recipes.restore import background_of, restore
+from unfade.recipes.restore import RestoreSettings, background_of, restore
 from unfade.recipes.sources import FindSettings
 from unfade.restorers.image_level import from_unit, to_unit
 from unfade.restorers.upscale import TILE, Upscaler, loaded_upscaler
@@ -256,16 +256,16 @@ def test_a_model_is_part_of_what_a_run_is(
     toy = Loaded(Looking(factor=2), Path(), "toy", "unknown")
     monkeypatch.setattr(unfade.recipes.restore, "loaded_upscaler", lambda spec, device: replace(toy, path=Path(spec)))
     find = FindSettings(str(marks / "marks.onnx"))
-    once = {"find": find, "background": marks / "one.pth"}
-    (entry,) = restore(marks / "photos", marks / "out", models[0], **once)
+    once = RestoreSettings(find, background=marks / "one.pth")
+    (entry,) = restore(marks / "photos", marks / "out", models[0], once)
     assert entry.status == "done"
     before = load(marks / "out" / "a.png")
     expected = through(Looking(factor=2), scale=1)(read_photo(marks / "photos" / "a.png"))
     assert np.array_equal(before[70:], expected.levels[70:]), "cleaned, at its own size"
-    assert restore(marks / "photos", marks / "out", models[0], **once) == [entry]
+    assert restore(marks / "photos", marks / "out", models[0], once) == [entry]
     for other in (marks / "other.pth", None):
         with pytest.raises(OutputConflict):
-            restore(marks / "photos", marks / "out", models[0], find=find, background=other)
+            restore(marks / "photos", marks / "out", models[0], RestoreSettings(find, background=other))
 
 
 # Through spandrel

@@ -12,7 +12,7 @@ from PIL import Image
 import unfade.recipes.adapt
 import unfade.recipes.pretrain
 from tiny_models import write_faces
-from unfade.cli.options import BASIC, FACES, OUTPUT, PRIOR, TRAINING, USUAL
+from unfade.cli.flags import BASIC, FACES, OUTPUT, PRIOR, TRAINING, USUAL
 from unfade.recipes.adapt_settings import AdaptSettings, settings_for
 from unfade.training.loop import History
 

@@ -36,7 +36,7 @@ from unfade.faces.identity import (
 )
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.recipes.adapt import adapt
-from unfade.recipes.restore import restore
+from unfade.recipes.restore import RestoreSettings, restore
 from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.stages.restore_photos import Parts, PhotoSettings
 from unfade.store.checkpoints import save_weights
@@ -248,7 +248,7 @@ def test_restore_warns_by_the_embedder_that_is_named(marks: Path, models: tuple[
     find, told = FindSettings(str(marks / "marks.onnx")), {}
     settings = PhotoSettings(sidecar=True)
     for name in (None, "far", "near", "none"):
-        entries = restore(marks / "photos", marks / "out", models[0], find=find, settings=settings, embedder=name)
+        entries = restore(marks / "photos", marks / "out", models[0], RestoreSettings(find, settings, embedder=name))
         assert [entry.status for entry in entries] == ["done"] * 3
         sidecar = json.loads((marks / "out" / "0.png.json").read_text())
         notes = [note for note in entries[0].notes if "resembles" in note]

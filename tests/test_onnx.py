@@ -20,7 +20,7 @@ from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
 from unfade.recipes.export import ExportSettings, export, random_faces
-from unfade.recipes.restore import restore
+from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import head_of, load_restorer
 from unfade.restorers.onnx import OnnxRestorer
@@ -106,7 +106,7 @@ def test_a_batch_restores_as_its_faces_do_alone(toy: Restorer, exported: Path, m
 @torch.no_grad()
 def test_restore_runs_it(toy: Restorer, exported: Path, tmp_path: Path) -> None:
     faces = write_faces(tmp_path / "photos", 3)
-    entries = restore(tmp_path / "photos", tmp_path / "out", exported, batch=2, aligned=True)
+    entries = restore(tmp_path / "photos", tmp_path / "out", exported, RestoreSettings(batch=2), aligned=True)
     assert [entry.status for entry in entries] == ["done"] * 3
     for face in faces:
         restored = toy(read_image(face)[None])[0].clamp(-1, 1)

@@ -2,8 +2,8 @@
 
 import io
 import json
-import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 import unfade.cli.console as console
-import unfade.cli.whole as whole
 import unfade.recipes.adapt
 import unfade.recipes.sources
 from command import Result
 from marked import LEVEL, in_colour, load, save, scene, squares
 from recorded import picture
 from tiny_models import write_faces
+from unfade.cli.settings import Find, Results
 from unfade.faces.detect import Face
 from unfade.images.files import list_images, to_bytes
 from unfade.jobs.runs import LOCK
@@ -153,9 +153,8 @@ def test_every_flag_has_an_effect(
 
 
 def test_the_tables_know_every_flag() -> None:
-    names = re.findall(r"^(\w+) = Annotated", Path(whole.__file__).read_text(), re.MULTILINE)
-    flags = {re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower() for name in names}
-    assert flags - {"aligned"} == {name for name in (*EFFECTS, *OTHERS) if name in flags}
+    flags = {field.name.replace("_", "-") for group in (Find, Results) for field in fields(group)}
+    assert flags - {"which", "refine", "strength"} == {*EFFECTS, *OTHERS} - {"faces"}
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_WHOLE))

@@ -16,7 +16,7 @@ from toys import ToyRestorer
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
-from unfade.recipes.restore import restore
+from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.load import load_restorer
 from unfade.stages.restore import blend, choices, restore_batch
 from unfade.store.checkpoints import read_card, read_weights
@@ -57,7 +57,9 @@ def test_files_at_the_ends(models: Models, tmp_path: Path) -> None:
     photos = write_faces(tmp_path / "photos", 2)
     results = {}
     for strength in (0.0, 0.5, 1.0):
-        entries = restore(tmp_path / "photos", tmp_path / str(strength), models[0], strength=strength, aligned=True)
+        entries = restore(
+            tmp_path / "photos", tmp_path / str(strength), models[0], RestoreSettings(strength=strength), aligned=True
+        )
         assert [entry.status for entry in entries] == ["done", "done"]
         results[strength] = read_image(tmp_path / str(strength) / photos[0].name)
     restore(tmp_path / "photos", tmp_path / "unsaid", models[0], aligned=True)
@@ -68,9 +70,9 @@ def test_files_at_the_ends(models: Models, tmp_path: Path) -> None:
 
 def test_another_strength_is_another_result(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
-    restore(tmp_path / "photos", tmp_path / "out", models[0], strength=0.5, aligned=True)
+    restore(tmp_path / "photos", tmp_path / "out", models[0], RestoreSettings(strength=0.5), aligned=True)
     with pytest.raises(OutputConflict, match=r"strength = 0\.5, now it is 0\.25"):
-        restore(tmp_path / "photos", tmp_path / "out", models[0], strength=0.25, aligned=True)
+        restore(tmp_path / "photos", tmp_path / "out", models[0], RestoreSettings(strength=0.25), aligned=True)
     keys = {choices_key(tmp_path / str(s), models, tmp_path / "photos", s) for s in (0.1, 0.2, 1.0)}
     assert len(keys) == 3
     restorer = load_restorer(models[0])
@@ -79,7 +81,7 @@ def test_another_strength_is_another_result(models: Models, tmp_path: Path) -> N
 
 
 def choices_key(out: Path, models: Models, photos: Path, strength: float) -> str:
-    (entry,) = restore(photos, out, models[0], strength=strength, aligned=True)
+    (entry,) = restore(photos, out, models[0], RestoreSettings(strength=strength), aligned=True)
     return entry.key
 
 
@@ -87,7 +89,7 @@ def choices_key(out: Path, models: Models, photos: Path, strength: float) -> str
 def test_a_strength_outside_is_refused_before_anything_is_written(wrong: float, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
     with pytest.raises(BadInput, match=r"strength must lie in 0\.\.1"):
-        restore(tmp_path / "photos", tmp_path / "out", models[0], strength=wrong, aligned=True)
+        restore(tmp_path / "photos", tmp_path / "out", models[0], RestoreSettings(strength=wrong), aligned=True)
     with pytest.raises(BadInput, match=r"strength must lie in 0\.\.1"):
         replace(small(*models), strength=wrong)
     assert not (tmp_path / "out").exists()
@@ -118,7 +120,7 @@ def test_adaptation_blends_in_its_last_step_only(models: Models, tmp_path: Path)
 def test_fidelity_is_refused_where_there_is_none(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
     with pytest.raises(BadInput, match=r"A swinir has no fidelity to choose, got 0\.5: leave `fidelity` out"):
-        restore(tmp_path / "photos", tmp_path / "out", models[0], fidelity=0.5, aligned=True)
+        restore(tmp_path / "photos", tmp_path / "out", models[0], RestoreSettings(fidelity=0.5), aligned=True)
     with pytest.raises(BadInput, match="no fidelity"):
         adapt(tmp_path / "photos", tmp_path / "out", replace(small(*models), fidelity=0.5), aligned=True)
     assert not (tmp_path / "out").exists()

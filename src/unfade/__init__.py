@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unfade.progress import Progress
     from unfade.recipes.adapt import Adapted, adapt
     from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
-    from unfade.recipes.restore import restore
+    from unfade.recipes.restore import RestoreSettings, restore
     from unfade.recipes.sources import FindSettings
     from unfade.restorers.base import Restorer
     from unfade.restorers.code_level import CodeLossSettings
@@ -68,6 +68,7 @@ __all__ = [
     "PasteSettings",
     "PhotoSettings",
     "Progress",
+    "RestoreSettings",
     "Restorer",
     "TargetSettings",
     "UnfadeError",
@@ -97,7 +98,7 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     "recipes.adapt": ("Adapted", "adapt"),
     "recipes.adapt_settings": ("SMALL_ADAPT", "AdaptSettings", "settings_for"),
     "evaluation.ntire": ("Ntire", "evaluate_ntire"),
-    "recipes.restore": ("restore",),
+    "recipes.restore": ("RestoreSettings", "restore"),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
     "recipes.sources": ("FindSettings",),
     "restorers.base": ("Restorer",),

@@ -5,14 +5,17 @@ from typing import Annotated
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import failure_lines, finish, progress, sum_line, table
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command, sum_line
+from unfade.cli.settings import is_bf16
 from unfade.errors import BadInput
+from unfade.progress import Progress
 
 
+@command
 def compare(
     faces: Annotated[Path, typer.Argument(help="Folder of aligned, degraded faces.")],
-    out: o.Out,
+    out: f.Out,
     methods: Annotated[
         str,
         typer.Option(help="With commas: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
@@ -26,15 +29,15 @@ def compare(
         str, typer.Option(help="More columns, with commas: lpips, lpips_alex, deg, deg_sface, lmd; with no truth too: "
                                "musiq, maniqa, maniqa_pipal, niqe."),
     ] = "",
-    restorer: o.Restorer = "small-restorer",
-    prior: o.Prior = "small-prior",
+    restorer: f.Restorer = "small-restorer",
+    prior: f.Prior = "small-prior",
     batch: Annotated[int, typer.Option(help="Faces denoised together.")] = 4,
-    precision: o.Precision = "float32",
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:  # fmt: skip
+    precision: f.Precision = "float32",
+    seed: f.Seed = 0,
+    device: f.Device = "auto",
+    *,
+    progress: Progress,
+) -> Outcome:  # fmt: skip
     """Run several methods on the same FACES: one table with time and memory, one sheet, one report."""
     from dataclasses import asdict
 
@@ -43,20 +46,24 @@ def compare(
     from unfade.stages.methods import MethodSettings
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
-    settings = CompareSettings(names, restorer, prior, MethodSettings(batch, bool(o.is_bf16(precision)), seed))
+    settings = CompareSettings(names, restorer, prior, MethodSettings(batch, bool(is_bf16(precision)), seed))
     done = run(
         faces, out, settings,
         truth=truth, results=_folders(results or []), metrics=[name for name in metrics.split(",") if name],
-        device=device, progress=progress(quiet=quiet),
+        device=device, progress=progress,
     )  # fmt: skip
-    if not (as_json or quiet):
-        table([{k: "-" if v is None else v for k, v in row.items()} for row in done.rows()])
     counts = done.counts.as_dict()
     failures = [(e.item, e.reason) for rows in done.entries.values() for e in rows if e.status != "done"]
-    lines = [sum_line(counts), *failure_lines(failures), f"sheet: {done.sheet}", f"report: {done.report}"]
     scores = {name: {k: asdict(v) for k, v in found.summary.items()} for name, found in done.scores.items()}
     result = {**counts, "rows": done.rows(), "scores": scores, "report": str(done.report), "sheet": str(done.sheet)}
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=counts["failed"] + counts["skipped"])
+    return Outcome(
+        result,
+        [sum_line(counts)],
+        failures=failures,
+        last=[f"sheet: {done.sheet}", f"report: {done.report}"],
+        failed=counts["failed"] + counts["skipped"],
+        rows=[{k: "-" if v is None else v for k, v in row.items()} for row in done.rows()],
+    )
 
 
 def _folders(given: list[str]) -> dict[str, Path]:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import failure_lines, finish, progress, sum_line
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command, failure_lines, sum_line
+from unfade.progress import Progress
 
 if TYPE_CHECKING:
     from unfade.datasets.prepare import Prepared
@@ -20,10 +21,11 @@ app = typer.Typer(
 
 
 @app.command()
+@command
 def prepare(
     kind: Annotated[str, typer.Argument(help="ffhq, celebahq, wider or folder.")],
     source: Annotated[Path, typer.Argument(help="The folder or the zip file that you have downloaded.")],
-    out: o.Out,
+    out: f.Out,
     size: Annotated[int, typer.Option(help="Side of the pictures, in pixels.")] = 512,
     split: Annotated[
         tuple[int, int] | None, typer.Option(help="Pictures in OUT/train and OUT/test; celebahq has 2500 500.")
@@ -34,9 +36,9 @@ def prepare(
     enlarge: Annotated[bool, typer.Option("--enlarge", help="Take what is smaller than --size, too.")] = False,
     limit: Annotated[int | None, typer.Option(help="Take the first so many only, to try.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads; by default one for each core.")] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> Outcome:
     """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is fetched; docs/data.md has more."""
     from unfade.datasets.data_sets import PrepareSettings
     from unfade.datasets.prepare import prepare as run
@@ -46,31 +48,31 @@ def prepare(
     listed = read_stems(stems) if stems else ()
     settings = PrepareSettings(size, split, listed, min_face, crop, enlarge)
     count = cores() if workers is None else workers
-    shown = progress(quiet=quiet)
-    prepared = run(kind, source, out, settings=settings, limit=limit, workers=count, progress=shown)
-    _finish_prepared(prepared, out, as_json, quiet)
+    prepared = run(kind, source, out, settings=settings, limit=limit, workers=count, progress=progress)
+    return _outcome(prepared, out)
 
 
 @app.command()
+@command
 def verify(
     folder: Annotated[Path, typer.Argument(help="A folder that `unfade data prepare` has filled.")],
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> Outcome:
     """Check every picture of a prepared folder against its manifest: missing, changed and extra files."""
     from unfade.datasets.manifest import verify_folder
 
-    found = verify_folder(folder, progress=progress(quiet=quiet))
+    found = verify_folder(folder, progress=progress)
     wrong = {"missing": found.missing, "changed": found.changed, "extra": found.extra}
     good = found.checked - len(found.missing) - len(found.changed)
     counts = " + ".join(f"{len(names)} {what}" for what, names in wrong.items() if what != "extra")
     lines = [f"{found.checked} in the manifest = {good} as they were + {counts}; {len(found.extra)} extra"]
     lines += _first(failure_lines([(what, name) for what, names in wrong.items() for name in names]))
     result = {"checked": found.checked, **{what: list(names) for what, names in wrong.items()}}
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(map(len, wrong.values())))
+    return Outcome(result, lines, failed=sum(map(len, wrong.values())))
 
 
-def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool) -> None:
+def _outcome(prepared: "Prepared", out: Path) -> Outcome:
     from unfade.jobs.journal import Counts
 
     counts = Counts.of(prepared.entries).as_dict()
@@ -85,7 +87,7 @@ def _finish_prepared(prepared: "Prepared", out: Path, as_json: bool, quiet: bool
         "out": str(out),
     }
     lines = [sum_line(counts), *_about(prepared), *_first(failure_lines(failures)), f"results: {out}"]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=sum(entry.is_open for entry in prepared.entries))
+    return Outcome(result, lines, failed=sum(entry.is_open for entry in prepared.entries))
 
 
 def _about(prepared: "Prepared") -> list[str]:

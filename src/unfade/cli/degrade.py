@@ -2,48 +2,35 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import finish_stage, progress
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command, of_entries
+from unfade.cli.settings import Damage
 from unfade.errors import BadInput
-
-if TYPE_CHECKING:
-    from unfade.stages.degrade import BlindDegradation, CameraDegradation
+from unfade.progress import Progress
 
 PER_WORKER = 16  # pictures that are worth the start of another worker process
 
 Truth = Annotated[Path, typer.Argument(help="Folder of clean faces.")]
-Kind = Annotated[str, typer.Option(help="blind (Eq. 9) or camera (Eq. 10).")]
-Preset = Annotated[
-    str | None,
-    typer.Option(help="blind: swinir, gfpgan, codeformer, ...; camera: moderate, mild, severe, moderate-text, ..."),
-]
-Scale = Annotated[int | None, typer.Option(help="Downsampling ratio, instead of the preset's.")]
 Size = Annotated[int | None, typer.Option(help="Bring the faces to this size first.")]
-Iso = Annotated[float | None, typer.Option(help="camera: ISO, instead of the preset's.")]
-Demosaic = Annotated[str | None, typer.Option(help="camera: edge-aware, bilinear, ...")]
-SensorFile = Annotated[Path | None, typer.Option("--sensor", help="camera: JSON file with the numbers of another one.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; by default one for each core.")]
 
 
+@command
 def degrade(
     truth: Truth,
-    out: o.Out,
-    kind: Kind = "blind",
-    preset: Preset = None,
-    scale: Scale = None,
+    out: f.Out,
+    kind: f.Kind = "blind",
     size: Size = None,
-    iso: Iso = None,
-    demosaic: Demosaic = None,
-    sensor: SensorFile = None,
     workers: Workers = None,
-    seed: o.Seed = 0,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    seed: f.Seed = 0,
+    *,
+    damage: Damage,
+    progress: Progress,
+) -> Outcome:
     """Make degraded faces of clean ones, to train with or to rehearse on; degradation.jsonl says how each was made."""
     from unfade.images.files import list_images
     from unfade.jobs.run_stage import SMALLEST
@@ -52,7 +39,7 @@ def degrade(
     from unfade.stages.degrade import degrade_faces
 
     found = list_images(truth)
-    degradation = degradation_of(kind, preset=preset, scale=scale, iso=iso, demosaic=demosaic, sensor=sensor)
+    degradation = damage.of_kind(kind)
     _need_at_least(SMALLEST, "--size", size)
     _need_at_least(1, "--workers", workers)
     settings = {"kind": kind, "size": size, "seed": seed, **asdict(degradation)}
@@ -66,25 +53,9 @@ def degrade(
             seed=seed,
             workers=workers or min(cores(), 1 + len(found) // PER_WORKER),
             journal=journal,
-            progress=progress(quiet=quiet),
+            progress=progress,
         )
-    finish_stage(entries, out, as_json, quiet)
-
-
-def degradation_of(kind: str, *, sensor: Path | None, **flags: Any) -> "BlindDegradation | CameraDegradation":
-    """Raises BadInput for a kind there is not, and for a flag that would have no effect."""
-    from unfade.degradations.sensor import load_sensor
-    from unfade.stages.degrade import KINDS
-
-    if kind not in KINDS:
-        raise BadInput(f"There is no degradation named {kind}; there are: {', '.join(KINDS)}.")
-    given = {name: value for name, value in {**flags, "sensor": sensor}.items() if value is not None}
-    for name in ("iso", "demosaic", "sensor"):
-        if name in given and kind != "camera":
-            raise BadInput(f"--{name} is of no use to --kind {kind}; leave it out, or choose --kind camera.")
-    if sensor is not None:
-        given["sensor"] = load_sensor(sensor)
-    return KINDS[kind](**given)
+    return of_entries(entries, out)
 
 
 def _need_at_least(lowest: int, flag: str, value: int | None) -> None:

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 
-from unfade.cli import options as o
-from unfade.cli.console import finish
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command
 
 
-def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = False) -> None:
+@command
+def doctor(device: f.Device = "auto") -> Outcome:
     """Say what this machine can do: devices, speed of the built-in models, their weights."""
     import os
     import platform
@@ -35,7 +36,7 @@ def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = 
     lines = [f"{key}: {value}" for key, value in result.items()]
     missing = [name for name, there in weights.items() if not there]
     lines += [f"{name} is missing from the installation; install unfade again." for name in missing]
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=len(missing))
+    return Outcome(result, lines, failed=len(missing))
 
 
 def _seconds_per_face(device: str) -> dict[str, float]:

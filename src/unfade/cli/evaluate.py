@@ -1,19 +1,21 @@
 """The command `unfade evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import failure_lines, finish, note_lines, passed_over_lines, progress, table
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command, failure_lines, note_lines, passed_over_lines
+from unfade.progress import Progress
 
 if TYPE_CHECKING:
     from unfade.evaluation.evaluate import Evaluation
 
 
+@command
 def evaluate(
     results: Annotated[Path, typer.Argument(help="Folder of results.")],
     truth: Annotated[Path | None, typer.Option(help="Folder of clean versions, with the same file names.")] = None,
@@ -36,10 +38,10 @@ def evaluate(
     subset: Annotated[
         str | None, typer.Option(help="For ntire: where they are from: celeba, lfw, celebchild, wider, webphoto.")
     ] = None,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:  # fmt: skip
+    device: f.Device = "auto",
+    *,
+    progress: Progress,
+) -> Outcome:  # fmt: skip
     """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
     from unfade.errors import BadInput
     from unfade.evaluation.evaluate import evaluate as run
@@ -50,37 +52,31 @@ def evaluate(
             raise BadInput(
                 "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv."
             )
-        _evaluate_ntire(results, photos, subset, reference, device, as_json, quiet)
-        return
+        return _evaluate_ntire(results, photos, subset, reference, device, progress)
     found = run(
         results, truth=truth, reference=reference, metrics=names, csv=csv, device=device,
-        progress=progress(quiet=quiet),
+        progress=progress,
     )  # fmt: skip
-    if found.scores and not (as_json or quiet):
-        table([{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()])
-    lines = [*(found.sets.lines if found.sets else ()), *_about_files(found, found.failed)]
-    finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))
+    rows = [{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()] if found.scores else []
+    return _outcome(found.as_dict(), (), found, found.failed, rows)
 
 
-def _about_files(found: "Evaluation", failed: Sequence[tuple[str, str]]) -> list[str]:
-    """What was not read, what failed, and what was converted before it was scored."""
+def _outcome(
+    result: Mapping[str, object], lines: Sequence[str], found: "Evaluation", failed: Sequence[tuple[str, str]],
+    rows: Sequence[Mapping[str, object]] = (),
+) -> Outcome:  # fmt: skip
+    """With what was not read, what failed, and what was converted before it was scored."""
     left_out = [
         line for place, endings in found.passed_over.items() for line in passed_over_lines(endings, Path(place))
     ]
-    return [*left_out, *failure_lines(failed), *note_lines(found.notes)]
+    about = [*lines, *(found.sets.lines if found.sets else ()), *left_out, *failure_lines(failed)]
+    return Outcome(result, [*about, *note_lines(found.notes)], failed=len(failed), rows=rows)
 
 
 def _evaluate_ntire(
-    results: Path, photos: Path, subset: str, reference: str | None, device: str, as_json: bool, quiet: bool
-) -> None:
+    results: Path, photos: Path, subset: str, reference: str | None, device: str, progress: Progress
+) -> Outcome:
     from unfade.evaluation.ntire import REFERENCE, evaluate_ntire
 
-    found = evaluate_ntire(
-        results, photos, subset, reference=reference or REFERENCE, device=device, progress=progress(quiet=quiet)
-    )
-    lines = [
-        *found.lines,
-        *(found.evaluation.sets.lines if found.evaluation.sets else ()),
-        *_about_files(found.evaluation, found.failed),
-    ]
-    finish(found.as_dict(), as_json=as_json, quiet=quiet, lines=lines, failed=len(found.failed))
+    found = evaluate_ntire(results, photos, subset, reference=reference or REFERENCE, device=device, progress=progress)
+    return _outcome(found.as_dict(), found.lines, found.evaluation, found.failed)

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import finish
+from unfade.cli.command import Outcome, command
+from unfade.cli.settings import changed
 
 
+@command
 def export(
     restorer: Annotated[str, typer.Argument(help="Name of a restorer, a file of weights, or a run folder.")],
     out: Annotated[Path, typer.Option("--out", help="File to write, ending in .onnx.")],
@@ -17,18 +18,16 @@ def export(
         int | None, typer.Option("--fixed-batch", min=1, help="Faces per run; without it, any number.")
     ] = None,
     opset: Annotated[int | None, typer.Option(help="Version of the ONNX operators, 18 to 23; by default 20.")] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+) -> Outcome:
     """Write RESTORER as one ONNX file, checked against the network on random faces before it is there."""
     from unfade.recipes.export import ExportSettings
     from unfade.recipes.export import export as run
 
-    settings = o.changed(ExportSettings(), batch=fixed_batch, opset=opset)
+    settings = changed(ExportSettings(), batch=fixed_batch, opset=opset)
     done = run(restorer, out, settings)
     result = {**asdict(done), "path": str(done.path), "tolerance": settings.tolerance}
     line = (
         f"{done.path}: {done.size} px, differs from the network by at most {done.difference:.2g} "
         f"of values in [-1, 1] (allowed: {settings.tolerance:.2g})"
     )
-    finish(result, as_json=as_json, quiet=quiet, lines=[line])
+    return Outcome(result, [line])

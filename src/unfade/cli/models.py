@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfade.cli import export
-from unfade.cli import options as o
-from unfade.cli.console import failure_lines, finish, progress, table
+from unfade.cli.command import Outcome, command
+from unfade.progress import Progress
 
 if TYPE_CHECKING:
     from unfade.zoo.convert import Imported
@@ -19,12 +19,11 @@ Name = Annotated[str, typer.Argument(help="Name of a model, as `unfade models li
 
 
 @app.command("list")
+@command
 def list_models(
     licence: Annotated[str | None, typer.Option(help="commercial: only those that may be used for money.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only one kind: prior, restorer, detector, ...")] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+) -> Outcome:
     """List the models: which are here, their kind, size and licence."""
     from unfade.errors import BadInput
     from unfade.zoo.models import MODELS
@@ -36,13 +35,12 @@ def list_models(
         raise BadInput(f"There is no kind {kind}; there are: {', '.join(kinds)}.")
     rows = [*map(_row, MODELS.values()), *_own_rows()]
     rows = [row for row in rows if kind in (None, row["kind"]) and (licence is None or row["commercial"])]
-    if rows and not (as_json or quiet):
-        table([_shown(row) for row in rows])
-    finish({"models": rows}, as_json=as_json, quiet=quiet)
+    return Outcome({"models": rows}, rows=[_shown(row) for row in rows])
 
 
 @app.command("show")
-def show(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
+@command
+def show(name: Name) -> Outcome:
     """Show one model with its card, and where its files come from."""
     from unfade.store.checkpoints import read_card, sha256_of
     from unfade.zoo.models import MODELS, how_to_get, imported, row_of
@@ -57,10 +55,11 @@ def show(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
     lines += [f"{key}: {_said(value)}" for key, value in card.items() if key not in {**row, **stored}]
     if not path.exists():
         lines.append(f"It is not here; {how_to_get(MODELS[name])}.")
-    finish({**row, **stored, "card": card}, as_json=as_json, quiet=quiet, lines=lines)
+    return Outcome({**row, **stored, "card": card}, lines)
 
 
 @app.command("pull")
+@command
 def pull_model(
     name: Name,
     accept_licence: Annotated[
@@ -69,9 +68,9 @@ def pull_model(
     mirror: Annotated[
         str, typer.Option(help="Address that is tried first: of the file, or of its folder with / at the end.")
     ] = "",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    *,
+    progress: Progress,
+) -> Outcome:
     """Download a model, check it, and convert it. Run it again and it goes on where it stopped."""
     from unfade.zoo.models import path_of
     from unfade.zoo.pulling import pull, pullable
@@ -79,30 +78,28 @@ def pull_model(
     row = pullable(name)
     if not (row.commercial or path_of(row).exists()):
         _settle_licence(row, accepted=accept_licence)
-    _say(pull(name, mirror=mirror, progress=progress(quiet=quiet)), as_json=as_json, quiet=quiet)
+    return _imported(pull(name, mirror=mirror, progress=progress))
 
 
 @app.command("import")
+@command
 def import_model(
     files: Annotated[list[Path], typer.Argument(help="The file of weights; all of them for a model that has several.")],
     name: Annotated[str, typer.Option("--as", help="Name for a file that is in no row of the table.")] = "",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+) -> Outcome:
     """Convert weights that you have: .pth, .pt, .pkl, .ckpt or .safetensors of a network that unfade knows."""
     from unfade.zoo.convert import import_files
 
-    _say(import_files(files, name=name), as_json=as_json, quiet=quiet)
+    return _imported(import_files(files, name=name))
 
 
 @app.command("verify")
+@command
 def verify(
     names: Annotated[
         list[str] | None, typer.Argument(help="Names of models; all that are here if none is given.")
     ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+) -> Outcome:
     """Compare the files that are here with the hashes that were recorded when they were converted."""
     from unfade.zoo.models import MODELS, find_named, imported, path_of
 
@@ -110,23 +107,23 @@ def verify(
     states = {name: _state(find_named(name)) for name in names or here}
     failures = [(name, state) for name, state in states.items() if state.startswith("changed")]
     lines = [f"{name}: {state}" for name, state in states.items() if not state.startswith("changed")]
-    lines += failure_lines(failures)
-    finish({"models": states}, as_json=as_json, quiet=quiet, lines=lines, failed=len(failures))
+    return Outcome({"models": states}, lines, failures=failures, failed=len(failures))
 
 
 @app.command("path")
-def path(name: Name, as_json: o.Json = False, quiet: o.Quiet = False) -> None:
+@command
+def path(name: Name) -> Outcome:
     """Print where the file of a model lies."""
     from unfade.zoo.models import find_named
 
     place = str(find_named(name))
-    finish({"name": name, "path": place}, as_json=as_json, quiet=quiet, lines=[place])
+    return Outcome({"name": name, "path": place}, [place])
 
 
-def _say(result: "Imported", *, as_json: bool, quiet: bool) -> None:
+def _imported(result: "Imported") -> Outcome:
     lines = [f"{result.name}: {result.path}", *(f"  note: {note}" for note in result.notes)]
     said = {"name": result.name, "path": str(result.path), "architecture": result.architecture}
-    finish({**said, "notes": list(result.notes)}, as_json=as_json, quiet=quiet, lines=lines)
+    return Outcome({**said, "notes": list(result.notes)}, lines)
 
 
 def _settle_licence(row: "Model", *, accepted: bool) -> None:

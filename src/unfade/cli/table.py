@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import failure_lines, finish, progress
-from unfade.cli.console import table as print_table
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command
 from unfade.errors import BadInput
+from unfade.progress import Progress
 
 
+@command
 def table(
     name: Annotated[str | None, typer.Argument(help="Name, or the number in the paper.")] = None,
     faces: Annotated[Path | None, typer.Option(help="Folder of clean, aligned faces.")] = None,
@@ -22,38 +23,35 @@ def table(
     list_tables: Annotated[bool, typer.Option("--list", help="Say which tables there are and what each needs.")] = (
         False
     ),
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    device: f.Device = "auto",
+    *,
+    progress: Progress,
+) -> Outcome:
     """Make one of the paper's tables from a folder of clean FACES, which it degrades itself."""
     from unfade.recipes.table_runs import make_table, shown
 
     if list_tables:
-        _list(scale, as_json=as_json, quiet=quiet)
-        return
+        return _list(scale)
     if name is None or faces is None or out is None:
         raise BadInput("Name a table and give it --faces FOLDER and --out FOLDER; `unfade table --list` lists them.")
     begin = time.monotonic()
-    made = make_table(name, faces, out, scale=scale, device=device, progress=progress(quiet=quiet))
+    made = make_table(name, faces, out, scale=scale, device=device, progress=progress)
     columns = list(dict.fromkeys(column for row in made.rows for column in row))
-    if made.rows and not (as_json or quiet):
-        print_table([{column: shown(row.get(column)) for column in columns} for row in made.rows])
-    lines = [
-        made.caption,
-        *(f"{key}: {value}" for key, value in made.about.items()),
-        f"made in {time.monotonic() - begin:.0f} s",
-        *failure_lines(made.failures),
-        f"table: {made.file}",
-    ]
-    result = {
-        "table": made.name, **made.about, "rows": list(made.rows),
-        "failures": [list(failure) for failure in made.failures], "file": str(made.file),
-    }  # fmt: skip
-    finish(result, as_json=as_json, quiet=quiet, lines=lines, failed=len(made.failures))
+    return Outcome(
+        {"table": made.name, **made.about, "rows": list(made.rows), "file": str(made.file)},
+        [
+            made.caption,
+            *(f"{key}: {value}" for key, value in made.about.items()),
+            f"made in {time.monotonic() - begin:.0f} s",
+        ],
+        failures=made.failures,
+        last=[f"table: {made.file}"],
+        failed=len(made.failures),
+        rows=[{column: shown(row.get(column)) for column in columns} for row in made.rows],
+    )
 
 
-def _list(scale: str, *, as_json: bool, quiet: bool) -> None:
+def _list(scale: str) -> Outcome:
     from unfade.recipes.tables import TABLES, needs, scale_named
 
     chosen = scale_named(scale)
@@ -66,7 +64,5 @@ def _list(scale: str, *, as_json: bool, quiet: bool) -> None:
         }
         for name, known in TABLES.items()
     ]
-    if not (as_json or quiet):
-        print_table(rows)
     lines = [f"Metrics at this scale: {', '.join(chosen.metrics)}."]
-    finish({"scale": scale, "metrics": list(chosen.metrics), "tables": rows}, as_json=as_json, quiet=quiet, lines=lines)
+    return Outcome({"scale": scale, "metrics": list(chosen.metrics), "tables": rows}, lines, rows=rows)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unfade.cli import options as o
-from unfade.cli.console import finish, progress
+from unfade.cli import flags as f
+from unfade.cli.command import Outcome, command
+from unfade.cli.settings import changed, is_bf16
 from unfade.errors import BadInput
+from unfade.progress import Progress
 
 if TYPE_CHECKING:
     from unfade.training.loop import History
@@ -38,9 +40,10 @@ Compile = Annotated[
 
 
 @app.command("prior")
+@command
 def prior(
     faces: Faces,
-    out: o.OutFile,
+    out: f.OutFile,
     held_out: HeldOut = None,
     weight: Weight = None,
     start: From = None,
@@ -51,34 +54,35 @@ def prior(
     loss_weighting: Annotated[
         str | None, typer.Option(help="Of the steps in the loss: min-snr (the default), eps (none), v.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help=o.PRECISIONS)] = None,
+    precision: Annotated[str | None, typer.Option(help=f.PRECISIONS)] = None,
     compile_it: Compile = None,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    workers: o.Workers = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    seed: f.Seed = 0,
+    device: f.Device = "auto",
+    workers: f.Workers = None,
+    *,
+    progress: Progress,
+) -> Outcome:
     """Train a diffusion prior of 128 px; run it again to go on where it stopped."""
     from unfade.devices import choose_device
     from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
 
     recipe = PriorRecipe(weights=_weights(weight or []), start=start)
-    recipe = replace(recipe, loop=o.changed(
+    recipe = replace(recipe, loop=changed(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
-        bf16=o.is_bf16(precision), compile=compile_it, seed=seed,
-    ), denoising=o.changed(recipe.denoising, weighting=loss_weighting))  # fmt: skip
+        bf16=is_bf16(precision), compile=compile_it, seed=seed,
+    ), denoising=changed(recipe.denoising, weighting=loss_weighting))  # fmt: skip
     history = pretrain_prior(
         faces, out, recipe, held_out=held_out, device=choose_device(device), workers=workers,
-        progress=progress(quiet=quiet),
+        progress=progress,
     )  # fmt: skip
-    _finish(history, out, as_json, quiet)
+    return _outcome(history, out)
 
 
 @app.command("restorer")
+@command
 def restorer(
     faces: Faces,
-    out: o.OutFile,
+    out: f.OutFile,
     held_out: HeldOut = None,
     weight: Weight = None,
     start: From = None,
@@ -87,7 +91,7 @@ def restorer(
     ] = None,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: PerceptualWeight = None,
-    prior: o.Prior = "small-prior",
+    prior: f.Prior = "small-prior",
     gan_weight: GanWeight = None,
     discriminator_features: Annotated[
         int | None, typer.Option(help="Channels of its first layer; 64 as published.")
@@ -96,14 +100,14 @@ def restorer(
     batch: Batch = None,
     micro_batch: MicroBatch = None,
     learning_rate: LearningRate = None,
-    precision: Annotated[str | None, typer.Option(help=o.PRECISIONS)] = None,
+    precision: Annotated[str | None, typer.Option(help=f.PRECISIONS)] = None,
     compile_it: Compile = None,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    workers: o.Workers = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
+    seed: f.Seed = 0,
+    device: f.Device = "auto",
+    workers: f.Workers = None,
+    *,
+    progress: Progress,
+) -> Outcome:
     """Train a restorer of 128 px on blindly degraded faces; run it again to go on where it stopped."""
     from unfade.degradations.blind import BLIND_PRESETS
     from unfade.devices import choose_device
@@ -113,27 +117,27 @@ def restorer(
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
     recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior) if from_prior else RestorerRecipe()
     recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
-    loop = o.changed(
+    loop = changed(
         recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
-        bf16=o.is_bf16(precision), compile=compile_it, seed=seed,
+        bf16=is_bf16(precision), compile=compile_it, seed=seed,
     )  # fmt: skip
-    recipe = replace(recipe, loop=loop, prior=prior, losses=o.changed(
+    recipe = replace(recipe, loop=loop, prior=prior, losses=changed(
         recipe.losses, perceptual_weight=perceptual_weight, gan_weight=gan_weight,
         discriminator_features=discriminator_features,
     ))  # fmt: skip
     history = pretrain_restorer(
         faces, out, recipe, held_out=held_out, device=choose_device(device), workers=workers,
-        progress=progress(quiet=quiet),
+        progress=progress,
     )  # fmt: skip
-    _finish(history, out, as_json, quiet)
+    return _outcome(history, out)
 
 
-def _finish(history: "History", out: Path, as_json: bool, quiet: bool) -> None:
+def _outcome(history: "History", out: Path) -> Outcome:
     losses, scores = history.losses[-1:], history.validations[-1:]
     result = {"out": str(out), "losses": losses, "validation": scores, "waiting": history.waiting}
     lines = [f"{name}: {value:.4f}" for row in [*losses, *scores] for name, value in row.items()]
     waited = f"waited for data: {history.waiting:.1%} of the time"
-    finish(result, as_json=as_json, quiet=quiet, lines=[*lines, waited, f"weights: {out}"])
+    return Outcome(result, [*lines, waited, f"weights: {out}"])
 
 
 def _weights(given: list[str]) -> dict[str, float]:

@@ -31,23 +31,54 @@ PLAIN = PhotoSettings()
 SIZES = ("photo", "restorer")  # whose size results have
 
 
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How photos are restored, whichever restorer does it. Raises BadInput for a strength outside 0..1."""
+
+    find: FindSettings = EVERY_FACE  # which faces of whole photos are found and taken
+    whole: PhotoSettings = PLAIN  # how their results are pasted and written
+    size: str = "photo"  # a key of SIZES; "restorer", for aligned faces alone: PNG files of the restorer's size
+    background: str | Path | None = None  # what lies around the faces, see `background_of`
+    embedder: str | Path | None = None  # tells whether a result resembles the face: a name or file, "none" for nothing
+    mask: str | Path | None = None  # parses faces, so that only they go back: None for ParseNet if pulled, or "none"
+    provenance: bool = True  # results say in their metadata what made them
+    fidelity: float | None = None  # in 0..1; None: the family's own, if it has one
+    refine: int | None = None  # 0..3; None: the restorer's own, if it has such a choice
+    strength: float = 1.0  # in 0..1: blends every face with what it was
+    batch: int = 8  # faces restored together
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
+    def check(self, *, aligned: bool) -> None:
+        """Raises BadInput for what would change nothing in aligned faces, and a size that whole photos cannot have."""
+        if self.size not in SIZES:
+            raise BadInput(f"Results have the `size` of the {' or of the '.join(SIZES)}, got {self.size}.")
+        if aligned:
+            written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}  # faces know these too
+            only_faces(
+                find=self.find != EVERY_FACE,
+                whole=replace(self.whole, **written) != PLAIN,
+                background=self.background is not None,
+                mask=self.mask is not None,
+            )
+        if self.size == "restorer" and not aligned:
+            raise BadInput(
+                "`size` restorer is for faces: say `aligned` if these are square face crops, or leave it out."
+            )
+        if self.size == "restorer" and not (self.whole == PLAIN and self.embedder is None and self.provenance):
+            raise BadInput(
+                "`size` restorer gives plain PNG files: leave it out, or all that says how photos are written."
+            )
+
+
 def restore(
     photos: str | Path,
     out: str | Path,
     restorer: str | Path = "small-restorer",
+    settings: RestoreSettings = RestoreSettings(),
     *,
     aligned: bool = False,
-    size: str = "photo",
-    find: FindSettings = EVERY_FACE,
-    settings: PhotoSettings = PLAIN,
-    background: str | Path | None = None,
-    embedder: str | Path | None = None,
-    mask: str | Path | None = None,
-    provenance: bool = True,
-    fidelity: float | None = None,
-    refine: int | None = None,
-    strength: float = 1.0,
-    batch: int = 8,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> list[Entry]:
@@ -55,39 +86,32 @@ def restore(
 
     Videos are taken as photos are where PyAV is installed (the extra `video`); see `stages.video.restore_videos`.
     `restorer` is a name, a .safetensors file or the folder of an adaptation. Photos keep their names, folders, formats
-    and metadata; `provenance` adds to the metadata what made them. `background` says what becomes of the rest of a
-    photo, see `background_of`. `embedder` is the name or file of what tells whether a result still resembles the face:
-    None for the built-in one, "none" for nothing. `mask` is that of a network that parses faces, so that only
-    the face goes back: None for ParseNet where it was pulled, "none" for the whole square. With `aligned` pictures are
-    square face crops in FFHQ's framing, those of the folder itself: nothing is found, and nothing is around them. They
-    keep their size too, what the restorer changed is brought to it; with `size` "restorer", not "photo", results are
-    PNG files of the restorer's size. `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice;
-    `strength` in 0..1 blends every face with what it was. Run it again and it goes on where it stopped. Raises
-    BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
+    and metadata. With `aligned` pictures are square face crops in FFHQ's framing, those of the folder itself: nothing
+    is found, and nothing is around them. They keep their size too, what the restorer changed is brought to it. Run it
+    again and it goes on where it stopped. Raises BadInput, UnknownModel, or OutputConflict when `out` was made
+    otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
-    check_strength(strength)
-    _check(aligned, find, settings, background=background, mask=mask)
-    own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
-    loaded = loaded_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
-    network, key = loaded.network, loaded.sha256
-    made = choices(network, strength)
-    identity: dict[str, object] = {"restorer_sha256": key, **made}
-    how: Any = {"strength": strength, "batch": batch, "progress": progress}
-    if own_size:
+    settings.check(aligned=aligned)
+    loaded = loaded_restorer(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
+    made = choices(loaded.network, settings.strength)
+    identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
+    how: Any = {"strength": settings.strength, "batch": settings.batch, "progress": progress}
+    if settings.size == "restorer":
         faces = find_pictures(photos)
         with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[faces.root]) as journal:
-            return restore_faces(faces.paths, out, network, journal=journal, key=key, **how)
-    around, likeness = background_of(background, settings, device=device), likeness_for(embedder, device=device)
-    looked = _Looked.at(photos, out, network.size, None if aligned else find, mask, device)
-    settings = replace(settings, paste=FILLED.paste) if aligned else settings
-    identity |= {"find": looked.identity, "photos": asdict(settings), "provenance": provenance}
+            return restore_faces(faces.paths, out, loaded.network, journal=journal, key=loaded.sha256, **how)
+    whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
+    around = background_of(settings.background, whole, device=device)
+    likeness = likeness_for(settings.embedder, device=device)
+    looked = _Looked.at(photos, out, loaded.network.size, None if aligned else settings.find, settings.mask, device)
+    identity |= {"find": looked.identity, "photos": asdict(whole), "provenance": settings.provenance}
     identity |= {**around.identity, **looked.masking.identity}
-    told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
+    told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
     parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
-    how["key"] = fingerprint(identity, {} if embedder is None else {"embedder": str(embedder)})
+    how["key"] = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
     with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[looked.photos.root]) as journal:
-        return looked.restored(out, network, settings, parts, journal=journal, **how)
+        return looked.restored(out, loaded.network, whole, parts, journal=journal, **how)
 
 
 @dataclass(frozen=True)
@@ -119,31 +143,6 @@ class _Looked:
             if some.names:
                 entries += work(some, out, network, self.finder, settings, parts, **how)
         return entries
-
-
-def _check(aligned: bool, find: FindSettings, settings: PhotoSettings, **named: str | Path | None) -> None:
-    """Raises BadInput for what would change nothing in aligned faces; how a result is written, they know too."""
-    if not aligned:
-        return
-    written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}
-    around = replace(settings, **written) != PLAIN
-    only_faces(find=find != EVERY_FACE, settings=around, **{name: value is not None for name, value in named.items()})
-
-
-def _is_own(size: str, *, aligned: bool, plain: bool) -> bool:
-    """Whether results are of the restorer's own size.
-
-    Raises BadInput for what is no size, for whole photos, and for choices about how photos are written.
-    """
-    if size not in SIZES:
-        raise BadInput(f"Results have the `size` of the {' or of the '.join(SIZES)}, got {size}.")
-    if size == "photo":
-        return False
-    if not aligned:
-        raise BadInput("`size` restorer is for faces: say `aligned` if these are square face crops, or leave it out.")
-    if not plain:
-        raise BadInput("`size` restorer gives plain PNG files: leave it out, or all that says how photos are written.")
-    return True
 
 
 def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:

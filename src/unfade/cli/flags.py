@@ -1,16 +1,9 @@
-"""Flags that several commands share, and how they become settings."""
+"""Flags that several commands share; `cli/settings.py` makes settings of them."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from unfade.recipes.adapt_settings import AdaptSettings
-    from unfade.restorers.families import Losses
-
-S = TypeVar("S")
 
 # Panels of the help, in this order.
 BASIC, FACES, PRIOR, TRAINING, OUTPUT = "Basic", "Faces", "Prior", "Training", "Output"
@@ -35,6 +28,7 @@ def _in_words(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+Photos = Annotated[Path, typer.Argument(help="Folder of photos; folders below it are searched too. Or one photo.")]
 Out = Annotated[Path, option(BASIC, "Folder that is filled.", "--out")]
 OutFile = Annotated[Path, option(BASIC, "File of weights to write, ending in .safetensors.", "--out")]
 Restorer = Annotated[str, option(BASIC, "Name of a restorer, a .safetensors file, or a run folder.")]
@@ -146,77 +140,74 @@ CodeLosses = Annotated[
 ]
 Real = Annotated[Path | None, option(TRAINING, "Folder of clean faces for the discriminator. Default: the targets.")]
 
+Aligned = Annotated[bool, option(BASIC, "The pictures are square face crops in FFHQ's framing.", "--aligned")]
+Size = Annotated[
+    str,
+    option(
+        OUTPUT,
+        "With --aligned. photo: results of the size and format that came in; restorer: PNG of the network's own.",
+    ),
+]
+Faces = Annotated[
+    str | None, option(FACES, "all, largest, or numbers like 0,2 from left to right. Default: all.", "--faces")
+]
+MinFace = Annotated[
+    float | None, option(FACES, "Width of the smallest face that is taken, px. Default: all that a quick look shows.")
+]
+MaxFace = Annotated[float | None, option(FACES, "Width of the largest face that is taken, px. Default: any.")]
+MinScore = Annotated[float | None, option(FACES, "How sure the detector must be, 0.3..1. Default: 0.6.")]
+Detector = Annotated[str | None, option(FACES, "yunet (default), retinaface-mobilenet, ... or a file.")]
+Paste = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "change (default): what the restorer changed is added, finer detail of the photo stays; "
+        "face: the restored face replaces it; published: as facexlib and CodeFormer do.",
+    ),
+]
+MatchColour = Annotated[
+    bool, option(OUTPUT, "Match the colours of each face to the photo around it.", "--match-colour")
+]
+Colour = Annotated[bool, option(OUTPUT, "Faces of grey and sepia photos may come out in colour.", "--colour")]
+Format = Annotated[str | None, option(OUTPUT, "png, jpeg, webp, tiff, bmp or avif. Default: the photo's own.")]
+Quality = Annotated[int | None, option(OUTPUT, "1..100, of lossy formats. Default: that of the photo.")]
+Copy = Annotated[bool, option(OUTPUT, "Copy photos without a face.", "--copy")]
+Mask = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "What tells face from hat and background when pasting: parsenet, a file, or none. Default: parsenet if it "
+        "was pulled.",
+    ),
+]
+Sidecar = Annotated[bool, option(OUTPUT, "Write a JSON file beside each result: boxes, landmarks, ...", "--sidecar")]
+Background = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "What lies around the faces. none: left as it is (usual); lanczos: enlarged (usual with --scale); "
+        "realesrgan-x2 or a file: restored by that model, which needs the extra archs.",
+    ),
+]
+Scale = Annotated[int | None, option(OUTPUT, "1, 2 or 4: how many times as large results are. Default: 1.")]
+Identity = Annotated[
+    str | None,
+    option(
+        OUTPUT,
+        "What tells whether results resemble the faces: dlib-face (usual), sface, arcface-18, adaface-ir50, a "
+        "file, or none.",
+    ),
+]
+NoProvenance = Annotated[
+    bool, option(OUTPUT, "Do not write into the result's metadata what made it.", "--no-provenance")
+]
 
-def is_bf16(precision: str | None) -> bool | None:
-    """Whether a precision is bfloat16; None stays None. Raises BadInput for an unknown one."""
-    from unfade.errors import BadInput
-
-    known = {"float32": False, "bfloat16": True, None: None}
-    if precision not in known:
-        raise BadInput(f"There is no precision {precision}; use float32 or bfloat16.")
-    return known[precision]
-
-
-def changed(settings: S, **values: Any) -> S:
-    """The settings with every value that was given."""
-    return replace(settings, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
-
-
-def adapt_settings(restorer: str, prior: str, seed: int, *, targets: Any, loop: Any, finetune: Any, losses: Any,
-                   perceptual: str | None, code_losses: str | None = None, fidelity: float | None = None,
-                   strength: float | None = None, rounds: int | None = None,
-                   refine: int | None = None, agreement: float | None = None) -> "AdaptSettings":  # fmt: skip
-    """The defaults for this restorer and prior, with every flag that was given.
-
-    Raises BadInput for flags of another family of restorers.
-    """
-    from unfade.recipes.adapt_settings import settings_for
-
-    base = settings_for(restorer, prior)
-    tuning = changed(base.finetune, loop=changed(base.finetune.loop, seed=seed, **loop), **finetune)
-    return changed(
-        base,
-        targets=changed(base.targets, seed=seed, **targets),
-        finetune=tuning,
-        losses=_losses(_kind_of(base.losses, code_losses), losses, perceptual),
-        perceptual=perceptual,
-        fidelity=fidelity,
-        strength=strength,
-        rounds=rounds,
-        refine=refine,
-        agreement=agreement,
-    )
-
-
-def _kind_of(base: "Losses", code_losses: str | None) -> "Losses":
-    """The losses that --code-losses names; those of the family if it was not given."""
-    from unfade.errors import BadInput
-    from unfade.restorers.code_level import CODE_LOSSES, CodeLossSettings
-
-    if code_losses is None:
-        return base
-    if not isinstance(base, CodeLossSettings):
-        raise BadInput("--code-losses is for a CodeFormer, and this restorer learns on pictures: leave it out.")
-    if code_losses not in CODE_LOSSES:
-        raise BadInput(f"There are no code losses named {code_losses}; there are: {', '.join(CODE_LOSSES)}.")
-    return CODE_LOSSES[code_losses]
-
-
-def _losses(base: "Losses", weights: dict[str, float | None], perceptual: str | None) -> "Losses":
-    """The losses with the weights that were given, of the terms that compare pictures."""
-    from unfade.errors import BadInput
-    from unfade.restorers.families import picture_losses
-    from unfade.restorers.image_level import ImageLossSettings
-
-    given = [name for name, value in {**weights, "perceptual": perceptual}.items() if value is not None]
-    pictures = picture_losses(base)
-    if pictures is None:
-        if given:
-            raise BadInput(
-                f"--{given[0].replace('_', '-')} is about pictures, but this restorer learns on codes: leave it out, "
-                "or say --code-losses fusion."
-            )
-        return base
-    if isinstance(base, ImageLossSettings):
-        return changed(base, **weights)
-    return changed(base, image=changed(pictures, **weights))
+Kind = Annotated[str, typer.Option(help="blind (Eq. 9) or camera (Eq. 10).")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="blind: swinir, gfpgan, codeformer, ...; camera: moderate, mild, severe, moderate-text, ..."),
+]
+Downsampling = Annotated[int | None, typer.Option(help="Downsampling ratio, instead of the preset's.")]
+Iso = Annotated[float | None, typer.Option(help="camera: ISO, instead of the preset's.")]
+Demosaic = Annotated[str | None, typer.Option(help="camera: edge-aware, bilinear, ...")]
+SensorFile = Annotated[Path | None, typer.Option("--sensor", help="camera: JSON file with the numbers of another one.")]

@@ -1,0 +1,238 @@
+"""Groups of flags, and the settings they become. None stands for a flag that was not used."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unfade.cli import flags as f
+from unfade.cli.command import Flags
+from unfade.errors import BadInput
+
+if TYPE_CHECKING:
+    from unfade.recipes.adapt_settings import AdaptSettings
+    from unfade.recipes.restore import RestoreSettings
+    from unfade.recipes.sources import FindSettings
+    from unfade.restorers.families import Losses
+    from unfade.stages.degrade import BlindDegradation, CameraDegradation
+    from unfade.training.loop import LoopSettings
+
+S = TypeVar("S")
+
+
+def changed(settings: S, **values: Any) -> S:
+    """The settings with every value that was given."""
+    return replace(settings, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
+
+
+def is_bf16(precision: str | None) -> bool | None:
+    """Whether a precision is bfloat16; None stays None. Raises BadInput for an unknown one."""
+    known = {"float32": False, "bfloat16": True, None: None}
+    if precision not in known:
+        raise BadInput(f"There is no precision {precision}; use float32 or bfloat16.")
+    return known[precision]
+
+
+@dataclass(frozen=True)
+class Find(Flags):
+    """Which faces of whole photos are taken."""
+
+    which: f.Faces = None
+    min_face: f.MinFace = None
+    max_face: f.MaxFace = None
+    min_score: f.MinScore = None
+    detector: f.Detector = None
+
+    def settings(self, *, aligned: bool) -> "FindSettings":
+        """Raises BadInput for flags that aligned faces have no use for."""
+        from unfade.recipes.sources import FindSettings
+        from unfade.stages.photos import Choice
+
+        if aligned:
+            _unused(asdict(self))
+        usual = FindSettings()
+        numbers = {"min_face": self.min_face, "max_face": self.max_face, "min_score": self.min_score}
+        choice = None if self.which is None else Choice(self.which)
+        return changed(usual, detector=self.detector, detect=changed(usual.detect, **numbers), choice=choice)
+
+
+@dataclass(frozen=True)
+class Results(Flags):
+    """How photos are restored and written."""
+
+    refine: f.Refine = None
+    strength: f.Strength = 1.0
+    size: f.Size = "photo"
+    paste: f.Paste = None
+    match_colour: f.MatchColour = False
+    colour: f.Colour = False
+    format: f.Format = None
+    quality: f.Quality = None
+    copy: f.Copy = False
+    background: f.Background = None
+    scale: f.Scale = None
+    identity: f.Identity = None
+    mask: f.Mask = None
+    sidecar: f.Sidecar = False
+    no_provenance: f.NoProvenance = False
+
+    def settings(self, find: Find, *, aligned: bool, **own: Any) -> "RestoreSettings":
+        """`own` are settings by their names. Raises BadInput for flags that aligned faces have no use for."""
+        from unfade.recipes.restore import RestoreSettings
+
+        found = find.settings(aligned=aligned)
+        if aligned:
+            whole = ("paste", "match_colour", "copy", "scale", "background", "mask")
+            _unused({name: getattr(self, name) for name in whole})
+        usual = RestoreSettings()
+        paste = changed(usual.whole.paste, way=self.paste, colour="ring" if self.match_colour else None)
+        written = changed(
+            usual.whole, paste=paste, colour=self.colour, kind=self.format, quality=self.quality, copy=self.copy,
+            sidecar=self.sidecar, scale=self.scale,
+        )  # fmt: skip
+        return changed(
+            usual, find=found, whole=written, size=self.size, background=self.background, embedder=self.identity,
+            mask=self.mask, provenance=not self.no_provenance, refine=self.refine, strength=self.strength, **own,
+        )  # fmt: skip
+
+
+def _unused(given: dict[str, Any]) -> None:
+    names = {"which": "faces"}
+    for name, value in given.items():
+        if value not in (None, False):
+            flag = names.get(name, name).replace("_", "-")
+            raise BadInput(f"--{flag} is about whole photos, and --aligned says that these are faces: leave one out.")
+
+
+@dataclass(frozen=True)
+class Schedule(Flags):
+    """How targets are sampled, as a rehearsal has it."""
+
+    start: f.Start = None
+    free_from: f.FreeFrom = None
+    factor: f.Factor = None
+    spacing: f.Spacing = None
+
+
+@dataclass(frozen=True)
+class Targets(Schedule):
+    """How targets are made."""
+
+    update: f.Update = None
+    begin_with: f.BeginWith = None
+    by_damage: f.ByDamage = None
+
+
+@dataclass(frozen=True)
+class Optimiser(Flags):
+    """How long and how fast a restorer learns."""
+
+    steps: f.Steps = None
+    batch: f.Batch = None
+    micro_batch: f.MicroBatch = None
+    learning_rate: f.LearningRate = None
+
+
+@dataclass(frozen=True)
+class Learning(Optimiser):
+    """What a restorer learns from."""
+
+    flip: f.Flip = None
+    hold_out: f.HoldOut = None
+    redegraded: f.Redegraded = None
+    perceptual: f.Perceptual = None
+    perceptual_weight: f.PerceptualWeight = None
+    gan_weight: f.GanWeight = None
+    code_losses: f.CodeLosses = None
+
+
+def adapt_settings(
+    restorer: str, prior: str, seed: int, *,
+    targets: Schedule = Schedule(), learning: Learning = Learning(), precision: str | None = None, **own: Any,
+) -> "AdaptSettings":  # fmt: skip
+    """The defaults for this restorer and prior, with every flag that was given; `own` are settings by their names.
+
+    Raises BadInput for flags of another family of restorers.
+    """
+    from unfade.recipes.adapt_settings import settings_for
+
+    base, bf16 = settings_for(restorer, prior), is_bf16(precision)
+    weights = {"perceptual_weight": learning.perceptual_weight, "gan_weight": learning.gan_weight}
+    return changed(
+        base,
+        targets=changed(base.targets, seed=seed, bf16=bf16, **asdict(targets)),
+        finetune=changed(
+            base.finetune,
+            loop=loop_settings(base.finetune.loop, learning, seed=seed, bf16=bf16),
+            flip=learning.flip,
+            hold_out=learning.hold_out,
+            redegraded=learning.redegraded,
+        ),
+        losses=_losses(_kind_of(base.losses, learning.code_losses), weights, learning.perceptual),
+        perceptual=learning.perceptual,
+        **own,
+    )
+
+
+def loop_settings(usual: "LoopSettings", given: Optimiser, **own: Any) -> "LoopSettings":
+    """The training loop with every flag that was given; `own` are settings by their names."""
+    return changed(
+        usual, steps=given.steps, batch=given.batch, micro_batch=given.micro_batch, learning_rate=given.learning_rate,
+        **own,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Damage(Flags):
+    """How clean faces are degraded, besides the kind of it."""
+
+    preset: f.Preset = None
+    scale: f.Downsampling = None
+    iso: f.Iso = None
+    demosaic: f.Demosaic = None
+    sensor: f.SensorFile = None
+
+    def of_kind(self, kind: str) -> "BlindDegradation | CameraDegradation":
+        """Raises BadInput for a kind there is not, and for a flag that would have no effect."""
+        from unfade.degradations.sensor import load_sensor
+        from unfade.stages.degrade import KINDS
+
+        if kind not in KINDS:
+            raise BadInput(f"There is no degradation named {kind}; there are: {', '.join(KINDS)}.")
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        for name in ("iso", "demosaic", "sensor"):
+            if name in given and kind != "camera":
+                raise BadInput(f"--{name} is of no use to --kind {kind}; leave it out, or choose --kind camera.")
+        if self.sensor is not None:
+            given["sensor"] = load_sensor(self.sensor)
+        return KINDS[kind](**given)
+
+
+def _kind_of(base: "Losses", code_losses: str | None) -> "Losses":
+    """The losses that --code-losses names; those of the family if it was not given."""
+    from unfade.restorers.code_level import CODE_LOSSES, CodeLossSettings
+
+    if code_losses is None:
+        return base
+    if not isinstance(base, CodeLossSettings):
+        raise BadInput("--code-losses is for a CodeFormer, and this restorer learns on pictures: leave it out.")
+    if code_losses not in CODE_LOSSES:
+        raise BadInput(f"There are no code losses named {code_losses}; there are: {', '.join(CODE_LOSSES)}.")
+    return CODE_LOSSES[code_losses]
+
+
+def _losses(base: "Losses", weights: dict[str, float | None], perceptual: str | None) -> "Losses":
+    """The losses with the weights that were given, of the terms that compare pictures."""
+    from unfade.restorers.families import picture_losses
+    from unfade.restorers.image_level import ImageLossSettings
+
+    given = [name for name, value in {**weights, "perceptual": perceptual}.items() if value is not None]
+    pictures = picture_losses(base)
+    if pictures is None:
+        if given:
+            raise BadInput(
+                f"--{given[0].replace('_', '-')} is about pictures, but this restorer learns on codes: leave it out, "
+                "or say --code-losses fusion."
+            )
+        return base
+    if isinstance(base, ImageLossSettings):
+        return changed(base, **weights)
+    return changed(base, image=changed(pictures, **weights))
