@@ -17,7 +17,7 @@ from unfade.images.files import from_bytes, list_images, to_bytes
 from unfade.jobs.journal import Counts
 from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item, run_stage
 from unfade.progress import Advance
-from unfade.stages.align import take_aligned
+from unfade.stages.crop import take_aligned
 from unfade.stages.restore import restore_batch, restore_faces
 
 

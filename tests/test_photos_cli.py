@@ -154,7 +154,7 @@ def test_every_flag_has_an_effect(
 
 def test_the_tables_know_every_flag() -> None:
     flags = {field.name.replace("_", "-") for group in (Find, Results) for field in fields(group)}
-    assert flags - {"which", "refine", "strength"} == {*EFFECTS, *OTHERS} - {"faces"}
+    assert flags - {"which", "refine"} == {*EFFECTS, *OTHERS} - {"faces", "faces by number"}
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_WHOLE))

@@ -39,14 +39,17 @@ class Writing:
 class Outputs:
     """The files that one stage makes in one folder, and the journal's word on each of its items.
 
-    A file is the stage's own if the journal said so of its item before it was written. No other is overwritten or
-    removed, and an item that is not done keeps none in the folder. Whatever goes wrong with an item is its own affair,
-    except that a full disk ends the run. Threads may write different items at once.
+    A file is the stage's own if the journal said so of its item before it was written; no other is overwritten or
+    removed. An item fails alone, without a file, but a full disk ends the run. Threads may write different items.
     """
 
     def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:
-        self.stage, self.out, self.journal = stage, out, journal
-        self.key = key  # what all results depend on besides the contents of their items
+        self.stage, self.out, self.journal, self.key = (
+            stage,
+            out,
+            journal,
+            key,
+        )  # key: what all results depend on besides the contents of their items
         self._taken: dict[str, str] = {}  # file: the item of this run that becomes it
         self._claims: dict[str, tuple[str, ...]] = {}  # item: its files
 

@@ -171,6 +171,7 @@ class Block(nn.Module):
         return x + self.dropped(self.mlp(self.norm2(x)))
 
     def attend(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention in the windows of (B, h, w, C), shifted or not; `mask` stands in for the block's own."""
         if not self.shift:
             return from_windows(self.attn(to_windows(x, self.window), None), x)
         shifted = torch.roll(x, (-self.shift, -self.shift), (1, 2))

@@ -28,7 +28,7 @@ from unfade.recipes.adapt_settings import weights_key
 from unfade.report.page import Face, Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
-from unfade.stages.align import as_they_are, take_aligned
+from unfade.stages.crop import as_they_are, take_aligned
 from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces
 from unfade.store.seeds import fingerprint, seed_for

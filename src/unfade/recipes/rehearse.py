@@ -30,7 +30,7 @@ from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_ke
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Face, Report, render
 from unfade.restorers.load import head_of, loaded_restorer
-from unfade.stages.align import take_aligned
+from unfade.stages.crop import take_aligned
 from unfade.stages.degrade import Degradation, degrade_faces
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces

@@ -16,8 +16,7 @@ from unfade.jobs.journal import Entry, Journal
 from unfade.progress import Progress
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
-from unfade.stages.align import take_aligned
-from unfade.stages.crop import crop_photos, faces_in, found_before
+from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
 from unfade.stages.photos import Choice, Finder, Framed, searching
 from unfade.stages.restore import choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos

@@ -35,7 +35,7 @@ from unfade.recipes.tables import (
     scale_named,
 )
 from unfade.restorers.load import head_of, load_restorer
-from unfade.stages.align import take_aligned
+from unfade.stages.crop import take_aligned
 from unfade.stages.degrade import degrade_faces
 from unfade.stages.methods import METHODS, in_latents
 from unfade.training.batches import find_training_pictures

@@ -1,13 +1,15 @@
-"""Whole photos to aligned faces, and the transforms that bring them back: `faces.jsonl`, a line for each photo."""
+"""Pictures to aligned faces. Of whole photos `faces.jsonl` keeps the transforms that bring the faces back."""
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.faces.detect import Face
@@ -17,7 +19,8 @@ from unfade.images.photo_files import Found
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.outputs import Outputs
-from unfade.progress import Progress, silent
+from unfade.jobs.run_stage import Item, Stage, run_stage
+from unfade.progress import Advance, Progress, silent
 from unfade.stages.photos import Finder, FoundFace, Opened, no_face_in, opened_groups
 
 STAGE = "faces"
@@ -46,6 +49,23 @@ def crop_photos(
                 one.photo = None
             advance(len(group))
     return cropping.finish([name.as_posix() for name in found.names])
+
+
+def take_aligned(
+    photos: Iterable[Path], out: Path, *, size: int, journal: Journal, progress: Progress = silent
+) -> list[Entry]:
+    """Bring pictures that are face crops already to (size, size) and write them to `out`. One entry for each photo."""
+
+    return run_stage(Stage("faces", _as_it_is, size, 16, f"aligned/{size}"), photos, out, journal, progress=progress)
+
+
+def as_they_are(pictures: Iterable[Path], out: Path, *, stage: str, journal: Journal) -> list[Entry]:
+    """Write pictures to `out` as PNG of 8 bits, each under its own stem. One entry for each."""
+    return run_stage(Stage(stage, _as_it_is, None, 16), pictures, out, journal)
+
+
+def _as_it_is(items: list[Item], advance: Advance) -> Tensor:
+    return torch.stack([item.pixels for item in items])
 
 
 def faces_in(out: Path) -> Mapping[str, list[str]]:
