@@ -57,6 +57,7 @@ class Turn:
         return Turn(False, across=a < 0, down=d < 0)
 
     def upright(self, levels: Levels) -> Levels:
+        """The picture, turned: a view of the same numbers where that is enough."""
         levels = levels.swapaxes(0, 1) if self.swap else levels
         return np.ascontiguousarray(self._mirrored(levels))
 

@@ -43,13 +43,10 @@ class Outputs:
     removed. An item fails alone, without a file, but a full disk ends the run. Threads may write different items.
     """
 
-    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:
-        self.stage, self.out, self.journal, self.key = (
-            stage,
-            out,
-            journal,
-            key,
-        )  # key: what all results depend on besides the contents of their items
+    def __init__(
+        self, stage: str, out: Path, journal: Journal, key: str = ""
+    ) -> None:  # key: what all results depend on
+        self.stage, self.out, self.journal, self.key = stage, out, journal, key
         self._taken: dict[str, str] = {}  # file: the item of this run that becomes it
         self._claims: dict[str, tuple[str, ...]] = {}  # item: its files
 

@@ -119,7 +119,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class AlignedFaces:
+class AlignedFaces(Source):
     """Pictures that are square face crops in the framing of FFHQ, in a folder, or one of them."""
 
     folder: Path
@@ -155,7 +155,7 @@ class AlignedFaces:
 
 
 @dataclass(frozen=True)
-class WholePhotos:
+class WholePhotos(Source):
     """Photos with any number of faces, in a folder and the folders below it, or one photo."""
 
     folder: Path

@@ -63,4 +63,5 @@ ARCHITECTURES: dict[str, Architecture] = {  # a network that has the keys of ano
 def shapes(architecture: Architecture, config: Config) -> State:
     """The tensors of the network, without memory for their numbers."""
     with torch.device("meta"):
-        return architecture.build(config).state_dict()
+        tensors: State = architecture.build(config).state_dict()
+    return tensors
