@@ -45,7 +45,7 @@ class Outputs:
 
     def __init__(
         self, stage: str, out: Path, journal: Journal, key: str = ""
-    ) -> None:  # key: what all results depend on
+    ) -> None:  # key: of all that is made
         self.stage, self.out, self.journal, self.key = stage, out, journal, key
         self._taken: dict[str, str] = {}  # file: the item of this run that becomes it
         self._claims: dict[str, tuple[str, ...]] = {}  # item: its files
