@@ -107,10 +107,10 @@ def compare(
     """Run every method on a folder of aligned faces, score it, and write a report; resumable.
 
     With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of evaluation.evaluate add
-    columns, some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared at the
-    restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or of
-    another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it, for
-    weights that are not there.
+    columns, some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared
+    at the restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or
+    of another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it,
+    for weights that are not there.
     """
     results, device = results or {}, choose_device(device)
     named = load_metrics(metrics, truth=truth, device=device)
