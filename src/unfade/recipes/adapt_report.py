@@ -29,8 +29,8 @@ CURVES = {
     "code": "cross-entropy of the codes",
     "held_out_l1": "held-out pairs: mean absolute difference",
     "held_out_perceptual": "held-out pairs: feature distance",
-    "redegraded_l1": "held-out targets, damaged as the photos: mean absolute difference",
-    "redegraded_perceptual": "held-out targets, damaged as the photos: feature distance",
+    "redegraded_l1": "held-out clean faces, damaged as the photos: mean absolute difference",
+    "redegraded_perceptual": "held-out clean faces, damaged as the photos: feature distance",
 }
 
 
