@@ -53,7 +53,9 @@ def write_views(
     What is there already for the same two files is kept; what is of a photo that is not named is removed. `key` says
     which faces are found.
     """
-    outputs = Outputs(STAGE, out, journal, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale)))
+    outputs = Outputs(
+        STAGE, out, journal, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale))
+    )
     for gone in {entry.item for entry in journal.stage(STAGE)} - set(photos):
         outputs.withdraw(gone)
     with progress(STAGE, len(photos)) as advance:
