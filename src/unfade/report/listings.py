@@ -39,7 +39,7 @@ def undone(entries: Iterable[Entry], of: str = "") -> list[Listing]:
 def notes(entries: Iterable[Entry]) -> list[Listing]:
     """Everything that was noted about items, in one list; none if that is nothing."""
     lines = [Line(name, note) for name, note in notes_of(entries)]
-    about = "What had to be converted, left out or looked at, as it is in the journal too."
+    about = "What was converted, was left out, or is worth a look; the journal has it too."
     return [Listing("Notes", lines, about)] if lines else []
 
 
