@@ -11,7 +11,7 @@ from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
 from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
 from unfade.images.video import find_videos
-from unfade.jobs.journal import Entry
+from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
@@ -82,12 +82,7 @@ def restore(
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
     run: Any = {"about": {"photos": str(photos)}, "files": [out / REPORT] * report}
     if own_size:
-        faces = find_pictures(photos)
-        with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
-            entries = restore_faces(faces.paths, out, network, journal=journal, key=key, **how)
-            if report:
-                report_restored(out, faces, entries, {"restorer": str(restorer), **identity}, journal, progress)
-            return entries
+        return _restored_plainly(photos, out, network, identity, run, report, key=key, **how)
     around, likeness = background_of(background, settings, device=device), likeness_for(embedder, device=device)
     looked = _Looked.at(photos, out, network.size, None if aligned else find, mask, device)
     settings = replace(settings, paste=FILLED.paste) if aligned else settings
@@ -99,9 +94,20 @@ def restore(
     with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **run) as journal:
         entries = looked.restored(out, network, settings, parts, journal=journal, **how)
         if report:
-            shown = None if aligned else FacesToo(looked.finder, network.size, settings.scale)
-            told = {"restorer": str(restorer), **identity}
-            report_restored(out, looked.photos, entries, told, journal, progress, faces=shown, films=looked.films)
+            looked.report(out, entries, identity, network.size, settings.scale, journal, progress)
+        return entries
+
+
+def _restored_plainly(
+    photos: Path, out: Path, network: Restorer, identity: dict[str, object], run: Any, report: bool,
+    *, progress: Progress, **how: Any,
+) -> list[Entry]:  # fmt: skip
+    """Aligned faces to PNG files of the restorer's size, with a `report` if asked for."""
+    faces = find_pictures(photos)
+    with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
+        entries = restore_faces(faces.paths, out, network, journal=journal, progress=progress, **how)
+        if report:
+            report_restored(out, faces, entries, identity, journal, progress)
         return entries
 
 
@@ -133,6 +139,14 @@ class _Looked:
             if some.names:
                 entries += work(some, out, network, self.finder, settings, parts, **how)
         return entries
+
+    def report(
+        self, out: Path, entries: list[Entry], settings: dict[str, object], size: int, scale: int, journal: Journal,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        """Write the page of what `restored` gave; a photo that is a face has no faces besides."""
+        faces = None if isinstance(self.finder, Framed) else FacesToo(self.finder, size, scale)
+        report_restored(out, self.photos, entries, settings, journal, progress, faces=faces, films=self.films)
 
 
 def _check(aligned: bool, find: FindSettings, settings: PhotoSettings, **named: str | Path | None) -> None:
