@@ -73,8 +73,7 @@ def restore(
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
-    check_strength(strength)
-    _check(aligned, find, settings, background=background, mask=mask)
+    _check(aligned, find, settings, strength, background=background, mask=mask)
     own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
     network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
     made = choices(network, strength)
@@ -86,8 +85,8 @@ def restore(
     around, likeness = background_of(background, settings, device=device), likeness_for(embedder, device=device)
     looked = _Looked.at(photos, out, network.size, None if aligned else find, mask, device)
     settings = replace(settings, paste=FILLED.paste) if aligned else settings
-    identity |= {"find": looked.identity, "photos": asdict(settings), "provenance": provenance}
-    identity |= {**around.identity, **looked.masking.identity}
+    identity |= {"find": looked.identity, "photos": asdict(settings), "provenance": provenance} | around.identity
+    identity |= looked.masking.identity
     told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
     parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
     how["key"] = fingerprint(identity, {} if embedder is None else {"embedder": str(embedder)})
@@ -149,8 +148,11 @@ class _Looked:
         report_restored(out, self.photos, entries, settings, journal, progress, faces=faces, films=self.films)
 
 
-def _check(aligned: bool, find: FindSettings, settings: PhotoSettings, **named: str | Path | None) -> None:
-    """Raises BadInput for what would change nothing in aligned faces; how a result is written, they know too."""
+def _check(
+    aligned: bool, find: FindSettings, settings: PhotoSettings, strength: float, **named: str | Path | None
+) -> None:
+    """Raises BadInput for a strength outside 0..1, and for what would change nothing in aligned faces; how a result is written, they know too."""
+    check_strength(strength)
     if not aligned:
         return
     written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}
