@@ -151,7 +151,7 @@ class _Looked:
 def _check(
     aligned: bool, find: FindSettings, settings: PhotoSettings, strength: float, **named: str | Path | None
 ) -> None:
-    """Raises BadInput for a strength outside 0..1 and for what changes nothing in aligned faces, but how one is written."""
+    """Raises BadInput for a strength outside 0..1, and for what changes nothing in aligned faces."""
     check_strength(strength)
     if not aligned:
         return
