@@ -40,6 +40,7 @@ def restore(
     mask: w.Mask = None,
     sidecar: w.Sidecar = False,
     no_provenance: w.NoProvenance = False,
+    report: w.Report = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -57,7 +58,7 @@ def restore(
     entries = run(
         photos, out, restorer,
         aligned=aligned, size=size, find=find, settings=settings, background=background, embedder=identity, mask=mask,
-        provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch,
+        provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch, report=report,
         device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
     finish_stage(entries, out, as_json, quiet, passed_over=passed_over(photos, out, aligned=aligned))

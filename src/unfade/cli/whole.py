@@ -70,6 +70,9 @@ Identity = Annotated[
 NoProvenance = Annotated[
     bool, option(OUTPUT, "Do not write into the result's metadata what made it.", "--no-provenance")
 ]
+Report = Annotated[
+    bool, option(OUTPUT, "Write report.html beside the results: photos before and after, faces, notes.", "--report")
+]
 
 
 def find_settings(aligned: bool, **given: Any) -> "FindSettings":

@@ -18,7 +18,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import load_metrics, with_published_mean
 from unfade.evaluation.pairs import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
-from unfade.images.files import encode, read_image, write_png
+from unfade.images.files import read_image, write_png
 from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
@@ -27,7 +27,9 @@ from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
+from unfade.report.listings import undone
 from unfade.report.page import Face, Report, render
+from unfade.report.pictures import picture_of, side_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.stages.align import as_they_are, take_aligned
@@ -255,9 +257,7 @@ def _show(
     if drawn:
         pictures = {title: [read_image(files[Path(n).stem]) for n in drawn] for title, files in shown.items()}
         write_png(done.sheet, sheet([*pictures.items()]))
-    failures = [
-        (entry.item, entry.reason) for rows in [taken, *done.entries.values()] for entry in rows if entry.reason
-    ]
+    failed = [one for name, entries in done.entries.items() for one in undone(entries, f": {name}")]
     counts = Counts.of(taken)
     page = Report(
         title="unfade: methods compared",
@@ -266,8 +266,9 @@ def _show(
         scores=done.rows(),
         curves=[],
         settings=asdict(settings),
-        failures=failures,
-        faces=[_face(name, shown) for name in names[:ON_PAGE]],
+        faces=[_face(name, shown, done.report.parent) for name in names[:ON_PAGE]],
+        lists=[*undone(taken), *failed],
+        files={"the table": "table.json", "the sheet": "sheet.png", "the journal": "journal.jsonl"},
     )
     atomic_write(done.report, render(page))
     atomic_write(done.report.with_name("table.json"), json.dumps(done.rows(), indent=1) + "\n")
@@ -278,6 +279,6 @@ def _by_stem_if_any(folder: Path) -> dict[str, Path]:
     return by_stem(folder) if folder.is_dir() and any(folder.iterdir()) else {}
 
 
-def _face(name: str, shown: Mapping[str, Mapping[str, Path]]) -> Face:
-    paths = {title: files[Path(name).stem] for title, files in shown.items()}
-    return Face(name, {title: encode(read_image(path), "JPEG", quality=95) for title, path in paths.items()})
+def _face(name: str, shown: Mapping[str, Mapping[str, Path]], folder: Path) -> Face:
+    side = side_for(ON_PAGE * len(shown))
+    return Face(name, {title: picture_of(files[Path(name).stem], folder, side) for title, files in shown.items()})

@@ -11,9 +11,10 @@ from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
 from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
 from unfade.images.video import find_videos
-from unfade.jobs.journal import Entry
+from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
+from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FILLED, FindSettings, Masking, likeness_for, masking_for, only_faces
 from unfade.restorers.base import Restorer
@@ -24,6 +25,7 @@ from unfade.stages.photos import Finder, Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
+from unfade.stages.views import FacesToo
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
 from unfade.zoo.models import find_weights
@@ -50,6 +52,7 @@ def restore(
     refine: int | None = None,
     strength: float = 1.0,
     batch: int = 8,
+    report: bool = False,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> list[Entry]:
@@ -64,32 +67,47 @@ def restore(
     square face crops in FFHQ's framing, those of the folder itself: nothing is found, and nothing is around them. They
     keep their size too, what the restorer changed is brought to it; with `size` "restorer", not "photo", results are
     PNG files of the restorer's size. `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice;
-    `strength` in 0..1 blends every face with what it was. Run it again and it goes on where it stopped. Raises
-    BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
+    `strength` in 0..1 blends every face with what it was. `report` writes report.html into `out`:
+    every photo before and after, its faces and notes. Run it again and it goes on where it stopped. Raises BadInput,
+    UnknownModel, or OutputConflict when `out` was made otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
-    check_strength(strength)
-    _check(aligned, find, settings, background=background, mask=mask)
+    _check(aligned, find, settings, strength, background=background, mask=mask)
     own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
     network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
+    run: Any = {"about": {"photos": str(photos)}, "files": [out / REPORT] * report}
     if own_size:
-        faces = find_pictures(photos)
-        with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[faces.root]) as journal:
-            return restore_faces(faces.paths, out, network, journal=journal, key=key, **how)
+        return _restored_plainly(photos, out, network, identity, run, report, key=key, **how)
     around, likeness = background_of(background, settings, device=device), likeness_for(embedder, device=device)
     looked = _Looked.at(photos, out, network.size, None if aligned else find, mask, device)
     settings = replace(settings, paste=FILLED.paste) if aligned else settings
-    identity |= {"find": looked.identity, "photos": asdict(settings), "provenance": provenance}
-    identity |= {**around.identity, **looked.masking.identity}
+    identity |= {"find": looked.identity, "photos": asdict(settings), "provenance": provenance} | around.identity
+    identity |= looked.masking.identity
     told = around.told(provenance_of(restorer, key, made, settings)) if provenance else None
     parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
     how["key"] = fingerprint(identity, {} if embedder is None else {"embedder": str(embedder)})
-    with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[looked.photos.root]) as journal:
-        return looked.restored(out, network, settings, parts, journal=journal, **how)
+    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **run) as journal:
+        entries = looked.restored(out, network, settings, parts, journal=journal, **how)
+        if report:
+            looked.report(out, entries, identity, network.size, settings.scale, journal, progress)
+        return entries
+
+
+def _restored_plainly(
+    photos: Path, out: Path, network: Restorer, identity: dict[str, object], run: Any, report: bool,
+    *, progress: Progress, **how: Any,
+) -> list[Entry]:  # fmt: skip
+    """Aligned faces to PNG files of the restorer's size, with a `report` if asked for."""
+    faces = find_pictures(photos)
+    with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
+        entries = restore_faces(faces.paths, out, network, journal=journal, progress=progress, **how)
+        if report:
+            report_restored(out, faces, entries, identity, journal, progress)
+        return entries
 
 
 @dataclass(frozen=True)
@@ -121,9 +139,20 @@ class _Looked:
                 entries += work(some, out, network, self.finder, settings, parts, **how)
         return entries
 
+    def report(
+        self, out: Path, entries: list[Entry], settings: dict[str, object], size: int, scale: int, journal: Journal,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        """Write the page of what `restored` gave; a photo that is a face has no faces besides."""
+        faces = None if isinstance(self.finder, Framed) else FacesToo(self.finder, size, scale)
+        report_restored(out, self.photos, entries, settings, journal, progress, faces=faces, films=self.films)
 
-def _check(aligned: bool, find: FindSettings, settings: PhotoSettings, **named: str | Path | None) -> None:
-    """Raises BadInput for what would change nothing in aligned faces; how a result is written, they know too."""
+
+def _check(
+    aligned: bool, find: FindSettings, settings: PhotoSettings, strength: float, **named: str | Path | None
+) -> None:
+    """Raises BadInput for a strength outside 0..1, and for what changes nothing in aligned faces."""
+    check_strength(strength)
     if not aligned:
         return
     written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}
