@@ -11,10 +11,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,16 +32,6 @@ SAMPLES = Path(unfade.__file__).parent / "samples"
 WORKFLOW = json.loads((PACK / "example_workflows" / "restore_faces.json").read_text())
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 STARTS = 300  # seconds that it may take
-missing = pytest.mark.skipif(not HOST, reason="no ComfyUI is there: UNFADE_COMFYUI names a checkout")
-
-
-def needs_host(test: F) -> F:
-    """Marked, and skipped without the host."""
-    marked: F = pytest.mark.host(missing(test))
-    return marked
-
-
-F = TypeVar("F", bound=Callable[..., None])
 Prompt = dict[str, dict[str, Any]]
 
 
@@ -82,6 +72,8 @@ class Comfy:
 
 @pytest.fixture(scope="module")
 def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
+    if not HOST:
+        pytest.skip("no ComfyUI is there: UNFADE_COMFYUI names a checkout")
     folder = tmp_path_factory.mktemp("comfy")
     for name in ("custom_nodes", "input", "web", "models/upscale_models"):
         (folder / name).mkdir(parents=True)
@@ -154,7 +146,7 @@ def example(comfy: Comfy, picture: str, **kinds: str) -> Prompt:
     return prompt
 
 
-@needs_host
+@pytest.mark.host
 def test_the_example_restores_as_the_command_does(comfy: Comfy, tmp_path: Path) -> None:
     path = photo(comfy.folder / "input" / "photo.png", 3)
     (restored,) = comfy.pictures(example(comfy, "photo.png"))
@@ -165,7 +157,7 @@ def test_the_example_restores_as_the_command_does(comfy: Comfy, tmp_path: Path) 
     assert np.abs(restored - expected).max() <= 1
 
 
-@needs_host
+@pytest.mark.host
 def test_aligned_faces_and_pictures_without_a_face(comfy: Comfy, tmp_path: Path) -> None:
     face = list_images(SAMPLES / "held_out_photos")[5]
     (comfy.folder / "input" / "face.png").write_bytes(face.read_bytes())
@@ -177,7 +169,7 @@ def test_aligned_faces_and_pictures_without_a_face(comfy: Comfy, tmp_path: Path)
     assert (plain == [1, 2, 3]).all()
 
 
-@needs_host
+@pytest.mark.host
 def test_a_restorer_that_is_not_there_and_a_run_outside(comfy: Comfy) -> None:
     photo(comfy.folder / "input" / "photo.png", 3)
     prompt = example(comfy, "photo.png")
@@ -197,7 +189,7 @@ def adapting(photos: Path, run: str) -> Prompt:
     }
 
 
-@needs_host
+@pytest.mark.host
 def test_an_adaptation_is_cancelled_and_goes_on(comfy: Comfy, tmp_path: Path) -> None:
     for path in list_images(SAMPLES / "held_out_photos")[:2]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -215,7 +207,7 @@ def test_an_adaptation_is_cancelled_and_goes_on(comfy: Comfy, tmp_path: Path) ->
     assert unfade.load_restorer(run, device="cpu").size == 128
 
 
-@needs_host
+@pytest.mark.host
 def test_its_own_loader_takes_an_exported_restorer(comfy: Comfy, tmp_path: Path) -> None:
     export("small-swinir", comfy.folder / "models/upscale_models/mine.safetensors", ExportSettings(to="spandrel"))
     face = list_images(SAMPLES / "held_out_photos")[5]

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 import folder_paths
 import numpy as np
 import torch
-import unfade
 from comfy import model_management
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from PIL import Image
 from torch import Tensor
+
+import unfade
 
 CATEGORY = "image/unfade"
 FIDELITY = "0: the cleanest face, 1: the closest to the input; -1: as the restorer was made"
