@@ -175,9 +175,13 @@ def _changed_pixels(picture: Tensor, before: np.ndarray, restored: Path) -> Tens
 
 @contextmanager
 def _in_host() -> Iterator[tuple[str, unfade.Progress]]:
-    """The host's device and its bar; a run that the user stops ends as the host wants it."""
+    """The host's device and its bar; a run that the user stops ends as the host wants it.
+
+    The host runs nodes in inference mode, whose tensors cannot learn.
+    """
     try:
-        yield str(model_management.get_torch_device()), _bar
+        with torch.inference_mode(False), torch.enable_grad():
+            yield str(model_management.get_torch_device()), _bar
     except Cancelled:
         model_management.throw_exception_if_processing_interrupted()
 

@@ -51,8 +51,8 @@ def need_extra() -> None:
 def _program(network: InLayout, settings: ExportSettings) -> Any:
     """torch's recommended exporter, by torch.export.
 
-    Any number of faces is traced with two: torch 2.13 and 2.14 keep a batch of one open as well, but documents of
-    torch.export promise it only for examples of two or more.
+    Any number of faces is traced with two. torch.export promises an open batch only for examples of two or more; with
+    an example of one, torch 2.13 and 2.14 were seen to keep that of a convolution open.
     """
     restorer = network.restorer
     faces = random_faces(settings.batch or 2, restorer.size, seed=settings.seed)
