@@ -333,3 +333,41 @@ def test_too_few_pairs_are_learned_from_as_they_are(tmp_path: Path) -> None:
     pairs = make_pairs(tmp_path, 5)
     one, other = (state_of(tuned(pairs, replace(SETTINGS, redegraded=share))[0]) for share in (0.0, 1.0))
     assert same_state(one, other)
+
+
+def clean_faces(folder: Path, count: int) -> list[Path]:
+    """Clean faces with the seeds 200, 201, ..."""
+    return save_pictures(folder / "clean", [f"{i:02}.png" for i in range(count)], first_seed=200)
+
+
+def test_clean_faces_are_damaged_in_place_of_targets(tmp_path: Path) -> None:
+    """All but those that are watched are learned from, each under its own truth, and no target is."""
+    objective, clean = Watching(), clean_faces(tmp_path, 8)
+    _, history = tuned(make_pairs(tmp_path, 12), replace(SETTINGS, redegraded=1.0), objective, clean=clean)
+    assert {seed for seed, _ in objective.shown(1)} == {202, 203, 204, 205, 206, 207}
+    assert "redegraded_l1" in history.validations[0]
+
+
+def test_half_of_the_faces_may_be_photos(tmp_path: Path) -> None:
+    objective, clean = Watching(), clean_faces(tmp_path, 8)
+    tuned(make_pairs(tmp_path, 12), replace(SETTINGS, redegraded=0.5), objective, clean=clean)
+    seeds = [seed for seed, _ in objective.shown(1)]
+    assert 0 < sum(seed >= 200 for seed in seeds) < len(seeds)
+
+
+def test_one_clean_face_is_learned_from_and_not_watched(tmp_path: Path) -> None:
+    objective, clean = Watching(), clean_faces(tmp_path, 1)
+    _, history = tuned(make_pairs(tmp_path, 12), replace(SETTINGS, redegraded=1.0), objective, clean=clean)
+    assert {seed for seed, _ in objective.shown(1)} == {200}
+    assert history.validations[0].keys() == {"step", "held_out_l1"}
+
+
+def test_a_stopped_run_on_clean_faces_goes_on(tmp_path: Path) -> None:
+    pairs, settings = make_pairs(tmp_path, 12), replace(SETTINGS, redegraded=0.5, flip=True)
+    clean, checkpoint = clean_faces(tmp_path, 5), tmp_path / "finetune.training"
+    whole, history = tuned(pairs, settings, clean=clean)
+    with pytest.raises(Stopped):
+        tuned(pairs, settings, Watching(7), clean=clean, checkpoint=checkpoint)
+    resumed, resumed_history = tuned(pairs, settings, clean=clean, checkpoint=checkpoint)
+    assert same_state(state_of(resumed), state_of(whole))
+    assert resumed_history == history

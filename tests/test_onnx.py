@@ -5,9 +5,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,9 +21,12 @@ from unfade.cli import main
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
-from unfade.recipes.export import ExportSettings, export, random_faces
+from unfade.recipes.export import export
+from unfade.recipes.export_check import random_faces
+from unfade.recipes.export_settings import LEVEL, ExportSettings
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.base import Restorer
+from unfade.restorers.layout import WORDS, Layout, layout_of
 from unfade.restorers.load import head_of, load_restorer
 from unfade.restorers.onnx import OnnxRestorer
 from unfade.store.checkpoints import sha256_of
@@ -51,7 +56,7 @@ def toy(models: Models) -> Iterator[Restorer]:
     restorer = load_restorer(models[0])
     restorer.net = fill_module(Toy())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfade.recipes.export.load_restorer", lambda spec, device: restorer)
+        patch.setattr("unfade.recipes.export.load_restorer", lambda spec, **how: restorer)
         yield restorer
 
 
@@ -72,15 +77,16 @@ def test_the_built_in_restorer_comes_out_the_same(
 ) -> None:
     monkeypatch.setattr("unfade.recipes.export.load_restorer", load_restorer)  # in any order, no toy
     done = export("small-restorer", tmp_path / "small.onnx", ExportSettings(batch=batch))
-    assert done.difference <= 1e-4
+    assert done.checked.difference <= 1e-4
     loaded, network = load_restorer(done.path), load_restorer()
     assert isinstance(loaded, OnnxRestorer)
     assert (loaded.size, loaded.batch) == (128, batch)
     faces = picture(128, 128, 5).repeat(3, 1, 1, 1) * torch.tensor([1.0, 0.5, -1.0]).view(3, 1, 1, 1)
     with torch.no_grad():
         assert difference(loaded(faces), network(faces)) <= 1e-4
-    assert loaded.metadata["source_sha256"] == sha256_of(find_weights("small-restorer", "restorer"))
+    assert loaded.metadata["restorer_sha256"] == sha256_of(find_weights("small-restorer", "restorer"))
     assert loaded.metadata["licence"] == "CC BY-NC-SA 4.0"
+    assert (loaded.metadata["template"], loaded.metadata["size"]) == ("ffhq", "128")
     assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"], "one file, nothing beside it"
 
 
@@ -91,6 +97,75 @@ def test_the_opset_is_the_one_asked_for(opset: int, toy: Restorer, models: Model
 
     path = export(models[0], tmp_path / "toy.onnx", ExportSettings(opset=opset)).path
     assert {row.domain: row.version for row in onnx.load(path).opset_import}[""] == opset
+
+
+@needs_extra
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_what_programs_look_for(batch: int, exported: Path, toy: Restorer) -> None:
+    """Names, shapes and any number of faces."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, given.name) == ("input", "output")
+    assert taken.shape == given.shape == ["batch", 3, 32, 32]
+    faces = random_faces(batch, 32, seed=batch)
+    (restored,) = session.run(["output"], {"input": faces.numpy()})
+    with torch.no_grad():
+        assert difference(torch.from_numpy(restored), toy(faces).clamp(-1, 1)) <= 1e-5
+
+
+@needs_extra
+@pytest.mark.parametrize(
+    ("layout", "mean_and_std"),
+    [
+        (Layout(values="unit"), ("0.0", "1.0")),
+        (Layout(colours="bgr"), ("0.5", "0.5")),
+        (Layout(axes="nhwc"), ("0.5", "0.5")),
+        (Layout("bgr", "bytes", "nhwc"), ("0.0", str(1 / 255))),
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_the_layout_of_its_pictures(
+    layout: Layout, mean_and_std: tuple[str, str], toy: Restorer, models: Models, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    path = export(models[0], tmp_path / "toy.onnx", ExportSettings(layout=layout)).path
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    face = random_faces(1, 32, seed=4)
+    restored = toy(face).clamp(-1, 1)[0].permute(1, 2, 0).numpy()
+    picture = (face[0].permute(1, 2, 0).numpy() + 1) / 2  # what a program would do by itself
+    picture = picture if layout.values != "signed" else picture * 2 - 1
+    picture = picture if layout.values != "bytes" else np.rint(picture * 255).astype(np.uint8)
+    picture = picture[..., ::-1] if layout.colours == "bgr" else picture
+    picture = picture if layout.axes == "nhwc" else picture.transpose(2, 0, 1)
+    (shown,) = session.run(None, {"input": np.ascontiguousarray(picture[None])})
+    shown = shown[0] if layout.axes == "nhwc" else shown[0].transpose(1, 2, 0)
+    shown = shown[..., ::-1] if layout.colours == "bgr" else shown
+    low, high = {"signed": (-1, 1), "unit": (0, 1), "bytes": (0, 255)}[layout.values]
+    shown = (shown.astype(np.float32) - low) / (high - low) * 2 - 1
+    assert np.abs(shown - restored).max() <= (2 * LEVEL if layout.values == "bytes" else 1e-5)
+    loaded = load_restorer(path)
+    assert isinstance(loaded, OnnxRestorer)
+    assert loaded.layout == layout
+    assert difference(loaded(face), toy(face).clamp(-1, 1)) <= (2 * LEVEL if layout.values == "bytes" else 1e-5)
+    assert (loaded.metadata["mean"], loaded.metadata["std"]) == mean_and_std
+
+
+@needs_extra
+@torch.no_grad()
+def test_weights_of_16_bits(toy: Restorer, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = load_restorer(models[0])
+    wide.net = fill_module(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 3, 3, padding=1)))
+    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec, **how: wide)
+    whole = export(models[0], tmp_path / "whole.onnx")
+    half = export(models[0], tmp_path / "half.onnx", ExportSettings(dtype="float16"))
+    assert half.path.stat().st_size < 0.75 * whole.path.stat().st_size
+    faces = random_faces(2, 32, seed=1)
+    apart = difference(OnnxRestorer(whole.path)(faces), OnnxRestorer(half.path)(faces))
+    assert 0 < apart <= LEVEL
 
 
 @needs_extra
@@ -142,7 +217,7 @@ def test_a_network_that_cannot_be_exported(models: Models, tmp_path: Path, monke
 
     turning = load_restorer(models[0])
     turning.net = Turning()
-    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec, device: turning)
+    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec, **how: turning)
     with pytest.raises(BadInput, match="cannot be exported this way") as caught:
         export(models[0], tmp_path / "toy.onnx")
     assert "\n" not in str(caught.value)
@@ -185,7 +260,17 @@ def test_where_it_may_be_written(models: Models, tmp_path: Path) -> None:
         export(models[0], tmp_path / "tiny.onnx")
 
 
-@pytest.mark.parametrize(("values", "message"), [({"batch": 0}, "1 face or more"), ({"opset": 9}, "18..23")])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch": 0}, "1 face or more"),
+        ({"opset": 9}, "18..23"),
+        ({"to": "caffe"}, "exported `to` onnx, spandrel, published, not caffe"),
+        ({"dtype": "int8"}, "float32 or float16"),
+        ({"to": "spandrel", "batch": 1}, "`batch` is for ONNX files"),
+        ({"to": "published", "fidelity": 0.5}, "`fidelity` is for ONNX files"),
+    ],
+)
 def test_settings_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput, match=message):
         ExportSettings(**values)
@@ -199,6 +284,21 @@ def test_without_the_extra(models: Models, tmp_path: Path, monkeypatch: pytest.M
         load_restorer(tmp_path / "some.onnx")
     with pytest.raises(BadInput, match=r"pip install unfade\[onnx\]"):
         export(models[0], tmp_path / "tiny.onnx")
+
+
+@pytest.mark.parametrize("words", [["grey"], ["rgb", "bgr"], [""]])
+def test_what_is_no_layout(words: list[str]) -> None:
+    with pytest.raises(BadInput, match="at most one word of each"):
+        layout_of(words)
+
+
+def test_layouts_are_inverted() -> None:
+    face = random_faces(2, 8, seed=0)
+    for words in product(*WORDS.values()):
+        layout = layout_of(words[::-1])
+        assert str(layout) == ",".join(words)
+        assert layout.picture_of(face).dtype == layout.dtype
+        assert difference(layout.face_of(layout.picture_of(face)), face) <= (LEVEL if "bytes" in words else 1e-6)
 
 
 def test_random_faces_follow_from_the_seed() -> None:
@@ -220,8 +320,10 @@ def test_the_command(
         assert stop.value.code == 0
         return capsys.readouterr().out
 
-    out = run("--out", tmp_path / "fixed.onnx", "--fixed-batch", 3, "--opset", 19, "--json")
+    out = run("--out", tmp_path / "fixed.onnx", "--fixed-batch", 3, "--opset", 19, "--layout", "unit,bgr", "--json")
     assert json.loads(out)["difference"] <= 1e-3
     assert OnnxRestorer(tmp_path / "fixed.onnx").batch == 3
+    assert json.loads(out)["metadata"]["layout"] == "bgr,unit,nchw"
+    assert json.loads(run("--out", tmp_path / "half.onnx", "--dtype", "float16", "--json"))["allowed"] > 0.007
     assert "differs from the network by at most" in run("--out", tmp_path / "any.onnx")
     assert run("--out", tmp_path / "quiet.onnx", "--quiet") == ""

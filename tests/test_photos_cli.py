@@ -133,8 +133,9 @@ OTHERS = {  # have tests of their own
     "identity": ("--identity", "sface"),
     "mask": ("--mask", "parsenet"),
     "size": ("--size", "restorer"),
+    "report": ("--report",),
 }
-EVERYWHERE = ("strength", "colour", "format", "quality", "sidecar", "no-provenance", "identity", "size")
+EVERYWHERE = ("strength", "colour", "format", "quality", "sidecar", "no-provenance", "identity", "size", "report")
 FLAGS = {**OTHERS, **{name: flags for name, (flags, _) in EFFECTS.items()}}
 ONLY_WHOLE = {name: flags for name, flags in FLAGS.items() if name not in EVERYWHERE}
 

@@ -1,18 +1,38 @@
 """The page of a run: whole in itself, escaped, honest about its counts, and drawn right."""
 
+import io
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
+from PIL import Image
 
+import unfade
 from recorded import picture
-from unfade.images.files import encode
+from unfade.images.files import encode, write_png
+from unfade.jobs.journal import Counts, Entry
 from unfade.report.curves import BOTTOM, LEFT, RIGHT, TOP, Axis, Curve, draw, finite, moving_mean
-from unfade.report.page import Face, Report, count_line, data_uri, render, score_table
+from unfade.report.listings import Line, Listing, named, notes, undone
+from unfade.report.page import (
+    WORDS,
+    Face,
+    Report,
+    WholePhoto,
+    count_line,
+    data_uri,
+    most_changed_first,
+    render,
+    score_table,
+)  # fmt: skip
+from unfade.report.pictures import SIDES, SMALLEST_SIDE, Picture, address_of, change_between, picture_of, side_for
 
 PNG, JPEG = encode(picture(8, 8, seed=1)[0]), encode(picture(8, 8, seed=2)[0], "JPEG")
+FULL, SMALL = Picture(PNG, "faces/one.png", 128, 128), Picture(JPEG)
+COLUMNS = ("input", "pre-trained", "target", "adapted", "truth")
 VOID = {"meta", "img", "input", "link", "br", "hr", "path"}
 
 REPORT = Report(
@@ -25,14 +45,21 @@ REPORT = Report(
     ],
     curves=[Curve("loss", [(0, 1.0), (10, 0.5), (20, 0.25)])],
     settings={"seed": 7, "targets": {"start": 150, "betas": (0.9, 0.99), "none": None, "empty": {}}},
-    failures=[("cut.png", "is cut off")],
     faces=[
-        Face("one.png", {"input": PNG, "pre-trained": PNG, "target": JPEG, "adapted": JPEG, "truth": PNG}, "a note"),
-        Face("two.png", {"input": PNG, "pre-trained": PNG, "adapted": PNG}),
+        Face(
+            "one.png",
+            {"input": FULL, "pre-trained": FULL, "target": SMALL, "adapted": SMALL, "truth": FULL},
+            "a note",
+            4.26,
+        ),
+        Face("two.png", {"input": FULL, "pre-trained": FULL, "adapted": FULL}, change=0.2),
     ],
+    photos=[WholePhoto("holiday/1.jpg", FULL, replace(SMALL, width=30, height=20), "restored/1.jpg", ["was CMYK"])],
+    lists=[Listing("Failed", [Line("cut.png", "is cut off")]), Listing("Films", [Line("a.mp4", "", "a.mp4")], "Look.")],
+    files={"the journal": "journal.jsonl"},
     warnings=["Only two photos."],
 )
-EMPTY = Report("Nothing", "Nothing was found.", {"found": 0}, [], [], {}, [], [])
+EMPTY = Report("Nothing", "Nothing was found.", {"found": 0}, [], [], {}, [])
 
 
 class Page(HTMLParser):
@@ -74,21 +101,30 @@ def path_points(svg: str, kind: str) -> list[list[tuple[float, float]]]:
 
 
 @pytest.mark.parametrize("report", [REPORT, EMPTY], ids=["full", "empty"])
-def test_page_is_balanced_and_needs_nothing_from_outside(report: Report) -> None:
+def test_page_is_balanced_and_reaches_for_no_network(report: Report) -> None:
     html = render(report)
     page = Page(html)
     assert "http://" not in html.replace("http-equiv", "")
     assert "https://" not in html
-    assert not re.search(r"url\(|@import|<link|<iframe", html)
+    assert not re.search(r"@import|<link|<iframe", html)
+    assert set(re.findall(r"url\((.{5})", html)) <= {"data:"}
     addresses = [value for _, attrs in page.elements for key, value in attrs.items() if key in ("src", "href")]
-    assert all(address.startswith(("data:image/", "#")) for address in addresses)
+    assert all(urlsplit(address).scheme in ("", "data") and not address.startswith("/") for address in addresses)
     assert not [key for _, attrs in page.elements for key in attrs if key in ("srcset", "action", "data", "poster")]
+    (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src data: file: 'self';")
 
 
 def test_links_lead_to_parts_that_are_there() -> None:
     for report in (REPORT, EMPTY):
         page = Page(render(report))
-        assert {a["href"].removeprefix("#") for a in page.all("a")} <= {a.get("id") for _, a in page.elements}
+        parts = {a["href"].removeprefix("#") for a in page.all("a") if a.get("href", "").startswith("#")}
+        assert parts <= {a.get("id") for _, a in page.elements}
+
+
+def test_files_are_linked_to() -> None:
+    links = {a.get("href") for a in Page(render(REPORT)).all("a")}
+    assert links >= {"journal.jsonl", "restored/1.jpg", "a.mp4", "faces/one.png"}
 
 
 def test_page_says_that_details_are_guesses() -> None:
@@ -99,28 +135,42 @@ def test_everything_is_on_the_page() -> None:
     texts = " ".join(Page(render(REPORT)).texts)
     for expected in ("Holiday", "It went well.", "Only two photos.", "a note", "cut.png", "is cut off", "0.9, 0.99"):
         assert expected in texts
+    for expected in ("was CMYK", "Failed (1)", "Films (1)", "Look.", "the journal", "changed by 4.3 of 255 levels"):
+        assert expected in texts
+    assert "changed by less than 1 of 255 levels" in texts
+
+
+def test_photos_come_before_scores_and_these_before_faces() -> None:
+    ids = [attrs["id"] for _, attrs in Page(render(REPORT)).elements if "id" in attrs]
+    assert [i for i in ids if i in ("photos", "scores", "faces")] == ["photos", "scores", "faces"]
+
+
+def test_columns_are_explained_where_they_are_shown() -> None:
+    texts = Page(render(REPORT)).texts
+    assert "It is not the truth, and not a result." in WORDS["target"]
+    assert [texts[texts.index(WORDS[word]) - 1] for word in COLUMNS] == list(COLUMNS)
+    assert WORDS["supervised"] not in texts
+
+
+def test_most_changed_first_and_equal_ones_as_they_came() -> None:
+    faces = [Face(name, {}, change=change) for name, change in (("a", 1.0), ("b", None), ("c", 3.0), ("d", 1.0))]
+    assert [face.name for face in most_changed_first(faces)] == ["c", "a", "d", "b"]
 
 
 def test_names_are_escaped() -> None:
     evil = "<script>alert(1)</script>\"'&"
-    face = Face(evil, {evil: PNG, "adapted": PNG}, evil)
-    report = Report(
-        evil,
-        evil,
-        {"found": 0},
-        [{evil: evil}],
-        [Curve(evil, [(0, 1)])],
-        {evil: {evil: evil}},
-        [(evil, evil)],
-        [face],
-        [evil],
-    )
+    face = Face(evil, {evil: FULL, "adapted": FULL}, evil)
+    photo = WholePhoto(evil, FULL, FULL, "x", [evil])
+    lists = [Listing(evil, [Line(evil, evil, "x")], evil)]
+    curves = [Curve(evil, [(0, 1)])]
+    report = Report(evil, evil, {"found": 0}, [{evil: evil}], curves, {evil: {evil: evil}}, [face], [photo], lists)
+    report = replace(report, warnings=[evil], files={evil: "x"})
     html = render(report)
     page = Page(html)
     assert "<script>alert" not in html
-    assert page.texts.count(evil) >= 8
+    assert page.texts.count(evil) >= 12
     assert page.all("img", alt=f"{evil}, {evil}")
-    assert page.all("article", **{"data-name": evil})
+    assert len(page.all("article", **{"data-name": evil})) == 2
     assert any(attrs["aria-label"].startswith(evil) for attrs in page.all("svg"))
 
 
@@ -166,7 +216,8 @@ def test_score_table_without_a_pair_or_with_gaps() -> None:
 def test_strips_keep_their_order_and_missing_columns_are_left_out() -> None:
     page = Page(render(REPORT))
     shown = [(attrs["alt"], attrs["loading"]) for attrs in page.all("img") if "data-column" in attrs]
-    names = [f"one.png, {column}" for column in ("input", "pre-trained", "target", "adapted", "truth")]
+    names = ["holiday/1.jpg, photo", "holiday/1.jpg, result"]
+    names += [f"one.png, {column}" for column in COLUMNS]
     names += [f"two.png, {column}" for column in ("input", "pre-trained", "adapted")]
     assert shown == [(name, "lazy") for name in names]
     assert page.all("div", style="--columns: 5")
@@ -176,24 +227,89 @@ def selected(html: str) -> list[str]:
     return re.findall(r"<option selected>([^<]*)<", html)
 
 
-def test_slider_starts_with_pre_trained_and_adapted_or_with_what_there_is() -> None:
-    assert selected(render(REPORT)) == ["pre-trained", "adapted"]
+def test_slider_starts_with_what_came_and_the_result_or_with_what_there_is() -> None:
+    assert selected(render(REPORT)) == ["input", "adapted"]
     assert Page(render(REPORT)).all("input", type="range")
-    others = [Face("x", {"photo": PNG, "result": PNG, "truth": PNG})]
+    others = [Face("x", {"photo": FULL, "result": FULL, "truth": FULL})]
     assert selected(render(replace(REPORT, faces=others))) == ["photo", "truth"]
-    assert not Page(render(replace(REPORT, faces=[Face("x", {"photo": PNG})]))).all("select")
+    assert not Page(render(replace(REPORT, faces=[Face("x", {"photo": FULL})]))).all("select")
 
 
-def test_pictures_are_embedded_as_they_are() -> None:
+def test_small_pictures_are_in_the_page_and_full_ones_beside_it() -> None:
     assert data_uri(PNG).startswith("data:image/png;base64,iVBOR")
     assert data_uri(JPEG).startswith("data:image/jpeg;base64,/9j/")
-    with pytest.raises(ValueError, match="PNG or JPEG"):
-        render(replace(REPORT, faces=[Face("x", {"input": b"GIF89a"})]))
+    page = Page(render(REPORT))
+    (full, small) = (page.all("img", alt=f"one.png, {column}")[0] for column in ("input", "target"))
+    assert (full["src"], full["style"]) == ("faces/one.png", f"background-image: url({data_uri(PNG)})")
+    assert small["src"] == data_uri(JPEG)
+    assert "style" not in small
+    assert page.all("article", style="--ratio: 30 / 20")
+    with pytest.raises(ValueError, match="PNG, JPEG or WebP"):
+        render(replace(REPORT, faces=[Face("x", {"input": Picture(b"GIF89a")})]))
+
+
+@pytest.mark.parametrize(
+    "name", ['a "b" c.png', "a\nb.png", "1%20#2?.png", "c:d.png", "sub/\udcff.png", "x'y&<z>.png", "über.png"]
+)
+def test_addresses_survive_any_name(tmp_path: Path, name: str) -> None:
+    address = address_of(tmp_path / "faces" / name, tmp_path)
+    parts = urlsplit(address)
+    assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("", "", "", "")
+    assert re.fullmatch(r"[\w./~%-]+", address, re.ASCII)
+    assert unquote_to_bytes(parts.path) == f"faces/{name}".encode(errors="surrogateescape")
+    assert address_of(tmp_path / "a" / "b.png", tmp_path / "c") == "../a/b.png"
+
+
+def test_a_picture_of_a_file_is_small_and_knows_the_full_size(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", picture(200, 300, seed=1)[0])
+    (wide,) = [picture_of(tmp_path / "a.png", tmp_path, 96)]
+    assert (wide.address, wide.width, wide.height) == ("a.png", 300, 200)
+    with Image.open(io.BytesIO(wide.small)) as small:
+        assert (small.format, small.size) == ("WEBP", (96, 64))
+    assert data_uri(wide.small).startswith("data:image/webp;base64,UklGR")
+
+
+def test_change_is_in_levels(tmp_path: Path) -> None:
+    for name, level in (("a", 100), ("b", 107)):
+        Image.new("RGB", (8, 8), (level,) * 3).save(tmp_path / f"{name}.png")
+    assert change_between(tmp_path / "a.png", tmp_path / "b.png") == pytest.approx(7, abs=1e-4)
+    assert change_between(tmp_path / "a.png", tmp_path / "a.png") == 0
+
+
+def test_more_pictures_are_smaller() -> None:
+    assert [side_for(n) for n in (0, SIDES[0][0], SIDES[0][0] + 1, 10**6)] == [128, 128, 96, SMALLEST_SIDE]
+
+
+def test_lists_of_what_is_not_done_add_up_to_the_counts() -> None:
+    kinds = {"a": "done", "b": "failed", "c": "no_face", "d": "failed", "e": "skipped"}
+    entries = [
+        Entry("restored", name, kind, reason=f"about {name}", notes=("2 faces",)) for name, kind in kinds.items()
+    ]
+    counts, lists = Counts.of(entries), {listing.title: listing for listing in undone(entries)}
+    sizes = {title: len(listing.lines) for title, listing in lists.items()}
+    assert sizes == {"Failed": counts.failed, "Skipped": counts.skipped, "Without a face": counts.no_face}
+    assert lists["Failed"].lines == [Line("b", "about b"), Line("d", "about d")]
+    assert [listing.title for listing in undone(entries[1:2], ": ours")] == ["Failed: ours"]
+    assert undone(entries[:1]) == notes(entries) == named("Left alone", [], "") == []
+    (noted,) = notes([replace(entries[0], notes=("1 face", "was CMYK"))])
+    assert noted.lines == [Line("a", "was CMYK")]
+
+
+def test_a_thousand_photos_and_faces_are_under_ten_megabytes(tmp_path: Path) -> None:
+    """With every column that an adaptation can have, all of them clean faces, which are rich in detail."""
+    side = side_for(1000 * (5 + 2))
+    clean = sorted(Path(unfade.__file__).with_name("samples").joinpath("truth").iterdir())[: len(COLUMNS)]
+    shown = [picture_of(path, tmp_path, side) for path in clean]
+    faces = [Face(f"holiday__{i:04d}_00.png", dict(zip(COLUMNS, shown, strict=True)), change=i) for i in range(1000)]
+    photos = [WholePhoto(f"holiday/{i:04d}.jpg", shown[0], shown[1], f"restored/{i:04d}.jpg") for i in range(1000)]
+    size = len(render(replace(REPORT, faces=faces, photos=photos)).encode())
+    assert 2e6 < size < 10e6
 
 
 def test_many_faces_get_a_search_field() -> None:
-    many = [Face(f"{i}.png", {"pre-trained": PNG, "adapted": PNG}) for i in range(200)]
+    many = [Face(f"{i}.png", {"pre-trained": FULL, "adapted": FULL}) for i in range(200)]
     assert Page(render(replace(REPORT, faces=many))).all("input", type="search")
+    assert Page(render(replace(REPORT, photos=REPORT.photos * 13))).all("input", **{"data-of": "photos"})
     assert not Page(render(REPORT)).all("input", type="search")
 
 

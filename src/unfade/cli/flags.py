@@ -211,3 +211,6 @@ Downsampling = Annotated[int | None, typer.Option(help="Downsampling ratio, inst
 Iso = Annotated[float | None, typer.Option(help="camera: ISO, instead of the preset's.")]
 Demosaic = Annotated[str | None, typer.Option(help="camera: edge-aware, bilinear, ...")]
 SensorFile = Annotated[Path | None, typer.Option("--sensor", help="camera: JSON file with the numbers of another one.")]
+Report = Annotated[
+    bool, option(OUTPUT, "Write report.html beside the results: photos before and after, faces, notes.", "--report")
+]

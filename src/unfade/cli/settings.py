@@ -73,6 +73,7 @@ class Results(Flags):
     mask: f.Mask = None
     sidecar: f.Sidecar = False
     no_provenance: f.NoProvenance = False
+    report: f.Report = False
 
     def settings(self, find: Find, *, aligned: bool, **own: Any) -> "RestoreSettings":
         """`own` are settings by their names. Raises BadInput for flags that aligned faces have no use for."""
@@ -90,7 +91,8 @@ class Results(Flags):
         )  # fmt: skip
         return changed(
             usual, find=found, whole=written, size=self.size, background=self.background, embedder=self.identity,
-            mask=self.mask, provenance=not self.no_provenance, refine=self.refine, strength=self.strength, **own,
+            mask=self.mask, provenance=not self.no_provenance, report=self.report, refine=self.refine,
+            strength=self.strength, **own,
         )  # fmt: skip
 
 

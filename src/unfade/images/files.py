@@ -4,9 +4,11 @@ Inside the library an image is a float32 tensor (3, H, W) or (B, 3, H, W), RGB, 
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -17,7 +19,7 @@ from unfade.errors import UnreadableImage
 from unfade.images.colours import to_srgb
 from unfade.images.decoding import decode
 from unfade.images.finding import SUFFIXES, list_images
-from unfade.images.photo import TO_8_BITS, Photo, over_white
+from unfade.images.photo import TO_8_BITS, Levels, Photo, over_white
 
 __all__ = [
     "SUFFIXES",
@@ -29,6 +31,7 @@ __all__ = [
     "read_picture",
     "refuse_clear",
     "to_bytes",
+    "view",
     "write_png",
 ]
 
@@ -49,6 +52,22 @@ def read_picture(path: Path) -> Picture:
     """
     photo = decode(path)
     refuse_clear(photo, path)
+    return _as_seen(photo)
+
+
+def view(photo: Photo, side: int) -> Tensor:
+    """A photo as a screen shows it, in sRGB and over white, its longer side at most `side` px: (3, h, w) in [-1, 1]."""
+    scale = min(1.0, side / max(photo.height, photo.width))
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    levels, alpha = (
+        part if part is None or scale == 1 else cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        for part in (photo.levels, photo.alpha)
+    )
+    return _as_seen(replace(photo, levels=cast(Levels, levels), alpha=cast(Levels | None, alpha))).pixels
+
+
+def _as_seen(photo: Photo) -> Picture:
+    """8 bits, sRGB, over white, with notes of what was converted."""
     levels, alpha, notes = photo.levels, photo.alpha, list(photo.notes)
     if levels.dtype == np.uint16:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]

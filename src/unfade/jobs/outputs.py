@@ -43,9 +43,7 @@ class Outputs:
     removed. An item fails alone, without a file, but a full disk ends the run. Threads may write different items.
     """
 
-    def __init__(
-        self, stage: str, out: Path, journal: Journal, key: str = ""
-    ) -> None:  # key: of all that is made
+    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:  # key: of all that is made
         self.stage, self.out, self.journal, self.key = stage, out, journal, key
         self._taken: dict[str, str] = {}  # file: the item of this run that becomes it
         self._claims: dict[str, tuple[str, ...]] = {}  # item: its files

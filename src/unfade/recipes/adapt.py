@@ -17,8 +17,9 @@ from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, Journal, notes_of
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt_report import report_of
+from unfade.recipes.adapt_report import Ran, report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
+from unfade.recipes.photo_report import photo_views
 from unfade.recipes.restore import EVERY_FACE, PLAIN
 from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, only_faces, source_of
 from unfade.recipes.tuning import finetune_to_file
@@ -27,7 +28,7 @@ from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
-from unfade.stages.restore import count_left_alone, restore_faces
+from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
@@ -104,11 +105,11 @@ def adapt(
         failures = [(e.item, e.reason) for e in [*results.photos, *learned.targets] if e.status != "done"]
         notes = notes_of(results.photos)
         with clock.measure("report"):
-            page = report_of(
-                out, results.faces, counts, failures, learned.history, asdict(settings),
-                left_out=learned.left_out, left_alone=count_left_alone(results.photos), restored=results.folder,
-                truth=truths, metrics=built_in_distances(prior.network), likeness=likeness,
-            )  # fmt: skip
+            views = {} if aligned else photo_views(source.found(out), results.photos, out, journal, progress)
+            ran = Ran(results.photos, results.faces, learned.targets, learned.left_out, results.folder,
+                      learned.history, views)  # fmt: skip
+            page = report_of(out, ran, asdict(settings), truth=truths, metrics=built_in_distances(prior.network),
+                             likeness=likeness)  # fmt: skip
             atomic_write(out / "report.html", render(page))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page,
                    source.found(out).passed_over)  # fmt: skip

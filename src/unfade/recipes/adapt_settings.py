@@ -1,6 +1,7 @@
 """What an adaptation depends on, and its defaults for each family of restorers."""
 
 from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 
 from unfade.diffusion.prior import DiffusionPrior
@@ -17,6 +18,9 @@ from unfade.training.loop import LoopSettings
 from unfade.zoo.load import Loaded
 from unfade.zoo.models import find_weights
 
+DRAWN = Path(str(files("unfade") / "samples" / "drawn"))  # by the built-in prior, of pure noise
+DRAWN_SIZE = 128  # px
+CLEAN = ("drawn", "targets")  # faces of nobody that come with the package, for restorers of their size; or the targets
 BEGUN_WITH = "restorer_sha256"  # in the key of what was made: the restorer that it was made with
 
 
@@ -34,6 +38,7 @@ class AdaptSettings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     losses: Losses = field(default_factory=ImageLossSettings)
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
+    clean: str = "drawn"  # what `finetune.redegraded` damages: a key of CLEAN; not asked where clean faces are given
     fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
     agreement: float = 0.0  # leave out targets that differ so many times as much as the median one does; 0: none
     refine: int | None = None  # 0..3, of the results alone; None: the restorer's own, if it has such a choice
@@ -42,6 +47,8 @@ class AdaptSettings:
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        if self.clean not in CLEAN:
+            raise BadInput(f"Clean faces are {' or '.join(CLEAN)}, got {self.clean}.")
         if self.rounds < 1:
             raise BadInput(f"An adaptation takes one round or more, got {self.rounds}.")
 
@@ -51,6 +58,8 @@ class AdaptSettings:
         Choices that were not made are not mentioned, so that runs begun before there was a choice go on.
         """
         values = {**asdict(self), "targets": self.targets.identity()}
+        if not self.finetune.redegraded:
+            del values["clean"]
         unmade = {"fidelity": None, "refine": None, "agreement": 0.0, "strength": 1.0, "rounds": 1}
         return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
 
@@ -133,12 +142,20 @@ def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> A
             "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave `real` out, or "
             "set `losses` to those of fusion."
         )
-    if clean and pictures is not None and not pictures.gan_weight:
+    if clean and pictures is not None and not pictures.gan_weight and not settings.finetune.redegraded:
         raise BadInput(
-            "Clean faces teach a discriminator, but the adversarial term has no weight: leave `real` out, or "
-            "raise `gan_weight`."
+            "Clean faces are damaged as the photos are or teach a discriminator, but neither has a weight: "
+            "leave `real` out, or raise `redegraded` or `gan_weight`."
         )
     return replace(settings, fidelity=restorer.fidelity)
+
+
+def to_damage(settings: AdaptSettings, size: int, clean: list[Path]) -> list[Path]:
+    """The clean faces that a restorer of `size` px learns from, damaged as the photos are; none: its targets."""
+    if not settings.finetune.redegraded or settings.clean == "targets":
+        return []
+    drawn = sorted(DRAWN.glob("*.png")) if size <= DRAWN_SIZE else []
+    return clean or drawn
 
 
 def weights_key(restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior]) -> dict[str, str]:

@@ -18,14 +18,16 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import load_metrics, with_published_mean
 from unfade.evaluation.pairs import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
-from unfade.images.files import encode, read_image, write_png
+from unfade.images.files import read_image, write_png
 from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
+from unfade.report.listings import undone
 from unfade.report.page import Face, Report, render
+from unfade.report.pictures import picture_of, side_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
 from unfade.stages.crop import as_they_are, take_aligned
@@ -103,10 +105,10 @@ def compare(
     """Run every method on a folder of aligned faces, score it, and write a report; resumable.
 
     With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of evaluation.evaluate add
-    columns, some without a truth. `results` are folders of results made elsewhere, by name. All pictures are
-    compared at the restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for
-    some faces or of another size, and for results that do not pair with the faces; UnknownModel, with the command
-    that brings it, for weights that are not there.
+    columns, some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared
+    at the restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or
+    of another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it,
+    for weights that are not there.
     """
     results, device = results or {}, choose_device(device)
     named = load_metrics(metrics, truth=truth, device=device)
@@ -249,9 +251,7 @@ def _show(
     if drawn:
         pictures = {title: [read_image(files[Path(n).stem]) for n in drawn] for title, files in shown.items()}
         write_png(done.sheet, sheet([*pictures.items()]))
-    failures = [
-        (entry.item, entry.reason) for rows in [taken, *done.entries.values()] for entry in rows if entry.reason
-    ]
+    failed = [one for name, entries in done.entries.items() for one in undone(entries, f": {name}")]
     counts = Counts.of(taken)
     page = Report(
         title="unfade: methods compared",
@@ -260,8 +260,9 @@ def _show(
         scores=done.rows(),
         curves=[],
         settings=asdict(settings),
-        failures=failures,
-        faces=[_face(name, shown) for name in names[:ON_PAGE]],
+        faces=[_face(name, shown, done.report.parent) for name in names[:ON_PAGE]],
+        lists=[*undone(taken), *failed],
+        files={"the table": "table.json", "the sheet": "sheet.png", "the journal": "journal.jsonl"},
     )
     atomic_write(done.report, render(page))
     atomic_write(done.report.with_name("table.json"), json.dumps(done.rows(), indent=1) + "\n")
@@ -272,6 +273,6 @@ def _by_stem_if_any(folder: Path) -> dict[str, Path]:
     return by_stem(folder) if folder.is_dir() and any(folder.iterdir()) else {}
 
 
-def _face(name: str, shown: Mapping[str, Mapping[str, Path]]) -> Face:
-    paths = {title: files[Path(name).stem] for title, files in shown.items()}
-    return Face(name, {title: encode(read_image(path), "JPEG", quality=95) for title, path in paths.items()})
+def _face(name: str, shown: Mapping[str, Mapping[str, Path]], folder: Path) -> Face:
+    side = side_for(ON_PAGE * len(shown))
+    return Face(name, {title: picture_of(files[Path(name).stem], folder, side) for title, files in shown.items()})

@@ -13,12 +13,13 @@ from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.evaluation.pairs import Score, built_in_distances, score_folder
-from unfade.images.files import encode, list_images, read_image
+from unfade.images.files import list_images
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
-from unfade.recipes.restore import restore
-from unfade.report.page import Face, render
+from unfade.recipes.photo_report import shown_faces
+from unfade.recipes.restore import RestoreSettings, restore
+from unfade.report.page import render
 
 SAMPLES = Path(str(files("unfade") / "samples"))
 
@@ -54,10 +55,10 @@ def demo(
     device, photos = choose_device(device), SAMPLES / "photos"
     run = adapt(photos, out, settings, aligned=True, truth=SAMPLES / "truth", device=device, progress=progress)
     metrics = built_in_distances(load_prior(settings.prior, device=device))
-    scores = {}
+    scores, own_size = {}, RestoreSettings(size="restorer")
     for name, restorer in {"pre-trained": settings.restorer, "adapted": str(run.restorer)}.items():
         results = out / "held_out" / name
-        restore(SAMPLES / "held_out_photos", results, restorer, aligned=True, size="restorer", device=device)
+        restore(SAMPLES / "held_out_photos", results, restorer, own_size, aligned=True, device=device)
         scores[name] = _scores(results, metrics)
     _write_report(run, out, scores)
     return DemoResult(
@@ -80,7 +81,9 @@ def _scores(results: Path, metrics: Mapping[str, Score]) -> dict[str, float]:
 
 def _write_report(run: Adapted, out: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
     """The report of the adaptation, with the held-out faces and their scores in front."""
-    faces = [_held_out_face(photo, out) for photo in list_images(SAMPLES / "held_out_photos")]
+    photos = {photo.name: photo for photo in list_images(SAMPLES / "held_out_photos")}
+    files = {name: _held_out(photo, out) for name, photo in photos.items()}
+    faces = shown_faces(files, out, notes=dict.fromkeys(photos, "held out: never learned from"))
     rows = [{"held-out faces": name, **values} for name, values in scores.items()]
     summary = (
         f"Adapted to {run.counts.done} photos; the scores are of {len(faces)} others that were never learned from."
@@ -91,16 +94,14 @@ def _write_report(run: Adapted, out: Path, scores: Mapping[str, Mapping[str, flo
     atomic_write(run.report, render(page))
 
 
-def _held_out_face(photo: Path, out: Path) -> Face:
+def _held_out(photo: Path, out: Path) -> dict[str, Path]:
     name = f"{photo.stem}.png"
-    paths = {
+    return {
         "input": photo,
         "pre-trained": out / "held_out" / "pre-trained" / name,
         "adapted": out / "held_out" / "adapted" / name,
         "truth": SAMPLES / "held_out_truth" / name,
     }
-    pictures = {column: encode(read_image(path), "JPEG", quality=95) for column, path in paths.items()}
-    return Face(photo.name, pictures, "held out: never learned from")
 
 
 def _peak_memory_mb() -> float:

@@ -21,14 +21,15 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, shares
 from unfade.evaluation.pairs import built_in_distances, score_folder
-from unfade.images.files import encode, read_image
 from unfade.jobs.journal import Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
+from unfade.recipes.photo_report import shown_faces
 from unfade.recipes.tuning import finetune_to_file
-from unfade.report.page import Face, Report, render
+from unfade.report.listings import Line, Listing
+from unfade.report.page import Report, render
 from unfade.restorers.load import head_of, loaded_restorer
 from unfade.stages.crop import take_aligned
 from unfade.stages.degrade import Degradation, degrade_faces
@@ -245,8 +246,8 @@ def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degrada
         scores=scores,
         curves=run.page.curves,
         settings={**asdict(settings), "degradation": degradation},
-        failures=result.failures,
-        faces=[_face(out, name) for name in sorted(drawn)],
+        faces=shown_faces({name: _files(out, name) for name in sorted(drawn)}, out),
+        lists=[Listing("Not done", [Line(*failure) for failure in result.failures])] if result.failures else [],
         warnings=result.warnings,
     )
 
@@ -259,10 +260,9 @@ def _values(values: Mapping[str, Estimate], metrics: Sequence[str]) -> dict[str,
     return {name: values[name].value if name in values else "" for name in metrics}
 
 
-def _face(out: Path, name: str) -> Face:
-    paths = {
+def _files(out: Path, name: str) -> dict[str, Path]:
+    return {
         "input": out / "photos" / "score" / name,
         **{row: out / "results" / row / name for row in ROWS},
         "truth": out / "truth" / "score" / name,
     }
-    return Face(name, {column: encode(read_image(path), "JPEG", quality=95) for column, path in paths.items()})

@@ -11,9 +11,10 @@ from unfade.errors import BadInput, UnknownModel
 from unfade.images.enlarge import enlarged
 from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
 from unfade.images.video import find_videos
-from unfade.jobs.journal import Entry
+from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
+from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FILLED, FindSettings, Masking, likeness_for, masking_for, only_faces
 from unfade.restorers.base import Restorer
@@ -24,7 +25,9 @@ from unfade.stages.photos import Finder, Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
+from unfade.stages.views import FacesToo
 from unfade.store.seeds import fingerprint
+from unfade.zoo.load import Loaded
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()
@@ -46,6 +49,7 @@ class RestoreSettings:
     refine: int | None = None  # 0..3; None: the restorer's own, if it has such a choice
     strength: float = 1.0  # in 0..1: blends every face with what it was
     batch: int = 8  # faces restored together
+    report: bool = False  # report.html in `out`: every photo before and after, its faces and notes
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
@@ -97,10 +101,9 @@ def restore(
     made = choices(loaded.network, settings.strength)
     identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
     how: Any = {"strength": settings.strength, "batch": settings.batch, "progress": progress}
+    run: Any = {"about": {"photos": str(photos)}, "files": [out / REPORT] * settings.report}
     if settings.size == "restorer":
-        faces = find_pictures(photos)
-        with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[faces.root]) as journal:
-            return restore_faces(faces.paths, out, loaded.network, journal=journal, key=loaded.sha256, **how)
+        return _restored_plainly(photos, out, loaded, identity, run, settings.report, **how)
     whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
     around = background_of(settings.background, whole, device=device)
     likeness = likeness_for(settings.embedder, device=device)
@@ -110,8 +113,26 @@ def restore(
     told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
     parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
     how["key"] = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
-    with open_run(out, {"restore": identity}, about={"photos": str(photos)}, inputs=[looked.photos.root]) as journal:
-        return looked.restored(out, loaded.network, whole, parts, journal=journal, **how)
+    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **run) as journal:
+        entries = looked.restored(out, loaded.network, whole, parts, journal=journal, **how)
+        if settings.report:
+            looked.report(out, entries, identity, loaded.network.size, whole.scale, journal, progress)
+        return entries
+
+
+def _restored_plainly(
+    photos: Path, out: Path, loaded: Loaded[Restorer], identity: dict[str, object], run: Any, report: bool,
+    *, progress: Progress, **how: Any,
+) -> list[Entry]:  # fmt: skip
+    """Aligned faces to PNG files of the restorer's size, with a `report` if asked for."""
+    faces = find_pictures(photos)
+    with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
+        entries = restore_faces(
+            faces.paths, out, loaded.network, journal=journal, key=loaded.sha256, progress=progress, **how
+        )
+        if report:
+            report_restored(out, faces, entries, identity, journal, progress)
+        return entries
 
 
 @dataclass(frozen=True)
@@ -143,6 +164,14 @@ class _Looked:
             if some.names:
                 entries += work(some, out, network, self.finder, settings, parts, **how)
         return entries
+
+    def report(
+        self, out: Path, entries: list[Entry], settings: dict[str, object], size: int, scale: int, journal: Journal,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        """Write the page of what `restored` gave; a photo that is a face has no faces besides."""
+        faces = None if isinstance(self.finder, Framed) else FacesToo(self.finder, size, scale)
+        report_restored(out, self.photos, entries, settings, journal, progress, faces=faces, films=self.films)
 
 
 def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:

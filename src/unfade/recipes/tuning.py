@@ -11,7 +11,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt_settings import AdaptSettings, settled, weights_key
+from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
@@ -49,7 +49,8 @@ def finetune_to_file(
         raise BadInput(
             "No pseudo target could be made, so there is nothing to learn from; the journal.jsonl of the run says why."
         )
-    made_of = _made_of(pairs, clean, settings, key)
+    damaged = to_damage(settings, network.size, clean)
+    made_of = _made_of(pairs, [*clean, *damaged], settings, key)
     checkpoint = out.with_name(f"finetune-{made_of}.training")
     card = read_card(out)
     if out.exists() and card.get("fingerprint") == made_of:
@@ -63,7 +64,8 @@ def finetune_to_file(
         pairs,
         objective=_objective(network, prior.network, settings),
         settings=settings.finetune,
-        real=clean,
+        real=clean if _learns_by_discriminator(settings) else [],
+        clean=damaged,
         distance=PriorFeatures(prior.network.unet),
         checkpoint=checkpoint,
         progress=progress,
@@ -86,6 +88,11 @@ PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=next(prior.parameters()).device).network,
     "none": lambda prior: None,
 }
+
+
+def _learns_by_discriminator(settings: AdaptSettings) -> bool:
+    pictures = picture_losses(settings.losses)
+    return pictures is not None and pictures.gan_weight > 0
 
 
 def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSettings) -> Objective:
@@ -122,8 +129,8 @@ def _card(
     }
 
 
-def _made_of(pairs: list[Pair], clean: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
+def _made_of(pairs: list[Pair], others: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
     """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
     contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
     learning = replace(settings, strength=1.0, rounds=1).identity()  # the blend and further rounds come after it
-    return fingerprint(contents, [sha256_of(path) for path in clean], learning, key)
+    return fingerprint(contents, [sha256_of(path) for path in others], learning, key)

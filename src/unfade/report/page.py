@@ -1,8 +1,8 @@
-"""The report of a run: records in, one HTML page out that needs nothing beside itself, not even a network."""
+"""The report of a run: records in, one HTML page out that needs nothing but the pictures beside it, and no network."""
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -10,12 +10,27 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined, Template
 
 from unfade.report.curves import Curve, describe, draw, finite
+from unfade.report.listings import Listing
+from unfade.report.pictures import Picture
 
-__all__ = ["Curve", "Face", "Report", "render"]
+__all__ = ["WORDS", "Curve", "Face", "Listing", "Picture", "Report", "WholePhoto", "most_changed_first", "render"]
 
-BEFORE, AFTER = "pre-trained", "adapted"  # the rows and columns that are compared at first
+BEFORE, AFTER = "pre-trained", "adapted"  # the rows of scores that are compared
 _OUTCOMES = {"done": "done", "skipped": "skipped", "failed": "failed", "no_face": "without a face"}
-_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+_MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+
+WORDS = {  # columns of pictures, explained where they are shown
+    "input": "the face as it was cut from the photo.",
+    "face": "the face as it came.",
+    "pre-trained": "what the restorer made of the face before it learned from these photos.",
+    "target": "what the diffusion prior made of the first attempt: a clean guess that the restorer learned from. It is "
+    "not the truth, and not a result.",
+    "adapted": "the result: what the restorer made of the face after it had learned from the targets.",
+    "result": "what the restorer made of the face, as it is in the restored photo.",
+    "truth": "a clean picture of the same face, for the scores alone.",
+    "supervised": "a restorer that learned from the truth itself: as much as fine-tuning can give.",
+}
+WORDS["targets"] = WORDS["target"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +38,20 @@ class Face:
     """One face and its pictures."""
 
     name: str
-    pictures: Mapping[str, bytes]  # column name -> encoded PNG or JPEG, in the order in which they are shown
+    pictures: Mapping[str, Picture]  # by column, in the order in which they are shown
     note: str = ""  # one line under the name, e.g. the scores of this face
+    change: float | None = None  # between what came and the result: mean absolute difference in levels of 0..255
+
+
+@dataclass(frozen=True)
+class WholePhoto:
+    """One photo and its result, to be compared with a slider."""
+
+    name: str
+    before: Picture
+    after: Picture
+    address: str = ""  # of the restored file, relative to the page and quoted
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -37,9 +64,11 @@ class Report:
     scores: Sequence[Mapping[str, object]]  # rows of a table; the first entry of each is its label
     curves: Sequence[Curve]
     settings: Mapping[str, object]  # may be nested
-    failures: Sequence[tuple[str, str]]  # (name, reason)
     faces: Sequence[Face]
-    warnings: Sequence[str] = field(default=())
+    photos: Sequence[WholePhoto] = ()
+    lists: Sequence[Listing] = ()  # what failed, what was noted, ...
+    files: Mapping[str, str] = field(default_factory=dict)  # what it is: its address, relative to the page and quoted
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -80,8 +109,9 @@ class Cell:
 def render(report: Report) -> str:
     """The page as HTML text; writing it to a file is the caller's.
 
-    Everything is inside: style, script, pictures. All texts are escaped. Raises ValueError if the counts do not add up
-    (found = done + skipped + failed + no_face), or if a picture is neither PNG nor JPEG.
+    Style, script and the small pictures are inside, the full ones beside it. All texts are escaped. Raises ValueError
+    if the counts do not add up (found = done + skipped + failed + no_face), or if a small picture is no PNG, JPEG or
+    WebP.
     """
     columns = list(dict.fromkeys(column for face in report.faces for column in face.pictures))
     return _template().render(
@@ -90,10 +120,16 @@ def render(report: Report) -> str:
         table=score_table(report.scores),
         curves=[(curve.name, draw(curve), _caption(curve)) for curve in report.curves],
         columns=columns,
+        words={column: WORDS[column] for column in columns if column in WORDS},
         widest=max((len(face.pictures) for face in report.faces), default=1),
-        before=BEFORE if BEFORE in columns else next(iter(columns), ""),
+        before=next(iter(columns), ""),
         after=AFTER if AFTER in columns else next(reversed(columns), ""),
     )
+
+
+def most_changed_first(faces: Iterable[Face]) -> list[Face]:
+    """In the order of what has become of them, those of equal or unknown change as they came."""
+    return sorted(faces, key=lambda face: -(face.change or 0.0))
 
 
 def count_line(counts: Mapping[str, int]) -> str:
@@ -121,11 +157,12 @@ def score_table(scores: Sequence[Mapping[str, object]]) -> tuple[list[str], list
 
 
 def data_uri(picture: bytes) -> str:
-    """Encoded PNG or JPEG as an address that holds the picture itself."""
+    """Encoded PNG, JPEG or WebP as an address that holds the picture itself."""
     for magic, mime in _MAGIC.items():
         if picture.startswith(magic):
             return f"data:{mime};base64,{base64.b64encode(picture).decode('ascii')}"
-    raise ValueError(f"expected an encoded PNG or JPEG, got {len(picture)} bytes that begin with {picture[:8]!r}")
+    found = f"{len(picture)} bytes that begin with {picture[:8]!r}"
+    raise ValueError(f"expected an encoded PNG, JPEG or WebP, got {found}")
 
 
 @cache

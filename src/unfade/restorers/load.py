@@ -107,10 +107,15 @@ def reload_restorer(restorer: Restorer, path: Path) -> None:
     _fill(restorer, read_weights(path).state, path)
 
 
-def save_restorer(path: Path, restorer: Restorer, *, dtype: torch.dtype = torch.float32) -> None:
-    """Write a restorer so that `load_restorer` gives it back; one that came under published keys keeps them."""
+def save_restorer(
+    path: Path, restorer: Restorer, *, dtype: torch.dtype = torch.float32, about: Mapping[str, str] | None = None
+) -> None:
+    """Write a restorer so that `load_restorer` gives it back; one that came under published keys keeps them.
+
+    `about` is what else the file's header says.
+    """
     config = {"size": restorer.size, **restorer.config()}
-    save_weights(path, restorer.stored, architecture=restorer.architecture, config=config, dtype=dtype)
+    save_weights(path, restorer.stored, architecture=restorer.architecture, config=config, dtype=dtype, about=about)
 
 
 def _reader_of(path: Path) -> RestorerReader | None:

@@ -1,21 +1,21 @@
 """A restorer that was exported with `unfade models export`, run by onnxruntime. It cannot learn."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.nets.architecture import Config
 from unfade.restorers.base import Restorer
+from unfade.restorers.layout import PLAIN, Layout, layout_of
 from unfade.training.objective import Objective
 
-INPUT, OUTPUT = "face", "restored"  # names in the file
 ARCHITECTURE = "onnx"
-RANGE = "RGB in [-1, 1]"  # of both, as the file's metadata says it
+RANGE = "RGB in [-1, 1]"  # what the metadata of files says that have no "layout"
 
 
 class OnnxRestorer(Restorer):
@@ -30,22 +30,26 @@ class OnnxRestorer(Restorer):
         self.session = open_session(path, torch.device(device))
         self.metadata = metadata_of(self.session, path)
         self.size = int(self.metadata["size"])
-        rows = self.session.get_inputs()[0].shape[0]
+        self.layout = _layout(self.metadata, path)
+        (taken,), (given,) = self.session.get_inputs(), self.session.get_outputs()
+        self.names: tuple[str, str] = taken.name, given.name
+        rows = taken.shape[0]
         self.batch: int | None = rows if isinstance(rows, int) else None  # None: any number
         # without weights of its own, this says where it runs
         self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
 
     @torch.no_grad()
     def forward(self, face: Tensor) -> Tensor:
-        parts = [self._run(part) for part in torch.split(face.float().cpu(), self.batch or len(face))]
-        return torch.cat(parts).to(face.device)
+        picture = self.layout.picture_of(face.float().cpu())
+        parts = [self._run(part) for part in torch.split(picture, self.batch or len(face))]
+        return self.layout.face_of(torch.cat(parts)).to(face.device)
 
-    def _run(self, face: Tensor) -> Tensor:
-        missing = (self.batch or len(face)) - len(face)
-        whole = F.pad(face, (0, 0, 0, 0, 0, 0, 0, missing)) if missing else face
-        whole[len(face) :] = face[-1]
-        (restored,) = self.session.run([OUTPUT], {INPUT: whole.contiguous().numpy()})
-        return torch.from_numpy(restored)[: len(face)]
+    def _run(self, picture: Tensor) -> Tensor:
+        missing = (self.batch or len(picture)) - len(picture)
+        whole = torch.cat([picture, *[picture[-1:]] * missing])
+        taken, given = self.names
+        (restored,) = self.session.run([given], {taken: whole.contiguous().numpy()})
+        return torch.from_numpy(restored)[: len(picture)]
 
     def objective(self, settings: Any = None, **parts: Any) -> Objective:
         """Raises BadInput: it cannot learn."""
@@ -95,11 +99,21 @@ def open_session(path: Path, device: torch.device) -> Any:
 def metadata_of(session: Any, path: Path) -> dict[str, str]:
     """What `unfade models export` wrote into the file. Raises BadCheckpoint for a file of another program."""
     found = dict(session.get_modelmeta().custom_metadata_map)
-    if found.get("range") != RANGE or "size" not in found:
+    if not ("layout" in found or found.get("range") == RANGE) or "size" not in found:
         raise BadCheckpoint(
-            f"{path} does not say that it restores faces {RANGE}: use a file written by `unfade models export`."
+            f"{path} does not say that it restores faces, nor their layout: use a file written by `unfade models "
+            "export`."
         )
     return found
+
+
+def _layout(metadata: Mapping[str, str], path: Path) -> Layout:
+    if "layout" not in metadata:
+        return PLAIN
+    try:
+        return layout_of(metadata["layout"].split(","))
+    except BadInput as error:
+        raise BadCheckpoint(f"{path} says a layout that is not known ({error}); export it again.") from error
 
 
 def _provider(runtime: Any, device: torch.device) -> tuple[str, dict[str, str]]:

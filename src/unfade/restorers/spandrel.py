@@ -51,12 +51,19 @@ def stored_noise(net: nn.Module, face: Tensor) -> Tensor:
     return picture
 
 
+def weighed(net: nn.Module, face: Tensor) -> Tensor:
+    """The same for CodeFormer, at the fidelity that is usual."""
+    picture: Tensor = net(face, 0.5)[0]
+    return picture
+
+
 CALLS: dict[str, Call] = {  # by spandrel's name of the family; all others are called `in_unit`
     "FBCNN": first_in_unit,
     "MMRealSR": first_in_unit,
     "MPRNet": first_in_unit,
     "RestoreFormer": first,
     "GFPGAN": stored_noise,
+    "CodeFormer": weighed,
 }
 
 REFUSED = {  # families that are no plain function of a picture, and why
@@ -147,6 +154,26 @@ def restorer_of(state: Mapping[str, Tensor], *, size: int = FACE_SIZE, source: P
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise BadInput(f"{source} also wants a mask of what to fill in, which no restorer has; choose another.")
     return SpandrelRestorer(descriptor, size, _keys(loader, state, descriptor.model)).eval()
+
+
+def restored_by_spandrel(path: Path, face: Tensor) -> Tensor:
+    """What the network that spandrel itself builds from a file makes of faces, (B, 3, size, size) in [-1, 1].
+
+    Raises BadInput where spandrel cannot be imported, or does not know the network.
+    """
+    try:
+        spandrel = import_module("spandrel")
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch raises the second
+        raise BadInput(f"it cannot be imported ({_line(error)}); run `pip install unfade[archs]`.") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `_load`
+            found = spandrel.ModelLoader(registry=_registry(spandrel)).load_from_file(path)
+    except spandrel.UnsupportedModelError as error:
+        raise BadInput("it knows this network only with the package spandrel_extra_arches.") from error
+    call = CALLS.get(str(found.architecture.id), in_unit)
+    with torch.no_grad():
+        return call(found.model.eval(), face)  # type: ignore[no-any-return]
 
 
 def for_spandrel(path: Path) -> bool:

@@ -21,7 +21,7 @@ from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import mode
 from unfade.training.objective import Objective
 
-HELD_OUT, REDEGRADED = "held_out", "redegraded"  # held-out photos, and held-out targets damaged as they were
+HELD_OUT, REDEGRADED = "held_out", "redegraded"  # held-out photos, and held-out clean faces damaged as they were
 LEAST_HELD_OUT = 2  # pairs
 LEAST_FITTED = 6  # pairs that a degradation is fitted to
 MOST_FITTED = 100  # pairs at most that it is fitted to
@@ -36,13 +36,14 @@ class FinetuneSettings:
     flip: bool = False  # mirror half of the pairs; the paper does for CodeFormer, not for SwinIR
     hold_out: float = 0.1  # share of the pairs that is only watched, never learned from; see `split`
 
-    # Share of the faces that are targets damaged as the folder's photos are, in place of the photos (0: none, as in the
-    # paper; none of fewer than LEAST_FITTED pairs): what the prior made up is then not learned as truth.
+    # Share of the faces that are clean ones damaged as the folder's photos are, in place of the photos (0: none, as in
+    # the paper; none of fewer than LEAST_FITTED pairs): their truth is known, and nothing that the prior made up of a
+    # photo is learned as truth.
     redegraded: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.redegraded <= 1:
-            raise BadInput(f"The share of damaged targets must lie in 0..1, got {self.redegraded}.")
+            raise BadInput(f"The share of clean faces, damaged anew, must lie in 0..1, got {self.redegraded}.")
         if not 0 <= self.hold_out <= 0.5:
             raise BadInput(f"The share to hold out must lie in 0..0.5, got {self.hold_out}.")
 
@@ -87,26 +88,29 @@ def finetune(
     objective: Objective,
     settings: FinetuneSettings,
     real: Sequence[Path] = (),
+    clean: Sequence[Path] = (),
     distance: Distance | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> History:
     """Fine-tune in place, leaving `restorer.frozen` alone; with `checkpoint` a killed run goes on.
 
-    `real` are clean faces for a discriminator; without them it takes the targets for real. `distance` is reported on
-    the held-out pairs beside the mean absolute difference, before the first step (step 0) and while it learns. A
-    restorer that these say became worse gets its old weights back, see `became_worse`.
+    `real` are clean faces for a discriminator; without them it takes the targets for real. `clean` are faces of anyone
+    to be damaged as the photos are (`settings.redegraded`); without them the targets are. `distance` is reported on the
+    held-out pairs beside the mean absolute difference, before the first step (step 0) and while it learns. A restorer
+    that these say became worse gets its old weights back, see `became_worse`.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
     damage = _fitted(learned, restorer.size) if settings.redegraded else None
-    validate = _score(watched, restorer.size, distance, damage, settings.loop.seed) if watched else None
+    shown, kept = _shared_out(clean, learned, watched)
+    validate = _score(watched, kept, restorer.size, distance, damage, settings.loop.seed) if watched else None
     restorer.requires_grad_(False)
     for parameter in restorer.trainable():
         parameter.requires_grad_(True)
     before = copy.deepcopy(restorer.state_dict())
     with mode(False, restorer), torch.no_grad():
         first = [{"step": 0, **validate(restorer)}] if validate else []
-    batches = _batches(learned, real, restorer.size, settings, damage)
+    batches = _batches(learned, real, shown, restorer.size, settings, damage)
     history = train(
         restorer,
         objective,
@@ -126,8 +130,8 @@ def finetune(
 def became_worse(history: History) -> bool:
     """Whether held-out pairs are further from their targets after the last step than before the first.
 
-    Where a degradation was fitted, held-out targets damaged by it decide, for their truth is known: the targets of the
-    photos themselves were made from what the restorer did before, and always speak for it. Judged by the mean
+    Where a degradation was fitted, held-out clean faces damaged by it decide, for their truth is known: the targets of
+    the photos themselves were made from what the restorer did before, and always speak for it. Judged by the mean
     relative change of the measures. False where nothing was held out.
     """
     if len(history.validations) < 2:
@@ -135,6 +139,16 @@ def became_worse(history: History) -> bool:
     before, after = history.validations[0], history.validations[-1]
     decisive = [name for name in before if name.startswith(REDEGRADED)] or [name for name in before if name != "step"]
     return sum(after[name] / before[name] - 1 for name in decisive if before[name] > 0) > 0
+
+
+def _shared_out(
+    clean: Sequence[Path], learned: Sequence[Pair], watched: Sequence[Pair]
+) -> tuple[list[Path], list[Path]]:
+    """Clean faces to learn from and clean faces to watch: targets if there are none, and as many watched as pairs."""
+    if not clean:
+        return [pair.target for pair in learned], [pair.target for pair in watched]
+    count = min(len(watched), len(clean) // 2)
+    return [*clean[count:]], [*clean[:count]]
 
 
 def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
@@ -147,53 +161,58 @@ def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
 
 
 def _batches(
-    pairs: Sequence[Pair], real: Sequence[Path], size: int, settings: FinetuneSettings,
+    pairs: Sequence[Pair], real: Sequence[Path], clean: Sequence[Path], size: int, settings: FinetuneSettings,
     damage: FittedDegradation | None,
 ) -> Callable[[int], Batch]:  # fmt: skip
     seed, batch = settings.loop.seed, settings.loop.batch
     faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
-    clean = Pictures(real, size)
-    order, clean_order = Order([1.0] * len(pairs), seed=seed), Order([1.0] * max(1, len(real)), seed=seed + 1)
+    truths, reals = Pictures(clean, size), Pictures(real, size)
+    order, truth_order, real_order = (
+        Order([1.0] * max(1, count), seed=seed + i) for i, count in enumerate((len(pairs), len(clean), len(real)))
+    )
+
+    def pair(draw: Draw, other: Draw) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng(seed_for("redegraded", seed, draw.position))
+        if damage is None or rng.random() >= settings.redegraded:
+            return faces[draw.item], targets[draw.item]
+        return damage.damaged(truths[other.item], rng), truths[other.item]
 
     def mirrored(image: Tensor, draw: Draw) -> Tensor:
         return flip(image, draw, seed) if settings.flip else image
 
-    def damaged(draw: Draw) -> Tensor:
-        rng = np.random.default_rng(seed_for("redegraded", seed, draw.position))
-        if damage is None or rng.random() >= settings.redegraded:
-            return faces[draw.item]
-        return damage.damaged(targets[draw.item], rng)
-
     def make(step: int) -> Batch:
         draws = order.step(step, batch)
-        parts = [
-            torch.stack([mirrored(damaged(d), d) for d in draws]),
-            torch.stack([mirrored(targets[d.item], d) for d in draws]),
-        ]
+        made = [pair(*both) for both in zip(draws, truth_order.step(step, batch), strict=True)]
+        parts = [torch.stack([mirrored(p[i], d) for p, d in zip(made, draws, strict=True)]) for i in (0, 1)]
         if real:
-            parts.append(torch.stack([clean[d.item] for d in clean_order.step(step, batch)]))
+            parts.append(torch.stack([reals[d.item] for d in real_order.step(step, batch)]))
         return tuple(parts)
 
     return make
 
 
 def _score(
-    pairs: Sequence[Pair], size: int, distance: Distance | None, damage: FittedDegradation | None, seed: int
-) -> Callable[[nn.Module], dict[str, float]]:
-    faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
-    places = range(len(pairs))
-    shown = {HELD_OUT: [faces[i] for i in places]}
-    if damage is not None:
-        draws = [np.random.default_rng(seed_for("held out", seed, pair.face.name)) for pair in pairs]
-        shown[REDEGRADED] = [damage.damaged(targets[i], draws[i]) for i in places]
+    pairs: Sequence[Pair], clean: Sequence[Path], size: int, distance: Distance | None,
+    damage: FittedDegradation | None, seed: int,
+) -> Callable[[nn.Module], dict[str, float]]:  # fmt: skip
+    shown = {HELD_OUT: (_images([p.face for p in pairs], size), _images([p.target for p in pairs], size))}
+    if damage is not None and clean:
+        truths = _images(clean, size)
+        draws = [np.random.default_rng(seed_for("held out", seed, path.name)) for path in clean]
+        shown[REDEGRADED] = ([damage.damaged(t, draw) for t, draw in zip(truths, draws, strict=True)], truths)
 
     def score(restorer: nn.Module) -> dict[str, float]:
         found: dict[str, float] = {}
-        for name, images in shown.items():
-            found |= _distances(restorer, images, [targets[i] for i in places], name, distance)
+        for name, (faces, truths) in shown.items():
+            found |= _distances(restorer, faces, truths, name, distance)
         return found
 
     return score
+
+
+def _images(paths: Sequence[Path], size: int) -> list[Tensor]:
+    pictures = Pictures(paths, size)
+    return [pictures[i] for i in range(len(pictures))]
 
 
 def _distances(

@@ -53,12 +53,6 @@ def left_alone(faces: Sequence[Tensor], restored: Sequence[Tensor]) -> tuple[str
     return (f"{count} face{'s' * (count > 1)}{LEFT_ALONE}",) if count else ()
 
 
-def count_left_alone(entries: Iterable[Entry]) -> int:
-    """How many faces the notes of these entries say were left alone."""
-    notes = (note for entry in entries for note in entry.notes if note.endswith(LEFT_ALONE))
-    return sum(int(note.split()[0]) for note in notes)
-
-
 @torch.no_grad()
 def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) -> Tensor:
     """(B, 3, size, size) to the same, clamped to [-1, 1]; see `blend` for the strength."""

@@ -200,7 +200,7 @@ class _Restoring:
         atomic_write(writing.path, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
-            told = json.dumps(self._told(one, distances), indent=1, ensure_ascii=False) + "\n"
+            told = json.dumps(self._told(one, distances, notes), indent=1, ensure_ascii=False) + "\n"
             atomic_write(writing.files[1], told)
         writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 
@@ -244,7 +244,7 @@ class _Restoring:
             told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
             raise BadInput(told) from error
 
-    def _told(self, one: Opened, distances: list[float]) -> dict[str, object]:
+    def _told(self, one: Opened, distances: list[float], notes: Sequence[str]) -> dict[str, object]:
         faces = []
         for i, found in enumerate(one.faces):
             told: dict[str, object] = {
@@ -258,7 +258,7 @@ class _Restoring:
                 told["identity_distance"] = distances[i]
             faces.append(told)
         made = asdict(self.parts.provenance) if self.parts.provenance else {}
-        return {"photo": one.name, "result": self.results[one.name], "faces": faces, **made}
+        return {"photo": one.name, "result": self.results[one.name], "faces": faces, "notes": list(notes), **made}
 
 
 def _output(name: Path, kind: str | None) -> str:

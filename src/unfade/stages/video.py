@@ -137,7 +137,7 @@ def _write(path: Path, part: Path, film: "_Film", work: _Work, writing: Writing)
     if film.told and work.settings.sidecar:
         tracks = [{**told, "identity_distance": film.distances.get(number)} for number, told in film.told.items()]
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
-        told = {"video": film.name, "result": film.name, "tracks": tracks, **made}
+        told = {"video": film.name, "result": film.name, "tracks": tracks, "notes": list(film.notes), **made}
         atomic_write(writing.files[1], json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -27,13 +27,14 @@ class Weights:
 
 
 def save_weights(
-    path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype
-) -> None:
+    path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype,
+    about: Mapping[str, str] | None = None,
+) -> None:  # fmt: skip
     """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are.
 
-    Equal networks are equal files.
+    `about` is what else the header says. Equal networks are equal files.
     """
-    header = {"architecture": architecture, "config": json.dumps(config)}
+    header = {**(about or {}), "architecture": architecture, "config": json.dumps(config)}
     state = {k: _stored(v, dtype) for k, v in network.state_dict().items()}
 
     def write(temporary: Path) -> None:

@@ -1,0 +1,112 @@
+"""A restorer -> a whole program for ONNX Runtime, on any machine and in a browser."""
+
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unfade.errors import BadInput
+from unfade.recipes.export_check import random_faces
+from unfade.recipes.export_settings import Checked, ExportSettings
+from unfade.restorers.base import Restorer
+from unfade.restorers.layout import MEAN_AND_STD, InLayout
+from unfade.restorers.onnx import OnnxRestorer
+
+INPUT, OUTPUT = "input", "output"  # the names that programs for face restorers look for
+SMALL = 1024  # values: tensors of fewer stay in float32, and with them every constant that is no weight
+
+
+def write_onnx(restorer: Restorer, path: Path, settings: ExportSettings, metadata: dict[str, str]) -> Checked:
+    """Write `path` and run it on random faces. Raises BadInput for a network that cannot be exported."""
+    if restorer.refine:
+        raise BadInput(
+            f"This {restorer.architecture} refines with noise that each face seeds, which ONNX cannot: set `refine` to "
+            "0."
+        )
+    mean, std = MEAN_AND_STD[settings.layout.values]
+    # a value v in [0, 1] is (v - mean) / std in the file's own range
+    metadata = {**metadata, "layout": str(settings.layout), "mean": str(mean), "std": str(std)}
+    program = _program(InLayout(restorer, settings.layout).eval(), settings)
+    if settings.dtype == "float16":
+        _store_halves(program.model)
+    program.model.metadata_props.update(metadata)
+    program.save(path, external_data=False)
+    return Checked(_difference(restorer, path, settings), f"onnxruntime {version('onnxruntime')}", metadata)
+
+
+def need_extra() -> None:
+    """Raises BadInput without the packages."""
+    try:
+        for name in ("onnx", "onnxscript", "onnxruntime"):
+            import_module(name)
+    except ImportError as error:
+        raise BadInput(
+            f"Exporting needs onnx, onnxscript and onnxruntime ({error}): run `pip install unfade[onnx]`."
+        ) from error
+
+
+def _program(network: InLayout, settings: ExportSettings) -> Any:
+    """torch's recommended exporter, by torch.export.
+
+    Any number of faces is traced with two. torch.export promises an open batch only for examples of two or more; with
+    an example of one, torch 2.13 and 2.14 were seen to keep that of a convolution open.
+    """
+    restorer = network.restorer
+    faces = random_faces(settings.batch or 2, restorer.size, seed=settings.seed)
+    shapes = None if settings.batch else ({0: torch.export.Dim("batch", min=1)},)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # they are about torch's own code: no user could act on them
+        try:
+            return torch.onnx.export(
+                network,
+                (network.layout.picture_of(faces).contiguous(),),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=settings.opset,
+                dynamic_shapes=shapes,
+                verbose=False,
+                dynamo=True,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+            raise BadInput(
+                f"A {restorer.architecture} cannot be exported this way ({reason}); set `batch` to 1."
+            ) from error
+
+
+def _store_halves(model: Any) -> None:
+    """Keep the weights of a graph as float16, each cast to float32 where the graph begins."""
+    ir = import_module("onnx_ir")
+    graph = model.graph
+    for name, value in list(graph.initializers.items()):
+        if value.dtype != ir.DataType.FLOAT or value.const_value.size < SMALL:
+            continue
+        half = ir.Value(
+            name=f"{name}.float16",
+            shape=value.shape,
+            type=ir.TensorType(ir.DataType.FLOAT16),
+            const_value=ir.tensor(value.const_value.numpy().astype("float16"), name=f"{name}.float16"),
+        )
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT.value}, name=f"{name}.cast")
+        cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = f"{name}.float32", value.shape, value.type
+        graph.insert_before(graph[0], cast)
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.initializers[name]
+        graph.register_initializer(half)
+
+
+@torch.no_grad()
+def _difference(restorer: Restorer, file: Path, settings: ExportSettings) -> float:
+    """The largest difference on random faces: all together, and if the batch is not fixed also one alone."""
+    exported, layout = OnnxRestorer(file), settings.layout
+    faces = random_faces(settings.batch or settings.faces, restorer.size, seed=settings.seed + 1)
+    groups = [faces] if settings.batch else [faces, faces[:1]]
+
+    def off(group: torch.Tensor) -> float:
+        restored = layout.face_of(InLayout(restorer, layout)(layout.picture_of(group)))
+        return float((exported(group) - restored).abs().max())
+
+    return max(map(off, groups))

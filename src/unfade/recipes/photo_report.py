@@ -1,0 +1,110 @@
+"""Whole photos in reports, and the report of restored photos."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from unfade.atomic import atomic_write
+from unfade.images.photo_files import Found
+from unfade.jobs.journal import Counts, Entry, Journal, notes_of
+from unfade.jobs.runs import JOURNAL, RUN
+from unfade.progress import Progress, silent
+from unfade.report.listings import Line, Listing, notes, undone
+from unfade.report.page import Face, Report, WholePhoto, most_changed_first, render
+from unfade.report.pictures import address_of, change_between, picture_of, side_for
+from unfade.stages.views import FacesToo, Views, write_views
+from unfade.store.seeds import fingerprint
+
+REPORT, FOLDER = "report.html", "report"  # the page of a run, and the folder beside it with its own pictures
+SHOWN = 1000  # photos on a page, and faces
+RESULTS = ("adapted", "result")  # columns of faces that are results
+
+
+def photo_views(
+    found: Found, entries: Sequence[Entry], run: Path, journal: Journal, progress: Progress = silent, *,
+    results: str = "restored", faces: FacesToo | None = None, key: str = "",
+) -> dict[str, Views]:  # fmt: skip
+    """The views of the photos that are done, in the folder `report` of a run; `results` is that of their results."""
+    done = {e.item: (found.root / e.item, run / results / e.output) for e in entries if e.status == "done"}
+    shown = {name: done[name] for name in list(done)[:SHOWN]}
+    return write_views(shown, run / FOLDER, faces, journal=journal, key=key, progress=progress)
+
+
+def shown_photos(entries: Sequence[Entry], results: Path, views: Mapping[str, Views], folder: Path) -> list[WholePhoto]:
+    """The photos that have views, for a page in `folder`."""
+    side = side_for(2 * len(views))
+    return [
+        WholePhoto(
+            entry.item,
+            *(picture_of(path, folder, side) for path in views[entry.item].photo),
+            address_of(results / entry.output, folder),
+            [note for _, note in notes_of([entry])],
+        )
+        for entry in entries
+        if entry.item in views
+    ]
+
+
+def shown_faces(
+    faces: Mapping[str, Mapping[str, Path]], folder: Path, *, notes: Mapping[str, str] | None = None
+) -> list[Face]:
+    """The faces that changed most, for a page in `folder`: at most SHOWN of them, the most changed first.
+
+    Each has files by column; the change is that from the first column to the last of RESULTS that it has.
+    """
+    changes = {name: change_between(next(iter(files.values())), _result(files)) for name, files in faces.items()}
+    known = [Face(name, {}, (notes or {}).get(name, ""), change) for name, change in changes.items()]
+    shown = most_changed_first(known)[:SHOWN]
+    side = side_for(sum(len(faces[face.name]) for face in shown))
+    return [
+        replace(face, pictures={column: picture_of(path, folder, side) for column, path in faces[face.name].items()})
+        for face in shown
+    ]
+
+
+def _result(files: Mapping[str, Path]) -> Path:
+    return next(files[column] for column in RESULTS if column in files)
+
+
+def report_restored(
+    out: Path, found: Found, entries: Sequence[Entry], settings: Mapping[str, object], journal: Journal,
+    progress: Progress = silent, *, faces: FacesToo | None = None, films: Found | None = None,
+) -> None:  # fmt: skip
+    """Write the page of restored photos into their folder; `films` are those of the entries that are no photos."""
+    names = {name.as_posix() for name in films.names} if films else set[str]()
+    photos = [entry for entry in entries if entry.item not in names]
+    views = photo_views(found, photos, out, journal, progress, results=".", faces=faces, key=fingerprint(settings))
+    counts, pairs = Counts.of(entries), _pairs(views)
+    page = Report(
+        title="unfade: restored photos",
+        summary=f"{counts.found} photos{' and films' * bool(names)} found, {counts.done} restored.",
+        counts=counts.as_dict(),
+        scores=[],
+        curves=[],
+        settings=settings,
+        faces=shown_faces(pairs, out),
+        photos=shown_photos(photos, out, views, out),
+        lists=[*undone(entries), *_films(entries, names, out), *notes(entries)],
+        files={"the journal: what became of every item": JOURNAL, "the settings of the run": RUN},
+        warnings=_cut(Counts.of(photos).done, "photos") + _cut(len(pairs), "faces, those that changed most"),
+    )
+    atomic_write(out / REPORT, render(page))
+
+
+def _pairs(views: Mapping[str, Views]) -> dict[str, dict[str, Path]]:
+    """The files of every face, by a name that says which face of its photo it is."""
+    return {
+        f"{name}, face {index}": {"face": before, "result": after}
+        for name, view in views.items()
+        for index, (before, after) in view.faces.items()
+    }
+
+
+def _films(entries: Sequence[Entry], names: Collection[str], out: Path) -> list[Listing]:
+    lines = [Line(e.item, address=address_of(out / e.output, out)) for e in entries if e.item in names and e.output]
+    return [Listing("Films", lines, "Each opens in the browser, where that can play it.")] if lines else []
+
+
+def _cut(count: int, what: str) -> list[str]:
+    """What is said where a page does not show everything."""
+    return [f"The page shows {SHOWN:,} of {count:,} {what}; the folder holds all."] if count > SHOWN else []

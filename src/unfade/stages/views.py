@@ -1,0 +1,99 @@
+"""Photos and their results as browsers show them: JPEGs of a screen's size, whatever the files are; and their faces."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from unfade.atomic import atomic_write
+from unfade.faces.align import crop, onto, scale_of, scaled
+from unfade.images.files import encode, view
+from unfade.images.photo import Photo
+from unfade.images.photo_files import read_photo
+from unfade.jobs.journal import Journal
+from unfade.jobs.outputs import Outputs
+from unfade.progress import Progress, silent
+from unfade.stages.photos import Finder
+from unfade.store.checkpoints import sha256_of
+from unfade.store.seeds import fingerprint
+
+STAGE = "report"
+SIDE = 1600  # px, the longer side of a photo in a report
+LARGEST = 512  # px, of a face's picture
+QUALITY = 90  # of the JPEGs
+BEFORE, AFTER = "before.jpg", "after.jpg"
+
+
+@dataclass(frozen=True)
+class Views:
+    """The files of one photo, each before and after."""
+
+    photo: tuple[Path, Path]
+    faces: Mapping[int, tuple[Path, Path]]  # by the number of the face in its photo, from left to right
+
+
+@dataclass(frozen=True)
+class FacesToo:
+    """Which faces of a photo are shown on their own."""
+
+    find: Finder
+    size: int  # px, of the restorer's: their pictures are of this size, or larger where the photo has more, to LARGEST
+    scale: int = 1  # a result is so many times as large as its photo
+
+
+def write_views(
+    photos: Mapping[str, tuple[Path, Path]], out: Path, faces: FacesToo | None = None, *, journal: Journal,
+    key: str = "", progress: Progress = silent,
+) -> dict[str, Views]:  # fmt: skip
+    """Write the views of photos and of their results, given by name, to `out`; those that could be made, by name.
+
+    What is there already for the same two files is kept; what is of a photo that is not named is removed. `key` says
+    which faces are found.
+    """
+    outputs = Outputs(
+        STAGE, out, journal, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale))
+    )
+    for gone in {entry.item for entry in journal.stage(STAGE)} - set(photos):
+        outputs.withdraw(gone)
+    with progress(STAGE, len(photos)) as advance:
+        for name, (before, after) in photos.items():
+            with outputs.alone(name, before):
+                content = sha256_of(before) + sha256_of(after)
+                if not outputs.settled(name, content):
+                    _write(name, before, content, dict(_views(name, before, after, faces)), outputs)
+            advance(1)
+    return {entry.item: _found(out, entry.outputs) for entry in outputs.entries(photos) if entry.status == "done"}
+
+
+def _write(name: str, before: Path, content: str, pictures: Mapping[str, Tensor], outputs: Outputs) -> None:
+    outputs.claim(name, before, *pictures)
+    with outputs.writing(name, before, content) as writing:
+        for path, picture in zip(writing.files, pictures.values(), strict=True):
+            atomic_write(path, encode(picture, "JPEG", quality=QUALITY))
+
+
+def _views(name: str, before: Path, after: Path, faces: FacesToo | None) -> Iterator[tuple[str, Tensor]]:
+    """Pictures by the names of their files, which hold nothing of the photo's that a folder or a page might refuse."""
+    start, photo, result = hashlib.sha256(os.fsencode(name)).hexdigest()[:16], read_photo(before), read_photo(after)
+    yield f"{start}-{BEFORE}", view(photo, SIDE)
+    yield f"{start}-{AFTER}", view(result, SIDE)
+    if faces is not None:
+        for index, pair in _crops(name, photo, result, faces):
+            for ending, face in zip((BEFORE, AFTER), pair, strict=True):
+                yield f"{start}-{index:02d}-{ending}", face
+
+
+def _crops(name: str, photo: Photo, result: Photo, faces: FacesToo) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    for found in faces.find(name, photo):
+        side = max(faces.size, min(round(faces.size / scale_of(found.matrix)), LARGEST))
+        matrix = onto(found.matrix, side / faces.size)
+        yield found.index, (crop(photo, matrix, side), crop(result, scaled(matrix, faces.scale), side))
+
+
+def _found(out: Path, files: tuple[str, ...]) -> Views:
+    """What the names of the files say: START-before.jpg, START-after.jpg, and START-NUMBER-... of each face."""
+    pairs = [(out / one, out / other) for one, other in zip(files[::2], files[1::2], strict=True)]
+    return Views(pairs[0], {int(pair[0].name.split("-")[1]): pair for pair in pairs[1:]})

@@ -1,0 +1,98 @@
+"""Draw the faces of nobody that adaptation damages as photos are: by the built-in prior, of pure noise.
+
+    python tools/draw_faces.py FACES --raw FOLDER [--count 128] [--out FOLDER]
+
+What the prior draws has its faces right and its light wrong: whole pictures are orange or blue. So the channels are
+balanced as a camera would: each gets the gain that brings its mean over the middle of the face to a value drawn from a
+normal distribution fitted to those of FACES, of which nothing else is used. Faces that would need a large gain, and
+what no detector takes for a face, are left out. `--raw` keeps what was drawn, so that a stopped run goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unfade.diffusion.guidance import Guidance
+from unfade.diffusion.load import load_prior
+from unfade.diffusion.sampler import ImageNoise, sample
+from unfade.faces.detectors import load_detector
+from unfade.images.files import read_image, write_png
+from unfade.precision import autocast
+from unfade.recipes.adapt_settings import DRAWN
+from unfade.store.seeds import seed_for
+from unfade.training.batches import Pictures, find_training_pictures
+
+BATCH = 8
+STEPS = "50"  # of the respaced prior, DDPM
+MOST_GAIN = 1.8
+LEAST_SCORE = 0.85  # of the detector
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--raw", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=128)
+    parser.add_argument("--out", type=Path, default=DRAWN)
+    args = parser.parse_args()
+    draw(args.raw, args.count)
+    mean, covariance = light_of(args.faces)
+    detector, kept = load_detector(), 0
+    for i in range(args.count):
+        face = read_image(args.raw / f"{i:03d}.png")
+        wanted = np.random.default_rng(seed_for("light", i)).multivariate_normal(mean, covariance)
+        gains = np.exp(wanted - light(face))
+        face = balanced(face, gains)
+        sure = max((found.score for found in detector(face)), default=0.0)
+        if gains.max() <= MOST_GAIN and gains.min() >= 1 / MOST_GAIN and sure >= LEAST_SCORE:
+            write_png(args.out / f"{kept:03d}.png", face)
+            kept += 1
+    print(f"{kept} of {args.count} kept")
+
+
+@torch.no_grad()
+def draw(out: Path, count: int) -> None:
+    """Write the faces that are not there yet."""
+    prior = load_prior("small-prior", device="cpu").respaced(STEPS)
+    for first in range(0, count, BATCH):
+        paths = [out / f"{i:03d}.png" for i in range(first, min(first + BATCH, count))]
+        if all(path.exists() for path in paths):
+            continue
+        noise = ImageNoise([seed_for("drawn", first + i) for i in range(len(paths))])
+        like = torch.zeros(len(paths), 3, prior.size, prior.size)
+        with autocast(torch.device("cpu"), bf16=True):
+            faces = sample(prior, Guidance(), noise, like).clamp(-1, 1)
+        for path, face in zip(paths, faces, strict=True):
+            write_png(path, face)
+        print(f"{first + len(paths)} of {count} faces", flush=True)
+
+
+def light_of(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (3,) and covariance (3, 3) of `light` over a folder's pictures."""
+    paths, _ = find_training_pictures(folder, {})
+    pictures = Pictures(paths[::5], 128)
+    found = np.stack([light(pictures[i]) for i in range(len(pictures))])
+    return found.mean(0), np.cov(found.T)
+
+
+def light(face: Tensor) -> NDArray[np.float64]:
+    """(3, H, W) to (3,): the logarithms of the means of its channels over the middle of the face, values in [0, 1]."""
+    size = face.shape[-1]
+    middle = face[:, size // 3 : size * 7 // 8, size // 3 : size * 2 // 3]
+    return middle.add(1).div(2).mean((1, 2)).log().double().numpy()
+
+
+def balanced(face: Tensor, gains: NDArray[np.float64]) -> Tensor:
+    """A face whose channels, in [0, 1], are multiplied by these gains; highlights are compressed, not cut."""
+    light = face.add(1).div(2) * torch.from_numpy(gains).float()[:, None, None]
+    knee = 0.8
+    over = (light - knee).clamp_min(0)
+    return (light.clamp(max=knee) + (1 - knee) * (1 - (-over / (1 - knee)).exp())) * 2 - 1
+
+
+if __name__ == "__main__":
+    main()
