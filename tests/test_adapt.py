@@ -18,7 +18,7 @@ from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import read_image
 from unfade.progress import Advance, Progress
 from unfade.recipes.adapt import WEIGHTS, adapt, attempts_by
-from unfade.recipes.adapt_settings import AdaptSettings
+from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, as_published, to_damage
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.load import load_restorer
 from unfade.store.checkpoints import read_weights, write_card
@@ -256,9 +256,25 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     write_faces(tmp_path / "real", 2, first=50)
     settings = small(*models)
     settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
-    with pytest.raises(BadInput, match="raise `gan_weight`"):
+    settings = replace(settings, finetune=replace(settings.finetune, redegraded=0.0))
+    with pytest.raises(BadInput, match="raise `redegraded` or `gan_weight`"):
         adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", aligned=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_which_clean_faces_are_damaged(tmp_path: Path) -> None:
+    """The user's, else the package's for restorers of their size, else the targets; none without a share of them."""
+    own = [tmp_path / "a.png"]
+    assert to_damage(SMALL_ADAPT, 128, own) == own
+    drawn = to_damage(SMALL_ADAPT, 128, [])
+    assert len(drawn) >= 50
+    assert {read_image(path).shape for path in drawn} == {(3, 128, 128)}
+    assert to_damage(SMALL_ADAPT, 512, []) == []
+    assert to_damage(SMALL_ADAPT, 512, own) == own
+    for settings in (replace(SMALL_ADAPT, clean="targets"), as_published(SMALL_ADAPT)):
+        assert to_damage(settings, 128, own) == []
+    with pytest.raises(BadInput, match="Clean faces are drawn or targets, got mine"):
+        replace(SMALL_ADAPT, clean="mine")
 
 
 def test_a_photo_that_was_removed_is_not_counted_any_more(models: Models, tmp_path: Path) -> None:

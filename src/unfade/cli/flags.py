@@ -119,7 +119,7 @@ Redegraded = Annotated[
     float | None,
     option(
         TRAINING,
-        "Share of the faces learned from that are targets damaged as the photos are, by a fitted degradation.",
+        "Share of the faces learned from that are clean ones, damaged as the photos are by a fitted degradation.",
         usual="redegraded",
     ),
 ]

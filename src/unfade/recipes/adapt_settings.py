@@ -89,7 +89,7 @@ SHORT_ADAPT = AdaptSettings(
 )
 
 # A restorer of one step begins nearer to the truth: a few evaluations of the prior are enough, from the noise that
-# matches each face's damage, and it learns in fewer and smaller steps, from targets damaged anew as the photos are.
+# matches each face's damage, and it learns in fewer and smaller steps, from clean faces damaged as the photos are.
 FEW_EVALUATIONS = TargetSettings(spacing="20", start=6, free_from=3, update="ddim", by_damage=True, bf16=True)
 SMALL_ADAPT = replace(
     SHORT_ADAPT,
