@@ -150,12 +150,16 @@ def write_card(weights: Path, card: Mapping[str, Any]) -> None:
 
 def read_card(weights: Path) -> dict[str, Any]:
     """The card beside the weights; empty if there is none, or something else under its name."""
-    path = card_path(weights)
+    return read_object(card_path(weights))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no file, or something else in it."""
     try:
-        card = json.loads(path.read_bytes()) if path.exists() else {}
-    except ValueError:
+        found = json.loads(path.read_bytes()) if path.exists() else {}
+    except (ValueError, RecursionError):
         return {}
-    return card if isinstance(card, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager

@@ -126,6 +126,8 @@ def _at_most(tensors: int, numbers: int) -> Iterator[None]:
         if threading.get_ident() == mine and value is not None:
             counts["tensors"] += 1
             counts["numbers"] += value.numel()
+            if not value.numel():
+                raise BadCheckpoint(f"{name} would be empty")
             if counts["tensors"] > 2 * tensors + PARTS or counts["numbers"] > 2 * numbers + BESIDE:
                 raise BadCheckpoint("it is larger than the file")
 
