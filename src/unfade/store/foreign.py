@@ -115,7 +115,10 @@ def _from_pickle(path: Path) -> Any:
     lazily = _check_archive(path)
     try:
         with torch.serialization.safe_globals([*PLAIN, *_array_makers()]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
+            if path.suffix.lower() != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
+            with path.open("rb") as file:  # torch goes by this ending, and not by the content
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
             f"{path} holds more than plain weights ({_culprit(error)}), so nothing of it was run or taken; "
