@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unfade.cli.console import gone_lines, note_lines, table
+from unfade.cli.command import Outcome, gone_lines, note_lines, say
 from unfade.evaluation.pairs import Mean, Scores
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import JOURNAL, of_gone
@@ -75,7 +75,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_names_cannot_write_on_a_terminal(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert printable(name) == ODD[name]
-    table([{"name": f"[bold]{name}"}])
+    say(Outcome({}, rows=[{"name": f"[bold]{name}"}]), as_json=False, quiet=False)
     assert f"[bold]{ODD[name]}" in capsys.readouterr().out
 
 
