@@ -22,7 +22,7 @@ def start() -> None:
     except BaseException:
         if not came:
             raise
-        print(STOPPED, file=sys.stderr)
+        sys.stderr.write(f"{STOPPED}\n")
         sys.exit(130)
 
 
