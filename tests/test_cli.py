@@ -296,7 +296,11 @@ def test_models_and_doctor(run) -> None:
     assert len(shown.json["sha256"]) == 64
     checked = run("doctor", "--json", "--device", "cpu")
     assert checked.code == 0
-    assert checked.json["seconds_per_face"]["restore"] > 0
+    assert checked.json["seconds_per_face"].keys() == {"restore", "target"}
+    assert checked.json["seconds_per_face"]["target"] > checked.json["seconds_per_face"]["restore"] > 0
+    assert "retinaface-resnet50" in checked.json["not_pulled"]["detector"]
+    assert checked.json["extras"].keys() == {"video", "archs", "vqfr", "onnx"}
+    assert not re.search(r"[{}\[\]]", run("doctor", "--device", "cpu").out), "words, no dictionaries"
 
 
 def test_weights_that_are_there_are_not_overwritten(run, models: Models, tmp_path: Path) -> None:

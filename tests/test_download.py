@@ -122,6 +122,48 @@ class Handler(BaseHTTPRequestHandler):
         self.head(206, 10, Content_Range=f"bytes 5-14/{len(CONTENT)}")
         self.wfile.write(CONTENT[5:15])
 
+    def headed(self, code: int, **headers: str) -> None:
+        """An answer whose headers are these and no others."""
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def no_number(self) -> None:
+        self.headed(200, Content_Length="lots")
+        self.wfile.write(CONTENT)
+
+    def less_than_nothing(self) -> None:
+        self.headed(200, Content_Length="-5")
+
+    def many_digits(self) -> None:
+        self.headed(200, Content_Length="9" * 5000)
+
+    def odd_part(self) -> None:
+        self.headed(206, Content_Range=f"bytes 0-1/{'9' * 5000}")
+
+    def moved_to_a_bracket(self) -> None:
+        self.headed(302, Location="http://[::1/face.pth", Content_Length="0")
+
+    def moved_to_a_port(self) -> None:
+        self.headed(302, Location="http://127.0.0.1:many/face.pth", Content_Length="0")
+
+    def moved_nowhere(self) -> None:
+        self.headed(302, Content_Length="0")
+
+    def endless(self) -> None:
+        self.headed(200)
+        for _ in range(100):
+            self.wfile.write(CONTENT)
+
+    def dripping(self) -> None:
+        self.headed(200, Content_Length=str(len(CONTENT)))
+        for place in range(600):
+            self.wfile.write(CONTENT[place : place + 1])
+            self.wfile.flush()
+            if self.server.over.wait(0.05):
+                return
+
     def unmeasured(self) -> None:
         self.send_response(200)
         self.end_headers()
@@ -131,7 +173,8 @@ class Handler(BaseHTTPRequestHandler):
 BEHAVIOUR: dict[str, Callable[[Handler], None]] = {
     name: getattr(Handler, name)
     for name in ("whole", "truncated", "without_range", "always_short", "wrong", "moved", "moved_to_a_file", "slow",
-                 "missing", "busy_once", "other_part", "unmeasured")
+                 "missing", "busy_once", "other_part", "unmeasured", "no_number", "less_than_nothing", "many_digits",
+                 "odd_part", "moved_to_a_bracket", "moved_to_a_port", "moved_nowhere", "endless", "dripping")
 }  # fmt: skip
 
 
@@ -265,6 +308,56 @@ def test_nobody_there(server, tmp_path):
 def test_only_http(url, tmp_path):
     with pytest.raises(BadInput, match="is not an http or https address"):
         fetch(FILE, tmp_path, urls=[url], settings=QUICK)
+
+
+MALFORMED = {
+    "no_number": "a size that is no number ('lots')",
+    "less_than_nothing": "a size that is no number ('-5')",
+    "many_digits": "a size that is no number",
+    "odd_part": "another part of the file",
+    "moved_to_a_bracket": "an address that is none",
+    "moved_to_a_port": "an address that is none",
+    "moved_nowhere": "answers 302",
+}
+
+
+@pytest.mark.parametrize("behaviour", MALFORMED)
+def test_a_malformed_answer_is_said_and_the_next_mirror_tried(get, server, behaviour):
+    with pytest.raises(DownloadFailed) as caught:
+        get(behaviour)
+    assert MALFORMED[behaviour] in str(caught.value)
+    assert len(server.seen) == 1, "it would answer the same again"
+    assert get(behaviour, "whole").path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mirror", ["http://[::1/x", "http://a:many/x", "htp:/x", "http://a\n/x", ""])
+def test_a_malformed_mirror_is_passed_over(server, tmp_path, mirror):
+    with pytest.raises(BadInput, match="is not an http or https address"):
+        fetch(FILE, tmp_path, urls=[mirror], settings=QUICK)
+    fetched = fetch(FILE, tmp_path, urls=[mirror, f"{server.url}/whole/face.pth"], settings=QUICK)
+    assert fetched.sha256 == SHA
+
+
+def test_without_a_length_no_more_than_the_known_size_is_taken(get, tmp_path):
+    with pytest.raises(DownloadFailed, match="sends more than 3,072,000 bytes"):
+        get("endless", file=replace(FILE, bytes=len(CONTENT)))
+    with pytest.raises(DownloadFailed, match="sends more than 4,000,000 bytes"):
+        get("endless", settings=replace(QUICK, most=4_000_000))
+    assert names(tmp_path) == []
+
+
+def test_a_server_that_drips_is_left_in_the_end(get, server, tmp_path):
+    with pytest.raises(DownloadFailed, match=r"was not done within 1 s; what came is kept"):
+        get("dripping", settings=replace(QUICK, total=1))
+    assert 0 < (tmp_path / "face.pth.part").stat().st_size < 600
+    assert get("whole").path.read_bytes() == CONTENT
+    assert server.seen[-1][1] is not None, "it went on from there"
+
+
+def test_a_damaged_note_beside_a_part_is_no_obstacle(get, tmp_path):
+    (tmp_path / "face.pth.part").write_bytes(CONTENT[:HALF])
+    (tmp_path / "face.pth.part.json").write_text("[" * 100_000)
+    assert get("whole").path.read_bytes() == CONTENT
 
 
 def test_https_does_not_lead_to_http():

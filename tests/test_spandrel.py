@@ -23,8 +23,8 @@ from unfade.nets.swinir import SwinIR
 from unfade.recipes.adapt import adapt
 from unfade.restorers.image_level import SwinIRRestorer, from_unit, to_unit
 from unfade.restorers.load import head_of, load_restorer, save_restorer
-from unfade.restorers.spandrel import CALLS, REFUSED, SpandrelRestorer, for_spandrel, restorer_of
-from unfade.store.checkpoints import read_weights
+from unfade.restorers.spandrel import CALLS, REFUSED, SpandrelRestorer, restorer_of
+from unfade.store.checkpoints import is_own, read_weights
 
 HERE = find_spec("spandrel") is not None
 needs_extra = pytest.mark.skipif(not HERE, reason="the extra `archs` is not installed: pip install unfade[archs]")
@@ -168,7 +168,7 @@ def test_a_safetensors_file_of_another_program(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(compact(), tmp_path / "plain.safetensors", {"format": "pt"})
-    assert for_spandrel(tmp_path / "plain.safetensors")
+    assert not is_own(tmp_path / "plain.safetensors")
     assert head_of(tmp_path / "plain.safetensors").size == 512, "of faces, unless a card says otherwise"
     assert same(load_restorer(tmp_path / "plain.safetensors").net.state_dict(), compact())
 
@@ -257,8 +257,8 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_unfade_wrote_is_not_for_spandrel(models: tuple[Path, Path], tmp_path: Path) -> None:
-    assert not any(map(for_spandrel, models))
+    assert all(map(is_own, models))
     (tmp_path / "half.safetensors").write_bytes(models[0].read_bytes()[:100])
-    assert not for_spandrel(tmp_path / "half.safetensors")
+    assert is_own(tmp_path / "half.safetensors")
     with pytest.raises(BadCheckpoint, match="not a readable safetensors file"):
         load_restorer(tmp_path / "half.safetensors")

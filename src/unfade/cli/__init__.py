@@ -1,7 +1,9 @@
 """The command line: flags to one recipe or stage. Only this room prints."""
 
+import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,9 +23,14 @@ from unfade.cli import (
     table,
     train,
 )
+from unfade.cli.console import drop_output, put
 from unfade.cli.wording import spoken
 from unfade.errors import UnfadeError
 from unfade.memory import few_arenas, return_large
+from unfade.shown import printable
+from unfade.zoo.models import weights_folder
+
+STOPPED = "Stopped. What was finished is kept; run the same command again to go on from here."
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +56,7 @@ app.command()(doctor.doctor)
 
 def _say_version(asked: bool) -> None:
     if asked:
-        print(f"unfade {unfade.__version__}")
+        put(f"unfade {unfade.__version__}")
         raise typer.Exit()
 
 
@@ -71,12 +78,33 @@ def start() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started."""
+    """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started; 130: stopped."""
     try:
         app()
     except UnfadeError as error:
-        print(spoken(str(error)), file=sys.stderr)
-        sys.exit(2)
+        _end(spoken(str(error)), 2)
+    except OSError as error:
+        _end(_refused(error), 2)
     except KeyboardInterrupt:
-        print("Stopped. Run the same command again to go on from here.", file=sys.stderr)
-        sys.exit(130)
+        _end(STOPPED, 130)
+    except SystemExit as end:
+        if end.code == 130:  # Typer's, of Ctrl-C
+            _end(STOPPED, 130)
+        raise
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    drop_output()  # of which something may be left, where it is full
+    with suppress(OSError):  # nobody listens any more
+        print(printable(sentence), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _refused(error: OSError) -> str:
+    """An error of the system that no room foresaw, in one sentence."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return f"The system refused something ({reason}); what was finished before is kept."
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else f"file {error.filename}"
+    moved = " (UNFADE_WEIGHTS names another folder of weights)" if place.startswith(str(weights_folder())) else ""
+    return f"{place} cannot be used ({reason}); check its name and rights, or name another place{moved}."

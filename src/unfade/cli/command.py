@@ -3,6 +3,7 @@
 A command's body turns flags into settings, calls one recipe or stage, and returns an `Outcome`.
 """
 
+import io
 import json
 import re
 import sys
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import typer
 
 from unfade.cli import flags as f
-from unfade.cli.console import progress
+from unfade.cli.console import progress, put
 from unfade.cli.wording import spoken
+from unfade.shown import printable
 
 if TYPE_CHECKING:
     from unfade.jobs.journal import Entry
@@ -96,12 +98,12 @@ def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     """Say what came of it, as one JSON object or in words, and exit with 1 if some items failed."""
     if as_json:
         text = json.dumps(outcome.as_dict(), ensure_ascii=False)
-        print(text if text == _sayable(text) else json.dumps(outcome.as_dict()))
+        put(text if text.isprintable() else json.dumps(outcome.as_dict()))
     elif not quiet:
         if outcome.rows:
             _print_table(outcome.rows)
         for line in outcome.in_words():
-            print(_sayable(spoken(line)))
+            put(printable(spoken(line)))
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -109,11 +111,13 @@ def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
 def of_entries(entries: "list[Entry]", out: Path, *, passed_over: PassedOver = ()) -> Outcome:
     """What became of each picture of a stage."""
     from unfade.jobs.journal import Counts, notes_of
+    from unfade.jobs.runs import of_gone
 
+    gone = of_gone(entries, out)
     counts = Counts.of(entries).as_dict()
     return Outcome(
-        {**counts, "passed_over": dict(passed_over), "out": str(out)},
-        [sum_line(counts), *passed_over_lines(passed_over)],
+        {**counts, "passed_over": dict(passed_over), "of_gone_photos": gone, "out": str(out)},
+        [sum_line(counts), *passed_over_lines(passed_over), *gone_lines(gone)],
         failures=[(entry.item, entry.reason) for entry in entries if entry.status != "done"],
         notes=notes_of(entries),
         last=[f"results: {out}"],
@@ -140,6 +144,14 @@ def passed_over_lines(passed_over: PassedOver, place: Path | None = None) -> lis
     return [f"not read{f' of {place}' if place else ''}: {in_words(passed_over)}"] if passed_over else []
 
 
+def gone_lines(files: Sequence[str]) -> list[str]:
+    """What is in the folder of results from photos that were not given this time, in one line; none if nothing is."""
+    if not files:
+        return []
+    first, more = ", ".join(files[:3]), f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return [f"of photos that are gone, made by an earlier run and left as they are: {first}{more}"]
+
+
 def note_lines(notes: Told) -> list[str]:
     """One line for each kind of note, the same but for its numbers: the first file it is about, and how many more."""
     kinds: dict[str, list[tuple[str, str]]] = {}
@@ -152,18 +164,23 @@ def _and_more(count: int) -> str:
     return f" and {count} more" if count else ""
 
 
-def _sayable(text: str) -> str:
-    """File names may hold what standard output cannot show, even bytes that are no characters."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
 def _print_table(rows: Sequence[Mapping[str, object]]) -> None:
     """Numbers to four digits."""
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(*rows[0])
+    shown = Table()
+    for name in rows[0]:
+        shown.add_column(_cell(name))
     for row in rows:
-        shown.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console(width=None if sys.stdout.isatty() else 160).print(shown)
+        shown.add_row(*map(_cell, row.values()))
+    drawn, terminal = io.StringIO(), sys.stdout.isatty()
+    Console(file=drawn, width=None if terminal else 160, force_terminal=terminal).print(shown)
+    put(drawn.getvalue().rstrip("\n"))
+
+
+def _cell(value: object) -> Any:
+    """Of numbers four digits; of names what is printable, and no markup."""
+    from rich.text import Text
+
+    return Text(f"{value:.4g}" if isinstance(value, float) else printable(str(value)))

@@ -1,11 +1,15 @@
-"""What the user sees on stderr while work goes on."""
+"""What the user sees on stderr while work goes on, and the one way to standard output."""
 
+import errno
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from unfade.errors import UnfadeError
 from unfade.progress import Advance, Progress, silent
+from unfade.shown import printable
 
 EVERY = 5.0  # seconds between plain lines
 PATIENCE = 2.0  # seconds before anything is said of work that may be over at once
@@ -16,6 +20,26 @@ def progress(*, quiet: bool) -> Progress:
     if quiet:
         return silent
     return _bar if sys.stderr.isatty() else _lines
+
+
+def put(text: str) -> None:
+    """Print text on standard output. Raises UnfadeError if nobody takes it any more: a full disk, a closed pipe."""
+    encoding = sys.stdout.encoding or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    except OSError as error:
+        drop_output()
+        reason = "it is closed" if error.errno in (errno.EBADF, errno.EPIPE) else error.strerror
+        raise UnfadeError(
+            f"Standard output cannot be written to ({reason}); what the command made is kept, and the same command "
+            "goes on from there."
+        ) from error
+
+
+def drop_output() -> None:
+    """Let what is left for standard output go nowhere, so that the end of the process does not fail on it again."""
+    with suppress(OSError, ValueError):  # in tests it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -30,10 +54,10 @@ def _bar(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description:>12}", markup=False), BarColumn(), MofNCompleteColumn())
     rate = TextColumn("{task.fields[rate]}")
     with Progress(*columns, rate, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total, completed=start, rate="")
+        task = bar.add_task(printable(label), total=total, completed=start, rate="")
         clock = _Clock(total, start)
 
         def advance(amount: float) -> None:
@@ -45,7 +69,7 @@ def _bar(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
 
 @contextmanager
 def _lines(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
-    clock = _Clock(total, start)
+    clock, label = _Clock(total, start), printable(label)
     said = clock.begin + PATIENCE - EVERY
 
     def advance(amount: float) -> None:

@@ -6,10 +6,18 @@ from collections.abc import Callable
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command
 
+EXTRAS = {  # and the packages that they bring
+    "video": ("av",),
+    "archs": ("spandrel",),
+    "vqfr": ("torchvision",),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+}
+OPTIONAL = ("detector", "identity", "parser", "landmarks", "perceptual", "upscaler")
+
 
 @command
 def doctor(device: f.Device = "auto") -> Outcome:
-    """Say what this machine can do: devices, speed of the built-in models, their weights."""
+    """Say what this machine can do: devices, speed and weights of the built-in models, what else could be added."""
     import os
     import platform
 
@@ -21,7 +29,7 @@ def doctor(device: f.Device = "auto") -> Outcome:
 
     where = choose_device(device)
     weights = {name: path_of(model).exists() for name, model in MODELS.items() if model.built_in}
-    seconds = _seconds_per_face(where) if all(weights.values()) else {}
+    missing = [name for name, there in weights.items() if not there]
     result: dict[str, object] = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -31,16 +39,45 @@ def doctor(device: f.Device = "auto") -> Outcome:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "weights": weights,
-        "seconds_per_face": seconds,
+        "seconds_per_face": {} if missing else _seconds_per_face(where),
+        "not_pulled": _not_pulled(),
+        "extras": {name: all(map(_installed, needs)) for name, needs in EXTRAS.items()},
     }
-    lines = [f"{key}: {value}" for key, value in result.items()]
-    missing = [name for name, there in weights.items() if not there]
+    lines = [f"{key}: {_in_words(value)}" for key, value in result.items()]
     lines += [f"{name} is missing from the installation; install unfade again." for name in missing]
     return Outcome(result, lines, failed=len(missing))
 
 
+def _not_pulled() -> dict[str, list[str]]:
+    """Published models that are not here, of the kinds that commands take beside restorers and priors."""
+    from unfade.zoo.models import MODELS, path_of
+
+    found: dict[str, list[str]] = {}
+    for name, model in MODELS.items():
+        if model.kind in OPTIONAL and not path_of(model).exists():
+            found.setdefault(model.kind, []).append(name)
+    return found
+
+
+def _installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _in_words(value: object) -> str:
+    """No brackets and no quotes; what is true of a name by "yes" or "no"."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_in_words(part)}" for name, part in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
 def _seconds_per_face(device: str) -> dict[str, float]:
-    """Seconds of one restoration and of one pseudo target at the paper's 150 steps, from a few steps of four faces.
+    """Seconds of one restoration and of one pseudo target as `adapt` makes it, from a few steps of four faces.
 
     In bfloat16 where the device has it, as built-in models are adapted.
     """
@@ -67,4 +104,4 @@ def _seconds_per_face(device: str) -> dict[str, float]:
 
     with torch.no_grad(), autocast(torch.device(device), bf16=True):
         restore, step = measured(lambda: restorer(faces), 3), measured(lambda: prior.denoise(faces, 100), 3)
-    return {"restore": round(restore, 4), "target_150_steps": round(150 * step, 2)}
+    return {"restore": round(restore, 4), "target": round(int(str(f.USUAL["start"])) * step, 2)}

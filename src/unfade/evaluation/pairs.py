@@ -21,6 +21,7 @@ from unfade.images.pairing import first_few, paired
 from unfade.jobs.journal import refuse_existing
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
+from unfade.shown import cell
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
 Quality = Callable[[Tensor], Tensor]  # restored (B, 3, H, W) in [-1, 1] -> (B,)
@@ -111,7 +112,7 @@ class Scores:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["file", *next(iter(self.files.values()))])
-        writer.writerows([name, *values.values()] for name, values in self.files.items())
+        writer.writerows([cell(name), *values.values()] for name, values in self.files.items())
         atomic_write(path, text.getvalue())
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unfade.errors import BadCheckpoint
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, find_faces
-from unfade.store.checkpoints import load_state
-from unfade.store.foreign import read_foreign
+from unfade.store.checkpoints import is_own, load_state
+from unfade.store.foreign import is_onnx, read_foreign, versions
 from unfade.zoo.load import Loaded, Reader, load_network
 
 Box = tuple[float, float, float, float]
@@ -70,7 +70,7 @@ class Certainty:
 
 
 def load_detector(name: str | Path = "yunet", *, device: torch.device | str = "cpu") -> Detector:
-    """A detector from a name of the table or a file: .onnx is YuNet, .pth and .safetensors are RetinaFace.
+    """A detector from a name of the table or a file: ONNX is YuNet, all else RetinaFace.
 
     YuNet runs on the CPU whatever the device. Several threads may call the same detector. Raises UnknownModel, which
     says how to get it, or BadCheckpoint for a file that is damaged or another network.
@@ -134,19 +134,19 @@ def _face_of(row: Any) -> Face:
 
 
 def _reader_of(path: Path) -> Reader | None:
-    if path.suffix == ".safetensors":
-        return None
-    return Reader("yunet", lambda path, device: YuNet(path)) if path.suffix == ".onnx" else PUBLISHED_READER
+    if is_onnx(path):
+        return Reader("yunet", lambda path, device: YuNet(path))
+    return None if is_own(path) else PUBLISHED_READER
 
 
 def _read_published(path: Path, device: torch.device | str) -> RetinaFace:
-    state = read_foreign(path)
-    configs = [config for key, config in PUBLISHED.items() if key in state]
-    if not configs:
-        raise BadCheckpoint(f"{path} is no RetinaFace that was published; give the file of another detector.")
-    net = RetinaFace(configs[0])
-    load_state(net, state, path)
-    return net.eval().to(device)
+    for state in versions(read_foreign(path)):
+        for key, config in PUBLISHED.items():
+            if key in state:
+                net = RetinaFace(config)
+                load_state(net, state, path)
+                return net.eval().to(device)
+    raise BadCheckpoint(f"{path} is no RetinaFace that was published; give the file of another detector.")
 
 
 PUBLISHED_READER = Reader("retinaface", _read_published)

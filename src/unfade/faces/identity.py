@@ -26,6 +26,7 @@ from unfade.faces.detectors import quiet
 from unfade.nets.adaface import AdaFace
 from unfade.nets.arcface import ArcFace, grey
 from unfade.nets.dlib_face import DlibFace
+from unfade.store.foreign import is_onnx
 from unfade.zoo.load import Reader, load_network
 
 SEEN = 112  # px, side of what SFace sees
@@ -63,13 +64,12 @@ class Likeness:
 
 
 def load_embedder(spec: str | Path = USUAL_EMBEDDER, *, device: torch.device | str = "cpu") -> Embedder:
-    """An embedder from a name of the table or a file: .onnx is SFace, .safetensors dlib's, an ArcFace or an AdaFace.
+    """An embedder from a name of the table or a file: ONNX is SFace, all else dlib's, an ArcFace or an AdaFace.
 
     SFace runs on the CPU whatever the device. Several threads may call the same embedder. Raises UnknownModel, which
     says how to get it, or BadCheckpoint for a file that is damaged or another network.
     """
-    reader_of = {".onnx": SFACE_READER}.get
-    loaded = load_network(spec, "identity", device=device, reader_of=lambda path: reader_of(path.suffix))
+    loaded = load_network(spec, "identity", device=device, reader_of=_reader_of)
     return EMBEDDERS[loaded.architecture](loaded.network)
 
 
@@ -183,6 +183,10 @@ EMBEDDERS: dict[str, Callable[[Any], Embedder]] = {  # what puts faces before a 
     "adaface": AdaFaceEmbedder,
 }
 SFACE_READER = Reader("sface", lambda path, device: SFace(path))
+
+
+def _reader_of(path: Path) -> Reader | None:
+    return SFACE_READER if is_onnx(path) else None
 
 
 def _device(net: nn.Module) -> torch.device:

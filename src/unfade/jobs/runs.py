@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from unfade.atomic import atomic_write, is_temporary
 from unfade.errors import OutputConflict
-from unfade.jobs.journal import Journal, refuse_existing
+from unfade.jobs.journal import Entry, Journal, refuse_existing
 
 RUN, JOURNAL = "run.json", "journal.jsonl"
 LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # held while a run is on; who holds it, in words
@@ -52,6 +52,15 @@ def open_run(
         _sweep(folder)
         journal.claim(*files)
         yield journal
+
+
+def of_gone(entries: Sequence[Entry], folder: Path) -> list[str]:
+    """Files that earlier runs in a folder made of items that are not among the `entries` of this one, by stage."""
+    journal = Journal(folder / JOURNAL)
+    now = {(entry.stage, entry.item) for entry in entries}
+    before = [entry for stage in dict.fromkeys(entry.stage for entry in entries) for entry in journal.stage(stage)]
+    gone = [entry for entry in before if (entry.stage, entry.item) not in now and entry.status in ("done", "no_face")]
+    return [file for entry in gone for file in entry.outputs if (folder / file).exists()]
 
 
 @contextmanager

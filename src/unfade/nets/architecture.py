@@ -2,10 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
-
-from unfade.errors import BadInput
 
 if TYPE_CHECKING:  # a list of models should not wait for torch
     from torch import Tensor, nn
@@ -52,13 +50,13 @@ def to_header(settings: Any) -> Config:
 
 
 def from_header(kind: type[S], config: Mapping[str, Any]) -> S:
-    """The inverse; what is missing is as `kind` has it by default. Raises BadInput on a field that it does not have."""
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    if unknown := sorted(set(config) - set(known)):
-        raise BadInput(f"A {kind.__name__} has {sorted(known)}, not {unknown}: use the file's own configuration.")
-    usual = kind()
-    nested = {k: from_header(type(getattr(usual, k)), v) for k, v in config.items() if isinstance(v, Mapping)}
-    return kind(**{**{k: _tuples(v) for k, v in config.items()}, **nested})
+    """The inverse; what is missing is as `kind` has it by default.
+
+    Raises BadInput for a field that it does not have, and for a value of another type.
+    """
+    from unfade.store.headers import values_of
+
+    return kind(**values_of(kind, config))
 
 
 def without_size(config: Mapping[str, Any]) -> Config:
@@ -75,7 +73,3 @@ def _lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _lists(part) for key, part in value.items()}
     return [_lists(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(part) for part in value) if isinstance(value, list | tuple) else value

@@ -17,12 +17,14 @@ from unfade.restorers.code_level import CodeFormerRestorer
 from unfade.restorers.image_level import GFPGANRestorer, SwinIRRestorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, one_step_of
 from unfade.restorers.vqfr import VQFRRestorer
-from unfade.store.checkpoints import image_size, load_state, read_weights, save_weights
+from unfade.store.checkpoints import image_size, is_own, load_state, read_weights, save_weights
+from unfade.store.foreign import is_onnx
+from unfade.store.headers import whole_size
 from unfade.zoo.load import Loaded, Reader, load_network
 from unfade.zoo.models import find_weights
 
 RESTORERS: dict[str, Callable[[Config], Restorer]] = {  # from the header of a file, with fresh weights
-    "swinir": lambda config: SwinIRRestorer(swinir.ARCHITECTURE.build(config), config["size"]),
+    "swinir": lambda config: SwinIRRestorer(swinir.ARCHITECTURE.build(config), whole_size(config.get("size"))),
     "one_step": one_step.built,
     "gfpgan": lambda config: GFPGANRestorer(gfpgan.ARCHITECTURE.build(config)),
     "codeformer": lambda config: CodeFormerRestorer(codeformer.ARCHITECTURE.build(config)),
@@ -38,11 +40,7 @@ class RestorerReader(Reader):
 
 
 SPANDREL = RestorerReader(spandrel.ARCHITECTURE, spandrel.load_spandrel, spandrel.spandrel_size)
-READERS = {  # by the ending of the file; a .safetensors may be unfade's own, see `_reader_of`
-    ".onnx": RestorerReader(onnx.ARCHITECTURE, onnx.load_onnx, onnx.onnx_size),
-    ".pth": SPANDREL,
-    ".ckpt": SPANDREL,
-}
+ONNX = RestorerReader(onnx.ARCHITECTURE, onnx.load_onnx, onnx.onnx_size)
 
 
 @dataclass(frozen=True)
@@ -119,8 +117,8 @@ def save_restorer(
 
 
 def _reader_of(path: Path) -> RestorerReader | None:
-    """Who reads a file of another program; None for one of unfade's own."""
-    return SPANDREL if spandrel.for_spandrel(path) else READERS.get(path.suffix.lower())
+    """Who reads a file of another program, known by what it holds; None for one of unfade's own."""
+    return ONNX if is_onnx(path) else None if is_own(path) else SPANDREL
 
 
 def _fill(restorer: Restorer, state: Mapping[str, Tensor], path: Path) -> None:

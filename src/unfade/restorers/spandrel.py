@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
@@ -22,6 +22,8 @@ from unfade.images.filters import resize
 from unfade.nets.architecture import Config
 from unfade.restorers.image_level import ImageLevelRestorer, from_unit, to_unit
 from unfade.store.checkpoints import image_size, read_card
+from unfade.store.foreign import SAFETENSORS, content_of, read_foreign, versions
+from unfade.store.headers import whole_size
 
 ARCHITECTURE = "spandrel"
 FACE_SIZE = 512  # px, of the published face restorers; a card beside the file may say another "size"
@@ -117,40 +119,25 @@ class SpandrelRestorer(ImageLevelRestorer):
 
 
 def load_spandrel(path: Path, device: torch.device | str = "cpu") -> SpandrelRestorer:
-    """A restorer from a .pth, .ckpt or .safetensors file of an architecture that spandrel knows.
+    """A restorer from a file of an architecture that spandrel knows, whatever the file's ending.
 
     Nothing of the file is executed. Raises BadInput without the extra, BadCheckpoint for weights that spandrel cannot
     place.
     """
-    try:
-        state = _spandrel(path).ModelLoader().load_state_dict_from_file(path)
-    except BadInput:
-        raise
-    except Exception as error:  # a foreign file can be anything
-        raise BadCheckpoint(f"{path} is not a file of plain weights ({_line(error)}); download it again.") from error
-    return restorer_of(state, size=spandrel_size(path), source=path).to(device)
+    _spandrel(path)
+    return restorer_of(read_foreign(path), size=spandrel_size(path), source=path).to(device)
 
 
 def spandrel_size(path: Path) -> int:
     """Side of the faces in px: what `save_restorer` wrote, or "size" of the card beside the file, or 512."""
-    return image_size(path) if "config" in _header(path) else int(read_card(path).get("size", FACE_SIZE))
+    return image_size(path) if "config" in _header(path) else whole_size(read_card(path).get("size", FACE_SIZE), path)
 
 
 def restorer_of(state: Mapping[str, Tensor], *, size: int = FACE_SIZE, source: Path) -> SpandrelRestorer:
     """A restorer for faces of `size` px from a state dict, which is left as it is; `source` is named in errors."""
     spandrel = _spandrel(source)
     loader = spandrel.ModelLoader(registry=_registry(spandrel))
-    try:
-        descriptor = _load(loader, state)
-    except spandrel.UnsupportedModelError as error:
-        raise BadCheckpoint(
-            f"{source} is of no architecture that spandrel knows; try `unfade models import`, which knows others."
-        ) from error
-    except Exception as error:  # of any of forty architectures that looked into the wrong file
-        raise BadCheckpoint(
-            f"{source} looks like an architecture that spandrel knows but is not quite ({_line(error)}); "
-            "download it again."
-        ) from error
+    state, descriptor = _placed(loader, state, source, spandrel.UnsupportedModelError)
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise BadInput(f"{source} also wants a mask of what to fill in, which no restorer has; choose another.")
     return SpandrelRestorer(descriptor, size, _keys(loader, state, descriptor.model)).eval()
@@ -176,20 +163,29 @@ def restored_by_spandrel(path: Path, face: Tensor) -> Tensor:
         return call(found.model.eval(), face)  # type: ignore[no-any-return]
 
 
-def for_spandrel(path: Path) -> bool:
-    """Whether a .safetensors file is one of spandrel's: adapted by unfade, or not written by unfade at all."""
-    if path.suffix.lower() != ".safetensors":
-        return False
-    try:
-        header = _header(path)
-    except (SafetensorError, OSError):
-        return False  # whoever reads it next says what is wrong with it
-    return "config" not in header or header.get("architecture") == ARCHITECTURE
+def _placed(loader: Any, state: Mapping[str, Tensor], source: Path, unknown: type[Exception]) -> tuple[Any, Any]:
+    """The first version of a state that spandrel knows, and what it makes of it."""
+    reasons: list[Exception] = []
+    for version in versions(state):
+        try:
+            return version, _load(loader, version)
+        except unknown:
+            continue
+        except Exception as error:  # of any of forty architectures that looked into the wrong file
+            reasons.append(error)
+    if reasons:
+        raise BadCheckpoint(
+            f"{source} looks like an architecture that spandrel knows but is not quite ({_line(reasons[0])}); "
+            "download it again."
+        ) from reasons[0]
+    raise BadCheckpoint(
+        f"{source} is of no architecture that spandrel knows; try `unfade models import`, which knows others."
+    )
 
 
 def _header(path: Path) -> dict[str, str]:
-    """What a .safetensors file says of itself; nothing for another file."""
-    if path.suffix.lower() != ".safetensors":
+    """What a safetensors file says of itself; nothing for another file."""
+    if content_of(path) != SAFETENSORS:
         return {}
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from unfade.atomic import atomic_write, write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.store.foreign import SAFETENSORS, content_of, refuse_nan
+from unfade.store.headers import LONGEST, read_config, whole_size
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def read_weights(path: Path) -> Weights:
     with _opened(path) as file:
         architecture, config = _header(file, path)
         state = {key: _at_least_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
+    refuse_nan(state, path)
     return Weights(architecture, config, state)
 
 
@@ -71,9 +74,22 @@ def image_size(path: Path) -> int:
     """Side of a network's images in pixels, from the head of its file alone. Raises BadCheckpoint."""
     with _opened(path) as file:
         _, config = _header(file, path)
-    if "size" not in config:
-        raise BadCheckpoint(f"{path} does not say the size of its images; it was not written by unfade.")
-    return int(config["size"])
+    return whole_size(config.get("size"), path)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file is read by `read_weights`: safetensors that say which network they are for, or are damaged.
+
+    A network that spandrel built is written with a header, but built by spandrel again.
+    """
+    if content_of(path) != SAFETENSORS:
+        return path.suffix.lower() == ".safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return True
+    return "config" in header and header.get("architecture") != "spandrel"
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -84,7 +100,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
     expected = network.state_dict()
     for key in sorted(expected.keys() | state.keys()):
         have, want = state.get(key), expected.get(key)
-        if have is None or want is None or have.shape != want.shape:
+        if have is None or want is None or have.shape != want.shape or _differ(have, want):
             reason = f"{key} is {_shape(have)} in the file and {_shape(want)} in the network"
             raise BadCheckpoint(f"{path} is of another architecture: {reason}; choose the weights made for it.")
     empty = any(value.is_meta for value in expected.values())
@@ -135,12 +151,16 @@ def write_card(weights: Path, card: Mapping[str, Any]) -> None:
 
 def read_card(weights: Path) -> dict[str, Any]:
     """The card beside the weights; empty if there is none, or something else under its name."""
-    path = card_path(weights)
+    return read_object(card_path(weights))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if there is no file, or something else in it."""
     try:
-        card = json.loads(path.read_bytes()) if path.exists() else {}
-    except ValueError:
+        found = json.loads(path.read_bytes()) if path.exists() else {}
+    except (ValueError, RecursionError):
         return {}
-    return card if isinstance(card, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager
@@ -156,7 +176,7 @@ def _header(file: Any, path: Path) -> tuple[str, dict[str, Any]]:
     header = file.metadata() or {}
     if "architecture" not in header or "config" not in header:
         raise BadCheckpoint(f"{path} does not say which network it is for; it was not written by unfade.")
-    return header["architecture"], json.loads(header["config"])
+    return header["architecture"][:LONGEST], read_config(header["config"], path)
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -171,4 +191,10 @@ def _at_least_float32(tensor: Tensor) -> Tensor:
 
 
 def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+    kind = "" if tensor is None or tensor.is_floating_point() else f" and {tensor.dtype}"
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}{kind}"
+
+
+def _differ(have: Tensor, want: Tensor) -> bool:
+    """Whole numbers or truth values where a network has fractions, or the other way round."""
+    return have.is_complex() or have.is_floating_point() != want.is_floating_point()

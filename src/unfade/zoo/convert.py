@@ -16,7 +16,7 @@ from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.nets.architecture import Architecture, Config, State
 from unfade.store.checkpoints import read_card, sha256_of, sort_header, write_card
-from unfade.store.foreign import read_foreign
+from unfade.store.foreign import read_foreign, versions
 from unfade.zoo.architectures import ARCHITECTURES, shapes
 from unfade.zoo.models import MODELS, path_of, weights_folder
 from unfade.zoo.published import Model
@@ -81,15 +81,22 @@ def import_files(files: Sequence[Path], *, name: str = "", urls: Sequence[str] =
 def recognise(state: State, files: Sequence[Path]) -> Recognised:
     """Which network these tensors are: its exact keys and shapes. Raises BadCheckpoint that names what does not fit."""
     where = " and ".join(str(file) for file in files)
-    for name, known in ARCHITECTURES.items():
-        if all(mark in state for mark in known.marks):
-            return _fitting(name, known, _converted(name, known, state, where), state, where)
-        if known.files > len(files) and any(mark in state for mark in known.marks):
-            raise BadInput(f"{where} is one of the {known.files} files of {name}; give all of them.")
+    for version in versions(state):
+        if (found := _known(version, where, len(files))) is not None:
+            return found
     raise BadCheckpoint(
         f"{where} is of no network that unfade has (first keys: {', '.join(sorted(state)[:NAMED])}); "
         f"known are {', '.join(ARCHITECTURES)}."
     )
+
+
+def _known(state: State, where: str, files: int) -> Recognised | None:
+    for name, known in ARCHITECTURES.items():
+        if all(mark in state for mark in known.marks):
+            return _fitting(name, known, _converted(name, known, state, where), state, where)
+        if known.files > files and any(mark in state for mark in known.marks):
+            raise BadInput(f"{where} is one of the {known.files} files of {name}; give all of them.")
+    return None
 
 
 def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | None:

@@ -14,17 +14,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from unfade.atomic import atomic_write, room_for
 from unfade.errors import BadCheckpoint, BadInput, UnfadeError
 from unfade.progress import Progress, silent
-from unfade.store.checkpoints import sha256_of
+from unfade.store.checkpoints import read_object, sha256_of
 from unfade.zoo.models import offline
 from unfade.zoo.published import Download
 
 MEGABYTE = 1_000_000  # what progress counts in
+NUMBER = r"\d{1,18}"  # of bytes
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one in a moment
 
 
@@ -37,6 +38,8 @@ class DownloadSettings:
     """How patient a download is."""
 
     timeout: float = 30.0  # seconds without a byte
+    total: float = 6 * 3600.0  # seconds for one file, all addresses and tries together
+    most: int = 20_000_000_000  # bytes of a file whose size nobody knows
     tries: int = 4  # at each address; every one goes on where the last one stopped
     pause: float = 1.0  # seconds before the second try, doubled before each further one
     chunk: int = 1 << 20  # bytes read at once
@@ -69,11 +72,12 @@ def fetch(
     when what came has another hash (it is deleted, nothing else is).
     """
     _check_addresses(urls)
-    part = _Part(folder / f"{download.file}.part")
+    settings = settings or DownloadSettings()
+    part, clock = _Part(folder / f"{download.file}.part"), _Clock(settings.total)
     failures: list[Exception] = []
     for url in urls:
         try:
-            _bring(url, part, download, progress, settings or DownloadSettings())
+            _bring(url, part, download, progress, settings, clock)
             return _checked(part, download, url)
         except (_Refused, _Again, BadCheckpoint) as error:
             failures.append(error)
@@ -85,18 +89,42 @@ def fetch(
 def _check_addresses(urls: Sequence[str]) -> None:
     if offline():
         raise BadInput(f"UNFADE_OFFLINE is set, so {urls[0]} is not opened; fetch it elsewhere and import it.")
-    for url in urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise BadInput(f"{url} is not an http or https address; only these are fetched.")
+    if not any(map(_is_address, urls)):
+        raise BadInput(f"{urls[0]} is not an http or https address; only these are fetched.")
 
 
-def _bring(url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings) -> None:
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # a bracket or a port that is none
+        return False
+
+
+class _Clock:
+    """The end of patience with one file."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.end = seconds, time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raises _Refused when the time is over."""
+        if time.monotonic() > self.end:
+            raise _Refused(f"was not done within {self.seconds:,.0f} s; what came is kept, and gone on with next time")
+
+
+def _bring(
+    url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings, clock: _Clock
+) -> None:
     """Try one address until the part is whole. Raises _Refused, or _Again when patience is over."""
+    if not _is_address(url):
+        raise _Refused("is not an http or https address")
     for attempt in range(settings.tries):
         if download.bytes is not None and part.size == download.bytes:
             return
+        clock.check()
         try:
-            _transfer(url, part, download, progress, settings)
+            _transfer(url, part, download, progress, settings, clock)
             return
         except _Again:
             if attempt + 1 == settings.tries:
@@ -112,7 +140,9 @@ def _checked(part: "_Part", download: Download, url: str) -> Fetched:
     return Fetched(part.path, url, found)
 
 
-def _transfer(url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings) -> None:
+def _transfer(
+    url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings, clock: _Clock
+) -> None:
     """One request: append what is missing to the part."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "unfade"})
     begun = part.resume(request, url, known=download.sha256 is not None)
@@ -122,10 +152,15 @@ def _transfer(url: str, part: "_Part", download: Download, progress: Progress, s
         start, total = _extent(response, begun)
         if None not in (total, download.bytes) and total != download.bytes:
             raise _Refused(f"has {total:,} bytes instead of {download.bytes:,}")
+        most = download.bytes or settings.most
         part.begin(url, response.headers.get("ETag", ""), start)
         with progress(f"{download.file} (MB)", math.ceil((total or 0) / MEGABYTE), start=start // MEGABYTE) as advance:
             for chunk in _chunks(response, settings.chunk):
+                if part.size + len(chunk) > most:
+                    part.discard()
+                    raise _Refused(f"sends more than {most:,} bytes")
                 part.append(chunk)
+                clock.check()
                 advance(len(chunk) / MEGABYTE)
     if total is not None and part.size != total:
         raise _Again(f"stopped after {part.size:,} of {total:,} bytes")
@@ -145,6 +180,8 @@ def _answer(request: urllib.request.Request, part: "_Part", timeout: float) -> I
                 part.discard()
             kind = _Again if error.code in (*PASSING, 416) else _Refused
             raise kind(f"answers {error.code} {error.reason}") from error
+    except (ValueError, http.client.InvalidURL) as error:
+        raise _Refused(f"cannot be asked for ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _Again(_reason(error)) from error
     with response:
@@ -154,18 +191,20 @@ def _answer(request: urllib.request.Request, part: "_Part", timeout: float) -> I
 def _extent(response: Any, begun: int) -> tuple[int, int | None]:
     """(first byte that comes, bytes of the whole file if the server says it)."""
     if response.status == 206:
-        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        told = re.fullmatch(rf"bytes ({NUMBER})-\d+/({NUMBER})", response.headers.get("Content-Range", ""), re.ASCII)
         if told is None or int(told[1]) != begun:
             raise _Refused("answers with another part of the file than the one asked for")
         return begun, int(told[2])
     length = response.headers.get("Content-Length")
+    if length is not None and not re.fullmatch(NUMBER, length.strip(), re.ASCII):
+        raise _Refused(f"says a size that is no number ({length[:40]!r})")
     return 0, None if length is None else int(length)
 
 
-def _chunks(response: IO[bytes], size: int) -> Iterator[bytes]:
+def _chunks(response: Any, size: int) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read(size)
+            chunk = response.read1(size)  # what is there: a slow server is noticed
         except (OSError, http.client.HTTPException) as error:
             raise _Again(_reason(error)) from error
         if not chunk:
@@ -190,7 +229,7 @@ class _Part:
         The server sends the whole file if it is another one by now (If-Range). Where it cannot tell, the rest is
         trusted only if the hash of the whole is known.
         """
-        told = json.loads(self.about.read_text()) if self.about.exists() else {}
+        told = read_object(self.about)
         etag = told.get("etag", "") if told.get("url") == url else ""
         if not self.size or not (etag or known):
             return 0
@@ -217,7 +256,16 @@ class _Part:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to anything else."""
+    """Follows redirects, but never from https to anything else, and to nothing that is no address."""
+
+    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (ValueError, http.client.InvalidURL) as error:
+            fp.close()
+            raise _Refused(f"leads to an address that is none ({error})") from error
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
                          ) -> urllib.request.Request | None:  # fmt: skip

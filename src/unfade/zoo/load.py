@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from unfade.errors import BadCheckpoint
 from unfade.nets.architecture import Config, Kind
 from unfade.store.checkpoints import Weights, load_state, read_weights, sha256_of
 from unfade.store.foreign import without_prefix
+from unfade.store.headers import check_described
 from unfade.zoo.architectures import ARCHITECTURES
 from unfade.zoo.models import find_weights, licence_of
 
@@ -72,25 +73,21 @@ def load_network(
     weights = read_weights(path)
     if builds is None:
         builds = {name: known.build for name, known in ARCHITECTURES.items() if known.kind == kind}
-    with torch.device("cpu" if fill else "meta"):
-        network = _built(weights, builds, kind, path)
-    if not (fill or {name for name, _ in network.named_buffers()} <= network.state_dict().keys()):
-        network = _built(weights, builds, kind, path)  # something in it is not in the file
+    build = partial(_builder(weights, builds, kind, path), weights.config)
+    network = check_described(build, weights.state, path)
+    if fill or not {name for name, _ in network.named_buffers()} <= network.state_dict().keys():
+        network = build()  # something in it is not in the file
     (fill or _fill)(network, weights.state, path)
     return Loaded(network.eval().to(device), path, weights.architecture, licence)
 
 
-def _built(weights: Weights, builds: Mapping[str, Build], kind: Kind, path: Path) -> nn.Module:
+def _builder(weights: Weights, builds: Mapping[str, Build], kind: Kind, path: Path) -> Build:
     found = weights.architecture
     if found not in builds:
         known = f"{ARCHITECTURES[found].kind} ({found})" if found in ARCHITECTURES else found
         noun, setting = SAID.get(kind, (f"a {kind}", kind))
         raise BadCheckpoint(f"{path} holds a {known}, not {noun}; name another as `{setting}`.")
-    try:
-        return builds[found](weights.config)
-    except (TypeError, ValueError, KeyError) as error:
-        reason = f"{path} describes a {found} that cannot be built ({error})"
-        raise BadCheckpoint(f"{reason}; make or import it again with this version.") from error
+    return builds[found]
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -138,4 +138,8 @@ def _licences() -> Path:
 
 def _accepted() -> list[str]:
     path = _licences()
-    return list(json.loads(path.read_text())) if path.exists() else []
+    try:
+        found = json.loads(path.read_bytes()) if path.exists() else []
+    except ValueError:
+        return []
+    return [licence for licence in found if isinstance(licence, str)] if isinstance(found, list) else []
