@@ -18,7 +18,8 @@ from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import restore
 from unfade.restorers.load import load_restorer
-from unfade.stages.restore import blend, choices, restore_batch
+from unfade.faces.restoring import blend
+from unfade.stages.restore import choices, restore_batch
 from unfade.store.checkpoints import read_card, read_weights
 
 Models = tuple[Path, Path]

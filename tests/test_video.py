@@ -19,11 +19,12 @@ from unfade.atomic import is_temporary  # noqa: E402
 from unfade.errors import BadInput, DiskFull, UnreadableImage  # noqa: E402
 from unfade.faces.identity import Likeness  # noqa: E402
 from unfade.faces.tracks import TrackSettings  # noqa: E402
-from unfade.images import video as reading  # noqa: E402
+from unfade.images import film_input as reading  # noqa: E402
 from unfade.images.enlarge import enlarged  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
 from unfade.images.photo_files import Found, Provenance  # noqa: E402
-from unfade.images.video import Frame, Turn, find_videos, read_video  # noqa: E402
+from unfade.images.film_geometry import Turn  # noqa: E402
+from unfade.images.film_input import Frame, find_videos, read_video  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
 from unfade.jobs.runs import open_run  # noqa: E402
 from unfade.recipes.restore import restore  # noqa: E402
@@ -363,7 +364,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 def test_what_is_no_video_is_one_sentence(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nothing")
-    with pytest.raises(UnreadableImage, match="no video that can be read"), read_video(tmp_path / "a.mp4"):
+    with pytest.raises(UnreadableImage, match="no film that can be read"), read_video(tmp_path / "a.mp4"):
         pass
 
 
@@ -428,7 +429,7 @@ def test_a_full_disk_is_said_so(tmp_path, monkeypatch):
     def full(self, *given) -> None:
         raise av.error.OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unfade.images.video_output.VideoWriter.write", full)
+    monkeypatch.setattr("unfade.images.film_output.VideoWriter.write", full)
     with pytest.raises(DiskFull):
         restored(tmp_path, "f.mp4")
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".mp4"]
