@@ -12,7 +12,16 @@ LEAST_RATE = 0.05  # bits per pixel that are always allowed
 LAMBDA = 118  # FFmpeg's FF_QP2LAMBDA: what one step of a quantiser scale is
 KEPT_TAGS = ("hvc1", "hev1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # players tell these apart
 PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # in the order of FFmpeg's numbers of profiles
-IN_THE_CODEC = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video", "ffv1")  # these say how wide a pixel is
+IN_THE_CODEC = (
+    "h264",
+    "hevc",
+    "mpeg4",
+    "mpeg2video",
+    "mpeg1video",
+    "ffv1",
+    "mjpeg",
+    "dvvideo",
+)  # say how wide a pixel is
 IN_THE_FILE = ("mp4", "mov", "3gp", "3g2", "matroska", "webm")  # so do these
 
 

@@ -138,7 +138,8 @@ class VideoReader:
 
     def _decoded(self, packet: Any) -> list[Any]:
         try:
-            return list(self._decoder.decode(packet if packet.size else None))
+            ends = self._decoder is not self.stream and not packet.size
+            return list(self._decoder.decode(None if ends else packet))
         except pyav().FFmpegError:
             self.damaged += 1
             return []
@@ -152,7 +153,7 @@ class VideoReader:
     def _frame(self, source: Any) -> Frame:
         if not self.frames and (matrix := _matrix(source)):
             self.matrix, self.geometry = matrix, Geometry(Turn.of(matrix), self.geometry.shape)
-        self._end = source.time or self._end
+        self._end = max(self._end, source.time or 0.0)  # no number where the last frames have no unit of time
         self.alpha = has_alpha(source)
         levels = _levels(source)
         shown = self.geometry.upright(levels)
