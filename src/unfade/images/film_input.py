@@ -258,7 +258,8 @@ def _levels(source: Any) -> Levels:
 
 def _decoder_of(stream: Any, codec: str) -> Any:
     """FFmpeg's own decoders of VP8 and VP9 know no transparency."""
-    if codec in WITH_ALPHA and stream.metadata.get("alpha_mode") == "1":
+    said = {name.lower(): text for name, text in stream.metadata.items()}
+    if codec in WITH_ALPHA and said.get("alpha_mode") == "1":
         return pyav().CodecContext.create(WITH_ALPHA[codec], "r")
     return stream
 

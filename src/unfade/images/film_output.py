@@ -192,5 +192,5 @@ def _codec(context: Any) -> str:
 
 def _said(place: Any) -> dict[str, str]:
     """What a file or a track says of itself, but for what the writer says anew."""
-    own = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "rotate")
+    own = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "rotate", "alpha_mode")
     return {name: text for name, text in place.metadata.items() if name.lower() not in own}
