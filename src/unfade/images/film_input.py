@@ -111,7 +111,7 @@ class VideoReader:
         for packet in self._packets():
             if packet.stream is self.stream:
                 yield from self._pictures(packet)
-            elif packet.dts is not None:
+            elif packet.size:
                 yield packet
         yield from map(self._frame, self._whole_frames.rest())
         if not self.frames:

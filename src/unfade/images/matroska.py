@@ -14,7 +14,7 @@ ROOM = " " * 32
 HEAD = 1 << 20  # bytes within which the tracks are described
 SEGMENT, TRACKS, ENTRY = b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae"
 TYPE, NAME, VIDEO, VOID = b"\x83", b"\x53\x6e", b"\xe0", b"\xec"
-DISPLAY_WIDTH, DISPLAY_HEIGHT = b"\x54\xb0", b"\x54\xba"
+DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = b"\x54\xb0", b"\x54\xba", b"\x54\xb2"  # without a unit: pixels
 PICTURES = b"\x01"  # the type of a track
 
 Element = tuple[bytes, int, int]  # id, and where its content begins and ends
@@ -36,14 +36,24 @@ def write_display_size(path: Path, width: int, height: int) -> None:
 
 def _with_size(parts: list[tuple[bytes, bytes]], width: int, height: int, length: int) -> bytes:
     """A track's description of the same length."""
-    shown = _element(DISPLAY_WIDTH, _number(width)) + _element(DISPLAY_HEIGHT, _number(height))
     described = b""
     for name, content in parts:
-        content = content.removesuffix(ROOM.encode()) if name == NAME else content
+        if name == NAME:
+            content = content.removesuffix(ROOM.encode())
+        if name == VIDEO:
+            content = _shown_as(content, width, height)
         if name != VOID and (content or name != NAME):
-            described += _element(name, content + shown if name == VIDEO else content)
+            described += _element(name, content)
     left = length - len(described) - 2
     return described + VOID + bytes([0x80 | left]) + bytes(left)
+
+
+def _shown_as(video: bytes, width: int, height: int) -> bytes:
+    """The description of pictures, with another size in which they are shown."""
+    old = (DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT)
+    kept = [(name, video[first:last]) for name, first, last in _elements(video, 0, len(video)) if name not in old]
+    wanted = (*kept, (DISPLAY_WIDTH, _number(width)), (DISPLAY_HEIGHT, _number(height)))
+    return b"".join(_element(name, content) for name, content in wanted)
 
 
 def _entries(head: bytes) -> Iterator[Element]:
