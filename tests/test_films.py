@@ -5,26 +5,32 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 av = pytest.importorskip("av")
 
 from clips import SIZE, Brighter, drawn, face_at, found, make_clip, pictures, restored, square_finder  # noqa: E402
 from unfade.errors import UnreadableImage  # noqa: E402
 from unfade.faces.align import crop  # noqa: E402
+from unfade.faces.detect import DetectSettings, load_detector  # noqa: E402
 from unfade.images import film_codecs  # noqa: E402
+from unfade.images.files import list_images, read_image, to_bytes  # noqa: E402
 from unfade.images.film_geometry import Geometry, Turn, shape_of  # noqa: E402
 from unfade.images.film_input import Frame, find_videos, read_video  # noqa: E402
 from unfade.images.film_kinds import KINDS, kind_in, kind_of  # noqa: E402
 from unfade.images.matroska import write_display_size  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
+from unfade.recipes.demo import SAMPLES  # noqa: E402
+from unfade.stages.photos import Choice, searching  # noqa: E402
 from unfade.stages.restore_photos import PhotoSettings  # noqa: E402
 
 PLAIN = {"options": {}}
@@ -526,3 +532,42 @@ def test_the_quality_of_old_codecs_has_an_effect(tmp_path: Path) -> None:
         with av.open(str(tmp_path / "out/q.mpg")) as container:
             sizes.append(sum(packet.size for packet in container.demux(video=0)))
     assert sizes[0] < 0.7 * sizes[1]
+
+
+# --- turned faces
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_face_that_is_turned_in_a_film_is_restored_upright(tmp_path: Path, quarters: int) -> None:
+    """The restorer gets the same face, whichever way up the film shows it."""
+
+    def draw(turn: int) -> Callable[[int, int, int], np.ndarray]:
+        ground = cv2.resize(drawn(0, 320, 240), (320, 240))
+        ground[40:200, 80:240] = cv2.resize(to_bytes(read_image(list_images(SAMPLES / "truth")[0])), (160, 160))
+        return lambda i, width, height: np.ascontiguousarray(np.rot90(ground, turn))
+
+    seen = []
+    for name, turn in (("up.mkv", 0), ("turned.mkv", quarters)):
+        size = (320, 240) if turn % 2 == 0 else (240, 320)
+        make_clip(tmp_path / name, 3, size=size, codec="ffv1", pix_fmt="yuv444p", draw=draw(turn))
+        restorer = Watching()
+        find = searching(load_detector(), DetectSettings(), Choice(), SIZE)
+        (entry,) = restored(tmp_path, name, find=find, restorer=restorer)
+        assert entry.status == "done", entry.reason
+        seen.append(torch.cat(restorer.faces))
+    assert seen[0].shape == seen[1].shape == (3, 3, SIZE, SIZE)
+    off = {turn: float((torch.rot90(seen[1], turn, (2, 3)) - seen[0]).abs().mean()) for turn in range(4)}
+    assert min(off, key=lambda turn: off[turn]) == 0
+    assert off[0] < 0.5 * min(off[turn] for turn in (1, 2, 3))
+
+
+class Watching(Brighter):
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faces: list[torch.Tensor] = []
+
+    def forward(self, face: torch.Tensor) -> torch.Tensor:
+        self.faces.append(face.clone())
+        return super().forward(face)

@@ -54,8 +54,10 @@ STARTS = {  # what a file begins with: its kind
 }
 ATOMS = (b"moov", b"mdat", b"wide", b"pnot")  # QuickTime before there was "ftyp"
 BRANDS = {b"qt  ": "mov", b"3gp": "3gp", b"3gr": "3gp", b"3gs": "3gp", b"3ge": "3gp", b"3g2": "3g2"}
-NO_FILMS = (b"M4A ", b"M4B ", b"M4P ", b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
-NO_FILMS = (*NO_FILMS, b"mif1", b"msf1", b"crx ", b"jp2 ", b"jpx ", b"mjp2")
+NO_FILMS = (  # sound, and pictures
+    *(b"M4A ", b"M4B ", b"M4P ", b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
+    *(b"mif1", b"msf1", b"crx ", b"jp2 ", b"jpx ", b"mjp2"),
+)
 
 
 def kind_of(path: Path) -> str:

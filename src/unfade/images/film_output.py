@@ -44,7 +44,7 @@ class VideoWriter:
         self._encoder = ENCODERS[codec]
         self._pictures = self._as_written(first.source, codec, scale)
         self._stream = self._add_pictures(first.source, quality)
-        self._copies = {stream.index: self._add_copy(stream) for stream in reader.copied}
+        self._copies = {one.index: _add_copy(self._container, one, reader) for one in reader.copied}
         for stream in reader.container.streams.attachments:
             self._container.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
 
@@ -152,19 +152,21 @@ class VideoWriter:
             stream.set_display_matrix(reader.matrix)
         return stream
 
-    def _add_copy(self, stream: Any) -> Any:
-        try:
-            if self.reader.kind.muxer == "avi" and _codec(stream) in WHOLE_PACKETS:
-                copy = self._container.add_stream(_codec(stream), rate=stream.rate, layout=stream.layout)
-                copy.bit_rate = stream.bit_rate
-            else:
-                copy = self._container.add_stream_from_template(stream)
-        except ValueError as error:
-            reason = f"{self.reader.path} has {stream.type} that cannot be copied ({error})"
-            raise BadInput(f"{reason}; convert it to .mkv first.") from error
-        copy.metadata.update(_said(stream))
-        copy.disposition = stream.disposition
-        return copy
+
+def _add_copy(container: Any, stream: Any, reader: VideoReader) -> Any:
+    """A track for the packets of another, as they are."""
+    try:
+        if reader.kind.muxer == "avi" and _codec(stream) in WHOLE_PACKETS:
+            copy = container.add_stream(_codec(stream), rate=stream.rate, layout=stream.layout)
+            copy.bit_rate = stream.bit_rate
+        else:
+            copy = container.add_stream_from_template(stream)
+    except ValueError as error:
+        told = f"{reader.path} has {stream.type} that cannot be copied ({error}); convert it to .mkv first."
+        raise BadInput(told) from error
+    copy.metadata.update(_said(stream))
+    copy.disposition = stream.disposition
+    return copy
 
 
 def _opened_for_writing(path: Path, reader: VideoReader, provenance: Provenance | None) -> Any:

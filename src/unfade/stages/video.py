@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import copyfile
 
 from unfade.atomic import atomic_write, room_for, temporary_beside, write_through
-from unfade.errors import BadInput, UnreadableImage
+from unfade.errors import BadInput, UnfadeError, UnreadableImage
 from unfade.faces.tracks import TrackSettings
 from unfade.images.film_input import VideoReader, pyav, read_video, reason_of
 from unfade.images.photo_files import Found
@@ -89,6 +89,8 @@ def _as_one_sentence(reader: VideoReader) -> Iterator[None]:
     """What goes wrong in reading is said by the reader; the rest is about what is written."""
     try:
         yield
+    except UnfadeError:
+        raise
     except (pyav().FFmpegError, ValueError) as error:
         kind = reader.kind.muxer
         told = f"{reader.path} cannot be written as {kind} ({reason_of(error)}); convert it to .mkv with H.264 first."
