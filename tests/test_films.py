@@ -34,7 +34,7 @@ from unfade.stages.photos import Choice, searching  # noqa: E402
 from unfade.stages.restore_photos import PhotoSettings  # noqa: E402
 
 PLAIN = {"options": {}}
-SMOOTH = {"options": {"flags": "+qscale", "global_quality": "118"}}
+SMOOTH = {"options": {"qmin": "2", "qmax": "2"}}
 QUIET = {"options": {"x265-params": "log-level=none", "crf": "12"}}
 KIND_FILES = {  # name: how it is made, its kind, the codec that it is written with
     "a.mts": ({"kind": "mpegts"}, "mpegts", "h264"),
@@ -302,7 +302,7 @@ def combs(picture: np.ndarray) -> float:
     ("name", "codec", "options"),
     [
         ("i.mp4", "libx264", {"crf": "10", "flags": "+ilme+ildct", "x264-params": "tff=1"}),
-        ("i.mpg", "mpeg2video", {"flags": "+qscale+ilme+ildct", "global_quality": "118", "top": "1"}),
+        ("i.mpg", "mpeg2video", {"flags": "+ilme+ildct", "qmin": "2", "qmax": "2", "top": "1"}),
     ],
 )
 def test_interlaced_films_become_whole_frames_at_the_same_times(

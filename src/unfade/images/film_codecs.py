@@ -9,7 +9,6 @@ from unfade.images.film_input import VideoReader, has_alpha, pyav
 
 ENLARGED_RATE = 1.5  # times the bits per second of the source, at most
 LEAST_RATE = 0.05  # bits per pixel that are always allowed
-LAMBDA = 118  # FFmpeg's FF_QP2LAMBDA: what one step of a quantiser scale is
 KEPT_TAGS = ("hvc1", "hev1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # players tell these apart
 PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # in the order of FFmpeg's numbers of profiles
 IN_THE_CODEC = (
@@ -80,7 +79,7 @@ def options_for(encoder: Encoder, quality: int | None, pixels: int, reader: Vide
         return options
     factor = encoder.quality if quality is None else round(encoder.worst * (100 - quality) / 100)
     if encoder.scale:
-        return options | {"flags": "+qscale", "global_quality": str(LAMBDA * max(1, factor))}
+        return options | dict.fromkeys(("qmin", "qmax"), str(max(1, factor)))  # "+qscale" asks it of every frame
     options |= {"crf": str(factor)}
     rate = reader.stream.bit_rate or (reader.container.size * 8 / reader.seconds if reader.seconds else 0)
     most = round(max(ENLARGED_RATE * rate, LEAST_RATE * pixels * reader.rate))
