@@ -118,8 +118,8 @@ class VideoWriter:
             stamp = None  # those of H.264 are in disorder: the format has none but the number of the packet
         when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / unit)
         if self._last is None:
-            return when or 0
-        step = max(1, round(1 / (self.reader.rate * unit)))
+            return int(when or 0)
+        step: int = max(1, round(1 / (self.reader.rate * unit)))
         return self._last + step if when is None else max(when, self._last + 1)
 
     def _as_written(self, source: Any, codec: str, scale: int) -> Pictures:
