@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,10 +34,12 @@ from unfade.recipes.demo import SAMPLES  # noqa: E402
 from unfade.stages.photos import Choice, searching  # noqa: E402
 from unfade.stages.restore_photos import PhotoSettings  # noqa: E402
 
-PLAIN = {"options": {}}
-SMOOTH = {"options": {"qmin": "2", "qmax": "2"}}
-QUIET = {"options": {"x265-params": "log-level=none", "crf": "12"}}
-KIND_FILES = {  # name: how it is made, its kind, the codec that it is written with
+PLAIN: dict[str, Any] = {"options": {}}
+SMOOTH: dict[str, Any] = {"options": {"qmin": "2", "qmax": "2"}}
+QUIET: dict[str, Any] = {"options": {"x265-params": "log-level=none", "crf": "12"}}
+KIND_FILES: dict[
+    str, tuple[dict[str, Any], str, str]
+] = {  # name: how it is made, its kind, the codec that it is written with
     "a.mts": ({"kind": "mpegts"}, "mpegts", "h264"),
     "a.ts": ({"kind": "mpegts", "codec": "mpeg2video", **SMOOTH}, "mpegts", "mpeg2video"),
     "a.vob": ({"codec": "mpeg2video", **SMOOTH}, "vob", "mpeg2video"),
@@ -121,7 +124,7 @@ def flat(i: int, width: int, height: int) -> np.ndarray:
 def test_a_full_range_keeps_its_contrast(
     tmp_path: Path, name: str, codec: str, now: str, noted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {} if codec == "libx264" else SMOOTH
+    given: dict[str, Any] = {} if codec == "libx264" else SMOOTH
     if noted:  # as a codec that is not written, in a film whose usual codec cannot say that the range is full
         monkeypatch.delitem(film_codecs.ENCODERS, "mjpeg")
     make_clip(tmp_path / name, 4, codec=codec, pix_fmt="yuvj420p", full=True, draw=flat, **given)
