@@ -12,27 +12,41 @@ from torch import Tensor, nn
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, to_template
 from unfade.faces.detect import Face
 from unfade.images.photo import Photo
+from unfade.images.photo_files import Found
+from unfade.jobs.journal import Entry
+from unfade.jobs.runs import open_run
 from unfade.restorers.base import Restorer
-from unfade.stages.photos import FoundFace
+from unfade.stages.photos import Finder, FoundFace
+from unfade.stages.restore_photos import PhotoSettings
 
+PLAIN = PhotoSettings()
 SIZE = 64  # px of the toy restorer's faces
 
 
 def make_clip(
     path: Path, frames: int = 20, *, size: tuple[int, int] = (160, 120), codec: str = "libx264",
     pix_fmt: str = "yuv420p", stamps: Sequence[int] | None = None, sound: str = "", matrix: Sequence[int] | None = None,
-    draw: Callable[[int, int, int], np.ndarray] | None = None, full: bool = False,
+    draw: Callable[[int, int, int], np.ndarray] | None = None, full: bool = False, shape: Fraction | None = None,
+    tag: str = "", options: dict[str, str] | None = None, kind: str | None = None, rate: int = 25,
 ) -> Path:  # fmt: skip
-    """A video of width x height whose square moves by 2 px a frame; `stamps` are in 1/1000 s, else 25 frames a s."""
+    """A video of width x height whose square moves by 2 px a frame; `stamps` are in 1/1000 s, else 25 frames a s.
+
+    `shape` is that of a pixel, `kind` FFmpeg's name of the container; pictures that `draw` gives may have alpha.
+    """
     import av
 
-    with av.open(str(path), "w") as container:
-        made: Any = container.add_stream(codec, rate=25, options={} if codec == "ffv1" else {"crf": "12"})
+    with av.open(str(path), "w", format=kind) as container:
+        usual = {} if codec == "ffv1" else {"crf": "12"}
+        made: Any = container.add_stream(codec, rate=rate, options=usual if options is None else options)
         made.width, made.height, made.pix_fmt = *size, pix_fmt
         if stamps:
             made.codec_context.time_base = Fraction(1, 1000)
         if full:
             made.codec_context.color_range = 2
+        if shape:
+            made.codec_context.sample_aspect_ratio = shape
+        if tag:
+            made.codec_context.codec_tag = tag
         if matrix:
             made.set_display_matrix(matrix)
         heard: Any = container.add_stream(sound, rate=8000) if sound else None
@@ -40,10 +54,11 @@ def make_clip(
             heard.layout = "mono"
         container.metadata["title"] = "Holiday"
         for i in range(frames):
-            frame = av.VideoFrame.from_ndarray((draw or drawn)(i, *size), format="rgb24")
+            picture = (draw or drawn)(i, *size)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24" if picture.shape[-1] == 3 else "rgba")
             frame = frame.reformat(format=pix_fmt, src_color_range=2, dst_color_range=2 if full else 1)
             frame.pts = stamps[i] if stamps else i
-            frame.time_base = Fraction(1, 1000) if stamps else Fraction(1, 25)
+            frame.time_base = Fraction(1, 1000) if stamps else Fraction(1, rate)
             container.mux(made.encode(frame))
             if heard:
                 container.mux(heard.encode(beep(i)))
@@ -110,3 +125,24 @@ class Brighter(Restorer):
 
     def config(self) -> dict[str, object]:
         return {}
+
+
+def restored(
+    folder: Path, *names: str, restorer: Restorer | None = None, find: Finder = square_finder,
+    settings: PhotoSettings = PLAIN, **given: Any,
+) -> list[Entry]:  # fmt: skip
+    """The entries of films of a folder, whose results lie in the folder `out` of it."""
+    out = folder / "out"
+    inputs = Found(folder, tuple(Path(name) for name in names))
+    from unfade.stages.video import restore_videos
+
+    with open_run(out, {"test": 1}) as journal:
+        return restore_videos(inputs, out, restorer or Brighter(), find, settings, journal=journal, **given)
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    """The frames of a film, upright."""
+    from unfade.images.film_input import Frame, read_video
+
+    with read_video(path) as reader:
+        return [item.photo.levels for item in reader if isinstance(item, Frame)]

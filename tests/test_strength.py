@@ -14,11 +14,12 @@ from adapt_settings import small
 from tiny_models import write_faces
 from toys import ToyRestorer
 from unfade.errors import BadInput, OutputConflict
+from unfade.faces.restoring import blend
 from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.load import load_restorer
-from unfade.stages.restore import blend, choices, restore_batch
+from unfade.stages.restore import choices, restore_batch
 from unfade.store.checkpoints import read_card, read_weights
 
 Models = tuple[Path, Path]

@@ -13,23 +13,22 @@ import pytest
 
 av = pytest.importorskip("av")
 
-from clips import Brighter, beep, drawn, face_at, found, make_clip, square_finder  # noqa: E402
+from clips import Brighter, beep, drawn, face_at, found, make_clip, pictures, restored, square_finder  # noqa: E402
 from tiny_models import write_faces  # noqa: E402
 from unfade.atomic import is_temporary  # noqa: E402
 from unfade.errors import BadInput, DiskFull, UnreadableImage  # noqa: E402
 from unfade.faces.identity import Likeness  # noqa: E402
 from unfade.faces.tracks import TrackSettings  # noqa: E402
-from unfade.images import video as reading  # noqa: E402
+from unfade.images import film_input as reading  # noqa: E402
 from unfade.images.enlarge import enlarged  # noqa: E402
+from unfade.images.film_geometry import Turn  # noqa: E402
+from unfade.images.film_input import Frame, find_videos, read_video  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
-from unfade.images.photo_files import Found, Provenance  # noqa: E402
-from unfade.images.video import Frame, Turn, find_videos, read_video  # noqa: E402
+from unfade.images.photo_files import Provenance  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
-from unfade.jobs.runs import open_run  # noqa: E402
 from unfade.recipes.restore import restore  # noqa: E402
 from unfade.recipes.sources import FindSettings  # noqa: E402
 from unfade.stages.restore_photos import Parts, PhotoSettings  # noqa: E402
-from unfade.stages.video import restore_videos  # noqa: E402
 
 PLAIN = PhotoSettings()
 MATRICES = {  # display matrices of the eight ways up
@@ -37,18 +36,6 @@ MATRICES = {  # display matrices of the eight ways up
     "half turn": (-65536, 0, 0, 0, -65536, 0, 0, 0, 2**30), "other turn": (0, -65536, 0, 65536, 0, 0, 0, 0, 2**30),
     "mirrored": (-65536, 0, 0, 0, 65536, 0, 0, 0, 2**30), "transposed": (0, 65536, 0, 65536, 0, 0, 0, 0, 2**30),
 }  # fmt: skip
-
-
-def restored(folder: Path, *names: str, restorer=None, find=square_finder, settings=PLAIN, **given):
-    out = folder / "out"
-    inputs = Found(folder, tuple(Path(name) for name in names))
-    with open_run(out, {"test": 1}) as journal:
-        return restore_videos(inputs, out, restorer or Brighter(), find, settings, journal=journal, **given)
-
-
-def pictures(path: Path) -> list[np.ndarray]:
-    with read_video(path) as reader:
-        return [item.photo.levels for item in reader if isinstance(item, Frame)]
 
 
 def stamps(path: Path, kind: str = "video") -> list[float]:
@@ -363,7 +350,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
 def test_what_is_no_video_is_one_sentence(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nothing")
-    with pytest.raises(UnreadableImage, match="no video that can be read"), read_video(tmp_path / "a.mp4"):
+    with pytest.raises(UnreadableImage, match="no film that can be read"), read_video(tmp_path / "a.mp4"):
         pass
 
 
@@ -428,7 +415,7 @@ def test_a_full_disk_is_said_so(tmp_path, monkeypatch):
     def full(self, *given) -> None:
         raise av.error.OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unfade.images.video_output.VideoWriter.write", full)
+    monkeypatch.setattr("unfade.images.film_output.VideoWriter.write", full)
     with pytest.raises(DiskFull):
         restored(tmp_path, "f.mp4")
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix == ".mp4"]

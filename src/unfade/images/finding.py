@@ -94,10 +94,11 @@ def list_images(folder: Path) -> list[Path]:
     return [*find_pictures(folder).paths]
 
 
-def files_below(root: Path, suffixes: tuple[str, ...], *, without: Path | None = None) -> tuple[Path, ...]:
-    """The names of files of some endings, relative to `root` and sorted, found as `find_photos` says."""
+def files_below(root: Path, suffixes: tuple[str, ...] = (), *, without: Path | None = None) -> tuple[Path, ...]:
+    """The names of files of some endings, or of all, relative to `root` and sorted, found as `find_photos` says."""
     found = _below(root, without)
-    return tuple(sorted(name for name, is_closed in found if is_closed or name.suffix.lower() in suffixes))
+    chosen = (name for name, is_closed in found if is_closed or not suffixes or name.suffix.lower() in suffixes)
+    return tuple(sorted(chosen))
 
 
 def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:

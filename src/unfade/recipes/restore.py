@@ -8,9 +8,10 @@ from typing import Any
 
 from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel
+from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
+from unfade.images.film_input import find_videos
 from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
-from unfade.images.video import find_videos
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
@@ -23,7 +24,7 @@ from unfade.restorers.upscale import loaded_upscaler
 from unfade.stages.background import through
 from unfade.stages.photos import Finder, Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
-from unfade.stages.restore_photos import Enlarge, Parts, PhotoSettings, restore_photos
+from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
 from unfade.stages.views import FacesToo
 from unfade.store.seeds import fingerprint

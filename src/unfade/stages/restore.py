@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
+from unfade.faces.restoring import blend
 from unfade.images.tone import grey_where
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.run_stage import Item, Stage, run_stage
@@ -63,11 +64,6 @@ def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) ->
     restored = restored.float()
     numbers = torch.where(restored.isfinite(), restored.clamp(-1, 1), torch.nan)  # infinity must not pass for white
     return blend(face, numbers, strength)
-
-
-def blend(face: Tensor, restored: Tensor, strength: float) -> Tensor:
-    """From the input at strength 0 to the restored picture at 1, each bit for bit; all of one shape, in [-1, 1]."""
-    return strength * restored + (1 - strength) * face
 
 
 def check_strength(strength: float) -> None:

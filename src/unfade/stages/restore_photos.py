@@ -17,10 +17,11 @@ from torch import Tensor
 
 from unfade.atomic import atomic_write
 from unfade.errors import BadInput, UnreadableImage
-from unfade.faces.align import crop, scale_of, scaled
+from unfade.faces.align import scale_of
 from unfade.faces.identity import Likeness
 from unfade.faces.masks import Mask
-from unfade.faces.paste import PasteSettings, paste
+from unfade.faces.paste import PasteSettings
+from unfade.faces.restoring import Enlarge, Placed, Tools, finished, put_back, refuse_no_numbers
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
 from unfade.jobs.journal import Entry, Journal
@@ -29,15 +30,13 @@ from unfade.jobs.run_stage import attempted
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
-from unfade.stages.restore import blend, check_strength, choices, left_alone, restore_batch
+from unfade.stages.restore import check_strength, choices, left_alone, restore_batch
 from unfade.store.seeds import fingerprint
 
 STAGE = "restored"
 WRITERS = 2  # threads that paste and encode
 SCALES = (1, 2, 4)
 LARGE = 2.0  # px of the photo per px of the restorer's face, above which a note says so
-
-Enlarge = Callable[[Photo], Photo]
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,11 @@ class Parts:
     provenance: Provenance | None = None  # None: results do not say what made them
     recrop: bool = False  # True: what enlarges restores too, and a face replaces what it made of the face
     mask: Mask | None = None  # where a restored face is a face; None: all of its square, but for the feather
+
+    @property
+    def tools(self) -> Tools:
+        """Those that put faces back."""
+        return Tools(self.enlarge, self.recrop, self.mask)
 
 
 def restore_photos(
@@ -153,8 +157,7 @@ class _Restoring:
             for error in (one.error, *restored):
                 if isinstance(error, Exception):
                     raise error
-            if not all(bool(torch.isfinite(face).all()) for face in restored if isinstance(face, Tensor)):
-                raise BadInput(f"{one.path}: the network gave values that are not numbers; try another `restorer`.")
+            refuse_no_numbers(restored, one.path)
         if not self.outputs.claimed(one.name):
             return False
         if not one.faces and not self.settings.copy:
@@ -177,7 +180,7 @@ class _Restoring:
         photo, target = one.photo, writing.path
         assert photo is not None
         same = self.parts.enlarge is None and target.name == one.path.name
-        atomic_write(target, _bytes_of(one.path) if same else self._encoded(one, self._whole(photo, one, []), None))
+        atomic_write(target, _bytes_of(one.path) if same else self._encoded(one, self._whole(photo, [], []), None))
         _date_as(photo, target)
         writing.no_face = no_face_in(one.path)
 
@@ -186,9 +189,9 @@ class _Restoring:
         photo, settings = one.photo, self.settings
         assert photo is not None
         left = left_alone(one.crops, restored)
-        if not settings.colour and (tone := tone_of(photo)) is not None:
-            restored = [tone.apply(face) for face in restored]
-        restored = [blend(crop, face, self.strength) for crop, face in zip(one.crops, restored, strict=True)]
+        tone = None if settings.colour else tone_of(photo)
+        faces = [Placed(found.matrix, crop, tone) for found, crop in zip(one.faces, one.crops, strict=True)]
+        restored = finished(faces, restored, self.strength)
         distances = self._distances(one, restored)
         notes = (
             *photo.notes,
@@ -197,24 +200,17 @@ class _Restoring:
             *left,
             *self._warned(one, distances),
         )
-        atomic_write(writing.path, self._encoded(one, self._whole(photo, one, restored), self.parts.provenance))
+        atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
             told = json.dumps(self._told(one, distances, notes), indent=1, ensure_ascii=False) + "\n"
             atomic_write(writing.files[1], told)
         writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 
-    def _whole(self, photo: Photo, one: Opened, restored: list[Tensor]) -> Photo:
+    def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:
         """The photo, enlarged where that is asked for, with its faces in it."""
-        whole = photo if self.parts.enlarge is None else self.parts.enlarge(photo)
-        matrices, before = [scaled(found.matrix, self.settings.scale) for found in one.faces], one.crops
-        if self.parts.recrop:
-            before = [crop(whole, matrix, face.shape[-1]) for matrix, face in zip(matrices, one.crops, strict=True)]
         settings = replace(self.settings.paste, upscale=self.settings.scale)
-        for i, (face, result, matrix) in enumerate(zip(before, restored, matrices, strict=True)):
-            mask = self.parts.mask and self.parts.mask(result)
-            paste(whole, face, result, matrix, settings, mask=mask, others=matrices[:i] + matrices[i + 1 :])
-        return whole
+        return put_back(photo, faces, restored, settings, self.parts.tools)
 
     def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
         """The identity distance of every face and its result; nothing where nothing measures it."""

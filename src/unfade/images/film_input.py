@@ -1,0 +1,274 @@
+"""Films, frame by frame, out of files: upright pictures, and sound and subtitles as packets.
+
+PyAV, which does the reading and writing (`images/film_output.py`), is the extra `video`. Nothing but the file itself is
+opened: no other file or address that it names, and none that its name reads like.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfade.errors import BadInput, UnreadableImage
+from unfade.images.film_fields import Deinterlacer
+from unfade.images.film_geometry import Geometry, Turn, shape_of
+from unfade.images.film_kinds import DEMUXERS, NOT_READ, Kind, is_film, kind_of, written_as
+from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, files_below, join_passed_over
+from unfade.images.photo import Levels, Photo
+
+MOST_PIXELS = 2**26  # of a frame; twice as many as 8K
+PATIENCE = 60.0  # s in which a film must be opened, and each of its packets be read
+SPACES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # H.273's number of a colour matrix: swscale's
+HD = 720  # rows from which on an unnamed matrix is BT.709 and not BT.601
+FULL_RANGE = 2
+HDR = (16, 18)  # H.273: PQ, HLG
+WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each, and need nothing else
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that give transparency
+NOT_FILMS = (*SUFFIXES, *RAW, *OTHER)
+
+
+@dataclass(eq=False)
+class Frame:
+    """One picture of a film."""
+
+    index: int  # from 0 on
+    photo: Photo  # upright, square pixels, 8 or 16 bits, with the alpha it may have
+    source: Any  # as PyAV decoded it, without interlacing
+    levels: Levels | None = None  # as stored, where pixels are not square
+    packet: Any = None  # what it was decoded from, where that is this frame and nothing else
+
+
+class VideoReader:
+    """An open film. Iterating gives its frames in order, and the packets of sound and subtitles among them."""
+
+    def __init__(self, path: Path, container: Any, kind: Kind) -> None:
+        self.path, self.container, self.kind = path, container, kind
+        pictures = [stream for stream in container.streams.video if "attached_pic" not in _dispositions(stream)]
+        if not pictures:
+            raise UnreadableImage(f"{path} holds no moving pictures; name a film.")
+        self.stream = pictures[0]
+        if self.stream.codec_context is None:
+            raise UnreadableImage(f"{path} has pictures of a codec that FFmpeg cannot read; convert it to H.264 first.")
+        self.codec = str(self.stream.codec_context.codec.canonical_name)
+        self.stream.thread_type = "SLICE" if self.codec in WHOLE else "AUTO"
+        self.copied = [*container.streams.audio, *container.streams.subtitles]
+        for stream in self.copied:
+            if stream.codec_context is None:
+                raise UnreadableImage(
+                    f"{path} has {stream.type} of a codec that FFmpeg does not know; convert it first."
+                )
+        self.matrix: tuple[int, ...] | None = None  # how pictures are turned when shown, as the file has it
+        self.geometry = Geometry(
+            shape=shape_of(self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio)
+        )
+        self.frames = 0  # that were decoded so far
+        self.damaged = 0  # packets that could not be decoded
+        self.alpha = False  # frames have transparency
+        self._whole_frames = Deinterlacer()
+        self._decoder = _decoder_of(self.stream, self.codec)
+        self._end = 0.0  # s, where the last frame begins
+        self._check_size()
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second, on average."""
+        return Fraction(self.stream.average_rate or self.stream.guessed_rate or 25)
+
+    @property
+    def seconds(self) -> float:
+        """How long it is, as the file says; 0 where it does not."""
+        return float(self.container.duration or 0) / 1e6
+
+    @property
+    def expected(self) -> int:
+        """About how many frames there are; 0: unknown."""
+        return int(self.stream.frames) or round(self.seconds * self.rate)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found wanting, in words; complete when all frames were read."""
+        left = len(self.container.streams) - 1 - len(self.copied) - len(self.container.streams.attachments)
+        begin = float(self.container.start_time or 0) / 1e6
+        said = {
+            f"{self.damaged} parts could not be decoded": self.damaged,
+            f"the pictures end after {self._end - begin:.1f} of {self.seconds:.1f} s": self._end - begin
+            < 0.95 * self.seconds - 1,
+            "interlaced: every two fields became one whole frame": self._whole_frames.used,
+            "HDR: what it says of the screen it was made on is lost": self.stream.codec_context.color_trc in HDR,
+            f"{left} other tracks left out": left and not self.container.chapters(),
+        }
+        return tuple(words for words, holds in said.items() if holds)
+
+    def __iter__(self) -> Iterator[Any]:
+        for packet in self._packets():
+            if packet.stream is self.stream:
+                yield from self._pictures(packet)
+            elif packet.size:
+                yield packet
+        yield from map(self._frame, self._whole_frames.rest())
+        if not self.frames:
+            raise UnreadableImage(f"{self.path} holds no frame that can be decoded; it is damaged or cut off.")
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self.container.demux(self.stream, *self.copied)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except pyav().FFmpegError:  # the file ends here, whatever it says
+                self.damaged += 1
+                return
+
+    def _pictures(self, packet: Any) -> Iterator[Frame]:
+        decoded = self._decoded(packet)
+        for source in self._whole_frames(map(self._checked, decoded)):
+            frame = self._frame(source)
+            if self.codec in WHOLE and len(decoded) == 1 and not self._whole_frames.used:
+                frame.packet = packet
+            yield frame
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        try:
+            ends = self._decoder is not self.stream and not packet.size
+            return list(self._decoder.decode(None if ends else packet))
+        except pyav().FFmpegError:
+            self.damaged += 1
+            return []
+
+    def _checked(self, source: Any) -> Any:
+        size = self.stream.codec_context.width, self.stream.codec_context.height
+        if (source.width, source.height) != size:
+            raise UnreadableImage(f"{self.path} changes the size of its frames after {self.frames}; cut it there.")
+        return source
+
+    def _frame(self, source: Any) -> Frame:
+        if not self.frames and (matrix := _matrix(source)):
+            self.matrix, self.geometry = matrix, Geometry(Turn.of(matrix), self.geometry.shape)
+        self._end = max(self._end, source.time or 0.0)  # no number where the last frames have no unit of time
+        self.alpha = has_alpha(source)
+        levels = _levels(source)
+        shown = self.geometry.upright(levels)
+        photo = Photo(np.ascontiguousarray(shown[..., :3]), shown[..., 3] if shown.shape[-1] == 4 else None)
+        self.frames += 1
+        return Frame(self.frames - 1, photo, source, None if self.geometry.shape == 1 else levels)
+
+    def _check_size(self) -> None:
+        width, height = self.stream.codec_context.width, self.stream.codec_context.height
+        if not width * height > 0 or np.prod(self.geometry.size(width, height)) > MOST_PIXELS:
+            raise UnreadableImage(
+                f"{self.path} says its frames are {width} x {height} px, which cannot be; look at it."
+            )
+
+
+def find_videos(place: Path, *, without: Path | None = None) -> Found:
+    """Every film below a folder, or the one file, if `place` is one; maybe none.
+
+    A film is told by its ending or, where that tells nothing, by its first bytes (`film_kinds.is_film`). They are found
+    as `find_photos` finds photos, but folders that may not be looked into are left to that. Films of kinds that are not
+    read are passed over and counted, and where PyAV is missing all of them are; BadInput is raised where `place` is
+    one then.
+    """
+    if place.is_file():
+        if not is_film(place, NOT_FILMS):
+            return Found(place.parent, ())
+        pyav()
+        return Found(place.parent, (Path(place.name),))
+    below = [name for name in files_below(place, without=without) if (place / name).is_file()]
+    names = tuple(name for name in below if is_film(place / name, NOT_FILMS))
+    left = [name for name in below if name.suffix.lower() in NOT_READ]
+    if find_spec("av") is None:
+        names, left = (), [*left, *names]
+    return Found(place, names, join_passed_over(tuple(Counter(name.suffix.lower() for name in left).items())))
+
+
+@contextmanager
+def read_video(path: Path) -> Iterator[VideoReader]:
+    """Open a film. Raises UnreadableImage, its message starting with the path, and BadInput where PyAV is missing."""
+    av = pyav()
+    allowed = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
+    kind = kind_of(path)
+    try:
+        container = av.open(
+            address_of(path), "r", container_options=allowed, metadata_errors="replace", timeout=PATIENCE
+        )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise UnreadableImage(f"{path} is no film that can be read ({reason_of(error)}); it may be damaged.") from error
+    with container:
+        yield VideoReader(path, container, written_as(kind, container.format.name))
+
+
+def address_of(path: Path) -> str:
+    """A file as FFmpeg can take it for nothing else."""
+    return f"file:{path.absolute()}"
+
+
+def reason_of(error: Exception) -> str:
+    """What FFmpeg or the system says, without the address."""
+    return str(getattr(error, "strerror", None) or error)
+
+
+def pyav() -> Any:
+    """PyAV, for those who have it."""
+    if find_spec("av") is None:
+        raise BadInput("Films need PyAV, which is not installed: pip install unfade[video]")
+    return import_module("av")
+
+
+def has_alpha(source: Any) -> bool:
+    """Whether a frame, or its format, has transparency."""
+    return any(component.is_alpha for component in getattr(source, "format", source).components)
+
+
+def space_of(source: Any) -> int:
+    """The matrix of colours of a stream, as FFmpeg numbers it; where it says none, BT.709 from HD on, else BT.601."""
+    return SPACES.get(source.colorspace, 1 if source.height >= HD else 5)
+
+
+def range_of(source: Any) -> int:
+    """Full or limited; of a frame that does not say, full where the format's name does ("yuvj420p")."""
+    full = source.format.name.startswith("yuvj") or source.format.is_rgb
+    return int(source.color_range or (FULL_RANGE if full else 1))
+
+
+def kernel() -> Any:
+    """How FFmpeg resamples chroma between pixel formats: bicubic, exactly rounded, at full resolution."""
+    kinds = import_module("av.video.reformatter").Interpolation
+    return kinds.BICUBIC | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT
+
+
+def _levels(source: Any) -> Levels:
+    """(H, W, 3), or with alpha (H, W, 4), of 8 or 16 bits."""
+    deep = max(component.bits for component in source.format.components) > 8
+    format = {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}
+    made = source.reformat(
+        format=format[deep, has_alpha(source)], interpolation=kernel(),
+        src_colorspace=space_of(source), dst_color_range=FULL_RANGE,
+    )  # fmt: skip
+    return cast(Levels, made.to_ndarray())
+
+
+def _decoder_of(stream: Any, codec: str) -> Any:
+    """FFmpeg's own decoders of VP8 and VP9 know no transparency."""
+    said = {name.lower(): text for name, text in stream.metadata.items()}
+    if codec in WITH_ALPHA and said.get("alpha_mode") == "1":
+        return pyav().CodecContext.create(WITH_ALPHA[codec], "r")
+    return stream
+
+
+def _dispositions(stream: Any) -> str:
+    return str(stream.disposition.name or stream.disposition)
+
+
+def _matrix(source: Any) -> tuple[int, ...] | None:
+    data = source.side_data.get("DISPLAYMATRIX")
+    numbers: NDArray[np.int32] | None = None if data is None else np.frombuffer(bytes(data), np.int32)
+    return None if numbers is None or len(numbers) != 9 else tuple(numbers.tolist())

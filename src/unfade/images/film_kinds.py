@@ -1,0 +1,120 @@
+"""Which files are films, told by their first bytes, and how FFmpeg reads and writes each kind."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HEAD = 1024  # bytes that tell a kind
+PACKET, TIMED_PACKET = 188, 192  # bytes of a transport stream's packet, and of one with a time stamp before it
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of container."""
+
+    demuxer: str  # one of the names that FFmpeg has for what reads it
+    muxer: str
+    others: str = "h264"  # the codec of pictures whose own cannot be written
+    options: tuple[tuple[str, str], ...] = ()  # of the muxer
+
+
+KINDS = {
+    "mp4": Kind("mov", "mp4"),
+    "mov": Kind("mov", "mov"),
+    "3gp": Kind("mov", "3gp"),
+    "3g2": Kind("mov", "3g2"),
+    "matroska": Kind("matroska", "matroska"),
+    "webm": Kind("matroska", "webm", "vp9"),
+    "avi": Kind("avi", "avi", "mpeg4"),  # its time stamps are those of frames that wait for none
+    "mpegts": Kind("mpegts", "mpegts"),
+    "m2ts": Kind("mpegts", "mpegts", options=(("mpegts_m2ts_mode", "1"),)),
+    "vob": Kind("mpeg", "vob", "mpeg2video"),
+    "mpeg": Kind("mpeg", "mpeg", "mpeg1video"),
+    "asf": Kind("asf", "asf", "wmv2"),
+    "flv": Kind("flv", "flv"),
+    "dv": Kind("dv", "dv", "dvvideo"),
+    "mxf": Kind("mxf", "mxf", "mpeg2video"),
+}
+DEMUXERS = ",".join(dict.fromkeys(kind.demuxer for kind in KINDS.values()))
+
+ENDINGS = (
+    *(".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mkv", ".webm", ".avi", ".divx"),
+    *(".mts", ".m2ts", ".m2t", ".vob", ".mpg", ".mpeg", ".mpe", ".m2p", ".wmv", ".asf", ".flv", ".dv", ".mxf"),
+)
+NOT_READ = (  # films of which FFmpeg writes no more than the sound, or nothing
+    *(".264", ".265", ".amv", ".bik", ".braw", ".flc", ".fli", ".gxf", ".h264", ".h265", ".hevc", ".ivf", ".m1v"),
+    *(".m2v", ".mj2", ".mlv", ".mve", ".nsv", ".nut", ".ogm", ".ogv", ".r3d", ".rm", ".rmvb", ".swf", ".wtv", ".y4m"),
+)
+SOUND = (".aac", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".oga", ".weba", ".wma")  # in the same containers
+
+STARTS = {  # what a file begins with: its kind
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
+    b"FLV\x01": "flv",
+    b"\x06\x0e\x2b\x34\x02\x05\x01\x01": "mxf",
+    b"\x1f\x07\x00": "dv",
+}
+ATOMS = (b"moov", b"mdat", b"wide", b"pnot")  # QuickTime before there was "ftyp"
+BRANDS = {b"qt  ": "mov", b"3gp": "3gp", b"3gr": "3gp", b"3gs": "3gp", b"3ge": "3gp", b"3g2": "3g2"}
+NO_FILMS = (  # sound, and pictures
+    *(b"M4A ", b"M4B ", b"M4P ", b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
+    *(b"mif1", b"msf1", b"crx ", b"jp2 ", b"jpx ", b"mjp2"),
+)
+
+
+def kind_of(path: Path) -> str:
+    """The kind of film that a file's first bytes tell, a key of `KINDS`; "" for what is none or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return kind_in(file.read(HEAD))
+    except OSError:
+        return ""
+
+
+def kind_in(head: bytes) -> str:
+    """The kind of film that begins with these bytes, at least HEAD where there are so many; "" for none."""
+    for start, kind in STARTS.items():
+        if head.startswith(start):
+            return kind
+    if head[4:8] == b"ftyp":
+        return _of_brand(head[8:12])
+    if head[4:8] in ATOMS:
+        return "mov"
+    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"AVIX"):
+        return "avi"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):  # EBML
+        return "webm" if b"webm" in head[:64] else "matroska" if b"matroska" in head[:64] else ""
+    if head.startswith(b"\0\0\1\xba") and len(head) > 4:  # a pack of MPEG-2 (ISO/IEC 13818-1), or of MPEG-1
+        return "vob" if head[4] >> 6 == 1 else "mpeg" if head[4] >> 4 == 2 else ""
+    return _of_packets(head)
+
+
+def is_film(path: Path, not_films: tuple[str, ...] = ()) -> bool:
+    """Whether a file is a film by its ending or, where that tells nothing, its first bytes.
+
+    `not_films` are the endings that belong to something else.
+    """
+    ending = path.suffix.lower()
+    if ending in ENDINGS:
+        return True
+    return ending not in (*not_films, *NOT_READ, *SOUND) and bool(kind_of(path))
+
+
+def written_as(kind: str, demuxer: str) -> Kind:
+    """How a film is written that has been opened: by its first bytes, or else by what reads it."""
+    if kind:
+        return KINDS[kind]
+    return next(known for known in KINDS.values() if known.demuxer in demuxer.split(","))
+
+
+def _of_brand(brand: bytes) -> str:
+    if brand in NO_FILMS:
+        return ""
+    return next((kind for start, kind in BRANDS.items() if brand.startswith(start)), "mp4")
+
+
+def _of_packets(head: bytes) -> str:
+    """A transport stream is told by the byte that each of its packets begins with."""
+    for length, first, kind in ((PACKET, 0, "mpegts"), (TIMED_PACKET, 4, "m2ts")):
+        starts = head[first::length]
+        if len(starts) >= 4 and set(starts) == {0x47}:
+            return kind
+    return ""

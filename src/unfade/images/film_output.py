@@ -1,0 +1,198 @@
+"""A film in the making: its pictures are encoded anew, and all the rest stays as the first film has it.
+
+Sound and subtitles are copied packet by packet; time stamps, the way up, the shape of pixels, colour space and pixel
+format are kept. Where a packet is one frame, those of frames that did not change are copied too.
+"""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from unfade.errors import BadInput
+from unfade.images.film_codecs import (
+    ENCODERS,
+    KEPT_TAGS,
+    codec_for,
+    keeps_shape,
+    options_for,
+    pixel_format,
+    tag_of,
+    time_base_for,
+)
+from unfade.images.film_input import WHOLE, Frame, VideoReader, address_of, has_alpha, pyav, range_of
+from unfade.images.film_pictures import LIMITED_RANGE, Pictures
+from unfade.images.matroska import ROOM, write_display_size
+from unfade.images.photo import Photo
+from unfade.images.provenance import COMPOSITE, Provenance
+
+WHOLE_PACKETS = ("mp3", "ac3")  # in AVI a packet of them is one unit, and not so many bytes
+
+
+class VideoWriter:
+    """A film in the making, like the one that is read in all but its pictures. To be used by one thread at a time."""
+
+    def __init__(
+        self, path: Path, reader: VideoReader, first: Frame, *, scale: int, quality: int | None,
+        provenance: Provenance | None,
+    ) -> None:  # fmt: skip
+        self.path, self.reader = path, reader
+        self._last: int | None = None  # time stamp
+        self._copied = self._unchanged = 0  # frames without a change whose packets were copied, and others
+        self._container = _opened_for_writing(path, reader, provenance)
+        codec = codec_for(reader)
+        self._encoder = ENCODERS[codec]
+        self._pictures = self._as_written(first.source, codec, scale)
+        self._stream = self._add_pictures(first.source, quality)
+        self._copies = {one.index: _add_copy(self._container, one, reader) for one in reader.copied}
+        for stream in reader.container.streams.attachments:
+            self._container.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is written otherwise than it was, in words; complete when all frames were written."""
+        source, now, alpha = self.reader.stream.codec_context, self._stream.codec_context, self.reader.alpha
+        lost, again = alpha and not has_alpha(now), self._unchanged and not self._encoder.lossless
+        said = {
+            f"{self.reader.codec} written as {_codec(now)}": self.reader.codec != _codec(now),
+            f"pixels of {source.pix_fmt} written as {now.pix_fmt}": source.pix_fmt != now.pix_fmt and not alpha,
+            "transparency is lost": lost,
+            "numbers of the full range written in the limited one": self._pictures.converted,
+            "pixels that are not square written as square ones": self._pictures.squared,
+            f"frames without a face: {self._copied} copied as they are": self._copied,
+            f"frames without a face: {self._unchanged} encoded anew with the others": again,
+        }
+        return tuple(words for words, holds in said.items() if holds)
+
+    def write(self, frame: Frame, photo: Photo | None) -> None:
+        """Encode a picture in the place of a frame; None: the frame as it was."""
+        when = self._last = self._when(frame.source)
+        if photo is None and self._may_copy(frame):
+            self._copy_picture(frame.packet, when)
+            return
+        self._unchanged += photo is None
+        made = self._pictures.made(frame, photo)
+        made.pict_type = 0  # the encoder chooses
+        made.time_base = self._stream.codec_context.time_base
+        made.pts = when
+        self._container.mux(self._stream.encode(made))
+
+    def copy(self, packet: Any) -> None:
+        """A packet of sound or subtitles, as it is."""
+        packet.stream = self._copies[packet.stream.index]
+        self._container.mux(packet)
+
+    def finish(self) -> None:
+        """Flush the encoder."""
+        self._container.mux(self._stream.encode(None))
+
+    def close(self) -> None:
+        """Close the file. Nothing can be written afterwards."""
+        self._container.close()
+        if self._last is not None and self._shape_is_missing():
+            shape, context = self.reader.geometry.shape, self._stream.codec_context
+            write_display_size(self.path, round(context.width * shape), context.height)
+
+    def _shape_is_missing(self) -> bool:
+        shape = self.reader.geometry.shape
+        return shape != 1 and not self._pictures.squared and self.reader.kind.demuxer == "matroska"
+
+    def _may_copy(self, frame: Frame) -> bool:
+        """Whether the packet of a frame means the same in the new film."""
+        same = self.reader.codec in WHOLE and _codec(self._stream.codec_context) == self.reader.codec
+        same = same and self._pictures.scale == 1 and not self._pictures.converted
+        return same and frame.packet is not None and frame.source.format.name == self._pictures.format
+
+    def _copy_picture(self, packet: Any, when: int) -> None:
+        self._copied += 1
+        packet.time_base = self._stream.codec_context.time_base
+        packet.pts = packet.dts = when
+        packet.stream = self._stream
+        self._container.mux(packet)
+
+    def _when(self, source: Any) -> int:
+        """A time stamp in the encoder's unit of time, always later than the one before."""
+        unit = self._stream.codec_context.time_base
+        stamp = source.dts if source.pts is None else source.pts
+        if self.reader.kind.muxer == "avi" and self.reader.codec != "mpeg4":
+            stamp = None  # those of H.264 are in disorder: the format has none but the number of the packet
+        when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / unit)
+        if self._last is None:
+            return int(when or 0)
+        step: int = max(1, round(1 / (self.reader.rate * unit)))
+        return self._last + step if when is None else max(when, self._last + 1)
+
+    def _as_written(self, source: Any, codec: str, scale: int) -> Pictures:
+        geometry = self.reader.geometry
+        squared = geometry.shape != 1 and not keeps_shape(codec, self.reader)
+        width, height = geometry.size(source.width, source.height) if squared else (source.width, source.height)
+        self._size = width * scale, height * scale
+        before = range_of(source)
+        now = before if self._encoder.full or self._encoder.lossless else LIMITED_RANGE
+        odd = (self._size[0] | self._size[1]) % 2
+        return Pictures(geometry, pixel_format(self._encoder, source.format, odd), now, now != before, scale, squared)
+
+    def _add_pictures(self, source: Any, quality: int | None) -> Any:
+        reader, encoder = self.reader, self._encoder
+        width, height = self._size
+        options = options_for(encoder, quality, width * height, reader)
+        stream = self._container.add_stream(encoder.name, rate=reader.rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, self._pictures.format
+        context = self._pictures.coloured(stream.codec_context, source)
+        context.time_base = time_base_for(encoder, reader)
+        context.sample_aspect_ratio = Fraction(1) if self._pictures.squared else reader.geometry.shape
+        if _codec(context) == reader.codec and tag_of(reader) in KEPT_TAGS:
+            context.codec_tag = tag_of(reader)
+        if reader.codec in WHOLE:
+            context.thread_count = 1  # a frame comes out as it goes in: packets that are copied keep their places
+        stream.metadata.update(_said(reader.stream))
+        if self._shape_is_missing():
+            stream.metadata["title"] = stream.metadata.get("title", "") + ROOM
+        if reader.matrix is not None:
+            stream.set_display_matrix(reader.matrix)
+        return stream
+
+
+def _add_copy(container: Any, stream: Any, reader: VideoReader) -> Any:
+    """A track for the packets of another, as they are."""
+    try:
+        if reader.kind.muxer == "avi" and _codec(stream) in WHOLE_PACKETS:
+            copy = container.add_stream(_codec(stream), rate=stream.rate, layout=stream.layout)
+            copy.bit_rate = stream.bit_rate
+        else:
+            copy = container.add_stream_from_template(stream)
+    except ValueError as error:
+        told = f"{reader.path} has {stream.type} that cannot be copied ({error}); convert it to .mkv first."
+        raise BadInput(told) from error
+    copy.metadata.update(_said(stream))
+    copy.disposition = stream.disposition
+    return copy
+
+
+def _opened_for_writing(path: Path, reader: VideoReader, provenance: Provenance | None) -> Any:
+    metadata, kind = _said(reader.container), reader.kind
+    own = dict(kind.options)
+    if kind.muxer in ("mp4", "mov") and any(name.startswith("com.") for name in metadata):  # Apple's
+        own["movflags"] = "use_metadata_tags"
+    if kind.demuxer == "matroska":
+        own["write_crc32"] = "0"  # `write_display_size` changes what it would be about
+    os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 speaks of itself otherwise; it looks once, when it is first used
+    container = pyav().open(address_of(path), "w", format=kind.muxer, container_options=own)
+    if provenance is not None:
+        told = f"Faces restored by {provenance.tool} with {provenance.model} (SHA-256 {provenance.sha256})"
+        told = f"{told}, {provenance.settings}; IPTC digital source type {COMPOSITE}"
+        metadata["comment"] = "; ".join(filter(None, (metadata.get("comment"), told)))
+    container.metadata.update(metadata)
+    if chapters := reader.container.chapters():
+        container.set_chapters(chapters)
+    return container
+
+
+def _codec(context: Any) -> str:
+    return str(context.codec.canonical_name)
+
+
+def _said(place: Any) -> dict[str, str]:
+    """What a file or a track says of itself, but for what the writer says anew."""
+    own = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "rotate", "alpha_mode")
+    return {name: text for name, text in place.metadata.items() if name.lower() not in own}

@@ -1,0 +1,65 @@
+"""Frames on their way to an encoder: as it takes them, in the range and the colours that the film says they have."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unfade.images.film_fields import COLOURS
+from unfade.images.film_geometry import Geometry
+from unfade.images.film_input import FULL_RANGE, Frame, kernel, pyav, range_of, space_of
+from unfade.images.photo import Photo
+
+LIMITED_RANGE = 1
+RGB = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}  # by bytes and channels
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the frames of one film are to be."""
+
+    geometry: Geometry
+    format: str  # FFmpeg's name of the pixel format
+    range: int  # FULL_RANGE or LIMITED_RANGE
+    converted: bool  # the range is not that of the film that was read
+    scale: int  # times as large
+    squared: bool  # with square pixels, as what is written cannot say that they are not
+
+    def made(self, frame: Frame, photo: Photo | None) -> Any:
+        """A frame for the encoder, with a photo in its place; None: the frame as it was."""
+        if photo is not None:
+            return self._drawn(frame, photo)
+        return self._drawn(frame, frame.photo) if self.squared else self._same(frame.source)
+
+    def coloured(self, made: Any, source: Any) -> Any:
+        """With what the source, a frame, says of its colours."""
+        for name in COLOURS:
+            setattr(made, name, getattr(source, name))
+        if self.converted:
+            made.color_range = self.range
+        return made
+
+    def _same(self, source: Any) -> Any:
+        if source.format.name == self.format and not self.converted:
+            return source
+        space = space_of(source)
+        made = source.reformat(
+            format=self.format, interpolation=kernel(), src_colorspace=space, dst_colorspace=space,
+            src_color_range=range_of(source), dst_color_range=self.range,
+        )  # fmt: skip
+        made.duration = source.duration
+        return self.coloured(made, source)
+
+    def _drawn(self, frame: Frame, photo: Photo) -> Any:
+        levels = photo.levels if photo.alpha is None else np.dstack([photo.levels, photo.alpha])
+        if self.squared or frame.levels is None:
+            levels = self.geometry.turn.stored(levels)
+        else:
+            levels = self.geometry.stored(levels, frame.levels, scale=self.scale)
+        made = pyav().VideoFrame.from_ndarray(levels, format=RGB[levels.dtype.itemsize, levels.shape[-1]])
+        made = made.reformat(
+            format=self.format, interpolation=kernel(), src_color_range=FULL_RANGE,
+            dst_colorspace=space_of(frame.source), dst_color_range=self.range,
+        )  # fmt: skip
+        made.duration = frame.source.duration
+        return self.coloured(made, frame.source)

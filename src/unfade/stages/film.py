@@ -1,0 +1,243 @@
+"""One film to a restored film: faces are tracked, restored many at a time, and put back frame by frame.
+
+Three things go on at once: a thread decodes and searches ahead, the restorer works, another thread pastes and encodes.
+Only some frames are in memory, however long the film. A restorer that draws noise seeds it by the face, so a face that
+does not change gives the same result in every frame.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unfade.errors import UnreadableImage
+from unfade.faces.align import Matrix, crop
+from unfade.faces.detect import Face
+from unfade.faces.restoring import Placed, finished, put_back, refuse_no_numbers, shows_no_change
+from unfade.faces.tracks import Tracks, TrackSettings, steady
+from unfade.images.film_input import Frame, VideoReader
+from unfade.images.film_output import VideoWriter
+from unfade.images.photo_files import Tone, tone_of
+from unfade.progress import Advance
+from unfade.stages.photos import Finder, in_frames
+from unfade.stages.restore import LEFT_ALONE
+from unfade.stages.restore_photos import Parts, PhotoSettings
+
+AHEAD = 4  # frames decoded before they are asked for
+TOGETHER = 8  # frames of a group, at most
+PIXELS = 24_000_000  # of a group; one frame may have more
+CUT_SIDE = 64  # px of the longer side when successive frames are compared
+CUT = 0.2  # mean difference in [-1, 1] from which on another shot begins; taken for one wrongly, nothing is lost
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all films of a run."""
+
+    run: Run
+    strength: float
+    size: int  # px, of the restorer's faces
+    batch: int
+    find: Finder
+    settings: PhotoSettings
+    parts: Parts
+    tracks: TrackSettings
+
+
+@dataclass(eq=False)
+class _Looked:
+    """A frame that waits for those after it, or for the restorer."""
+
+    frame: Frame
+    faces: list[Face] | None  # None: not looked for
+    cut: bool  # another shot begins
+    tracks: list[tuple[int, Matrix]] = field(default_factory=list)  # number, and frame to crop
+    crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each
+
+
+class Film:
+    """One film on its way from file to file."""
+
+    def __init__(self, reader: VideoReader, name: str, part: Path, work: Work, advance: Advance) -> None:
+        self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
+        self.tracks = Tracks(work.tracks)
+        self.find = in_frames(work.find)
+        self.told: dict[int, dict[str, int]] = {}  # of each track: its first and last frame, and how many show it
+        self.changed = work.parts.enlarge is not None  # by now, in any frame
+        self.distances: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
+        self.notes: tuple[str, ...] = ()
+        self._waiting: deque[_Looked] = deque()
+        self._group: list[Any] = []  # frames, and packets of sound and subtitles
+        self._tones: dict[int, Tone | None] = {}
+        self._restored: set[int] = set()  # tracks of which the restorer changed something
+        self._writer: VideoWriter | None = None
+        self._written: Future[None] | None = None
+
+    def restore(self) -> None:
+        """Read, restore and write all of it."""
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                with closing(_ahead(self._looked(), AHEAD)) as items:
+                    for item in items:
+                        self._take(item)
+                        self._hand_on(thread, self.work.tracks.ahead)
+                self._hand_on(thread, 0)
+                self._flush(thread)
+                self._wait()
+                self._finish()
+            except BaseException:
+                with suppress(Exception):  # what went wrong first is what is said
+                    self._close(thread)
+                raise
+            self._close(thread)
+
+    def _looked(self) -> Iterator[Any]:
+        """In a thread: frames in order, searched where that is due, and packets."""
+        before: Tensor | None = None
+        for item in self.reader:
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            small = item.photo.shrunk(CUT_SIDE)
+            cut = before is not None and float((small - before).abs().mean()) > CUT
+            before, due = small, cut or item.index % self.work.tracks.every == 0
+            yield _Looked(item, self._faces(item, self.find) if due else None, cut)
+
+    def _faces(self, frame: Frame, find: Finder) -> list[Face]:
+        return [found.face for found in find(self.name, frame.photo)]
+
+    def _take(self, item: Any) -> None:
+        if not isinstance(item, _Looked):
+            self._group.append(item)
+            return
+        if self._writer is None:
+            settings = self.work.settings
+            self._writer = VideoWriter(
+                self.part, self.reader, item.frame,
+                scale=settings.scale, quality=settings.quality, provenance=self.work.parts.provenance,
+            )  # fmt: skip
+        self._waiting.append(item)
+        if item.faces is not None:
+            self._track(item, item.faces)
+
+    def _track(self, item: _Looked, faces: list[Face]) -> None:
+        at = item.frame.index
+        if item.cut or not self.tracks.expect(at, faces):
+            for other in self._waiting:
+                if other.faces is None and self.tracks.newest < other.frame.index < at:
+                    other.faces = self._faces(other.frame, self.work.find)
+                    self.tracks.add(other.frame.index, other.faces)
+        if item.cut:
+            self.tracks.cut()
+        self.tracks.add(at, faces)
+
+    def _hand_on(self, thread: ThreadPoolExecutor, keep: int) -> None:
+        """Frames whose faces are known go into the group; a full group is worked on."""
+        while len(self._waiting) > keep:
+            one = self._waiting.popleft()
+            photo, size = one.frame.photo, self.work.size
+            one.tracks = [(number, steady(points, size)) for number, points in self.tracks.at(one.frame.index)]
+            one.crops = [crop(photo, matrix, size) for _, matrix in one.tracks]
+            for number, _ in one.tracks:
+                told = self.told.setdefault(number, {"first": one.frame.index, "last": 0, "frames": 0})
+                told |= {"last": one.frame.index, "frames": told["frames"] + 1}
+                if number not in self._tones:
+                    self._tones[number] = None if self.work.settings.colour else tone_of(photo)
+            self._group.append(one)
+            frames = [item for item in self._group if isinstance(item, _Looked)]
+            pixels = len(frames) * photo.height * photo.width
+            faces = sum(len(item.crops) for item in frames)
+            if faces >= self.work.batch or len(frames) >= TOGETHER or pixels >= PIXELS:
+                self._flush(thread)
+
+    def _flush(self, thread: ThreadPoolExecutor) -> None:
+        """Restore the faces of the group; begin to write it when the one before is written."""
+        group, self._group = self._group, []
+        crops = [one for item in group if isinstance(item, _Looked) for one in item.crops]
+        batches = [crops[first : first + self.work.batch] for first in range(0, len(crops), self.work.batch)]
+        restored = [face for some in batches for face in self.work.run(torch.stack(some)).cpu()]
+        refuse_no_numbers(restored, self.reader.path)
+        self._wait()
+        self._written = thread.submit(self._write, group, iter(restored))
+
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
+
+    def _write(self, group: list[Any], restored: Iterator[Tensor]) -> None:
+        """In the other thread."""
+        writer = self._writer
+        assert writer is not None
+        for item in group:
+            if isinstance(item, _Looked):
+                self._paste(item, [next(restored) for _ in item.crops], writer)
+                self.advance(1)
+            else:
+                writer.copy(item)
+
+    def _paste(self, item: _Looked, restored: list[Tensor], writer: VideoWriter) -> None:
+        settings, parts = self.work.settings, self.work.parts
+        way = replace(settings.paste, upscale=settings.scale)
+        faces = [
+            Placed(matrix, crop, self._tones[number])
+            for (number, matrix), crop in zip(item.tracks, item.crops, strict=True)
+        ]
+        pairs = zip(item.tracks, faces, restored, strict=True)
+        self._restored |= {number for (number, _), face, result in pairs if not torch.equal(face.crop, result)}
+        results = finished(faces, restored, self.work.strength)
+        if parts.enlarge is None and shows_no_change(faces, results, way):
+            writer.write(item.frame, None)
+            return
+        self.changed = True
+        self._measure(item, results)
+        writer.write(item.frame, put_back(item.frame.photo, faces, results, way, parts.tools))
+
+    def _measure(self, item: _Looked, results: list[Tensor]) -> None:
+        """The identity distance of the first face of each track and its result."""
+        likeness = self.work.parts.likeness
+        for (number, _), face, result in zip(item.tracks, item.crops, results, strict=True):
+            if likeness is not None and number not in self.distances:
+                self.distances[number] = likeness.distance(face, result)
+
+    def _close(self, thread: ThreadPoolExecutor) -> None:
+        if self._writer is not None:
+            thread.submit(self._writer.close).result()
+
+    def _finish(self) -> None:
+        if self._writer is None:
+            raise UnreadableImage(f"{self.reader.path} holds no frame that can be decoded; it is damaged or cut off.")
+        self._writer.finish()
+        told = ", ".join((_count(self.reader.frames, "frame"), _count(len(self.told), "track")))
+        written = (*self.reader.notes, *self._writer.notes) if self.changed else ()
+        alone = len(self.told.keys() - self._restored)
+        self.notes = (told, *written, *[f"{_count(alone, 'face')}{LEFT_ALONE}"] * bool(alone), *self._warned())
+
+    def _warned(self) -> Iterator[str]:
+        likeness = self.work.parts.likeness
+        for number, distance in self.distances.items():
+            if likeness and likeness.tells_apart(distance):
+                at = self.told[number]["first"]
+                told = f"identity distance {distance:.2f}"
+                yield f"the face that begins in frame {at} no longer resembles itself ({told})"
+
+
+def _ahead(items: Iterator[Any], count: int) -> Generator[Any]:
+    """The same in the same order, some of them made by a thread before they are asked for."""
+    end = object()
+    with ThreadPoolExecutor(1) as reader:
+        coming = deque(reader.submit(next, items, end) for _ in range(count))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(reader.submit(next, items, end))
+            yield item
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
