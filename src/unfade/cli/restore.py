@@ -19,6 +19,7 @@ def restore(
     aligned: w.Aligned = False,
     fidelity: o.Fidelity = None,
     batch: Annotated[int, o.option(o.BASIC, "Faces restored together.")] = 8,
+    precision: o.Precision = "float32",
     device: o.Device = "auto",
     which: w.Faces = None,
     min_face: w.MinFace = None,
@@ -59,6 +60,6 @@ def restore(
         photos, out, restorer,
         aligned=aligned, size=size, find=find, settings=settings, background=background, embedder=identity, mask=mask,
         provenance=not no_provenance, fidelity=fidelity, refine=refine, strength=strength, batch=batch, report=report,
-        device=device, progress=progress(quiet=quiet),
+        bf16=bool(o.is_bf16(precision)), device=device, progress=progress(quiet=quiet),
     )  # fmt: skip
     finish_stage(entries, out, as_json, quiet, passed_over=passed_over(photos, out, aligned=aligned))

@@ -53,6 +53,7 @@ def restore(
     strength: float = 1.0,
     batch: int = 8,
     report: bool = False,
+    bf16: bool = False,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> list[Entry]:
@@ -70,12 +71,16 @@ def restore(
     `strength` in 0..1 blends every face with what it was. `report` writes report.html into `out`:
     every photo before and after, its faces and notes. Run it again and it goes on where it stopped. Raises BadInput,
     UnknownModel, or OutputConflict when `out` was made otherwise.
+    `strength` in 0..1 blends every face with what it was. With `bf16` the restorer computes in bfloat16 where the
+    device has it, which changes some pixels by a few levels. Run it again and it goes on where it stopped. Raises
+    BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
     _check(aligned, find, settings, strength, background=background, mask=mask)
     own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
     network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
+    network.bf16 = bf16
     made = choices(network, strength)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
