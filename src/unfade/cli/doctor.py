@@ -39,7 +39,7 @@ def doctor(device: o.Device = "auto", as_json: o.Json = False, quiet: o.Quiet = 
 
 
 def _seconds_per_face(device: str) -> dict[str, float]:
-    """Seconds of one restoration and of one pseudo target at the paper's 150 steps, from a few steps of four faces.
+    """Seconds of one restoration and of one pseudo target at the paper's 150 steps, from a few steps.
 
     In bfloat16 where the device has it, as built-in models are adapted.
     """
@@ -50,7 +50,7 @@ def _seconds_per_face(device: str) -> dict[str, float]:
     from unfade.restorers.load import load_restorer
 
     restorer, prior = load_restorer(device=device), load_prior(device=device)
-    faces = torch.zeros(4, 3, prior.size, prior.size, device=device)
+    faces = torch.zeros(1 if device == "cpu" else 4, 3, prior.size, prior.size, device=device)
 
     def clock() -> float:
         if device.startswith("cuda"):

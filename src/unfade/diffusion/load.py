@@ -10,6 +10,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadCheckpoint
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.store.checkpoints import Weights, load_state, read_weights
+from unfade.training.modes import undrawn
 from unfade.zoo.models import find_weights
 
 
@@ -26,7 +27,8 @@ def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> 
         kind = "restorer of one step" if weights.architecture == "one_step" else weights.architecture
         raise BadCheckpoint(f"{path} holds a {kind}, not a prior; name one as `prior`.")
     config = _config(weights, path)
-    unet = UNet(config)
+    with undrawn():
+        unet = UNet(config)
     load_state(unet, weights.state, path)
     return prior_of(unet, device=device)
 

@@ -21,6 +21,7 @@ from unfade.restorers.image_level import build_gfpgan_restorer, build_swinir_res
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, build_one_step_restorer, one_step_of
 from unfade.restorers.vqfr import build_vqfr_restorer
 from unfade.store.checkpoints import image_size, load_state, read_weights, save_weights
+from unfade.training.modes import undrawn
 from unfade.zoo.models import find_weights
 
 BUILDERS: dict[str, Callable[[dict[str, Any], int], Restorer]] = {
@@ -128,7 +129,8 @@ def _read(path: Path, device: torch.device | str) -> Restorer:
         kind = "prior" if weights.architecture == "unet" else weights.architecture
         raise BadCheckpoint(f"{path} holds a {kind}, not a restorer ({known}); name one as `restorer`.")
     config = dict(weights.config)
-    restorer = BUILDERS[weights.architecture](config, config.pop("size"))
+    with undrawn():
+        restorer = BUILDERS[weights.architecture](config, config.pop("size"))
     _fill(restorer, weights.state, path)
     return restorer
 
