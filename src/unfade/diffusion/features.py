@@ -61,6 +61,5 @@ def moved(image: Tensor, down: int, right: int) -> Tensor:
 
 
 def _unit_length(features: Tensor) -> Tensor:
-    """In float32, over channels. The norm is one pass that makes no copies, whatever the precision of the features."""
-    norm = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float32)
-    return features / norm.square().add(1e-10).sqrt()
+    features = features.float()
+    return features / features.square().sum(1, keepdim=True).add(1e-10).sqrt()
