@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from command import Result
 from recorded import picture
 from tiny_models import write_faces
 from toys import ToyRestorer
@@ -44,11 +45,11 @@ def test_only_another_precision_than_float32_is_mentioned() -> None:
 @pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("flags", [("--aligned",), ("--aligned", "--size", "restorer")])
 def test_the_flag_has_an_effect_and_is_part_of_the_run(
-    run: Callable[..., object], models: Models, tmp_path: Path, flags: tuple[str, ...]
+    run: Callable[..., Result], models: Models, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     (face,) = write_faces(tmp_path / "faces", 1)
 
-    def restore(out: str, precision: str) -> object:
+    def restore(out: str, precision: str) -> Result:
         command = ("restore", tmp_path / "faces", "--restorer", models[0], "--device", "cpu", *flags)
         return run(*command, "--out", tmp_path / out, "--precision", precision)
 
