@@ -18,11 +18,11 @@ Models = tuple[Path, Path]
 def test_nothing_is_drawn_and_constants_are_set() -> None:
     before = torch.get_rng_state()
     with undrawn():
-        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 4), nn.Embedding(3, 4))
-        nn.init.trunc_normal_(network[2].weight)
-        nn.init.kaiming_normal_(tensor=network[2].weight)
+        _, norm, linear, _ = nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Linear(4, 4), nn.Embedding(3, 4)
+        nn.init.trunc_normal_(linear.weight)
+        nn.init.kaiming_normal_(tensor=linear.weight)
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(network[1].weight, torch.ones(4))
+    assert torch.equal(norm.weight, torch.ones(4))
     assert nn.Linear(4, 4).weight.std() > 0
     assert not torch.equal(torch.get_rng_state(), before), "outside, numbers are drawn"
 
