@@ -68,12 +68,10 @@ def restore(
     square face crops in FFHQ's framing, those of the folder itself: nothing is found, and nothing is around them. They
     keep their size too, what the restorer changed is brought to it; with `size` "restorer", not "photo", results are
     PNG files of the restorer's size. `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice;
-    `strength` in 0..1 blends every face with what it was. `report` writes report.html into `out`:
-    every photo before and after, its faces and notes. Run it again and it goes on where it stopped. Raises BadInput,
-    UnknownModel, or OutputConflict when `out` was made otherwise.
     `strength` in 0..1 blends every face with what it was. With `bf16` the restorer computes in bfloat16 where the
-    device has it, which changes some pixels by a few levels. Run it again and it goes on where it stopped. Raises
-    BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
+    device has it. `report` writes report.html into `out`: every photo before and after, its faces and notes. Run it
+    again and it goes on where it stopped. Raises BadInput, UnknownModel, or OutputConflict when `out` was made
+    otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
