@@ -69,17 +69,14 @@ def restore(
     keep their size too, what the restorer changed is brought to it; with `size` "restorer", not "photo", results are
     PNG files of the restorer's size. `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice;
     `strength` in 0..1 blends every face with what it was. With `bf16` the restorer computes in bfloat16 where the
-    device has it. `report` writes report.html into `out`: every photo before and after, its faces and notes. Run it
-    again and it goes on where it stopped. Raises BadInput, UnknownModel, or OutputConflict when `out` was made
-    otherwise.
+    device has it. `report` writes report.html into `out`: every photo before and after. Run it again and it goes on
+    where it stopped. Raises BadInput, UnknownModel, or OutputConflict when `out` was made otherwise.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     key = sha256_of(find_weights(restorer, "restorer"))
     _check(aligned, find, settings, strength, background=background, mask=mask)
     own_size = _is_own(size, aligned=aligned, plain=settings == PLAIN and embedder is None and provenance)
-    network = load_restorer(restorer, fidelity=fidelity, refine=refine, device=device)
-    network.bf16 = bf16
-    made = choices(network, strength)
+    network, made = _loaded(restorer, strength, bf16, fidelity=fidelity, refine=refine, device=device)
     identity: dict[str, object] = {"restorer_sha256": key, **made}
     how: Any = {"strength": strength, "batch": batch, "progress": progress}
     run: Any = {"about": {"photos": str(photos)}, "files": [out / REPORT] * report}
@@ -98,6 +95,13 @@ def restore(
         if report:
             looked.report(out, entries, identity, network.size, settings.scale, journal, progress)
         return entries
+
+
+def _loaded(restorer: str | Path, strength: float, bf16: bool, **how: Any) -> tuple[Restorer, dict[str, float]]:
+    """The restorer at its precision, and what its results depend on besides the weights."""
+    network = load_restorer(restorer, **how)
+    network.bf16 = bf16
+    return network, choices(network, strength)
 
 
 def _restored_plainly(
