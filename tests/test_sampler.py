@@ -48,7 +48,7 @@ class Watched:
     """An update that keeps what it saw: index, step of the network, x_t, x0 and what it returned."""
 
     def __init__(self, name: str):
-        self.update, self.seen = UPDATES[name], []
+        self.update, self.seen = UPDATES[name](), []
 
     def __call__(self, prior, step, noise):
         x_prev = self.update(prior, step, noise)
@@ -268,7 +268,7 @@ def test_ddim_with_the_true_noise_walks_back_to_the_clean_image():
 def test_updates_differ(prior):
     restored = picture(32, 32, 1)
     results = [
-        sample(prior, DifFace(restored, 8), CountingNoise(), restored, update=update) for update in UPDATES.values()
+        sample(prior, DifFace(restored, 8), CountingNoise(), restored, update=make()) for make in UPDATES.values()
     ]
     assert all((a - b).abs().max() > 1e-2 for i, a in enumerate(results) for b in results[:i])
 

@@ -60,7 +60,7 @@ def test_a_target_is_the_chain_from_the_restored_face(prior):
 
 
 def test_a_target_is_clamped(monkeypatch):
-    monkeypatch.setitem(UPDATES, "loud", lambda prior, step, noise: 5 * step.x0)
+    monkeypatch.setitem(UPDATES, "loud", lambda: lambda prior, step, noise: 5 * step.x0)
     loud = replace(QUICK, update="loud")
     target = pseudo_target(picture(32, 32, 1), toy_restorer(), fake_prior(spacing="20"), CountingNoise(), loud)
     assert target.abs().max() == 1

@@ -77,7 +77,7 @@ def _in_words(value: object) -> str:
 
 
 def _seconds_per_face(device: str) -> dict[str, float]:
-    """Seconds of one restoration and of one pseudo target as `adapt` makes it, from a few steps of four faces.
+    """Seconds of one restoration and of one pseudo target as `adapt` makes it, from a few steps.
 
     In bfloat16 where the device has it, as built-in models are adapted.
     """
@@ -88,7 +88,7 @@ def _seconds_per_face(device: str) -> dict[str, float]:
     from unfade.restorers.load import load_restorer
 
     restorer, prior = load_restorer(device=device), load_prior(device=device)
-    faces = torch.zeros(4, 3, prior.size, prior.size, device=device)
+    faces = torch.zeros(1 if device == "cpu" else 4, 3, prior.size, prior.size, device=device)
 
     def clock() -> float:
         if device.startswith("cuda"):

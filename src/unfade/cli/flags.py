@@ -47,7 +47,7 @@ Factor = Annotated[int | None, option(PRIOR, "N of the low-pass filter, at the p
 Spacing = Annotated[
     str | None, option(PRIOR, "How many of the 1000 steps are kept: 250, 100, ddim50, ...", usual="spacing")
 ]
-Update = Annotated[str | None, option(PRIOR, "ddpm, ddim or ddim-eta0.5.", usual="update")]
+Update = Annotated[str | None, option(PRIOR, "ddpm, ddim, ddim-eta0.5, or dpm++ (few steps, sharp).", usual="update")]
 Agreement = Annotated[
     float | None,
     option(

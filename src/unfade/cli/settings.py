@@ -60,6 +60,7 @@ class Results(Flags):
 
     refine: f.Refine = None
     strength: f.Strength = 1.0
+    precision: f.Precision = "float32"
     size: f.Size = "photo"
     paste: f.Paste = None
     match_colour: f.MatchColour = False
@@ -92,7 +93,7 @@ class Results(Flags):
         return changed(
             usual, find=found, whole=written, size=self.size, background=self.background, embedder=self.identity,
             mask=self.mask, provenance=not self.no_provenance, report=self.report, refine=self.refine,
-            strength=self.strength, **own,
+            strength=self.strength, bf16=is_bf16(self.precision), **own,
         )  # fmt: skip
 
 

@@ -75,6 +75,27 @@ class LowFrequency(DifFace):
 
 
 @dataclass(frozen=True)
+class CleanLowFrequency(LowFrequency):
+    """The same constraint, on the predicted clean image: for updates that remember it from step to step, which noise
+    swapped into x_{t-1} would not reach. It starts at the noise level of its first step, as a solver of ODEs expects.
+    """
+
+    def start(self, prior: DiffusionPrior, t: int, noise: Noise, like: Tensor) -> Tensor:
+        """The restored image at the noise level that the network is told."""
+        return prior.q_sample(self.restored, t, noise(like))
+
+    def correct_x0(self, step: Step) -> Tensor:
+        """Only the low frequencies of y_0 and x_0 agree."""
+        if step.t < max(self.free_from, 1):
+            return step.x0
+        return step.x0 - low_pass(step.x0, self.factor) + low_pass(self.restored, self.factor)
+
+    def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
+        """The same: x_0 was constrained."""
+        return x_prev
+
+
+@dataclass(frozen=True)
 class ILVR(Guidance):
     """Choi et al., "ILVR" (ICCV 2021), Algorithm 1: from pure noise, with the low frequencies of the photo.
 

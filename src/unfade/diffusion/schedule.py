@@ -46,6 +46,11 @@ class Schedule:
         return np.append(1.0, self.alpha_bar[:-1])
 
     @cached_property
+    def half_log_snr(self) -> Table:
+        """lambda of Lu et al. (2022): log(alpha_t / sigma_t) = log(alpha_bar / (1 - alpha_bar)) / 2."""
+        return np.asarray(0.5 * np.log(self.alpha_bar / (1.0 - self.alpha_bar)), np.float64)
+
+    @cached_property
     def betas(self) -> Table:
         """Respaced variances: 1 - alpha_bar_i / alpha_bar_{i-1}, of the full schedule at the steps kept."""
         kept = np.cumprod(1.0 - self.full())[list(self.t_model)]

@@ -50,6 +50,7 @@ class RestoreSettings:
     refine: int | None = None  # 0..3; None: the restorer's own, if it has such a choice
     strength: float = 1.0  # in 0..1: blends every face with what it was
     batch: int = 8  # faces restored together
+    bf16: bool = False  # the restorer computes in bfloat16 where the device has it
     report: bool = False  # report.html in `out`: every photo before and after, its faces and notes
 
     def __post_init__(self) -> None:
@@ -99,6 +100,7 @@ def restore(
     photos, out, device = Path(photos), Path(out), choose_device(device)
     settings.check(aligned=aligned)
     loaded = loaded_restorer(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
+    loaded.network.bf16 = settings.bf16
     made = choices(loaded.network, settings.strength)
     identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
     how: Any = {"strength": settings.strength, "batch": settings.batch, "progress": progress}

@@ -22,6 +22,7 @@ class Restorer(nn.Module, ABC):
     size: int  # side of the face, px
     architecture: str
     frozen: tuple[str, ...] = ()
+    bf16: bool = False  # whether `stages.restore` runs it in bfloat16 where the device has it
 
     @abstractmethod
     def forward(self, face: Tensor) -> Tensor:

@@ -87,14 +87,14 @@ Walk = Callable[["Method", Inputs, DiffusionPrior, Noise], Tensor]
 
 def in_pixels(method: "Method", given: Inputs, prior: DiffusionPrior, noise: Noise) -> Tensor:
     """The given prior under the method's schedule, guided; (B, 3, size, size), not clamped."""
-    return sample(prior, method.guide(given), noise, given.face, update=UPDATES[method.update])
+    return sample(prior, method.guide(given), noise, given.face, update=UPDATES[method.update]())
 
 
 def in_latents(method: "Method", given: Inputs, prior: DiffusionPrior, noise: Noise) -> Tensor:
     """The method's own prior, which knows the restored picture; then the colours of that picture (DiffBIR, Sec. 3)."""
     network, (hint, _) = _needed(given.own, DiffBIR), given.own_latents
     prior = prior_given(network, hint, spacing=method.spacing)
-    latent = sample(prior, method.guide(given), noise, hint, update=UPDATES[method.update])
+    latent = sample(prior, method.guide(given), noise, hint, update=UPDATES[method.update]())
     with torch.no_grad():
         return with_colours_of(network.picture(latent), given.restored)
 

@@ -11,6 +11,7 @@ from unfade.faces.restoring import blend
 from unfade.images.tone import grey_where
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.run_stage import Item, Stage, run_stage
+from unfade.precision import autocast
 from unfade.progress import Advance, Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
@@ -44,7 +45,10 @@ def restore_faces(
         return grey_where(face, restore_batch(face, restorer, strength=strength))
 
     whole_key = fingerprint(key, choices(restorer, strength))
-    done = Stage(stage, work, restorer.size, batch, whole_key, noted=lambda face, result: left_alone([face], [result]))
+    done = Stage(
+        stage, work, restorer.size, batch, whole_key, restorer.bf16,
+        noted=lambda face, result: left_alone([face], [result]),
+    )  # fmt: skip
     return run_stage(done, faces, out, journal, progress=progress)
 
 
@@ -56,10 +60,13 @@ def left_alone(faces: Sequence[Tensor], restored: Sequence[Tensor]) -> tuple[str
 
 @torch.no_grad()
 def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) -> Tensor:
-    """(B, 3, size, size) to the same, clamped to [-1, 1]; see `blend` for the strength."""
+    """(B, 3, size, size) to the same, clamped to [-1, 1]; see `blend` for the strength.
+
+    The network computes in bfloat16 if the restorer's `bf16` asks for it and the device has it.
+    """
     device = next(restorer.parameters()).device
     face = face.to(device)
-    with mode(False, restorer):
+    with mode(False, restorer), autocast(device, bf16=restorer.bf16):
         restored: Tensor = restorer(face)
     restored = restored.float()
     numbers = torch.where(restored.isfinite(), restored.clamp(-1, 1), torch.nan)  # infinity must not pass for white
@@ -73,10 +80,11 @@ def check_strength(strength: float) -> None:
 
 
 def choices(restorer: Restorer, strength: float = 1.0) -> dict[str, float]:
-    """What a result depends on besides the weights: fidelity and refinement of a family that has them, the strength.
+    """What a result depends on besides the weights: fidelity and refinement of a family that has them, the strength
+    and the precision.
 
-    A full strength is not mentioned, so that runs begun before there was a choice go on.
+    A full strength and float32 are not mentioned, so that runs begun before there was a choice go on.
     """
-    made = {"fidelity": restorer.fidelity, "refine": restorer.refine}
+    made = {"fidelity": restorer.fidelity, "refine": restorer.refine, "bf16": restorer.bf16 or None}
     found = {name: float(value) for name, value in made.items() if value is not None}
     return found if strength == 1 else {**found, "strength": float(strength)}

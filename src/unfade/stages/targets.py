@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unfade.diffusion.guidance import Guidance, LowFrequency, Noise
+from unfade.diffusion.guidance import CleanLowFrequency, LowFrequency, Noise
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.diffusion.schedule import respaced
@@ -159,10 +159,14 @@ def pseudo_target(
         first = _at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
         if settings.start == 0:
             return first
-        guidance: Guidance = LowFrequency(first, settings.start, settings.free_from, settings.factor)
-        target = sample(prior, guidance, noise, first, update=UPDATES[settings.update], after_step=after_step)
+        constraint = CONSTRAINTS.get(settings.update, LowFrequency)
+        guidance = constraint(first, settings.start, settings.free_from, settings.factor)
+        target = sample(prior, guidance, noise, first, update=UPDATES[settings.update](), after_step=after_step)
     return target.clamp(-1, 1)
 
+
+# Where the low frequencies are held for an update that the published place, x_{t-1}, does not suit.
+CONSTRAINTS: dict[str, type[LowFrequency]] = {"dpm++": CleanLowFrequency}
 
 BEGINNINGS: dict[str, Callable[[Attempt, Tensor], Tensor]] = {
     "restored": lambda attempt, face: attempt(face).float().clamp(-1, 1),
