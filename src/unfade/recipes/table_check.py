@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from unfade.recipes.paper import MEANS, UNREADABLE, Line, Printed, printed_tables
-from unfade.recipes.table_costs import ONE_STEP, WALKS, parameters_of
+from unfade.recipes.table_costs import ONE_STEP, WALKS, parameters_of, steps_of
 from unfade.recipes.tables import COSTS, TABLES, Share, Way, as_usual
 from unfade.report.page import METRICS
 from unfade.stages.methods import METHODS
@@ -52,7 +52,7 @@ class Checked:
 
     repeated: int  # cells that are printed in more than one table
     means: int  # cells that are means of others
-    counted: int  # numbers of parameters and times
+    costs: int  # numbers of parameters and times
     contradictions: Sequence[Contradiction]
 
 
@@ -126,11 +126,11 @@ def _equal(one: Cells, two: Cells) -> list[str]:
 
 
 def _captions(rows: Sequence[Cells], told: set[str]) -> list[Contradiction]:
-    """Rows with the numbers of another run, in tables of which nothing is told yet."""
+    """Rows with the numbers of another run, one of a table, in tables of which nothing is told yet."""
     found: dict[str, Contradiction] = {}
     for row in rows:
         twin = _twin(row, rows)
-        if twin and row.table.name not in told | {twin.table.name} | found.keys() and twin.table.name not in told:
+        if twin and not {row.table.name, twin.table.name} & told and row.table.name not in found:
             found[row.table.name] = Contradiction(row.table.name, f"{row.name}: {_those_of(row, twin)}.")
     return [*found.values()]
 
@@ -156,7 +156,7 @@ def _no_mean(
 ) -> Contradiction:  # fmt: skip
     """Told with the row whose mean it is, if there is one."""
     told = ", ".join(
-        f"{_title(m)} {row.line.cells[m]} (the mean is {means[m]:.{_digits(row.line.cells[m])}f})" for m in wrong
+        f"{_title(m)} {row.line.cells[m]} (the mean is {means[m]:.{_digits(row.line.cells[m]) + 1}f})" for m in wrong
     )
     sentence = f"{row.name}: {told}"
     photos = row.line.photos
@@ -178,7 +178,7 @@ def _costs(table: Printed) -> Iterator[Compared]:
             told = f"{line.label} has {printed} M parameters; counted are {counted:.2f} M{WHY.get(line.label, '')}."
             yield 1, None if _rounds_to(counted, printed) else Contradiction(table.name, told)
         if line.label in ("DifFace", "PG-Diff"):  # these two walk the prior whose step is printed
-            steps = STEPS_OF[line.label]
+            steps = steps_of(METHODS[WALKS[line.label]])
             seconds = line.value("s per face")
             told = (
                 f"{line.label} takes {seconds:.2f} s: {seconds / step:.0f} steps of the prior at {step:.4f} s, but as "
@@ -187,7 +187,6 @@ def _costs(table: Printed) -> Iterator[Compared]:
             yield 1, Contradiction(table.name, told) if abs(seconds / step / steps - 1) > OFF else None
 
 
-STEPS_OF = {"DifFace": 100, "PG-Diff": int(METHODS[WALKS["PG-Diff"]].spacing)}
 WHY = {
     "GFPGAN": " in version 1.4 (the paper does not say which it took)",
     "VQFR": " in version 2 (the paper does not say which it took)",

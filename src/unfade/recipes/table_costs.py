@@ -20,6 +20,8 @@ from unfade.diffusion.guidance import Guidance, Noise
 from unfade.diffusion.load import prior_of
 from unfade.diffusion.prior import DiffusionPrior, Step
 from unfade.diffusion.sampler import ImageNoise
+from unfade.diffusion.schedule import respaced
+from unfade.errors import UnfadeError
 from unfade.nets.diffbir import DiffBIR, DiffBIRConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.nets.text_encoder import TextEncoder, TextEncoderConfig
@@ -139,7 +141,7 @@ def _measured(label: str, shapes: Shapes, device: str) -> Cost:
     try:
         with peak_memory(device) as peak:
             steps, per_step, seconds = _times(label, shapes, device)
-    except (ImportError, MemoryError, RuntimeError) as error:  # torch has no class of its own for memory on a CPU
+    except (UnfadeError, MemoryError, RuntimeError) as error:  # torch has no class of its own for memory on a CPU
         return Cost(label, parameters, note=f"not measured: {str(error).splitlines()[0]}")
     return Cost(label, parameters, steps, per_step, seconds, peak[0])
 
@@ -162,7 +164,7 @@ def _times(label: str, shapes: Shapes, device: str) -> tuple[int, float, float]:
 def _walk_times(method: Method, shapes: Shapes, face: Tensor, device: str, label: str) -> tuple[int, float, float]:
     first, own = shapes.restorer("swinir").to(device), _own(label, shapes, device)
     prior = prior_of(UNet(shapes.dr2 if label == "DR2" else shapes.prior), device=device).respaced(method.spacing)
-    steps = len(method.guide(Inputs(face, face, own)).timesteps(len(prior.schedule)))
+    steps = steps_of(method)
 
     def seconds_of(count: int) -> float:
         short = replace(method, guide=lambda given: FirstSteps(method.guide(given), count))
@@ -172,6 +174,12 @@ def _walk_times(method: Method, shapes: Shapes, face: Tensor, device: str, label
     one, some = seconds_of(1), seconds_of(min(STEPS, steps))
     per_step = (some - one) / (min(STEPS, steps) - 1) if steps > 1 else one
     return steps, per_step, one + (steps - 1) * per_step
+
+
+def steps_of(method: Method) -> int:
+    """Evaluations of the prior in its walk."""
+    face = torch.zeros(1, 3, 64, 64)
+    return len(method.guide(Inputs(face, face)).timesteps(len(respaced(method.spacing))))
 
 
 def _own(label: str, shapes: Shapes, device: str) -> Own | None:

@@ -44,16 +44,36 @@ def as_markdown(made: Made) -> str:
 def side_by_side(printed: Printed, rows: Sequence[Row]) -> list[str]:
     """Lines of Markdown: a row for each way and set of photos, the printed values first, then ours."""
     ours = list(dict.fromkeys(metric for row in rows for metric in row.values))
-    head = ["", "photos", *(f"printed {title_of(m)}" for m in printed.metrics), *(title_of(m) for m in ours)]
+    head = [
+        "",
+        "photos",
+        *(f"printed {title_of(m)}" for m in printed.metrics),
+        *(map(title_of, ours) if ours else ["ours"]),
+    ]
+    made = {(row.label, row.photos) for row in rows}
+    unmade = [Row(line.label, line.photos) for line in printed.lines if (line.label, line.photos) not in made]
     lines = [_line(head), _line(["---"] * len(head))]
-    for row in rows:
+    for row in [*rows, *unmade]:
         line = printed.line(row.label, row.photos)
         theirs = [line.cells[m] if line else "" for m in printed.metrics]
-        shown = [estimate(m, row.values[m]) if m in row.values else "" for m in ours]
-        if row.note and ours:
-            shown[0] = row.note
-        lines.append(_line([row.label, row.photos, *theirs, *shown]))
+        shown = [estimate(m, row.values[m]) if m in row.values else "" for m in ours] or [""]
+        lines.append(_line([row.label, row.photos, *theirs, shown[0] or row.note, *shown[1:]]))
     return [*lines, ""]
+
+
+def cells_of(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Rows of cells by the heads of their columns, without intervals: for a terminal."""
+    ours = list(dict.fromkeys(metric for row in rows for metric in row.values))
+    noted = any(row.note for row in rows)
+    return [
+        {
+            "row": row.label,
+            "photos": row.photos,
+            **{title_of(m): number(m, row.values[m].value) if m in row.values else "-" for m in ours},
+            **({"note": row.note} if noted else {}),
+        }
+        for row in rows
+    ]
 
 
 def claim_lines(verdicts: Sequence[Verdict]) -> list[str]:
