@@ -32,7 +32,6 @@ class Speed:
     where: str
     evaluation: float  # of the prior, for one face
     trained: Mapping[str, float]  # part -> a face in one step of fine-tuning
-    adversarial: float = 1.0  # times that, with a discriminator
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,12 @@ class Pace:
     speeds: tuple[Speed, ...]
 
 
-# builtin: processor time of one core, one thread, half of it for two. paper: two cores as docs/paper.md has them, and
-# the paper's own RTX 3090 (table 27); a face in a step of fine-tuning is taken for three passes of its restorer.
+# builtin, two cores: half the processor time of one, measured while other work slowed it; a face in a step of
+# `small-restorer` is taken for three evaluations of the prior, which it is a step of. No discriminator is counted.
+# paper: two cores and the RTX 3090 of table 27; a face in a step of fine-tuning is taken for three passes of its restorer.
 PACES = {
     "builtin": Pace(50, {SWINIR: 150 * 8, CODEFORMER: 80 * 8}, (
-        Speed("two cores", 0.0, {SWINIR: 0.0, CODEFORMER: 0.0}),
+        Speed("two cores", 0.12, {SWINIR: 0.17, CODEFORMER: 3 * 0.12}),
     )),
     "paper": Pace(250, {SWINIR: 20_000 * 16, CODEFORMER: 40_000 * 8}, (
         Speed("two cores", 2.2, {SWINIR: 3 * 1.3, CODEFORMER: 3 * 4.6}),
@@ -64,7 +64,7 @@ class Work:
     scale: Scale
     pace: Pace
     most: int
-    pieces: dict[tuple[object, ...], tuple[int, str, int, bool]] = field(default_factory=dict)
+    pieces: dict[tuple[object, ...], tuple[int, str, int]] = field(default_factory=dict)
 
     def add(self, way: Way, camera: str) -> None:
         """What a row takes, besides a pass of its restorer: evaluations of the prior and faces trained on."""
@@ -81,9 +81,8 @@ class Work:
     def seconds(self, speed: Speed) -> float:
         """Of all pieces, one after the other."""
         return sum(
-            evaluations * speed.evaluation
-            + (faces * speed.trained[part] * (speed.adversarial if gan else 1.0) if faces else 0.0)
-            for evaluations, part, faces, gan in self.pieces.values()
+            evaluations * speed.evaluation + (faces * speed.trained[part] if faces else 0.0)
+            for evaluations, part, faces in self.pieces.values()
         )
 
     def _learned(self, part: str, learning: Learning, camera: str) -> None:
@@ -93,17 +92,16 @@ class Work:
             self._method(learning.targets.method, None, camera, "learn")
         elif not learning.on_truth:
             self._targets(part, learning, camera, "learn")
-        gan = isinstance(learning.losses, tuple) and learning.losses[2] > 0
-        self.pieces["learned", part, learning, camera] = (0, part, self.pace.trained[part], gan)
+        self.pieces["learned", part, learning, camera] = (0, part, self.pace.trained[part])
 
     def _targets(self, part: str, learning: Learning, camera: str, side: str) -> None:
         steps = (learning.targets.start or K) * self.pace.kept // 1000
         key = ("targets", part, learning.targets, learning.start_from, camera, side)
-        self.pieces[key] = (self.most * steps, part, 0, False)
+        self.pieces[key] = (self.most * steps, part, 0)
 
     def _method(self, method: str, learning: Learning | None, camera: str, side: str) -> None:
         steps = steps_of(METHODS[self.scale.methods[method][0]])
-        self.pieces["method", method, learning, camera, side] = (self.most * steps, SWINIR, 0, False)
+        self.pieces["method", method, learning, camera, side] = (self.most * steps, SWINIR, 0)
 
 
 def work_of(names: Iterable[str], scale_name: str, scale: Scale, most: int) -> Work:
