@@ -45,7 +45,7 @@ class Pace:
 
 # builtin, two cores: half the processor time of one, measured while other work slowed it; a face in a step of
 # `small-restorer` is taken for three evaluations of the prior, which it is a step of. No discriminator is counted.
-# paper: two cores and the RTX 3090 of table 27; a face in a step of fine-tuning is taken for three passes of its restorer.
+# paper: two cores and the RTX 3090 of table 27; a face in a step is taken for three passes of its restorer.
 PACES = {
     "builtin": Pace(50, {SWINIR: 150 * 8, CODEFORMER: 80 * 8}, (
         Speed("two cores", 0.12, {SWINIR: 0.17, CODEFORMER: 3 * 0.12}),
