@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -39,6 +39,7 @@ class Outcome:
     last: Sequence[str] = ()
     failed: int = 0  # items that are not done: the exit code is 1 if there are any
     rows: Sequence[Mapping[str, object]] = ()
+    tables: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)  # more of them, by their titles
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object."""
@@ -70,7 +71,7 @@ def command(body: Callable[..., Outcome]) -> Callable[..., None]:
     @wraps(body)
     def run(as_json: bool, quiet: bool, **values: Any) -> None:
         for name, kind in groups.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
         if "progress" in given:
             values["progress"] = progress(quiet=quiet)
         say(body(**values), as_json=as_json, quiet=quiet)
@@ -86,7 +87,7 @@ def _flags_of(given: Parameter, hint: Any) -> list[Parameter]:
     if not is_dataclass(hint):
         return [_flag(given.name, hint, given.default)]
     hints = get_type_hints(hint, include_extras=True)
-    usual = {field.name: Parameter.empty if field.default is MISSING else field.default for field in fields(hint)}
+    usual = {each.name: Parameter.empty if each.default is MISSING else each.default for each in fields(hint)}
     return [_flag(name, hints[name], default) for name, default in usual.items()]
 
 
@@ -102,6 +103,8 @@ def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     elif not quiet:
         if outcome.rows:
             _print_table(outcome.rows)
+        for title, rows in outcome.tables.items():
+            _print_table(rows, title)
         for line in outcome.in_words():
             put(printable(spoken(line)))
     if outcome.failed:
@@ -164,12 +167,12 @@ def _and_more(count: int) -> str:
     return f" and {count} more" if count else ""
 
 
-def _print_table(rows: Sequence[Mapping[str, object]]) -> None:
+def _print_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -> None:
     """Numbers to four digits."""
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table()
+    shown = Table(title=title)
     for name in rows[0]:
         shown.add_column(_cell(name))
     for row in rows:

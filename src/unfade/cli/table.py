@@ -1,8 +1,9 @@
 """`unfade table`: the paper's tables."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,58 +12,86 @@ from unfade.cli.command import Outcome, command
 from unfade.errors import BadInput
 from unfade.progress import Progress
 
+if TYPE_CHECKING:
+    from unfade.recipes.table_text import Made
+
 
 @command
 def table(
-    name: Annotated[str | None, typer.Argument(help="Name, or the number in the paper.")] = None,
+    name: Annotated[str | None, typer.Argument(help="1 to 27, fig9, fig15, or all.")] = None,
     faces: Annotated[Path | None, typer.Option(help="Folder of clean, aligned faces.")] = None,
+    photos: Annotated[Path | None, typer.Option(help="Folder of aligned photos without a truth: tables 3, 10.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder that is filled.")] = None,
     scale: Annotated[str, typer.Option(help="builtin: with the models that come along; paper: with its own.")] = (
         "builtin"
     ),
+    most: Annotated[int, typer.Option(help="Photos to adapt to, and photos to score, at most; 0: all.", min=0)] = 0,
     list_tables: Annotated[bool, typer.Option("--list", help="Say which tables there are and what each needs.")] = (
         False
     ),
+    check: Annotated[bool, typer.Option("--check", help="Check the printed numbers against each other.")] = False,
     device: f.Device = "auto",
     *,
     progress: Progress,
 ) -> Outcome:
-    """Make one of the paper's tables from a folder of clean FACES, which it degrades itself."""
-    from unfade.recipes.table_runs import make_table, shown
-
+    """Make one of the paper's tables, or all, from a folder of clean FACES, which it degrades itself."""
     if list_tables:
-        return _list(scale)
-    if name is None or faces is None or out is None:
+        return _list(scale, most)
+    if check:
+        return _check()
+    from unfade.recipes.table_results import Asked, make_tables
+
+    if name is None or out is None:
         raise BadInput("Name a table and give it --faces FOLDER and --out FOLDER; `unfade table --list` lists them.")
     begin = time.monotonic()
-    made = make_table(name, faces, out, scale=scale, device=device, progress=progress)
-    columns = list(dict.fromkeys(column for row in made.rows for column in row))
+    made, passed_over = make_tables(name, Asked(out, faces, photos, scale, most, device), progress=progress)
+    return _outcome(made, passed_over, time.monotonic() - begin)
+
+
+def _outcome(made: "Sequence[Made]", passed_over: Sequence[str], seconds: float) -> Outcome:
+    from unfade.recipes.table_text import as_json, cells_of, claimed
+
+    failures = list(dict.fromkeys(failure for each in made for failure in each.failures))
+    lines = []
+    for each in made:
+        lines += [each.printed.title, *(f"  {claimed(verdict)}" for verdict in each.verdicts), f"  {each.file}"]
+    lines += [f"{key}: {value}" for key, value in made[0].about.items() if key in ("device", "torch", "threads")]
     return Outcome(
-        {"table": made.name, **made.about, "rows": list(made.rows), "file": str(made.file)},
-        [
-            made.caption,
-            *(f"{key}: {value}" for key, value in made.about.items()),
-            f"made in {time.monotonic() - begin:.0f} s",
-        ],
-        failures=made.failures,
-        last=[f"table: {made.file}"],
-        failed=len(made.failures),
-        rows=[{column: shown(row.get(column)) for column in columns} for row in made.rows],
+        {"tables": [{**as_json(each), "file": str(each.file)} for each in made], "passed_over": list(passed_over)},
+        [*lines, *(f"passed over: {why}" for why in passed_over), f"made in {seconds:.0f} s"],
+        failures=failures,
+        failed=len(failures),
+        tables={f"{each.printed.title}: {each.printed.caption}": cells_of(each.rows) for each in made},
     )
 
 
-def _list(scale: str) -> Outcome:
-    from unfade.recipes.tables import TABLES, needs, scale_named
+def _list(scale: str, most: int) -> Outcome:
+    from unfade.recipes.table_list import MOST, listed
+    from unfade.recipes.tables import scale_named
 
     chosen = scale_named(scale)
-    rows = [
-        {
-            "name": name,
-            "in the paper": ", ".join(map(str, known.numbers)) or "number not known",
-            "what": known.caption,
-            "needs": ", ".join(needs(known, chosen)),
-        }
-        for name, known in TABLES.items()
+    rows = listed(scale, chosen, most)
+    lines = [
+        f"Times are those of {most or MOST} photos to adapt to and as many to score (`most`), a table alone; tables in "
+        "one folder share what they have in common.",
+        f"Metrics at this scale: {', '.join(chosen.metrics)}; without a truth {', '.join(chosen.real_metrics)}.",
     ]
-    lines = [f"Metrics at this scale: {', '.join(chosen.metrics)}."]
-    return Outcome({"scale": scale, "metrics": list(chosen.metrics), "tables": rows}, lines, rows=rows)
+    result = {"scale": scale, "metrics": list(chosen.metrics), "photos": most or MOST, "tables": rows}
+    return Outcome(result, lines, rows=rows)
+
+
+def _check() -> Outcome:
+    from unfade.recipes.paper import printed_tables
+    from unfade.recipes.table_check import check_tables
+
+    checked = check_tables()
+    lines = [
+        f"{checked.repeated} repeated cells, {checked.means} means and {checked.costs} numbers of table 27 compared; "
+        f"{len(checked.contradictions)} rows do not fit:",
+        *(f"{printed_tables()[found.table].title}: {found.sentence}" for found in checked.contradictions),
+    ]
+    result = {
+        "repeated": checked.repeated, "means": checked.means, "costs": checked.costs,
+        "contradictions": [vars(found) for found in checked.contradictions],
+    }  # fmt: skip
+    return Outcome(result, lines)

@@ -179,7 +179,7 @@ def _runner(
 
 
 def _measured(run: Callable[[], list[Entry]], device: str) -> tuple[list[Entry], Cost]:
-    with _peak(device) as peak:
+    with peak_memory(device) as peak:
         begin = time.perf_counter()
         entries = run()
         seconds = time.perf_counter() - begin
@@ -188,7 +188,7 @@ def _measured(run: Callable[[], list[Entry]], device: str) -> tuple[list[Entry],
 
 
 @contextmanager
-def _peak(device: str) -> Iterator[list[float | None]]:
+def peak_memory(device: str) -> Iterator[list[float | None]]:
     """The highest memory while the block runs, in MB, in the first place of the list afterwards."""
     peak: list[float | None] = [None]
     if device.startswith("cuda"):

@@ -33,16 +33,13 @@ def photo_views(
 def shown_photos(entries: Sequence[Entry], results: Path, views: Mapping[str, Views], folder: Path) -> list[WholePhoto]:
     """The photos that have views, for a page in `folder`."""
     side = side_for(2 * len(views))
-    return [
-        WholePhoto(
-            entry.item,
-            *(picture_of(path, folder, side) for path in views[entry.item].photo),
-            address_of(results / entry.output, folder),
-            [note for _, note in notes_of([entry])],
-        )
-        for entry in entries
-        if entry.item in views
-    ]
+
+    def shown(entry: Entry) -> WholePhoto:
+        before, after = (picture_of(path, folder, side) for path in views[entry.item].photo)
+        notes = [note for _, note in notes_of([entry])]
+        return WholePhoto(entry.item, before, after, address_of(results / entry.output, folder), notes)
+
+    return [shown(entry) for entry in entries if entry.item in views]
 
 
 def shown_faces(

@@ -117,7 +117,10 @@ def rehearse(
     about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED
     own = [out / "report.html", upper, card_path(upper)]
     with open_run(out, {"rehearse": identity, **key}, about=about, inputs=[faces], files=own) as journal:
-        failures = _prepare(split(found, settings, others), out, degradation, settings, journal, progress)
+        failures = prepare(
+            split(found, settings, others), out, degradation,
+            size=head_of(settings.adapt.restorer).size, seed=settings.seed, journal=journal, progress=progress,
+        )  # fmt: skip
         learn = out / "photos" / "learn"
         run = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
         if supervised is not None:
@@ -156,12 +159,14 @@ def split(faces: Sequence[Path], settings: RehearseSettings, more: Sequence[Path
     return {"learn": learn[: settings.most or len(learn)], "score": order[cut:]}
 
 
-def _prepare(
-    parts: Mapping[str, list[Path]], out: Path, degradation: Degradation, settings: RehearseSettings,
-    journal: Journal, progress: Progress,
+def prepare(
+    parts: Mapping[str, list[Path]], out: Path, degradation: Degradation, *,
+    size: int, seed: int, journal: Journal, progress: Progress = silent,
 ) -> list[tuple[str, str]]:  # fmt: skip
-    """Bring the truths to size and degrade them; what failed, with the reason."""
-    size = head_of(settings.adapt.restorer).size
+    """Bring the truths to size and degrade them: `out/truth/PART` and `out/photos/PART`; what failed, with the reason.
+
+    Raises BadInput when no face of a part can be used.
+    """
     failures = []
     for part, paths in parts.items():
         truth = take_aligned(paths, out / "truth" / part, size=size, journal=journal, progress=progress)
@@ -169,16 +174,20 @@ def _prepare(
         kept = [out / "truth" / part / entry.output for entry in truth if entry.status == "done"]
         if not kept:
             raise BadInput(f"None of the {len(paths)} faces to {part} could be used; the first: {truth[0].reason}")
-        degrade_faces(kept, out / "photos" / part, degradation, seed=settings.seed, journal=journal, progress=progress)
+        degrade_faces(kept, out / "photos" / part, degradation, seed=seed, journal=journal, progress=progress)
     return failures
+
+
+def on_truth(settings: AdaptSettings) -> AdaptSettings:
+    """How one round of `adapt` learns, from the truth: it knows nothing of targets."""
+    true_pairs = replace(settings.finetune, redegraded=0.0)
+    return replace(settings, targets=TargetSettings(), finetune=true_pairs, agreement=0.0, rounds=1)
 
 
 def _supervise(
     out: Path, settings: AdaptSettings, prior: Loaded[DiffusionPrior], device: str, progress: Progress
 ) -> None:
-    """The restorer fine-tuned on the truth, as one round of `adapt` does it; it knows nothing of targets."""
-    true_pairs = replace(settings.finetune, redegraded=0.0)
-    settings = replace(settings, targets=TargetSettings(), finetune=true_pairs, agreement=0.0, rounds=1)
+    settings = on_truth(settings)
     restorer = loaded_restorer(settings.restorer, fidelity=settings.fidelity, device=device)
     photos = sorted((out / "photos" / "learn").glob("*.png"))
     pairs = [Pair(photo, out / "truth" / "learn" / photo.name) for photo in photos]

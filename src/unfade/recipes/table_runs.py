@@ -1,233 +1,251 @@
-"""Makes one of the tables: clean faces in, a table of numbers out, with all that is needed to compare them."""
+"""What the paper's tables are made of: degraded photos, targets, restorers, restored photos, each made once.
+
+Every piece has a folder of its own, named by a fingerprint of all that it depends on. So tables share pieces without
+knowing of each other, and a killed table goes on where it stopped.
+"""
 
 import json
-import math
-import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from unfade.atomic import atomic_write
-from unfade.devices import Device, choose_device
-from unfade.diffusion.load import load_prior
+from unfade.diffusion.load import load_prior, loaded_prior
 from unfade.errors import BadInput
-from unfade.evaluation.evaluate import LOADED, evaluate
-from unfade.evaluation.sets import SET_METRICS, load_embed, published_statistics
+from unfade.evaluation.evaluate import evaluate
+from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import open_run
 from unfade.progress import Progress, silent
-from unfade.recipes.compare import FIRST, CompareSettings, compare, load_own
-from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse
-from unfade.recipes.tables import (
-    BASE,
-    CAMERAS,
-    SHARE,
-    TABLES,
-    Comparison,
-    Rehearsals,
-    Scale,
-    Table,
-    base_settings,
-    named,
-    needs,
-    scale_named,
-)
-from unfade.restorers.load import head_of, load_restorer
+from unfade.recipes.adapt_settings import AdaptSettings
+from unfade.recipes.compare import load_own
+from unfade.recipes.paper import CAMERAS, REAL
+from unfade.recipes.rehearse import RehearseSettings, on_truth, prepare, split
+from unfade.recipes.table_scores import Values
+from unfade.recipes.table_settings import first_stage, settings_of
+from unfade.recipes.tables import SWINIR, By, Learning, Pseudo, Restored, Scale, Way
+from unfade.recipes.tuning import finetune_to_file
+from unfade.restorers.load import head_of, load_restorer, loaded_restorer
 from unfade.stages.crop import take_aligned
-from unfade.stages.degrade import degrade_faces
-from unfade.stages.methods import METHODS, in_latents
-from unfade.training.batches import find_training_pictures
+from unfade.stages.degrade import camera_degradation
+from unfade.stages.finetune import Pair
+from unfade.stages.methods import METHODS, run_method
+from unfade.stages.restore import restore_faces
+from unfade.stages.targets import make_targets
+from unfade.store.checkpoints import card_path, sha256_of
+from unfade.store.seeds import fingerprint
+from unfade.zoo.models import find_weights
 
-TIMED = 8  # faces whose time is taken
-Row = dict[str, object]
-Failures = dict[tuple[str, str], None]
+DEGRADATIONS = {name: camera_degradation(name.split()[1], int(name[0])) for name in CAMERAS}
+WEIGHTS, SCORES, PICTURES = "restorer.safetensors", "scores.json", "pictures"
 
 
 @dataclass(frozen=True)
-class Made:
-    """A table."""
+class Photos:
+    """Degraded photos, and their truth where there is one."""
 
-    name: str
-    caption: str
-    rows: Sequence[Row]
-    about: Mapping[str, object]  # faces, models, device
-    failures: Sequence[tuple[str, str]]  # (file, reason)
-    file: Path  # Markdown; JSON is beside it
+    folder: Path
+    learn: Sequence[Path]  # photos to adapt to, in an order in which fewer are a part of more
+    score: Sequence[Path]  # others, which are scored
 
+    @property
+    def name(self) -> str:
+        """Stands for everything about them."""
+        return self.folder.name
 
-def make_table(
-    name: str, faces: Path, out: Path, *, scale: str = "builtin", device: Device = "auto", progress: Progress = silent
-) -> Made:
-    """Make a table, by its name or the paper's number, of a folder of clean, aligned faces; resumable.
-
-    Writes table.md and table.json to `out`, beside the runs. Raises BadInput for an unknown table or scale, and
-    UnknownModel, with the command that brings it, for weights that are not there, before anything is begun.
-    """
-    name, chosen, device = named(name), scale_named(scale), choose_device(device)
-    table = TABLES[name]
-    if isinstance(table, Rehearsals) and table.restorer and scale != "paper":
-        raise BadInput(
-            f"The table {name} is about {table.restorer}, which no built-in prior fits: set `scale` to paper."
-        )
-    found, _ = find_training_pictures(faces, {})
-    _check(table, chosen, device)
-    failures: Failures = {}  # each once, though several rows may meet it
-    files = [out / "table.md", out / "table.json"]
-    with open_run(out, {"table": name, "scale": scale}, about={"faces": str(faces)}, inputs=[faces], files=files):
-        rows = list(_RUNS[type(table)](table, chosen, found, faces, out, failures, device, progress))
-        about = {
-            "scale": scale,
-            "faces": f"{len(found)} in {faces}",
-            "models": ", ".join(needs(table, chosen)),
-            "device": device_name(device),
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        }
-        made = Made(name, table.caption, rows, about, list(failures), out / "table.md")
-        atomic_write(made.file, as_markdown(made))
-        told = {"table": name, **about, "rows": [_finite(row) for row in rows]}
-        atomic_write(out / "table.json", json.dumps(told, indent=1) + "\n")
-    return made
+    @property
+    def truth(self) -> Path:
+        """Folder of what scored photos are compared with: themselves where there is no truth."""
+        truth = self.folder / "truth" / "score"
+        return truth if truth.is_dir() else self.folder / "photos" / "score"
 
 
-def device_name(device: str) -> str:
-    """The product name of a GPU, or of the processor."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+@dataclass
+class Runs:
+    """Makes what a table asks for, in `out`, unless it is there."""
 
+    scale: Scale
+    out: Path
+    faces: Sequence[Path] = ()  # clean and aligned: what cameras are tried on
+    real: Sequence[Path] = ()  # aligned photos without a truth
+    most: int = 0  # photos to adapt to, and photos to score, at most; 0: all
+    device: str = "cpu"
+    progress: Progress = silent
+    failures: dict[tuple[str, str], None] = field(default_factory=dict)  # (file, reason), each once
+    made: set[str] = field(default_factory=set)  # the names of folders that this process has looked after
+    sets: dict[str, Photos] = field(default_factory=dict)  # likewise, by the camera
 
-def as_markdown(made: Made) -> str:
-    """The table and, below it, what it was made of."""
-    columns = list(dict.fromkeys(column for row in made.rows for column in row))
-    lines = [f"# {made.caption}", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(shown(row.get(column)) for column in columns)} |" for row in made.rows]
-    return "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in made.about.items()), ""])
+    def photos(self, name: str) -> Photos:
+        """The photos of a camera, or the real ones. Raises BadInput where there are too few."""
+        if name not in self.sets:
+            self.sets[name] = self._photos(name)
+        return self.sets[name]
 
-
-def shown(value: object) -> str:
-    """A cell."""
-    if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:.4g}"
-    return "-" if value is None else str(value)
-
-
-def _check(table: Table, scale: Scale, device: str) -> None:
-    """All weights are there, or the first that is not is named."""
-    guides = {method.own for method in METHODS.values()}
-    for name in needs(table, scale):
-        load = load_prior if name == scale.prior else load_own if name in guides else load_restorer
-        load(name, device="cpu")
-    if isinstance(table, Comparison) and table.costs:
-        return
-    for metric in scale.metrics:
-        if metric in LOADED:
-            LOADED[metric](device)
-        elif metric in SET_METRICS:
-            load_embed(device=device)
-            published_statistics(str(scale.reference))
-
-
-def _rehearsals(
-    table: Table, scale: Scale, found: list[Path], faces: Path, out: Path, failures: Failures, device: str,
-    progress: Progress,
-) -> Iterator[Row]:  # fmt: skip
-    assert isinstance(table, Rehearsals)
-    variants = table.variants(base_settings(scale, table.restorer))
-    most = round(len(found) * RehearseSettings().learn)  # more than there are would be all of them under another name
-    variants = {label: settings for label, settings in variants.items() if settings.most <= most}
-    needed = [row for row in ROWS if row in table.rows or (SHARE in table.rows and row != "targets")]
-    for camera in table.cameras:
-        folders = {label: out / f"{camera} {label}".strip().replace(" ", "-") for label in variants}
-        for label, settings in variants.items():
-            folder = folders[label]
-            done = rehearse(
-                faces, folder, CAMERAS[camera], settings,
-                supervised=next(iter(folders.values())), device=device, progress=progress,
-            )  # fmt: skip
-            failures |= dict.fromkeys(done.failures)
-            truth = folder / "truth" / "score"
-            values = {row: _scores(folder / "results" / row, truth, scale, device) for row in needed}
-            varied: Row = {table.varied: label} if table.varied else {}
-            for row in table.rows:
-                yield {"camera": camera, **varied, "": row, **(_share(values) if row == SHARE else values[row])}
-
-
-def _scores(results: Path, truth: Path, scale: Scale, device: str) -> dict[str, float]:
-    found = evaluate(results, truth=truth, reference=scale.reference, metrics=scale.metrics, device=device)
-    means = {name: mean.mean for name, mean in found.scores.summary.items()} if found.scores else {}
-    return {**means, **(found.sets.values if found.sets else {})}
-
-
-def _share(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """(adapted - pre-trained) / (supervised - pre-trained), of means."""
-    before, after, best = (values[row] for row in ("pre-trained", "adapted", "supervised"))
-    return {
-        name: (after[name] - before[name]) / (best[name] - before[name]) if best[name] != before[name] else math.nan
-        for name in before
-    }
-
-
-def _comparison(
-    table: Table, scale: Scale, found: list[Path], faces: Path, out: Path, failures: Failures, device: str,
-    progress: Progress,
-) -> Iterator[Row]:  # fmt: skip
-    assert isinstance(table, Comparison)
-    specs = {"pre-trained": scale.restorer, "adapted": str(out / "rehearsal" / "adapted")}
-    if "adapted" in table.restorers:
-        base = base_settings(scale)
-        first = rehearse(faces, out / "rehearsal", CAMERAS[BASE], base, device=device, progress=progress)
-        failures |= dict.fromkeys(first.failures)
-        photos, truth = (out / "rehearsal" / side / "score" for side in ("photos", "truth"))
-    else:
-        photos, truth = _degraded(found[:TIMED] if table.costs else found, out, scale, failures, progress)
-    for stage in table.restorers:
-        settings = CompareSettings(table.methods or scale.methods, specs[stage], scale.prior)
-        folder, compared_to = out / f"compared-{stage}", None if table.costs else truth
-        done = compare(photos, folder, settings, truth=compared_to, device=device, progress=progress)
-        failures |= {(e.item, e.reason): None for rows in done.entries.values() for e in rows if e.status != "done"}
-        for row in done.rows():
-            method = str(row["method"])
-            if table.costs:
-                yield {"method": method, "parameters, M": _millions(method, scale),
-                       "s per face": row["s per face"], "peak MB": row["peak MB"]}  # fmt: skip
+    def _photos(self, name: str) -> Photos:
+        found = self.real if name == REAL else self.faces
+        parts = split(found, RehearseSettings(most=self.most))
+        parts["score"] = parts["score"][: self.most or None]
+        size = head_of(self.scale.restorers[SWINIR]).size
+        contents = {part: [(path.name, sha256_of(path)) for path in paths] for part, paths in parts.items()}
+        with self._run("photos", name, size, contents) as (folder, journal):
+            if name == REAL:
+                self._note(_real(parts, folder, size, journal, self.progress))
             else:
-                scores = _scores(folder / "results" / method, truth, scale, device)
-                yield {**({"first stage": stage} if len(table.restorers) > 1 else {}), "method": method, **scores}
+                failures = prepare(
+                    parts, folder, DEGRADATIONS[name], size=size, seed=0, journal=journal, progress=self.progress
+                )
+                self.failures |= dict.fromkeys(failures)
+        learn, score = (
+            [path for source in parts[part] if (path := folder / "photos" / part / f"{source.stem}.png").exists()]
+            for part in ("learn", "score")
+        )
+        return Photos(folder, learn, score)
+
+    def pictures(self, way: Way, photos: Photos, name: str) -> Path:
+        """The folder of what a way makes of the photos that are scored."""
+        if isinstance(way, Pseudo):
+            settings = settings_of(self.scale, way.restorer, name, Learning(way.targets))
+            return self.targets(settings, photos, "score")
+        if isinstance(way, By):
+            return self._by(way, photos, name)
+        assert isinstance(way, Restored)
+        spec = self.restorer(way.restorer, way.learning, photos, name)
+        settings = settings_of(self.scale, way.restorer, name, way.learning or Learning())
+        fidelity = settings.fidelity if way.fidelity is None else way.fidelity
+        return self._restored(spec, fidelity, photos)
+
+    def restorer(self, part: str, learning: Learning | None, photos: Photos, name: str) -> str:
+        """The name or file of a restorer, fine-tuned on the photos if it is said how."""
+        if learning is None:
+            return self.scale.restorers[part]
+        settings = settings_of(self.scale, part, name, learning)
+        learn = photos.learn[: learning.photos]
+        if learning.on_truth:
+            settings, targets = on_truth(settings), photos.folder / "truth" / "learn"
+        elif learning.targets.method:
+            targets = self._by(By(learning.targets.method), photos, name, "learn")
+        else:
+            targets = self.targets(settings, photos, "learn")
+        return str(self._finetuned(settings, learn, targets))
+
+    def targets(self, settings: AdaptSettings, photos: Photos, side: str) -> Path:
+        """Pseudo targets of the photos of a side, "learn" or "score"."""
+        key = fingerprint(_weights(settings.restorer, settings.prior), settings.fidelity)
+        with self._run("targets", photos.name, side, settings.targets.identity(), key) as (folder, journal):
+            if not self._is_made(folder):
+                restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=self.device)
+                prior = load_prior(settings.prior, device=self.device)
+                self._note(make_targets(
+                    getattr(photos, side), folder / PICTURES, restorer, prior, size=restorer.size,
+                    settings=settings.targets, journal=journal, key=key, progress=self.progress,
+                ))  # fmt: skip
+        return folder / PICTURES
+
+    def values(self, way: Way, name: str) -> Values:
+        """The scores of a way on a set of photos."""
+        photos = self.photos(name)
+        pictures = self.pictures(way, photos, name)
+        real = name == REAL
+        metrics = self.scale.real_metrics if real else self.scale.metrics
+        reference = self.scale.real_reference if real else self.scale.reference
+        parts = ("scores", pictures.parent.name, photos.name, metrics, reference)
+        file = self._folder(*parts) / SCORES
+        with self._run(*parts, files=[file]):
+            if not file.exists():
+                found = evaluate(pictures, truth=photos.truth, reference=reference, metrics=metrics, device=self.device)
+                told = {
+                    "files": found.scores.files if found.scores else {},
+                    "sets": found.sets.values if found.sets else {},
+                }
+                atomic_write(file, json.dumps(told, indent=1) + "\n")
+        return Values(**json.loads(file.read_text()))
+
+    def lacking(self, way: Way, name: str) -> str:
+        """Why a row cannot be made of these photos; "" if it can. All of them go by that name alone."""
+        learning = getattr(way, "learning", None)
+        if learning is None or learning.photos is None:
+            return ""
+        count = len(self.photos(name).learn)
+        return f"there are {count} photos to adapt to" if learning.photos >= count else ""
+
+    def _finetuned(self, settings: AdaptSettings, learn: Sequence[Path], targets: Path) -> Path:
+        pairs = [Pair(face, targets / face.name) for face in learn if (targets / face.name).exists()]
+        key = _weights(settings.restorer, settings.prior)
+        parts = ("restorer", str(targets.parent.name), [pair.face.name for pair in pairs], settings.identity(), key)
+        weights = self._folder(*parts) / WEIGHTS
+        with self._run(*parts, files=[weights, card_path(weights)]) as (folder, _):
+            if not self._is_made(folder):
+                restorer = loaded_restorer(settings.restorer, fidelity=settings.fidelity, device=self.device)
+                prior = loaded_prior(settings.prior, device=self.device)
+                finetune_to_file(
+                    restorer, prior, pairs, weights, settings, clean=[], replace_older=True, progress=self.progress
+                )
+        return weights
+
+    def _restored(self, spec: str, fidelity: float | None, photos: Photos) -> Path:
+        key = sha256_of(find_weights(spec, "restorer"))
+        with self._run("restored", photos.name, fidelity, key) as (folder, journal):
+            if not self._is_made(folder):
+                network = load_restorer(spec, fidelity=fidelity, device=self.device)
+                self._note(restore_faces(
+                    photos.score, folder / PICTURES, network, journal=journal, key=key, progress=self.progress
+                ))  # fmt: skip
+        return folder / PICTURES
+
+    def _by(self, way: By, photos: Photos, name: str, side: str = "score") -> Path:
+        method, _ = self.scale.methods[way.method]
+        if method not in METHODS:
+            return self._restored(method, None, photos)
+        spec = (
+            self.restorer(SWINIR, way.learning, photos, name) if way.learning else first_stage(self.scale, way.method)
+        )
+        own = METHODS[method].own
+        key = fingerprint(_weights(spec, self.scale.prior), sha256_of(find_weights(own, "guide")) if own else "")
+        with self._run("method", photos.name, side, method, key) as (folder, journal):
+            if not self._is_made(folder):
+                self._note(run_method(
+                    method, getattr(photos, side), folder / PICTURES, load_restorer(spec, device=self.device),
+                    load_prior(self.scale.prior, device=self.device),
+                    own=load_own(own, device=self.device) if own else None,
+                    journal=journal, key=key, progress=self.progress,
+                ))  # fmt: skip
+        return folder / PICTURES
+
+    def _folder(self, kind: str, *parts: object) -> Path:
+        return self.out / f"{kind}-{fingerprint(*parts)}"
+
+    @contextmanager
+    def _run(self, kind: str, *parts: object, files: Sequence[Path] = ()) -> Iterator[tuple[Path, Journal]]:
+        """The run folder of a piece; what it depends on is its settings."""
+        folder = self._folder(kind, *parts)
+        with open_run(folder, {kind: parts}, files=files) as journal:
+            yield folder, journal
+        self.made.add(folder.name)
+
+    def _is_made(self, folder: Path) -> bool:
+        """Whether this process has made it, or seen that it is made."""
+        return folder.name in self.made
+
+    def _note(self, entries: Sequence[Entry]) -> None:
+        self.failures |= {(entry.item, entry.reason): None for entry in entries if entry.status != "done"}
 
 
-def _degraded(found: list[Path], out: Path, scale: Scale, failures: Failures, progress: Progress) -> tuple[Path, Path]:
-    """(photos, truth): folders of faces at the restorer's size, and of what one camera makes of them."""
-    size = head_of(scale.restorer).size
-    out = out / "degraded"
-    with open_run(out, {"table": repr(CAMERAS[BASE]), "size": size}, inputs=[found[0].parent]) as journal:
-        taken = take_aligned(found, out / "truth", size=size, journal=journal, progress=progress)
-        kept = [out / "truth" / entry.output for entry in taken if entry.status == "done"]
-        failures |= {(entry.item, entry.reason): None for entry in taken if entry.status != "done"}
-        if not kept:
-            raise BadInput(f"None of the {len(found)} faces could be used; the first: {taken[0].reason}")
-        degrade_faces(kept, out / "photos", CAMERAS[BASE], journal=journal, progress=progress)
-    return out / "photos", out / "truth"
+def _real(
+    parts: Mapping[str, list[Path]], folder: Path, size: int, journal: Journal, progress: Progress
+) -> list[Entry]:
+    """Bring photos without a truth to size."""
+    entries = []
+    for part, paths in parts.items():
+        taken = take_aligned(paths, folder / "photos" / part, size=size, journal=journal, progress=progress)
+        if not any(entry.status == "done" for entry in taken):
+            raise BadInput(f"None of the {len(paths)} photos to {part} could be used; the first: {taken[0].reason}")
+        entries += taken
+    return entries
 
 
-def _millions(method: str, scale: Scale) -> float:
-    """Of the network that makes the result; a method's first stage counts by itself."""
-    if method not in METHODS:
-        network: nn.Module = load_restorer(scale.restorer if method == FIRST else method, device="cpu")
-    elif METHODS[method].walk is in_latents:
-        network = load_own(METHODS[method].own)
-    else:
-        network = load_prior(scale.prior, device="cpu")
-    return sum(p.numel() for p in network.parameters()) / 1e6
-
-
-def _finite(row: Row) -> Row:
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
-
-
-_RUNS = {Rehearsals: _rehearsals, Comparison: _comparison}
+def _weights(restorer: str, prior: str) -> dict[str, str]:
+    """Hashes of their files, which are not loaded: what is made of them may be there already."""
+    return {
+        "restorer": sha256_of(find_weights(restorer, "restorer")),
+        "prior": sha256_of(find_weights(prior, "prior")),
+    }

@@ -1,178 +1,247 @@
-"""The paper's tables, each a short list of settings over rehearsals and comparisons; `table_runs` makes them.
+"""The paper's tables, each a short list of ways to make pictures, and the models that they are made with.
 
-Kuai et al., "Towards Unsupervised Blind Face Restoration using Diffusion Prior" (WACV 2025). What each table is about,
-what was printed in it and which of it is wrong is in docs/paper.md. Experiments of the paper whose table's number is
-not known here have a name alone.
+Kuai et al., "Towards Unsupervised Blind Face Restoration using Diffusion Prior" (WACV 2025). What is printed in them is
+in paper_tables.toml, under the same labels; `table_runs` makes them.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from unfade.diffusion.schedule import respaced
 from unfade.errors import BadInput
-from unfade.recipes.adapt_settings import as_published, settings_for
-from unfade.recipes.compare import FIRST
-from unfade.recipes.rehearse import RehearseSettings
-from unfade.restorers.code_level import CODE_LOSSES
-from unfade.stages.degrade import CameraDegradation, camera_degradation
-from unfade.stages.methods import METHODS
-from unfade.store.checkpoints import image_size
-from unfade.zoo.models import find_weights
+from unfade.restorers.code_level import CODE_LOSSES, PARTS, CodeLossSettings
 
-CAMERAS: dict[str, CameraDegradation] = {
-    f"{factor}x {name}": camera_degradation(name, factor)
-    for factor in (4, 8)
-    for name in ("mild", "moderate", "severe")
-}
-BASE = "4x moderate"  # on which settings and methods are compared
-SHARE = "share of the gap"
+SWINIR, CODEFORMER = "SwinIR", "CodeFormer"  # the parts that two restorers play
+OURS = (1.0, 0.1, 0.1)  # weights of L1, LPIPS and GAN in the paper
 
-Variants = Callable[[RehearseSettings], Mapping[str, RehearseSettings]]
+
+@dataclass(frozen=True)
+class Targets:
+    """How pseudo targets are made, in the paper's units, where it is not the paper's usual way."""
+
+    start: int | None = None  # K of 1000
+    free_from: int | None = None  # L of 1000; as K, nothing is constrained
+    factor: int | None = None  # N in pixels of 512
+    begin_with: str | None = None  # "face": without the restorer's first attempt
+    method: str = ""  # another method, whose results are taken for targets
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a restorer is fine-tuned, where it is not the paper's usual way."""
+
+    targets: Targets = Targets()
+    losses: tuple[float, float, float] | CodeLossSettings | None = None  # weights of L1, LPIPS and GAN, or of codes
+    photos: int | None = None  # of them, the first so many; None: all
+    on_truth: bool = False  # the truth in place of the targets
+    start_from: str = ""  # the method whose first stage learns, in place of the restorer's own weights
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restorer makes of the photos."""
+
+    restorer: str  # SWINIR or CODEFORMER
+    learning: Learning | None = None  # None: pre-trained
+    fidelity: float | None = None  # in 0..1; None: the restorer's own
+
+
+@dataclass(frozen=True)
+class Pseudo:
+    """The pseudo targets of the photos themselves."""
+
+    restorer: str
+    targets: Targets = Targets()
+
+
+@dataclass(frozen=True)
+class By:
+    """What another method makes of them; its first stage is fine-tuned if it says how."""
+
+    method: str  # a key of Scale.methods
+    learning: Learning | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """(after - before) / (upper - before) of the values of three other rows."""
+
+    before: str
+    after: str
+    upper: str
+
+
+Way = Restored | Pseudo | By | Share
 
 
 @dataclass(frozen=True)
 class Scale:
     """With which models and metrics tables are made."""
 
-    restorer: str
+    restorers: Mapping[str, str]  # part -> model
     prior: str
-    metrics: tuple[str, ...]  # names of evaluation.evaluate.NAMES
-    reference: str | None  # of fid
-    methods: tuple[str, ...]  # side by side: names of METHODS, or restorers
+    methods: Mapping[str, tuple[str, str]]  # method -> name in METHODS and its first stage, or a restorer and ""
+    metrics: tuple[str, ...]  # against the truth
+    real_metrics: tuple[str, ...]  # of photos without a truth; those that compare do so with the photo
+    codes: bool = False  # whether CODEFORMER learns on codes
+    reference: str | None = None  # of fid
+    real_reference: str | None = None
+    counterparts: Mapping[str, str] = field(default_factory=dict)  # of the paper's metrics, for its claims
 
 
 SCALES = {
     "builtin": Scale(
-        "small-restorer", "small-prior", ("psnr", "ssim", "feature_distance", "identity_distance"), None,
-        (FIRST, "ours-short", "difface", "ilvr", "dda", "dr2"),
+        {SWINIR: "small-swinir", CODEFORMER: "small-restorer"},
+        "small-prior",
+        {"DifFace": ("difface", "small-swinir"), "DR2": ("dr2", "small-swinir")},
+        ("psnr_matched", "ssim_matched", "feature_distance", "identity_distance"),
+        ("niqe", "identity_distance"),
+        counterparts={"lpips": "feature_distance", "deg": "identity_distance", "musiq": "niqe"},
     ),
     "paper": Scale(
-        "swinir-512", "ffhq-512",
-        ("psnr_matched", "ssim_matched", "lpips", "deg", "lmd", "maniqa_pipal", "musiq", "fid"), "fid-celeba-test",
-        (FIRST, "codeformer", "gfpgan-1.4", "vqfr-2", "ours", "difface", "ilvr", "dda", "dr2", "pgdiff", "diffbir"),
+        {SWINIR: "swinir-512", CODEFORMER: "codeformer"},
+        "ffhq-512",
+        {
+            "DifFace": ("difface", "swinir-512-l1"),
+            "DiffBIR": ("diffbir", "swinir-512-diffbir"),
+            "PG-Diff": ("pgdiff", "swinir-512"),
+            "DR2": ("dr2", "swinir-512"),
+            "GFPGAN": ("gfpgan-1.4", ""),
+            "VQFR": ("vqfr-2", ""),
+        },
+        ("psnr_matched", "ssim_matched", "lpips", "deg", "lmd", "maniqa_pipal", "musiq", "fid"),
+        ("maniqa_pipal", "musiq", "fid"),
+        True,
+        "fid-celeba-test",
+        "fid-ffhq-512",
     ),
+}
+
+FREE = {f"free from {step}": Targets(step, step) for step in (180, 360, 600, 900)}
+BY_STEPS = {"L 0": Targets(free_from=0), "L 180": Targets(free_from=180), "K 900": Targets(start=900)}
+THREE_FREE = {name: FREE[name] for name in ("free from 600", "free from 360", "free from 180")}
+SWINIR_TARGETS = {"N 8": Targets(factor=8), "N 16": Targets(), "N 32": Targets(factor=32), **BY_STEPS, **THREE_FREE}
+CODEFORMER_TARGETS = {"N 4": Targets(factor=4), "N 8": Targets(), "N 16": Targets(factor=16), **BY_STEPS, **THREE_FREE}
+FIDELITY_TARGETS = {**{name: FREE[name] for name in FREE if name != "free from 360"}, "ours": Targets()}
+FIRST_ATTEMPT = {"without": Targets(begin_with="face"), "with": Targets()}
+
+METHOD_ROWS: dict[str, Way] = {
+    **{name: By(name) for name in ("DifFace", "DiffBIR", "PG-Diff", "DR2")},
+    "our targets": Pseudo(CODEFORMER),
+    **{name: By(name) for name in ("GFPGAN", "VQFR")},
+    "CodeFormer": Restored(CODEFORMER),
+    "CodeFormer + ours": Restored(CODEFORMER, Learning()),
+}
+
+
+def tuned(restorer: str, targets: Mapping[str, Targets]) -> dict[str, Way]:
+    """The restorer fine-tuned with targets made in these ways."""
+    return {label: Restored(restorer, Learning(way)) for label, way in targets.items()}
+
+
+def pseudo(restorer: str, targets: Mapping[str, Targets]) -> dict[str, Way]:
+    """Targets made in these ways, themselves."""
+    return {label: Pseudo(restorer, way) for label, way in targets.items()}
+
+
+def by_photos(restorer: str) -> dict[str, Way]:
+    """By the number of photos that it is fine-tuned with."""
+    fewer = {f"{n} photos": Restored(restorer, Learning(photos=n)) for n in (20, 100, 500, 1000)}
+    return {"pre-trained": Restored(restorer), **fewer, "all photos": Restored(restorer, Learning())}
+
+
+def by_losses(weights: Mapping[str, tuple[float, float, float]]) -> dict[str, Way]:
+    """SwinIR by the weights of L1, LPIPS and GAN."""
+    return {label: Restored(SWINIR, Learning(losses=given)) for label, given in weights.items()}
+
+
+def by_truth(restorer: str) -> dict[str, Way]:
+    """Fine-tuned on the truth, and how much of that is had without it."""
+    names = (restorer, f"{restorer} + ours", f"{restorer} on the truth")
+    learned = Restored(restorer, Learning()), Restored(restorer, Learning(on_truth=True))
+    return {**dict(zip(names, (Restored(restorer), *learned), strict=True)), "share of the gap": Share(*names)}
+
+
+def learning_codes(losses: CodeLossSettings) -> Restored:
+    """CodeFormer by what it learns with."""
+    return Restored(CODEFORMER, Learning(losses=losses))
+
+
+def one_part(*parts: str) -> Restored:
+    """CodeFormer of which one part learns."""
+    return learning_codes(CodeLossSettings(frozen=tuple(part for part in PARTS if part not in parts)))
+
+
+SIDE_BY_SIDE: dict[str, Way] = {
+    "SwinIR": Restored(SWINIR), "SwinIR + ours": Restored(SWINIR, Learning()),
+    "CodeFormer": METHOD_ROWS["CodeFormer"], "CodeFormer + ours": METHOD_ROWS["CodeFormer + ours"],
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Table:
-    """What all tables have."""
-
-    caption: str
-    numbers: tuple[int, ...] = ()  # in the paper; none: not known
-
-
-@dataclass(frozen=True)
-class Rehearsals(Table):
-    """A rehearsal for each camera and variant of the settings, and which of its rows are shown."""
-
-    varied: str = ""  # what the variants differ in: the head of their column
-    variants: Variants = lambda base: {"": base}
-    rows: tuple[str, ...] = ("targets", "adapted", SHARE)
-    cameras: tuple[str, ...] = (BASE,)
-    restorer: str | None = None  # in place of the scale's
-
-
-@dataclass(frozen=True)
-class Comparison(Table):
-    """Methods on the same degraded faces."""
-
-    restorers: tuple[str, ...] = ("pre-trained",)  # first stages of every method; "adapted": after a rehearsal
-    methods: tuple[str, ...] | None = None  # in place of the scale's
-    costs: bool = False  # True: parameters, time and memory of a few faces, in place of scores
-
-
-def with_targets(
-    base: RehearseSettings, *, start: int | None = None, free_from: int | None = None, factor: int | None = None,
-    begin_with: str | None = None,
-) -> RehearseSettings:  # fmt: skip
-    """Other targets, in the paper's units: K and L of 1000 steps, N in pixels of 512."""
-    targets = base.adapt.targets
-    steps = len(respaced(targets.spacing))
-    size = image_size(find_weights(base.adapt.prior, "prior"))
-    given = {
-        "start": None if start is None else start * steps // 1000,
-        "free_from": None if free_from is None else free_from * steps // 1000,
-        "factor": None if factor is None else replace(targets, factor=factor).for_size(size).factor,
-        "begin_with": begin_with,
-    }
-    changes = {name: value for name, value in given.items() if value is not None}
-    return replace(base, adapt=replace(base.adapt, targets=replace(targets, **changes)))  # type: ignore[arg-type]
-
-
-def numbers_of_photos(base: RehearseSettings) -> dict[str, RehearseSettings]:
-    """As many as there are, and fewer."""
-    return {**{str(most): replace(base, most=most) for most in (20, 100, 500, 1000)}, "all": base}
-
-
-def lowest_constrained(base: RehearseSettings) -> dict[str, RehearseSettings]:
-    """L, from constrained to the last step to not at all, which is to let go at K = 600."""
-    constrained = {str(step): with_targets(base, free_from=step) for step in (0, 180, 360)}
-    return {**constrained, "unconstrained": with_targets(base, free_from=600)}
-
-
-def factors(base: RehearseSettings) -> dict[str, RehearseSettings]:
-    """N of the low-pass filter."""
-    return {str(factor): with_targets(base, factor=factor) for factor in (4, 8, 16, 32)}
-
-
-def starts(base: RehearseSettings) -> dict[str, RehearseSettings]:
-    """K. Where it lies below the usual L, half as many steps are constrained."""
-    return {
-        "300": with_targets(base, start=300, free_from=180),
-        "600": with_targets(base, start=600),
-        "900": with_targets(base, start=900),
-    }
-
-
-def beginnings(base: RehearseSettings) -> dict[str, RehearseSettings]:
-    """With the restorer's first attempt, and without it."""
-    return {name: with_targets(base, begin_with=name) for name in ("restored", "face")}
-
-
-def parts_of_codeformer(base: RehearseSettings) -> dict[str, RehearseSettings]:
-    """Which parts learn."""
-    return {name: replace(base, adapt=replace(base.adapt, losses=losses)) for name, losses in CODE_LOSSES.items()}
-
-
-TABLES: dict[str, Table] = {
-    "cameras": Rehearsals(
-        "The pre-trained and the adapted restorer on cameras that neither was trained for", (1, 4, 14),
-        rows=("pre-trained", "adapted"), cameras=tuple(CAMERAS),
-    ),
-    "supervised": Rehearsals(
-        "What fine-tuning on the truth gives, and the share of it that is recovered without", (17, 18),
-        rows=("pre-trained", "adapted", "supervised", SHARE), cameras=tuple(CAMERAS),
-    ),
-    "codeformer": Rehearsals(
-        "Which parts of CodeFormer are fine-tuned", (5,), "parts", parts_of_codeformer, ("adapted",),
-        restorer="codeformer",
-    ),
-    "first-stages": Comparison(
-        "Other methods, begun with the pre-trained and with the adapted restorer", (13,), ("pre-trained", "adapted"),
-        (FIRST, "difface", "dr2"),
-    ),
-    "N": Rehearsals("N of the low-pass filter", (21,), "N", factors),
-    "methods": Comparison("All methods on one camera", (25,)),
-    "costs": Comparison("Parameters, time and memory of each method on this machine", (27,), costs=True),
-    "photos": Rehearsals("How many photos there are to adapt to", (), "photos", numbers_of_photos),
-    "L": Rehearsals("L: the last step that is constrained", (), "L", lowest_constrained),
-    "K": Rehearsals("K: the step that the prior begins with", (), "K", starts),
-    "begin-with": Rehearsals("Targets with and without the restorer's first attempt", (), "begin with", beginnings),
-}  # fmt: skip
-
-
-def named(name: str) -> str:
-    """The name of a table, from it or from its number in the paper. Raises BadInput."""
-    if name in TABLES:
-        return name
-    by_number = {str(number): known for known, table in TABLES.items() for number in table.numbers}
-    if name not in by_number:
-        raise BadInput(
-            f"There is no table {name}; there are {', '.join(TABLES)}, and of the paper's numbers "
-            f"{', '.join(sorted(by_number, key=int))}: `unfade table --list` says what they are."
+TABLES: dict[str, dict[str, Way]] = {
+    "1": SIDE_BY_SIDE,
+    "2": METHOD_ROWS,
+    "3": METHOD_ROWS,
+    "4": by_photos(SWINIR),
+    "5": {
+        "encoder alone": one_part("encoder"),
+        "transformer alone": one_part("position_emb", "feat_emb", "ft_layers", "idx_pred_layer"),
+        "encoder + transformer": Restored(CODEFORMER, Learning()),
+        "encoder + transformer + fusion": learning_codes(CODE_LOSSES["fusion"]),
+    },
+    "6": by_losses({
+        "L1": (1, 0, 0), "L1 + LPIPS": (1, 0.1, 0), "L1 + GAN": (1, 0, 0.1), "L1 + LPIPS + GAN": OURS,
+    }),
+    "7": by_losses({
+        f"1, {lpips:g}, {gan:g}": (1.0, lpips, gan)
+        for lpips, gan in (
+            (1, 1), (0.1, 1), (1, 0.1), (0.1, 0.1), (0.01, 1), (0.01, 0.1), (0.01, 0.01), (0.1, 0.01), (1, 0.01),
         )
-    return by_number[name]
+    }),
+    "8": {
+        "weight 1": learning_codes(CodeLossSettings(code_weight=1.0)),
+        "weight 0.5": Restored(CODEFORMER, Learning()),
+        "weight 0.1": learning_codes(CodeLossSettings(code_weight=0.1)),
+    },
+    "9": by_photos(CODEFORMER),
+    "10": {
+        **{f"{name} from DR2": Restored(name, Learning(Targets(method="DR2"))) for name in (SWINIR, CODEFORMER)},
+        **{f"{name} + ours": Restored(name, Learning()) for name in (SWINIR, CODEFORMER)},
+    },
+    "11": pseudo(CODEFORMER, FIDELITY_TARGETS),
+    "12": tuned(CODEFORMER, FIDELITY_TARGETS),
+    "13": {
+        "DifFace": By("DifFace"), "DifFace + ours": By("DifFace", Learning(losses=(1, 0, 0), start_from="DifFace")),
+        "DiffBIR": By("DiffBIR"), "DiffBIR + ours": By("DiffBIR", Learning(losses=(1, 0, 0), start_from="DiffBIR")),
+    },
+    "14": {"SwinIR": Restored(SWINIR), "its targets": Pseudo(SWINIR), "SwinIR + ours": Restored(SWINIR, Learning())},
+    "15": METHOD_ROWS,
+    "16": METHOD_ROWS,
+    "17": by_truth(SWINIR),
+    "18": by_truth(CODEFORMER),
+    "19": pseudo(SWINIR, SWINIR_TARGETS),
+    "20": pseudo(CODEFORMER, CODEFORMER_TARGETS),
+    "21": tuned(SWINIR, SWINIR_TARGETS),
+    "22": tuned(CODEFORMER, CODEFORMER_TARGETS),
+    "23": pseudo(CODEFORMER, FIRST_ATTEMPT),
+    "24": tuned(CODEFORMER, FIRST_ATTEMPT),
+    "25": METHOD_ROWS,
+    "26": {name: SIDE_BY_SIDE[name] for name in ("SwinIR", "SwinIR + ours")},
+    "fig9": {
+        f"{name}, w {w}": Restored(CODEFORMER, learning, w)
+        for name, learning in (("pre-trained", None), ("fine-tuned", Learning()))
+        for w in (0.0, 0.25, 0.5, 0.75, 1.0)
+    },
+    "fig15": by_photos(SWINIR),
+}  # fmt: skip
+COSTS = "27"  # which takes no runs: see `table_costs`
+NAMES = (*(str(n) for n in range(1, 28)), "fig9", "fig15")
+
+
+def tables_named(name: str) -> tuple[str, ...]:
+    """One table, or "all". Raises BadInput."""
+    if name == "all":
+        return NAMES
+    if name not in NAMES:
+        raise BadInput(f"There is no table {name}; there are 1 to 27, fig9, fig15 and all.")
+    return (name,)
 
 
 def scale_named(name: str) -> Scale:
@@ -182,15 +251,9 @@ def scale_named(name: str) -> Scale:
     return SCALES[name]
 
 
-def base_settings(scale: Scale, restorer: str | None = None) -> RehearseSettings:
-    """What the rows of a table vary: the paper's recipe. Raises UnknownModel, which says how to get the weights."""
-    return RehearseSettings(as_published(settings_for(restorer or scale.restorer, scale.prior)))
-
-
-def needs(table: Table, scale: Scale) -> tuple[str, ...]:
-    """The models that a table asks for, besides what metrics do."""
-    if isinstance(table, Rehearsals):
-        return (table.restorer or scale.restorer, scale.prior)
-    assert isinstance(table, Comparison)
-    methods = [name for name in table.methods or scale.methods if name != FIRST]
-    return (scale.restorer, scale.prior, *filter(None, (METHODS[n].own if n in METHODS else n for n in methods)))
+def as_usual(way: Way) -> Way:
+    """The same way, the paper's usual losses not mentioned: equal ways are the same run of the paper."""
+    learning = getattr(way, "learning", None)
+    if isinstance(way, Restored) and learning is not None and learning.losses == OURS:
+        return replace(way, learning=replace(learning, losses=None))
+    return way

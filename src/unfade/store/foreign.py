@@ -180,7 +180,7 @@ def _smallest(tensor: Tensor) -> Tensor:
     """NaN if there is one, without a copy of the whole: a file can claim a tensor larger than the numbers it has."""
     stored = tensor.untyped_storage()
     if tensor.numel() * tensor.itemsize > stored.nbytes():
-        tensor = torch.empty(0, dtype=tensor.dtype).set_(stored)  # type: ignore[call-overload]
+        tensor = torch.empty(0, dtype=tensor.dtype).set_(stored)
     return (tensor if tensor.itemsize > 1 else tensor.float()).min()  # torch computes nothing in 8 bits
 
 

@@ -108,7 +108,7 @@ def _cast(hint: Any, value: object, name: str) -> object:
             return tuple(_cast(part, one, name) for part, one in zip(each, value, strict=True))
     elif origin is Literal and value in inner:
         return value
-    elif is_dataclass(hint) and isinstance(value, dict):
+    elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
         return hint(**values_of(hint, value))
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

@@ -1,0 +1,82 @@
+"""What is printed in the paper's tables, which `paper_tables.toml` holds, and how its cells are read."""
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+CAMERAS = tuple(f"{factor}x {noise}" for noise in ("mild", "moderate", "severe") for factor in (4, 8))
+REAL = "real"  # photos of which there is no truth
+MEANS = {  # sets of photos whose values are means over those of others
+    "8x, mean": ("8x moderate", "8x severe"),
+    "severe, mean": ("4x severe", "8x severe"),
+    "all four, mean": ("4x moderate", "8x moderate", "4x severe", "8x severe"),
+}
+UNREADABLE = "?"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table on one set of photos."""
+
+    label: str
+    photos: str  # a camera, a key of MEANS, REAL, or what table 27 has
+    cells: Mapping[str, str]  # metric -> as it is printed
+
+    def value(self, metric: str) -> float:
+        """NaN where the cell is not legible, or there is none."""
+        cell = self.cells.get(metric, UNREADABLE)
+        return math.nan if cell == UNREADABLE else float(cell)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one row is better than another."""
+
+    metric: str
+    better: str
+    worse: str
+    photos: str
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table as it is printed."""
+
+    name: str  # "1" to "27", or a figure's
+    caption: str
+    metrics: Sequence[str]
+    sets: Sequence[str]  # of photos
+    lines: Sequence[Line]
+    claims: Sequence[Claim]
+
+    @property
+    def title(self) -> str:
+        """What to call it in a sentence."""
+        return f"figure {self.name.removeprefix('fig')}" if self.name.startswith("fig") else f"table {self.name}"
+
+    def line(self, label: str, photos: str) -> Line | None:
+        """None where there is no such row."""
+        return next((line for line in self.lines if (line.label, line.photos) == (label, photos)), None)
+
+
+@cache
+def printed_tables() -> dict[str, Printed]:
+    """All of them, in the paper's order."""
+    text = (files("unfade.recipes") / "paper_tables.toml").read_text(encoding="utf-8")
+    return {name: _printed(name, **told) for name, told in tomllib.loads(text).items()}
+
+
+def cameras_of(photos: str) -> tuple[str, ...]:
+    """The sets that a value is a mean of; one alone is its own."""
+    return MEANS.get(photos, (photos,))
+
+
+def _printed(
+    name: str, caption: str, metrics: list[str], sets: list[str], rows: list[list[str]],
+    claims: Sequence[list[str]] = (),
+) -> Printed:  # fmt: skip
+    lines = [Line(label, photos, dict(zip(metrics, cells.split(), strict=True))) for label, photos, cells in rows]
+    return Printed(name, caption, metrics, sets, lines, [Claim(*claim) for claim in claims])

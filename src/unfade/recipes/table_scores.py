@@ -1,0 +1,99 @@
+"""Scores of rows: means with intervals, shares of a gap, and whether one row is better than another."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unfade.evaluation.gap import Estimate
+from unfade.metrics.bootstrap import bootstrap
+from unfade.recipes.paper import Claim
+from unfade.recipes.tables import Scale
+from unfade.report.page import METRICS
+
+SEEN, REVERSED, NOT_SEEN, UNTRIED = "seen", "reversed", "not seen", "not tried"
+Column = NDArray[np.float64]  # (faces,) in the order of their names
+
+
+@dataclass(frozen=True)
+class Values:
+    """The scores of the pictures of one way."""
+
+    files: Mapping[str, Mapping[str, float]]  # file name -> metric -> value
+    sets: Mapping[str, float]  # metric of the set -> value
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of single pictures."""
+        return tuple(next(iter(self.files.values()), {}))
+
+    def column(self, metric: str) -> Column:
+        """The values of all faces."""
+        return np.array([self.files[name][metric] for name in sorted(self.files)], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a claim of the paper is seen: the interval of the difference, face by face, lies on its side of 0."""
+
+    claim: Claim
+    metric: str  # that it was tried with
+    verdict: str
+    difference: Estimate | None = None  # of the better from the worse; positive is what is claimed
+
+
+def mean_of_sets(values: Sequence[Values]) -> Values:
+    """The mean over sets of photos, face by face: all were made of the same faces."""
+    first = values[0]
+    names = sorted(set.intersection(*(set(each.files) for each in values)))
+    files = {n: {m: float(np.mean([v.files[n][m] for v in values])) for m in first.metrics} for n in names}
+    return Values(files, {m: float(np.mean([v.sets[m] for v in values])) for m in first.sets})
+
+
+def estimates_of(values: Values) -> dict[str, Estimate]:
+    """The mean of each metric with its interval; scores of sets have none."""
+    means = {metric: _estimate(values.column(metric)) for metric in values.metrics}
+    return {**means, **{metric: exactly(value) for metric, value in values.sets.items()}}
+
+
+def share_of(before: Values | None, after: Values | None, upper: Values | None) -> dict[str, Estimate]:
+    """(after - before) / (upper - before) of each metric; nothing where a row is missing."""
+    if before is None or after is None or upper is None:
+        return {}
+    return {m: _share(*(row.column(m) for row in (before, after, upper))) for m in before.metrics}
+
+
+def verdict_on(claim: Claim, found: Mapping[tuple[str, str], Values], scale: Scale) -> Verdict:
+    """Tried with the paper's metric, or the scale's counterpart, where both rows were made: `found` has them."""
+    metric = scale.counterparts.get(claim.metric, claim.metric)
+    better, worse = (found.get((label, claim.photos)) for label in (claim.better, claim.worse))
+    if better is None or worse is None or metric not in better.metrics:
+        return Verdict(claim, metric, UNTRIED)
+    difference = _estimate(METRICS[metric].better * (better.column(metric) - worse.column(metric)))
+    verdict = SEEN if difference.low > 0 else REVERSED if difference.high < 0 else NOT_SEEN
+    return Verdict(claim, metric, verdict, difference)
+
+
+def exactly(value: float) -> Estimate:
+    """A value without an interval."""
+    return Estimate(value, value, value)
+
+
+def _estimate(values: Column) -> Estimate:
+    """The mean and its interval; NaN where one value is."""
+    if np.isnan(values).any():
+        return exactly(math.nan)
+    low, high = bootstrap(lambda drawn: float(values[drawn].mean()), len(values), rng=np.random.default_rng(0))
+    return Estimate(float(values.mean()), low, high)
+
+
+def _share(before: Column, after: Column, upper: Column) -> Estimate:
+    def share(drawn: NDArray[np.int64]) -> float:
+        start = before[drawn].mean()
+        gap = upper[drawn].mean() - start
+        return float((after[drawn].mean() - start) / gap) if gap else math.nan
+
+    low, high = bootstrap(share, len(before), rng=np.random.default_rng(0))
+    return Estimate(share(np.arange(len(before))), low, high)
