@@ -11,8 +11,8 @@ BASIC, FACES, PRIOR, TRAINING, OUTPUT = "Basic", "Faces", "Prior", "Training", "
 USUAL: dict[str, object] = {
     "start": 6, "free_from": 3, "factor": 4, "spacing": "20", "update": "ddim", "begin_with": "restored",
     "by_damage": True, "agreement": 3.0, "rounds": 1, "steps": 80, "batch": 8, "micro_batch": 8, "learning_rate": 1e-4,
-    "flip": True, "hold_out": 0.1, "redegraded": 1.0, "perceptual": "prior", "perceptual_weight": 0.5,
-    "gan_weight": 0.0, "precision": "bfloat16",
+    "flip": True, "hold_out": 0.1, "redegraded": 1.0, "clean": "drawn", "perceptual": "prior",
+    "perceptual_weight": 0.5, "gan_weight": 0.0, "precision": "bfloat16",
 }  # fmt: skip
 
 
@@ -138,7 +138,22 @@ CodeLosses = Annotated[
         "For CodeFormer: codes (default), or fusion: its feature fusion learns too, from pictures.",
     ),
 ]
-Real = Annotated[Path | None, option(TRAINING, "Folder of clean faces for the discriminator. Default: the targets.")]
+Clean = Annotated[
+    str | None,
+    option(
+        TRAINING,
+        "What is damaged as the photos are: drawn (faces of nobody, for restorers up to 128 px), or targets.",
+        usual="clean",
+    ),
+]
+Real = Annotated[
+    Path | None,
+    option(
+        TRAINING,
+        "Folder of clean faces of anyone: damaged as the photos are, in place of the drawn ones, and taken for real "
+        "by a discriminator.",
+    ),
+]
 
 Aligned = Annotated[bool, option(BASIC, "The pictures are square face crops in FFHQ's framing.", "--aligned")]
 Size = Annotated[

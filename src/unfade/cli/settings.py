@@ -141,6 +141,7 @@ class Learning(Optimiser):
     flip: f.Flip = None
     hold_out: f.HoldOut = None
     redegraded: f.Redegraded = None
+    clean: f.Clean = None
     perceptual: f.Perceptual = None
     perceptual_weight: f.PerceptualWeight = None
     gan_weight: f.GanWeight = None
@@ -171,6 +172,7 @@ def adapt_settings(
         ),
         losses=_losses(_kind_of(base.losses, learning.code_losses), weights, learning.perceptual),
         perceptual=learning.perceptual,
+        clean=learning.clean,
         **own,
     )
 
