@@ -2,13 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-
-DRAWS = ("uniform_", "normal_", "trunc_normal_")  # endings of what fills a tensor at random
 
 
 @contextmanager
@@ -31,16 +27,3 @@ def mode(training: bool, *networks: nn.Module) -> Iterator[None]:
     finally:
         for network, was in zip(networks, before, strict=True):
             network.train(was)
-
-
-class undrawn(TorchFunctionMode):  # noqa: N801 - a context manager, as those above
-    """Inside, networks are built with whatever numbers their memory holds: for those that a file then fills.
-
-    Drawing fresh numbers takes longer than reading the file.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "").endswith(DRAWS):
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)

@@ -14,7 +14,6 @@ from unfade.nets.architecture import Config, Kind
 from unfade.store.checkpoints import Weights, load_state, read_weights, sha256_of
 from unfade.store.foreign import without_prefix
 from unfade.store.headers import check_described
-from unfade.training.modes import undrawn
 from unfade.zoo.architectures import ARCHITECTURES
 from unfade.zoo.models import find_weights, licence_of
 
@@ -77,8 +76,7 @@ def load_network(
     build = partial(_builder(weights, builds, kind, path), weights.config)
     network = check_described(build, weights.state, path)
     if fill or not {name for name, _ in network.named_buffers()} <= network.state_dict().keys():
-        with undrawn():
-            network = build()  # something in it is not in the file
+        network = build()  # something in it is not in the file
     (fill or _fill)(network, weights.state, path)
     return Loaded(network.eval().to(device), path, weights.architecture, licence)
 
