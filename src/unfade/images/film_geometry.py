@@ -30,6 +30,7 @@ class Turn:
         return Turn(False, across=a < 0, down=d < 0)
 
     def upright(self, levels: Levels) -> Levels:
+        """A stored frame, (H, W, C), turned and mirrored as it is shown."""
         levels = levels.swapaxes(0, 1) if self.swap else levels
         return np.ascontiguousarray(self._mirrored(levels))
 

@@ -19,7 +19,7 @@ from unfade.progress import Progress, silent
 from unfade.recipes.compare import load_own
 from unfade.recipes.paper import REAL, Printed, cameras_of, printed_tables
 from unfade.recipes.table_costs import measured_costs
-from unfade.recipes.table_runs import Runs
+from unfade.recipes.table_runs import Runs, lacking
 from unfade.recipes.table_scores import Values, Verdict, estimates_of, exactly, mean_of_sets, share_of, verdict_on
 from unfade.recipes.table_settings import missing, needs
 from unfade.recipes.table_text import Made, Row, as_json, as_markdown
@@ -59,7 +59,7 @@ def make_tables(name: str, asked: Asked, *, progress: Progress = silent) -> tupl
         raise BadInput(next(iter(wanting.values())))
     _check(chosen, scale, device)
     faces, real = (find_training_pictures(folder, {})[0] if folder else [] for folder in (asked.faces, asked.photos))
-    runs = Runs(scale, asked.out / "runs", faces, real, asked.most, device, progress)
+    runs = Runs(asked.out / "runs", scale, faces, real, asked.most, device, progress)
     made = [_make(each, asked, runs) for each in chosen]
     return made, [f"{printed_tables()[each].title}: {why}" for each, why in wanting.items() if why]
 
@@ -151,7 +151,7 @@ def _rows(printed: Printed, runs: Runs) -> tuple[list[Row], list[Verdict]]:
                 )
                 continue
             note = missing(runs.scale, way) or next(
-                filter(None, (runs.lacking(way, camera) for camera in cameras_of(photos))), ""
+                filter(None, (lacking(runs, way, camera) for camera in cameras_of(photos))), ""
             )
             if not note:
                 found[label, photos] = mean_of_sets([runs.values(way, camera) for camera in cameras_of(photos)])

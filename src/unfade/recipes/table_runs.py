@@ -61,19 +61,43 @@ class Photos:
 
 
 @dataclass
-class Runs:
-    """Makes what a table asks for, in `out`, unless it is there."""
+class Folders:
+    """Where pieces lie, in `out`, which of them are made, and what went wrong."""
+
+    out: Path
+    failures: dict[tuple[str, str], None] = field(default_factory=dict, kw_only=True)  # (file, reason), each once
+    made: set[str] = field(default_factory=set, kw_only=True)  # names of folders that this process has looked after
+
+    def _folder(self, kind: str, *parts: object) -> Path:
+        return self.out / f"{kind}-{fingerprint(*parts)}"
+
+    @contextmanager
+    def _run(self, kind: str, *parts: object, files: Sequence[Path] = ()) -> Iterator[tuple[Path, Journal]]:
+        """The run folder of a piece; what it depends on is its settings."""
+        folder = self._folder(kind, *parts)
+        with open_run(folder, {kind: parts}, files=files) as journal:
+            yield folder, journal
+        self.made.add(folder.name)
+
+    def _is_made(self, folder: Path) -> bool:
+        """Whether this process has made it, or seen that it is made."""
+        return folder.name in self.made
+
+    def _note(self, entries: Sequence[Entry]) -> None:
+        self.failures |= {(entry.item, entry.reason): None for entry in entries if entry.status != "done"}
+
+
+@dataclass
+class Runs(Folders):
+    """Makes what a table asks for, unless it is there."""
 
     scale: Scale
-    out: Path
     faces: Sequence[Path] = ()  # clean and aligned: what cameras are tried on
     real: Sequence[Path] = ()  # aligned photos without a truth
     most: int = 0  # photos to adapt to, and photos to score, at most; 0: all
     device: str = "cpu"
     progress: Progress = silent
-    failures: dict[tuple[str, str], None] = field(default_factory=dict)  # (file, reason), each once
-    made: set[str] = field(default_factory=set)  # the names of folders that this process has looked after
-    sets: dict[str, Photos] = field(default_factory=dict)  # likewise, by the camera
+    sets: dict[str, Photos] = field(default_factory=dict)  # that this process has looked after, by the camera
 
     def photos(self, name: str) -> Photos:
         """The photos of a camera, or the real ones. Raises BadInput where there are too few."""
@@ -160,14 +184,6 @@ class Runs:
                 atomic_write(file, json.dumps(told, indent=1) + "\n")
         return Values(**json.loads(file.read_text()))
 
-    def lacking(self, way: Way, name: str) -> str:
-        """Why a row cannot be made of these photos; "" if it can. All of them go by that name alone."""
-        learning = getattr(way, "learning", None)
-        if learning is None or learning.photos is None:
-            return ""
-        count = len(self.photos(name).learn)
-        return f"there are {count} photos to adapt to" if learning.photos >= count else ""
-
     def _finetuned(self, settings: AdaptSettings, learn: Sequence[Path], targets: Path) -> Path:
         pairs = [Pair(face, targets / face.name) for face in learn if (targets / face.name).exists()]
         key = _weights(settings.restorer, settings.prior)
@@ -211,23 +227,14 @@ class Runs:
                 ))  # fmt: skip
         return folder / PICTURES
 
-    def _folder(self, kind: str, *parts: object) -> Path:
-        return self.out / f"{kind}-{fingerprint(*parts)}"
 
-    @contextmanager
-    def _run(self, kind: str, *parts: object, files: Sequence[Path] = ()) -> Iterator[tuple[Path, Journal]]:
-        """The run folder of a piece; what it depends on is its settings."""
-        folder = self._folder(kind, *parts)
-        with open_run(folder, {kind: parts}, files=files) as journal:
-            yield folder, journal
-        self.made.add(folder.name)
-
-    def _is_made(self, folder: Path) -> bool:
-        """Whether this process has made it, or seen that it is made."""
-        return folder.name in self.made
-
-    def _note(self, entries: Sequence[Entry]) -> None:
-        self.failures |= {(entry.item, entry.reason): None for entry in entries if entry.status != "done"}
+def lacking(runs: Runs, way: Way, name: str) -> str:
+    """Why a row cannot be made of these photos; "" if it can. All of them go by that name alone."""
+    learning = getattr(way, "learning", None)
+    if learning is None or learning.photos is None:
+        return ""
+    count = len(runs.photos(name).learn)
+    return f"there are {count} photos to adapt to" if learning.photos >= count else ""
 
 
 def _real(

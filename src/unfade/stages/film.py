@@ -6,7 +6,7 @@ does not change gives the same result in every frame.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -63,13 +63,48 @@ class _Looked:
     crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each
 
 
+class _Search:
+    """Where the faces of a film are, frame after frame."""
+
+    def __init__(self, reader: VideoReader, name: str, find: Finder, settings: TrackSettings) -> None:
+        self.reader, self.name, self.find, self.every = reader, name, find, settings.every
+        self.tracks = Tracks(settings)
+
+    def __iter__(self) -> Iterator[Any]:
+        """In a thread: frames in order, searched where that is due, and packets."""
+        before: Tensor | None = None
+        along = in_frames(self.find)
+        for item in self.reader:
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            small = item.photo.shrunk(CUT_SIDE)
+            cut = before is not None and float((small - before).abs().mean()) > CUT
+            before, due = small, cut or item.index % self.every == 0
+            yield _Looked(item, self._faces(item, along) if due else None, cut)
+
+    def track(self, item: _Looked, faces: list[Face], waiting: Iterable[_Looked]) -> None:
+        """Take in the faces of a frame; where they do not fit, those between it and the frame before are searched."""
+        at = item.frame.index
+        if item.cut or not self.tracks.expect(at, faces):
+            for other in waiting:
+                if other.faces is None and self.tracks.newest < other.frame.index < at:
+                    other.faces = self._faces(other.frame, self.find)
+                    self.tracks.add(other.frame.index, other.faces)
+        if item.cut:
+            self.tracks.cut()
+        self.tracks.add(at, faces)
+
+    def _faces(self, frame: Frame, find: Finder) -> list[Face]:
+        return [found.face for found in find(self.name, frame.photo)]
+
+
 class Film:
     """One film on its way from file to file."""
 
     def __init__(self, reader: VideoReader, name: str, part: Path, work: Work, advance: Advance) -> None:
         self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
-        self.tracks = Tracks(work.tracks)
-        self.find = in_frames(work.find)
+        self.search = _Search(reader, name, work.find, work.tracks)
         self.told: dict[int, dict[str, int]] = {}  # of each track: its first and last frame, and how many show it
         self.changed = work.parts.enlarge is not None  # by now, in any frame
         self.distances: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
@@ -85,7 +120,7 @@ class Film:
         """Read, restore and write all of it."""
         with ThreadPoolExecutor(1) as thread:
             try:
-                with closing(_ahead(self._looked(), AHEAD)) as items:
+                with closing(_ahead(iter(self.search), AHEAD)) as items:
                     for item in items:
                         self._take(item)
                         self._hand_on(thread, self.work.tracks.ahead)
@@ -99,21 +134,6 @@ class Film:
                 raise
             self._close(thread)
 
-    def _looked(self) -> Iterator[Any]:
-        """In a thread: frames in order, searched where that is due, and packets."""
-        before: Tensor | None = None
-        for item in self.reader:
-            if not isinstance(item, Frame):
-                yield item
-                continue
-            small = item.photo.shrunk(CUT_SIDE)
-            cut = before is not None and float((small - before).abs().mean()) > CUT
-            before, due = small, cut or item.index % self.work.tracks.every == 0
-            yield _Looked(item, self._faces(item, self.find) if due else None, cut)
-
-    def _faces(self, frame: Frame, find: Finder) -> list[Face]:
-        return [found.face for found in find(self.name, frame.photo)]
-
     def _take(self, item: Any) -> None:
         if not isinstance(item, _Looked):
             self._group.append(item)
@@ -126,25 +146,14 @@ class Film:
             )  # fmt: skip
         self._waiting.append(item)
         if item.faces is not None:
-            self._track(item, item.faces)
-
-    def _track(self, item: _Looked, faces: list[Face]) -> None:
-        at = item.frame.index
-        if item.cut or not self.tracks.expect(at, faces):
-            for other in self._waiting:
-                if other.faces is None and self.tracks.newest < other.frame.index < at:
-                    other.faces = self._faces(other.frame, self.work.find)
-                    self.tracks.add(other.frame.index, other.faces)
-        if item.cut:
-            self.tracks.cut()
-        self.tracks.add(at, faces)
+            self.search.track(item, item.faces, self._waiting)
 
     def _hand_on(self, thread: ThreadPoolExecutor, keep: int) -> None:
         """Frames whose faces are known go into the group; a full group is worked on."""
         while len(self._waiting) > keep:
             one = self._waiting.popleft()
             photo, size = one.frame.photo, self.work.size
-            one.tracks = [(number, steady(points, size)) for number, points in self.tracks.at(one.frame.index)]
+            one.tracks = [(number, steady(points, size)) for number, points in self.search.tracks.at(one.frame.index)]
             one.crops = [crop(photo, matrix, size) for _, matrix in one.tracks]
             for number, _ in one.tracks:
                 told = self.told.setdefault(number, {"first": one.frame.index, "last": 0, "frames": 0})

@@ -196,15 +196,15 @@ class _Restoring:
         notes = (
             *photo.notes,
             *lost_in(photo, kind=settings.kind),
-            *self._resized(one),
+            *_resized(one, whole=not settings.paste.feather),
             *left,
             *self._warned(one, distances),
         )
         atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
-            told = json.dumps(self._told(one, distances, notes), indent=1, ensure_ascii=False) + "\n"
-            atomic_write(writing.files[1], told)
+            told = _sidecar(one, self.results[one.name], distances, notes, self.parts.provenance)
+            atomic_write(writing.files[1], json.dumps(told, indent=1, ensure_ascii=False) + "\n")
         writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 
     def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:
@@ -216,16 +216,6 @@ class _Restoring:
         """The identity distance of every face and its result; nothing where nothing measures it."""
         likeness = self.parts.likeness
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
-
-    def _resized(self, one: Opened) -> tuple[str, ...]:
-        """What a small restorer can do for a large face is little; of a face that is the whole photo all is told."""
-        whole = not self.settings.paste.feather
-        widest = max(1 / scale_of(found.matrix) for found in one.faces)
-        if widest > (1 if whole else LARGE):
-            return (f"a face is {widest:.1f} times as large as the restorer's: finer detail stays as it was",)
-        if whole and widest < 1:
-            return (f"the restorer's face, {1 / widest:.1f} times as large, is brought back; `size` restorer keeps it",)
-        return ()
 
     def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
         for found, distance in zip(one.faces, distances, strict=False):
@@ -240,21 +230,33 @@ class _Restoring:
             told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
             raise BadInput(told) from error
 
-    def _told(self, one: Opened, distances: list[float], notes: Sequence[str]) -> dict[str, object]:
-        faces = []
-        for i, found in enumerate(one.faces):
-            told: dict[str, object] = {
-                "index": found.index,
-                "box": list(found.face.box),
-                "points": found.face.points.tolist(),
-                "score": found.face.score,
-                "matrix": found.matrix.tolist(),
-            }
-            if distances:
-                told["identity_distance"] = distances[i]
-            faces.append(told)
-        made = asdict(self.parts.provenance) if self.parts.provenance else {}
-        return {"photo": one.name, "result": self.results[one.name], "faces": faces, "notes": list(notes), **made}
+
+def _resized(one: Opened, *, whole: bool) -> tuple[str, ...]:
+    """What a small restorer can do for a large face is little; of a face that is the whole photo all is told."""
+    widest = max(1 / scale_of(found.matrix) for found in one.faces)
+    if widest > (1 if whole else LARGE):
+        return (f"a face is {widest:.1f} times as large as the restorer's: finer detail stays as it was",)
+    if whole and widest < 1:
+        return (f"the restorer's face, {1 / widest:.1f} times as large, is brought back; `size` restorer keeps it",)
+    return ()
+
+
+def _sidecar(
+    one: Opened, result: str, distances: list[float], notes: Sequence[str], made: Provenance | None
+) -> dict[str, object]:
+    faces = []
+    for i, found in enumerate(one.faces):
+        told: dict[str, object] = {
+            "index": found.index,
+            "box": list(found.face.box),
+            "points": found.face.points.tolist(),
+            "score": found.face.score,
+            "matrix": found.matrix.tolist(),
+        }
+        if distances:
+            told["identity_distance"] = distances[i]
+        faces.append(told)
+    return {"photo": one.name, "result": result, "faces": faces, "notes": list(notes), **(asdict(made) if made else {})}
 
 
 def _output(name: Path, kind: str | None) -> str:
