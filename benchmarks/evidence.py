@@ -23,9 +23,9 @@ from unfade.evaluation.gap import Space
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
+from unfade.paper.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
 from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
-from unfade.recipes.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
 from unfade.restorers.load import load_restorer
 from unfade.stages.degrade import CameraDegradation, degrade_faces
 from unfade.stages.restore import restore_faces

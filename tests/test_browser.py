@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from unfade.recipes.export import export
-from unfade.recipes.export_check import random_faces
-from unfade.recipes.export_settings import LEVEL, ExportSettings
+from unfade.hosts.check import random_faces
+from unfade.hosts.export import export
+from unfade.hosts.settings import LEVEL, ExportSettings
 from unfade.restorers.layout import Layout
 from unfade.restorers.load import load_restorer
 

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import unfade
+from unfade.hosts.export import export
+from unfade.hosts.settings import ExportSettings
 from unfade.images.files import list_images
-from unfade.recipes.export import export
-from unfade.recipes.export_settings import ExportSettings
 
 HOST = os.environ.get("UNFADE_COMFYUI", "")
 PACK = Path(__file__).parents[1] / "integrations" / "comfyui"

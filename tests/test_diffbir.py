@@ -19,9 +19,9 @@ from unfade.images.files import read_image
 from unfade.images.wavelets import coarse
 from unfade.nets.architecture import fixed
 from unfade.nets.text_encoder import TextEncoder
+from unfade.paper.runs import make_table
+from unfade.paper.tables import SCALES, TABLES, Comparison, needs
 from unfade.recipes.compare import load_own
-from unfade.recipes.table_runs import make_table
-from unfade.recipes.tables import SCALES, TABLES, Comparison, needs
 from unfade.stages.methods import METHODS, Inputs, walk
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import read_weights, save_weights

@@ -13,12 +13,12 @@ from recorded import fill_module, picture
 from tiny_codeformer import codeformer, tiny_codeformer
 from tiny_models import RESTORER
 from unfade.errors import BadInput
+from unfade.hosts.export import export
+from unfade.hosts.settings import ENDINGS, LEVEL, ExportSettings
+from unfade.hosts.weights import CONTAINERS, FEATURES, ONLY, widened
 from unfade.nets.codeformer import CodeFormer
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.swinir import SwinIR, SwinIRConfig
-from unfade.recipes.export import export
-from unfade.recipes.export_settings import ENDINGS, LEVEL, ExportSettings
-from unfade.recipes.export_weights import CONTAINERS, FEATURES, ONLY, widened
 from unfade.restorers.image_level import GFPGANRestorer, SwinIRRestorer
 from unfade.restorers.load import load_restorer, save_restorer
 from unfade.store.checkpoints import sha256_of

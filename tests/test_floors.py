@@ -23,8 +23,9 @@ FLOORS = {
     "restorers": 7,
     "stages": 8, "evaluation": 8,
     "recipes": 9,
-    "cli": 10,
-    "__main__": 11,
+    "paper": 10, "hosts": 10,
+    "cli": 11,
+    "__main__": 12,
 }  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

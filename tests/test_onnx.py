@@ -19,11 +19,11 @@ from recorded import fill_module, picture
 from tiny_models import write_faces
 from unfade.cli import main
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.hosts.check import random_faces
+from unfade.hosts.export import export
+from unfade.hosts.settings import LEVEL, ExportSettings
 from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
-from unfade.recipes.export import export
-from unfade.recipes.export_check import random_faces
-from unfade.recipes.export_settings import LEVEL, ExportSettings
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.base import Restorer
 from unfade.restorers.layout import WORDS, Layout, layout_of
@@ -56,7 +56,7 @@ def toy(models: Models) -> Iterator[Restorer]:
     restorer = load_restorer(models[0])
     restorer.net = fill_module(Toy())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unfade.recipes.export.load_restorer", lambda spec, **how: restorer)
+        patch.setattr("unfade.hosts.export.load_restorer", lambda spec, **how: restorer)
         yield restorer
 
 
@@ -75,7 +75,7 @@ def difference(a: Tensor, b: Tensor) -> float:
 def test_the_built_in_restorer_comes_out_the_same(
     batch: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unfade.recipes.export.load_restorer", load_restorer)  # in any order, no toy
+    monkeypatch.setattr("unfade.hosts.export.load_restorer", load_restorer)  # in any order, no toy
     done = export("small-restorer", tmp_path / "small.onnx", ExportSettings(batch=batch))
     assert done.checked.difference <= 1e-4
     loaded, network = load_restorer(done.path), load_restorer()
@@ -159,7 +159,7 @@ def test_the_layout_of_its_pictures(
 def test_weights_of_16_bits(toy: Restorer, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = load_restorer(models[0])
     wide.net = fill_module(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 3, 3, padding=1)))
-    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec, **how: wide)
+    monkeypatch.setattr("unfade.hosts.export.load_restorer", lambda spec, **how: wide)
     whole = export(models[0], tmp_path / "whole.onnx")
     half = export(models[0], tmp_path / "half.onnx", ExportSettings(dtype="float16"))
     assert half.path.stat().st_size < 0.75 * whole.path.stat().st_size
@@ -217,7 +217,7 @@ def test_a_network_that_cannot_be_exported(models: Models, tmp_path: Path, monke
 
     turning = load_restorer(models[0])
     turning.net = Turning()
-    monkeypatch.setattr("unfade.recipes.export.load_restorer", lambda spec, **how: turning)
+    monkeypatch.setattr("unfade.hosts.export.load_restorer", lambda spec, **how: turning)
     with pytest.raises(BadInput, match="cannot be exported this way") as caught:
         export(models[0], tmp_path / "toy.onnx")
     assert "\n" not in str(caught.value)
@@ -240,7 +240,7 @@ def test_other_files_are_refused(exported: Path, tmp_path: Path) -> None:
 
 @needs_extra
 def test_an_exported_one_is_not_exported_again(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfade.recipes.export.load_restorer", load_restorer)
+    monkeypatch.setattr("unfade.hosts.export.load_restorer", load_restorer)
     with pytest.raises(BadInput, match="exported restorer already"):
         export(exported, tmp_path / "again.onnx")
 

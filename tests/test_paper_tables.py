@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from unfade.recipes.paper import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
-from unfade.recipes.table_check import check_tables
-from unfade.recipes.table_costs import RESTORERS, WALKS
-from unfade.recipes.tables import COSTS, NAMES, OURS, TABLES, Learning, Restored, as_usual
+from unfade.paper.check import check_tables
+from unfade.paper.costs import RESTORERS, WALKS
+from unfade.paper.printed import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
+from unfade.paper.tables import COSTS, NAMES, OURS, TABLES, Learning, Restored, as_usual
 from unfade.report.page import METRICS
 
 ROOT = Path(__file__).parents[1]

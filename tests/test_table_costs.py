@@ -15,9 +15,9 @@ from tiny_diffbir import TINY as TINY_DIFFBIR
 from tiny_models import RESTORER
 from unfade.diffusion.sampler import sample
 from unfade.nets.pgdiff_restorer import PGDiffRestorerConfig
-from unfade.recipes import table_costs
-from unfade.recipes.paper import printed_tables
-from unfade.recipes.table_costs import FirstSteps, Shapes, measured_costs, parameters_of, steps_of
+from unfade.paper import costs as table_costs
+from unfade.paper.costs import FirstSteps, Shapes, measured_costs, parameters_of, steps_of
+from unfade.paper.printed import printed_tables
 from unfade.restorers.load import BUILDERS
 from unfade.stages.methods import METHODS, Inputs
 

@@ -15,16 +15,17 @@ from tiny_codeformer import codeformer
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict, UnknownModel
 from unfade.evaluation.evaluate import NAMES as METRIC_NAMES
-from unfade.recipes import table_list, table_results, table_runs, table_settings, tuning
-from unfade.recipes.adapt_settings import AdaptSettings
-from unfade.recipes.paper import Claim, Printed, cameras_of, printed_tables
-from unfade.recipes.table_costs import measured_costs
-from unfade.recipes.table_list import MOST, PACES, listed, work_of
-from unfade.recipes.table_results import Asked, device_name, make_tables
-from unfade.recipes.table_scores import Values, estimates_of, mean_of_sets, verdict_on
-from unfade.recipes.table_settings import needs, settings_of, with_targets
-from unfade.recipes.table_text import Made
-from unfade.recipes.tables import (
+from unfade.paper import listing as table_list
+from unfade.paper import results as table_results
+from unfade.paper import runs as table_runs
+from unfade.paper import settings as table_settings
+from unfade.paper.costs import measured_costs
+from unfade.paper.listing import MOST, PACES, listed, work_of
+from unfade.paper.printed import Claim, Printed, cameras_of, printed_tables
+from unfade.paper.results import Asked, device_name, make_tables
+from unfade.paper.scores import Values, estimates_of, mean_of_sets, verdict_on
+from unfade.paper.settings import needs, settings_of, with_targets
+from unfade.paper.tables import (
     CODEFORMER,
     COSTS,
     NAMES,
@@ -40,6 +41,9 @@ from unfade.recipes.tables import (
     Targets,
     tables_named,
 )
+from unfade.paper.text import Made
+from unfade.recipes import tuning
+from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.restorers.families import FAMILIES, Family
 from unfade.stages import methods
 from unfade.stages.targets import TargetSettings

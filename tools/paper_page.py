@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from unfade.evaluation.gap import Estimate
-from unfade.recipes.paper import Claim, Printed, printed_tables
-from unfade.recipes.table_scores import Verdict
-from unfade.recipes.table_text import Row, claim_lines, side_by_side
-from unfade.recipes.tables import NAMES, TABLES
+from unfade.paper.printed import Claim, Printed, printed_tables
+from unfade.paper.scores import Verdict
+from unfade.paper.tables import NAMES, TABLES
+from unfade.paper.text import Row, claim_lines, side_by_side
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
 KEPT = PAGE.parent / "paper"

@@ -47,8 +47,8 @@ def export(
     refine: f.Refine = None,
 ) -> Outcome:
     """Write RESTORER as one file for other programs, checked against the network on random faces before it is there."""
-    from unfade.recipes.export import export as run
-    from unfade.recipes.export_settings import ExportSettings
+    from unfade.hosts.export import export as run
+    from unfade.hosts.settings import ExportSettings
     from unfade.restorers.layout import layout_of
 
     settings = changed(

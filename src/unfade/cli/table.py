@@ -13,7 +13,7 @@ from unfade.errors import BadInput
 from unfade.progress import Progress
 
 if TYPE_CHECKING:
-    from unfade.recipes.table_text import Made
+    from unfade.paper.text import Made
 
 
 @command
@@ -39,7 +39,7 @@ def table(
         return _list(scale, most)
     if check:
         return _check()
-    from unfade.recipes.table_results import Asked, make_tables
+    from unfade.paper.results import Asked, make_tables
 
     if name is None or out is None:
         raise BadInput("Name a table and give it --faces FOLDER and --out FOLDER; `unfade table --list` lists them.")
@@ -49,7 +49,7 @@ def table(
 
 
 def _outcome(made: "Sequence[Made]", passed_over: Sequence[str], seconds: float) -> Outcome:
-    from unfade.recipes.table_text import as_json, cells_of, claimed
+    from unfade.paper.text import as_json, cells_of, claimed
 
     failures = list(dict.fromkeys(failure for each in made for failure in each.failures))
     lines = []
@@ -66,8 +66,8 @@ def _outcome(made: "Sequence[Made]", passed_over: Sequence[str], seconds: float)
 
 
 def _list(scale: str, most: int) -> Outcome:
-    from unfade.recipes.table_list import MOST, listed
-    from unfade.recipes.tables import scale_named
+    from unfade.paper.listing import MOST, listed
+    from unfade.paper.tables import scale_named
 
     chosen = scale_named(scale)
     rows = listed(scale, chosen, most)
@@ -81,8 +81,8 @@ def _list(scale: str, most: int) -> Outcome:
 
 
 def _check() -> Outcome:
-    from unfade.recipes.paper import printed_tables
-    from unfade.recipes.table_check import check_tables
+    from unfade.paper.check import check_tables
+    from unfade.paper.printed import printed_tables
 
     checked = check_tables()
     lines = [

@@ -16,14 +16,14 @@ from unfade.errors import BadInput
 from unfade.evaluation.evaluate import evaluate
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import open_run
+from unfade.paper.printed import CAMERAS, REAL
+from unfade.paper.scores import Values
+from unfade.paper.settings import first_stage, settings_of
+from unfade.paper.tables import SWINIR, By, Learning, Pseudo, Restored, Scale, Way
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.compare import load_own
-from unfade.recipes.paper import CAMERAS, REAL
 from unfade.recipes.rehearse import RehearseSettings, on_truth, prepare, split
-from unfade.recipes.table_scores import Values
-from unfade.recipes.table_settings import first_stage, settings_of
-from unfade.recipes.tables import SWINIR, By, Learning, Pseudo, Restored, Scale, Way
 from unfade.recipes.tuning import finetune_to_file
 from unfade.restorers.load import head_of, load_restorer, loaded_restorer
 from unfade.stages.crop import take_aligned

@@ -8,9 +8,9 @@ import torch
 
 from unfade.atomic import write_through
 from unfade.errors import BadInput, OutputConflict
-from unfade.recipes.export_onnx import need_extra, write_onnx
-from unfade.recipes.export_settings import ENDINGS, USUAL, Checked, Exported, ExportSettings
-from unfade.recipes.export_weights import write_published, write_spandrel
+from unfade.hosts.onnx import need_extra, write_onnx
+from unfade.hosts.settings import ENDINGS, USUAL, Checked, Exported, ExportSettings
+from unfade.hosts.weights import write_published, write_spandrel
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.restorers.onnx import OnnxRestorer

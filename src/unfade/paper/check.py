@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from unfade.recipes.paper import MEANS, UNREADABLE, Line, Printed, printed_tables
-from unfade.recipes.table_costs import ONE_STEP, WALKS, parameters_of, steps_of
-from unfade.recipes.tables import COSTS, TABLES, Share, Way, as_usual
+from unfade.paper.costs import ONE_STEP, WALKS, parameters_of, steps_of
+from unfade.paper.printed import MEANS, UNREADABLE, Line, Printed, printed_tables
+from unfade.paper.tables import COSTS, TABLES, Share, Way, as_usual
 from unfade.report.page import METRICS
 from unfade.stages.methods import METHODS
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from unfade.evaluation.gap import Estimate
 from unfade.metrics.bootstrap import bootstrap
-from unfade.recipes.paper import Claim
-from unfade.recipes.tables import Scale
+from unfade.paper.printed import Claim
+from unfade.paper.tables import Scale
 from unfade.report.page import METRICS
 
 SEEN, REVERSED, NOT_SEEN, UNTRIED = "seen", "reversed", "not seen", "not tried"

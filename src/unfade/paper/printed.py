@@ -1,4 +1,4 @@
-"""What is printed in the paper's tables, which `paper_tables.toml` holds, and how its cells are read."""
+"""What is printed in the paper's tables, which `printed.toml` holds, and how its cells are read."""
 
 import math
 import tomllib
@@ -65,7 +65,7 @@ class Printed:
 @cache
 def printed_tables() -> dict[str, Printed]:
     """All of them, in the paper's order."""
-    text = (files("unfade.recipes") / "paper_tables.toml").read_text(encoding="utf-8")
+    text = (files("unfade.paper") / "printed.toml").read_text(encoding="utf-8")
     return {name: _printed(name, **told) for name, told in tomllib.loads(text).items()}
 
 

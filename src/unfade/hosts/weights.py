@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
+from unfade.hosts.check import random_faces
+from unfade.hosts.settings import DTYPES, Checked, ExportSettings
 from unfade.nets.codeformer import CodeFormerConfig
 from unfade.nets.gfpgan import GFPGANConfig
 from unfade.nets.swinir import SwinIR
-from unfade.recipes.export_check import random_faces
-from unfade.recipes.export_settings import DTYPES, Checked, ExportSettings
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import RESTORERS, load_restorer, save_restorer

@@ -1,7 +1,7 @@
 """The paper's tables, each a short list of ways to make pictures, and the models that they are made with.
 
 Kuai et al., "Towards Unsupervised Blind Face Restoration using Diffusion Prior" (WACV 2025). What is printed in them is
-in paper_tables.toml, under the same labels; `table_runs` makes them.
+in printed.toml, under the same labels; `runs` makes them.
 """
 
 from collections.abc import Mapping

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from unfade.recipes.paper import REAL, cameras_of, printed_tables
-from unfade.recipes.table_costs import steps_of
-from unfade.recipes.table_settings import missing, needs
-from unfade.recipes.tables import (
+from unfade.paper.costs import steps_of
+from unfade.paper.printed import REAL, cameras_of, printed_tables
+from unfade.paper.settings import missing, needs
+from unfade.paper.tables import (
     CODEFORMER,
     COSTS,
     SWINIR,

@@ -15,15 +15,15 @@ from unfade.errors import BadInput
 from unfade.evaluation.evaluate import LOADED
 from unfade.evaluation.sets import SET_METRICS, load_embed, published_statistics
 from unfade.jobs.runs import open_run
+from unfade.paper.costs import measured_costs
+from unfade.paper.printed import REAL, Printed, cameras_of, printed_tables
+from unfade.paper.runs import Runs, lacking
+from unfade.paper.scores import Values, Verdict, estimates_of, exactly, mean_of_sets, share_of, verdict_on
+from unfade.paper.settings import missing, needs
+from unfade.paper.tables import COSTS, TABLES, Scale, Share, scale_named, tables_named
+from unfade.paper.text import Made, Row, as_json, as_markdown
 from unfade.progress import Progress, silent
 from unfade.recipes.compare import load_own
-from unfade.recipes.paper import REAL, Printed, cameras_of, printed_tables
-from unfade.recipes.table_costs import measured_costs
-from unfade.recipes.table_runs import Runs, lacking
-from unfade.recipes.table_scores import Values, Verdict, estimates_of, exactly, mean_of_sets, share_of, verdict_on
-from unfade.recipes.table_settings import missing, needs
-from unfade.recipes.table_text import Made, Row, as_json, as_markdown
-from unfade.recipes.tables import COSTS, TABLES, Scale, Share, scale_named, tables_named
 from unfade.restorers.load import load_restorer
 from unfade.stages.methods import METHODS
 from unfade.store.checkpoints import sha256_of

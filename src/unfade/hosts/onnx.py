@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from unfade.errors import BadInput
-from unfade.recipes.export_check import random_faces
-from unfade.recipes.export_settings import Checked, ExportSettings
+from unfade.hosts.check import random_faces
+from unfade.hosts.settings import Checked, ExportSettings
 from unfade.restorers.base import Restorer
 from unfade.restorers.layout import MEAN_AND_STD, InLayout
 from unfade.restorers.onnx import OnnxRestorer

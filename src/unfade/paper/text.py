@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from unfade.evaluation.gap import Estimate
-from unfade.recipes.paper import Printed
-from unfade.recipes.table_scores import Verdict
+from unfade.paper.printed import Printed
+from unfade.paper.scores import Verdict
 from unfade.report.page import METRICS
 
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from unfade.diffusion.schedule import respaced
+from unfade.paper.tables import OURS, SWINIR, TABLES, Learning, Pseudo, Restored, Scale, Targets, Way
 from unfade.recipes.adapt_settings import AdaptSettings, as_published, settings_for
-from unfade.recipes.tables import OURS, SWINIR, TABLES, Learning, Pseudo, Restored, Scale, Targets, Way
 from unfade.restorers.code_level import CodeLossSettings
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.stages.methods import METHODS
