@@ -91,6 +91,19 @@ def test_a_clean_face_comes_back_bit_for_bit() -> None:
     assert not torch.equal(restored[1], face[1])
 
 
+def test_a_nearly_clean_face_is_changed_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result follows the damage without a jump: from the face itself to what the network says."""
+    restorer, face = tiny(OneStepSettings()), faces(5, 128)
+    restorer.size = 128
+    monkeypatch.setattr(restorer, "predict", lambda face, t: face - 1)
+    restorer.damage.forward = lambda seen: torch.tensor([0.0, 0.08, 0.1, 0.16, 1.0])  # type: ignore[method-assign]
+    changed = (face - restorer(face)).mean((1, 2, 3))
+    torch.testing.assert_close(changed, torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0]))
+    assert torch.equal(restorer(face)[:2], face[:2])
+    with pytest.raises(BadInput, match="has more damage than a clean one"):
+        OneStepSettings(clean=0.2)
+
+
 def test_refinement_is_seeded_by_the_face_and_changes_texture() -> None:
     restorer, face = tiny(), faces()
     with torch.no_grad():

@@ -44,6 +44,7 @@ class OneStepSettings:
     highest: int = 400  # t of 1000 that no face goes beyond: above it too little of the face is seen
     fixed: int | None = None  # t of 1000 for every face; None: by its estimated damage
     clean: float = 0.08  # a face of at most this damage is left exactly as it is
+    damaged: float = 0.16  # from this damage on the result is the network's alone; between the two it is a blend
     fidelity: float = MATCHED  # in 0..1: 1 is the face itself, 0 enters at twice the step that matches its damage
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; none is the smoothest and most faithful end
 
@@ -52,6 +53,8 @@ class OneStepSettings:
             raise BadInput(f"The fidelity must lie in 0..1, got {self.fidelity}.")
         if self.refine not in REFINEMENTS:
             raise BadInput(f"The number of refinements must be one of {[*REFINEMENTS]}, got {self.refine}.")
+        if not self.clean < self.damaged:
+            raise BadInput(f"A damaged face has more damage than a clean one, got {self.damaged} and {self.clean}.")
         if not 0 < self.highest < 1000 or not 0 <= (self.fixed or 0) <= self.highest:
             raise BadInput(f"Steps lie in 0..999 and below the highest, got {self.fixed} of at most {self.highest}.")
 
@@ -98,7 +101,7 @@ class OneStepRestorer(ImageLevelRestorer):
             return x0
         if evaluations:
             x0 = self._refined(x0.clamp(-1, 1), t, face, REFINEMENTS[evaluations])
-        return torch.where(self._is_clean(damage)[:, None, None, None], face, x0)
+        return torch.lerp(face, x0, self.share(damage)[:, None, None, None])
 
     @torch.no_grad()
     def estimated_damage(self, face: Tensor) -> Tensor:
@@ -113,9 +116,14 @@ class OneStepRestorer(ImageLevelRestorer):
             matched = torch.full_like(matched, self.settings.fixed)
         return (matched * (1 - self.settings.fidelity) / (1 - MATCHED)).long().clamp(max=self.settings.highest)
 
-    def _is_clean(self, damage: Tensor) -> Tensor:
-        known = self.size == DAMAGE_SIZE and self.settings.fixed is None
-        return damage <= (self.settings.clean if known else -1)
+    def share(self, damage: Tensor) -> Tensor:
+        """How much of a result is the network's, (B,) in 0..1, for faces of such damage; the rest is the face's own.
+
+        All of it where the step is fixed, and at other sizes than DAMAGE_SIZE, about whose detail nothing is known.
+        """
+        if self.size != DAMAGE_SIZE or self.settings.fixed is not None:
+            return torch.ones_like(damage)
+        return ((damage - self.settings.clean) / (self.settings.damaged - self.settings.clean)).clamp(0, 1)
 
     def predict(self, face: Tensor, t: Tensor) -> Tensor:
         """x_0 of faces (B, 3, size, size) that are taken for x_t / sqrt(alpha_bar_t), at steps t, (B,)."""
