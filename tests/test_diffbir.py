@@ -14,13 +14,11 @@ from tiny_diffbir import TEXT, TINY, as_published, tiny_diffbir
 from tiny_models import write_faces
 from unfade.diffusion.guidance import RestorationGuidance
 from unfade.diffusion.sampler import ImageNoise
-from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.errors import BadCheckpoint, BadInput
 from unfade.images.files import read_image
 from unfade.images.wavelets import coarse
 from unfade.nets.architecture import fixed
 from unfade.nets.text_encoder import TextEncoder
-from unfade.paper.runs import make_table
-from unfade.paper.tables import SCALES, TABLES, Comparison, needs
 from unfade.recipes.compare import load_own
 from unfade.stages.methods import METHODS, Inputs, walk
 from unfade.stages.restore import restore_batch
@@ -185,27 +183,3 @@ def test_missing_weights_are_one_sentence_with_the_command(run, models: Models, 
     assert failed.code == 2
     assert "unfade models pull diffbir-face" in failed.err
     assert failed.err.count("\n") == 1
-
-
-def test_tables_at_the_papers_scale_ask_for_it_before_they_begin(
-    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("methods", "costs"):
-        assert "diffbir-face" in needs(TABLES[name], SCALES["paper"])
-    scale = replace(SCALES["paper"], restorer=str(models[0]), prior=str(models[1]), methods=("restorer", "diffbir"))
-    monkeypatch.setitem(SCALES, "tiny", scale)
-    write_faces(tmp_path / "faces", 2)
-    with pytest.raises(UnknownModel, match="unfade models pull diffbir-face"):
-        make_table("costs", tmp_path / "faces", tmp_path / "out", scale="tiny")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_table_of_costs_counts_its_own_parameters(
-    models: Models, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scale = replace(SCALES["builtin"], restorer=str(models[0]), prior=str(models[1]), methods=("restorer", "diffbir"))
-    monkeypatch.setitem(SCALES, "tiny", scale)
-    write_faces(tmp_path / "faces", 2)
-    made = make_table("costs", tmp_path / "faces", tmp_path / "out", scale="tiny")
-    assert isinstance(TABLES["costs"], Comparison)
-    assert made.rows[1]["parameters, M"] == sum(p.numel() for p in tiny_diffbir().parameters()) / 1e6

@@ -509,7 +509,7 @@ def test_loading_says_what_is_wrong(run_models, tmp_path, folder):
     with pytest.raises(BadCheckpoint, match=r"holds a restorer \(swinir\), not a parser"):
         load_network(folder / "mine.safetensors", "parser")
     save_file({}, folder / "odd.safetensors", {"architecture": "parsenet", "config": '{"wide": 3}'})
-    with pytest.raises(BadCheckpoint, match="describes a parsenet that cannot be built"):
+    with pytest.raises(BadCheckpoint, match="its network cannot be built"):
         load_network(folder / "odd.safetensors", "parser")
 
 

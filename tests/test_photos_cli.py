@@ -134,8 +134,20 @@ OTHERS = {  # have tests of their own
     "mask": ("--mask", "parsenet"),
     "size": ("--size", "restorer"),
     "report": ("--report",),
+    "precision": ("--precision", "bfloat16"),
 }
-EVERYWHERE = ("strength", "colour", "format", "quality", "sidecar", "no-provenance", "identity", "size", "report")
+EVERYWHERE = (
+    "precision",
+    "strength",
+    "colour",
+    "format",
+    "quality",
+    "sidecar",
+    "no-provenance",
+    "identity",
+    "size",
+    "report",
+)
 FLAGS = {**OTHERS, **{name: flags for name, (flags, _) in EFFECTS.items()}}
 ONLY_WHOLE = {name: flags for name, flags in FLAGS.items() if name not in EVERYWHERE}
 

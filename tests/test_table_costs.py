@@ -18,7 +18,7 @@ from unfade.nets.pgdiff_restorer import PGDiffRestorerConfig
 from unfade.paper import costs as table_costs
 from unfade.paper.costs import FirstSteps, Shapes, measured_costs, parameters_of, steps_of
 from unfade.paper.printed import printed_tables
-from unfade.restorers.load import BUILDERS
+from unfade.restorers.load import RESTORERS
 from unfade.stages.methods import METHODS, Inputs
 
 
@@ -71,7 +71,7 @@ def test_parameters_are_those_of_the_published_networks() -> None:
         94_112_707,
         1_666_750_508,
     ]
-    tiny = sum(p.numel() for p in BUILDERS["swinir"](dict(TINY.restorers["swinir"]), 32).parameters())
+    tiny = sum(p.numel() for p in RESTORERS["swinir"]({"size": 32, **TINY.restorers["swinir"]}).parameters())
     assert parameters_of("SwinIR", TINY) == tiny
 
 

@@ -27,7 +27,7 @@ from unfade.images.photo import Photo  # noqa: E402
 from unfade.images.photo_files import Provenance  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
 from unfade.recipes.restore import restore  # noqa: E402
-from unfade.recipes.sources import FindSettings  # noqa: E402
+from unfade.recipes.sources import Finding  # noqa: E402
 from unfade.stages.restore_photos import Parts, PhotoSettings  # noqa: E402
 
 PLAIN = PhotoSettings()
@@ -397,8 +397,8 @@ def test_the_command_takes_videos_among_photos(tmp_path, models, monkeypatch):
     (tmp_path / "in").mkdir()
     make_clip(tmp_path / "in/clip.mp4", 4)
     write_faces(tmp_path / "in", 1)
-    monkeypatch.setattr(FindSettings, "identity", lambda self: {})
-    monkeypatch.setattr(FindSettings, "finder", lambda self, size, **given: square_finder)
+    monkeypatch.setattr(Finding, "identity", lambda self: {})
+    monkeypatch.setattr(Finding, "finder", lambda self, size: square_finder)
     entries = restore(tmp_path / "in", tmp_path / "out", models[0])
     assert {entry.item: entry.status for entry in entries} == {"face00.png": "no_face", "clip.mp4": "done"}
     (entry,) = restore(tmp_path / "in/clip.mp4", tmp_path / "out2", models[0])
