@@ -80,7 +80,7 @@ class Cost:
         """By the heads of the columns; nothing that was not measured."""
         told = {
             "parameters, M": self.parameters / 1e6,
-            "steps": float(self.steps),
+            "steps": float(self.steps) if self.steps else math.nan,  # a restorer takes none
             "s per step": self.per_step,
             "s per face": self.seconds,
             "peak MB": math.nan if self.memory_mb is None else self.memory_mb,
