@@ -141,15 +141,21 @@ def on_one_set() -> dict[str, Printed]:
     return {name: replace(table, sets=table.sets[:1]) for name, table in printed_tables().items()}
 
 
-def test_all_tables_and_no_piece_is_made_twice(
-    tiny: Scale, asked: Asked, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+QUICK = ("4", "6", "12", "21", "fig15")  # they share targets, restorers and scores
+
+
+@pytest.mark.parametrize("names", [QUICK, pytest.param(NAMES, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_tables_of_one_command_and_no_piece_is_made_twice(
+    names: tuple[str, ...], tiny: Scale, asked: Asked, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table_results, "printed_tables", on_one_set)
+    chosen = {name: table for name, table in on_one_set().items() if name in names}
+    monkeypatch.setattr(table_results, "printed_tables", lambda: chosen)
+    monkeypatch.setattr(table_results, "tables_named", lambda name: list(chosen))
     tables, passed_over = make_tables("all", asked)
     assert passed_over == []
-    assert [table.name for table in tables] == list(NAMES)
+    assert [table.name for table in tables] == list(chosen)
     assert max(counted.values()) == 1
-    assert counted.total() > 80
+    assert counted.total() > 3 * len(names)
     for table in tables:
         assert table.file.read_text().startswith(f"# {table.printed.title.capitalize()}: ")
         for row in table.rows:
@@ -173,7 +179,10 @@ def test_tables_that_are_made_are_only_read(tiny: Scale, asked: Asked, monkeypat
     assert made("fig15", asked).rows == made("4", asked).rows  # of the same pieces
 
 
-@pytest.mark.parametrize("piece", ["make_targets", "finetune_to_file", "restore_faces", "evaluate"])
+SLOW_PIECES = [pytest.param(piece, marks=pytest.mark.slow) for piece in ("make_targets", "restore_faces")]
+
+
+@pytest.mark.parametrize("piece", ["finetune_to_file", "evaluate", *SLOW_PIECES])
 def test_killed_and_resumed_is_the_same(
     piece: str, tiny: Scale, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
