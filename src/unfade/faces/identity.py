@@ -149,7 +149,7 @@ def seen_by_sface(face: Tensor) -> NDArray[np.uint8]:
 
 
 class ArcFaceEmbedder:
-    """Deng et al. (2019), see nets/arcface.py. Its input is the whole FFHQ-aligned face in grey; unit-length vectors."""
+    """Deng et al. (2019), see nets/arcface.py. Its input is the whole FFHQ-aligned face in grey; unit vectors."""
 
     limit = UNIT_LIMIT
 

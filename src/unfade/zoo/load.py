@@ -19,7 +19,7 @@ from unfade.zoo.models import find_weights, licence_of
 
 N = TypeVar("N")
 Build = Callable[[Config], nn.Module]  # from the header of a file, with fresh weights
-SAID = {  # how a kind, and the setting that names one, are called where it is not by the kind's own name
+SAID = {  # the noun and the setting for a kind, where they are not the kind's own name
     "identity": ("an embedder", "embedder"),
     "parser": ("a parser", "mask"),
     "upscaler": ("an upscaler", "background"),
@@ -33,11 +33,11 @@ class Loaded(Generic[N]):
     network: N
     path: Path
     architecture: str
-    licence: str  # a name in LICENCES, or what its card says
+    licence: str  # a name in LICENCES, or the licence in its card
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file, hexadecimal."""
+        """SHA-256 of the file, hexadecimal."""
         return sha256_of(self.path)
 
 
