@@ -311,12 +311,12 @@ def test_only_http(url, tmp_path):
 
 
 MALFORMED = {
-    "no_number": "a size that is no number ('lots')",
-    "less_than_nothing": "a size that is no number ('-5')",
-    "many_digits": "a size that is no number",
+    "no_number": "a size that is not a number ('lots')",
+    "less_than_nothing": "a size that is not a number ('-5')",
+    "many_digits": "a size that is not a number",
     "odd_part": "another part of the file",
-    "moved_to_a_bracket": "an address that is none",
-    "moved_to_a_port": "an address that is none",
+    "moved_to_a_bracket": "an invalid address",
+    "moved_to_a_port": "an invalid address",
     "moved_nowhere": "answers 302",
 }
 

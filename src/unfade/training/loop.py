@@ -109,7 +109,7 @@ def cosine(settings: LoopSettings, progress: float) -> float:
 
 
 def trapezoid(settings: LoopSettings, progress: float) -> float:
-    """Constant for two thirds, then linear down to the final one; in the constant part, a run can still be lengthened."""
+    """Constant for two thirds, then linear down to the final one; the length may change in the constant part."""
     falling = max(0.0, (progress - 2 / 3) * 3)
     return settings.learning_rate + (settings.final_learning_rate - settings.learning_rate) * falling
 

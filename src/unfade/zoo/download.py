@@ -189,7 +189,7 @@ def _answer(request: urllib.request.Request, part: "_Part", timeout: float) -> I
 
 
 def _extent(response: Any, begun: int) -> tuple[int, int | None]:
-    """(first byte that comes, bytes of the whole file if the server says it)."""
+    """(offset of the first byte in the answer, bytes of the whole file or None if the server does not say)."""
     if response.status == 206:
         told = re.fullmatch(rf"bytes ({NUMBER})-\d+/({NUMBER})", response.headers.get("Content-Range", ""), re.ASCII)
         if told is None or int(told[1]) != begun:
@@ -197,14 +197,14 @@ def _extent(response: Any, begun: int) -> tuple[int, int | None]:
         return begun, int(told[2])
     length = response.headers.get("Content-Length")
     if length is not None and not re.fullmatch(NUMBER, length.strip(), re.ASCII):
-        raise _Refused(f"says a size that is no number ({length[:40]!r})")
+        raise _Refused(f"gives a size that is not a number ({length[:40]!r})")
     return 0, None if length is None else int(length)
 
 
 def _chunks(response: Any, size: int) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read1(size)  # what is there: a slow server is noticed
+            chunk = response.read1(size)  # only what has arrived, so that a slow server is noticed
         except (OSError, http.client.HTTPException) as error:
             raise _Again(_reason(error)) from error
         if not chunk:
@@ -213,7 +213,7 @@ def _chunks(response: Any, size: int) -> Iterator[bytes]:
 
 
 class _Part:
-    """The bytes that are there so far, and beside them which version of the file they are of."""
+    """The bytes received so far, and a record of the version of the file to which they belong."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -224,10 +224,10 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def resume(self, request: urllib.request.Request, url: str, *, known: bool) -> int:
-        """Ask for the rest only; returns how many bytes are there.
+        """Make `request` ask for the missing bytes only; returns how many bytes are there.
 
-        The server sends the whole file if it is another one by now (If-Range). Where it cannot tell, the rest is
-        trusted only if the hash of the whole is known.
+        The server sends the whole file if it has changed (If-Range). Where it gives no version, the rest is trusted
+        only if the hash of the whole file is known.
         """
         told = read_object(self.about)
         etag = told.get("etag", "") if told.get("url") == url else ""
@@ -239,7 +239,7 @@ class _Part:
         return self.size
 
     def begin(self, url: str, etag: str, start: int) -> None:
-        """Keep the first `start` bytes and remember the version; weak tags say nothing about bytes."""
+        """Keep the first `start` bytes and record the version; weak tags are not used, as they allow other bytes."""
         with room_for(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
