@@ -347,7 +347,7 @@ def test_without_a_length_no_more_than_the_known_size_is_taken(get, tmp_path):
 
 
 def test_a_server_that_drips_is_left_in_the_end(get, server, tmp_path):
-    with pytest.raises(DownloadFailed, match=r"was not done within 1 s; what came is kept"):
+    with pytest.raises(DownloadFailed, match=r"was not done within 1 s; the part that came is kept"):
         get("dripping", settings=replace(QUICK, total=1))
     assert 0 < (tmp_path / "face.pth.part").stat().st_size < 600
     assert get("whole").path.read_bytes() == CONTENT
