@@ -311,6 +311,6 @@ def test_grey_profiles_and_those_that_are_none(tmp_path: Path) -> None:
 
 def test_a_wholly_clear_picture_is_not_taken_for_white(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(tmp_path / "a.png")
-    with pytest.raises(UnreadableImage, match=r"a\.png is wholly clear"):
+    with pytest.raises(UnreadableImage, match=r"a\.png is fully transparent"):
         read_image(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png").alpha is not None, "a whole photo stays as clear as it was"

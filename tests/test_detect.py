@@ -171,7 +171,7 @@ def test_a_damaged_file_is_named(tmp_path, ending):
 
 def test_files_of_other_networks_are_refused(tmp_path):
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(BadCheckpoint, match="no RetinaFace"):
+    with pytest.raises(BadCheckpoint, match="published RetinaFaces"):
         load_detector(tmp_path / "other.pth")
     save_weights(tmp_path / "a.safetensors", torch.nn.Linear(2, 2), architecture="unet", config={}, dtype=torch.float32)
     with pytest.raises(BadCheckpoint, match=r"holds a prior \(unet\), not a detector"):

@@ -311,12 +311,12 @@ def test_only_http(url, tmp_path):
 
 
 MALFORMED = {
-    "no_number": "a size that is no number ('lots')",
-    "less_than_nothing": "a size that is no number ('-5')",
-    "many_digits": "a size that is no number",
+    "no_number": "a size that is not a number ('lots')",
+    "less_than_nothing": "a size that is not a number ('-5')",
+    "many_digits": "a size that is not a number",
     "odd_part": "another part of the file",
-    "moved_to_a_bracket": "an address that is none",
-    "moved_to_a_port": "an address that is none",
+    "moved_to_a_bracket": "an invalid address",
+    "moved_to_a_port": "an invalid address",
     "moved_nowhere": "answers 302",
 }
 
@@ -347,7 +347,7 @@ def test_without_a_length_no_more_than_the_known_size_is_taken(get, tmp_path):
 
 
 def test_a_server_that_drips_is_left_in_the_end(get, server, tmp_path):
-    with pytest.raises(DownloadFailed, match=r"was not done within 1 s; what came is kept"):
+    with pytest.raises(DownloadFailed, match=r"was not done within 1 s; the part that came is kept"):
         get("dripping", settings=replace(QUICK, total=1))
     assert 0 < (tmp_path / "face.pth.part").stat().st_size < 600
     assert get("whole").path.read_bytes() == CONTENT

@@ -397,9 +397,7 @@ def test_a_file_that_would_run_code_is_not_run(run_models, tmp_path, folder, how
     else:
         torch.save(trap, tmp_path / "a.pth", _use_new_zipfile_serialization=how == "new")
     said = refused(run_models, tmp_path / "a.pth", folder)
-    assert re.search(
-        r"holds more than plain weights \(.+\), so nothing of it was run or taken; get the file from", said
-    )
+    assert re.search(r"holds more than plain weights \(.+\), so nothing in it was run or used; get the file from", said)
     assert not (tmp_path / "sprung").exists()
     pickle.loads(pickle.dumps(trap["more"]))
     assert (tmp_path / "sprung").exists(), "it is a trap"

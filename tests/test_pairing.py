@@ -30,7 +30,7 @@ def test_pairs_go_by_the_whole_stem(tmp_path: Path) -> None:
 def test_nothing_is_learned_from_another_persons_target(side: str, tmp_path: Path) -> None:
     for folder in ("faces", "targets"):
         save_pictures(tmp_path / folder, TWICE if folder == side else ["a.png", "b.png"])
-    with pytest.raises(BadInput, match=rf"{side} holds several pictures of one name: a\.jpg and a\.png; keep one"):
+    with pytest.raises(BadInput, match=rf"{side} holds several pictures of the same name: a\.jpg and a\.png; keep one"):
         pairs_of(tmp_path / "faces", tmp_path / "targets")
     (tmp_path / side / "a.jpg").unlink()
     pairs = pairs_of(tmp_path / "faces", tmp_path / "targets")
@@ -70,7 +70,7 @@ def test_photos_of_one_name_have_no_truth_for_sure(models: Models, tmp_path: Pat
     save_pictures(tmp_path / "photos", TWICE, size=32)
     save_pictures(tmp_path / "truth", ["a.png", "b.png"], size=32)
     settings = AdaptSettings(*map(str, models))
-    with pytest.raises(BadInput, match=r"photos holds several pictures of one name: a\.jpg and a\.png"):
+    with pytest.raises(BadInput, match=r"photos holds several pictures of the same name: a\.jpg and a\.png"):
         adapt(tmp_path / "photos", tmp_path / "run", settings, truth=tmp_path / "truth", aligned=True)
 
 

@@ -259,7 +259,7 @@ def test_jpeg_2000(tmp_path: Path) -> None:
     assert np.array_equal(read_photo(tmp_path / "b.jp2").levels, ramp(8, 8))
     place = content.index(b"colr\1\0\0") + 7
     (tmp_path / "b.jp2").write_bytes(content[:place] + struct.pack(">I", 21) + content[place + 4 :])
-    with pytest.raises(UnreadableImage, match="JPEG 2000 in colours that are not read"):
+    with pytest.raises(UnreadableImage, match="JPEG 2000 in an unsupported colour space"):
         read_photo(tmp_path / "b.jp2")
 
 

@@ -151,10 +151,10 @@ def test_floating_point(tmp_path: Path, kind: str, white: int, channels: int) ->
     [
         (np.full((4, 4, 3), 3.5, "f4"), 2, "floating-point values from 3.5 to 3.5"),
         (np.full((4, 4, 1), -0.5, "f4"), 1, "floating-point values from -0.5"),
-        (np.full((4, 4, 1), np.nan, "f4"), 1, "no numbers"),
+        (np.full((4, 4, 1), np.nan, "f4"), 1, "NaN or infinite"),
         (np.ones((4, 4, 1), "c8"), 1, "complex numbers"),
-        (np.ones((4, 4, 1), "i2"), 1, "numbers with a sign"),
-        (np.ones((4, 4, 1), "i1"), 1, "numbers with a sign"),
+        (np.ones((4, 4, 1), "i2"), 1, "signed values"),
+        (np.ones((4, 4, 1), "i1"), 1, "signed values"),
         (np.ones((4, 4, 1), "u2"), 3, "a palette of 16 bits"),
         (np.ones((4, 4, 3), "u2"), 6, "YCbCr of 16 bits"),
         (np.ones((4, 4, 1), "u2"), 32_803, "a camera's raw file"),

@@ -1,4 +1,4 @@
-"""What the published sets of faces look like when they arrive, and which pictures each has to give."""
+"""The published sets of faces: their form as downloaded, and the pictures to take from each."""
 
 import json
 import re
@@ -14,23 +14,23 @@ from unfade.errors import BadInput
 from unfade.store.seeds import fingerprint
 
 FFHQ_LIST = "ffhq-dataset-v2.json"
-MIN_FACE = 48  # pixels of the photo: a smaller WIDER FACE face is hardly one any more
-LONGEST_NAME = 240  # bytes; most file systems take 255, and a temporary file has more in its name
+MIN_FACE = 48  # pixels of the photo: a smaller face of WIDER FACE is hardly recognizable
+LONGEST_NAME = 240  # bytes; most file systems allow 255, and a temporary file has a longer name
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What the pictures of a prepared folder depend on."""
+    """The settings on which the pictures of a prepared folder depend."""
 
     size: int = 512  # side of the pictures, pixels (the paper's)
     split: tuple[int, int] | None = None  # pictures in train and in test; None: the set's own, or no split
     stems: tuple[str, ...] = ()  # of train, then of test; empty: chosen by the rule of splits.py
     min_face: int | None = None  # shorter side of a WIDER FACE box, pixels of the photo; None: MIN_FACE
-    crop: bool = False  # take the central square of what is not square; otherwise it is refused
-    enlarge: bool = False  # take what is smaller than size too
+    crop: bool = False  # take the central square of pictures that are not square; otherwise they are refused
+    enlarge: bool = False  # also take pictures smaller than `size`
 
     def identity(self) -> dict[str, Any]:
-        """What has to be the same for a run to go on."""
+        """The settings that must be the same for a run to continue."""
         return {**asdict(self), "stems": fingerprint(self.stems) if self.stems else None}
 
 
@@ -38,20 +38,20 @@ class PrepareSettings:
 class Face:
     """One picture to be made."""
 
-    name: str  # of its file, without the ending
-    source: str  # the file below the source that it comes from
-    square: Square | None = None  # what is cut out of that; None: all of it
-    md5: str = ""  # of that file as published; empty: not known
-    published_side: int = 0  # pixels of the file that the MD5 is for; of another size it is not that file
+    name: str  # of its file, without the suffix
+    source: str  # the file below the source from which it is made
+    square: Square | None = None  # the square that is cut out of it; None: all of it
+    md5: str = ""  # of that file as published; empty: unknown
+    published_side: int = 0  # side of the published file in pixels; a file of another size is not checked by MD5
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a source has to give."""
+    """The pictures that a source holds."""
 
     faces: Mapping[str, Face]  # by name, in order
-    names: Sequence[str]  # of the whole set as published; where that is not known, of the faces
-    without: tuple[str, ...] = ()  # photos that are there and have no face to take
+    names: Sequence[str]  # of the whole set as published; where that is unknown, of the faces
+    without: tuple[str, ...] = ()  # photos in the source without a face to take
     missing: tuple[str, ...] = ()  # photos that are annotated but missing
     photos: int = 0  # annotated ones
     left_out: Mapping[str, int] = field(default_factory=dict)  # faces in photos: why not taken, how many
@@ -59,13 +59,13 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Numbered:
-    """A set whose pictures have numbers for names."""
+    """A set whose pictures are named by numbers."""
 
     title: str
     count: int
     pattern: re.Pattern[str]
     folders: tuple[str, ...]  # folders of such pictures in the published tree, the best first
-    names: str  # what to look for, in words
+    names: str  # the names of its files, in words
 
 
 FFHQ = Numbered("FFHQ", 70_000, re.compile(r"(\d{5})"), ("images1024x1024", "images512x512"), "00000.png to 69999.png")
@@ -223,7 +223,7 @@ def _why_not(box: Box, settings: PrepareSettings) -> str:
 
 
 def _by_name(source: Source, faces: Iterable[Face]) -> dict[str, Face]:
-    """Raises BadInput for two of one name (on a disk that takes a for A, too), and for a name too long for a file."""
+    """The faces by name. Raises BadInput where two share a name, ignoring case, or a name is too long for a file."""
     named: dict[str, Face] = {}
     for face in faces:
         other = named.setdefault(face.name.casefold(), face)

@@ -1,4 +1,4 @@
-"""A prepared folder's list of what is in it, and the check of the folder against that list."""
+"""The manifest of a prepared folder, and the check of the folder against it."""
 
 import json
 from collections.abc import Iterable
@@ -30,12 +30,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Verified:
-    """What a check found. All is well when the three lists are empty."""
+    """The result of a check. The folder is intact when the three lists are empty."""
 
     checked: int  # files that the manifest names
-    missing: tuple[str, ...]  # named, not there
-    changed: tuple[str, ...]  # there, with other content
-    extra: tuple[str, ...]  # there, not named
+    missing: tuple[str, ...]  # files in the manifest, but not in the folder
+    changed: tuple[str, ...]  # files in the folder with other content
+    extra: tuple[str, ...]  # files in the folder, but not in the manifest
 
 
 def write_manifest(folder: Path, lines: Iterable[Line]) -> None:

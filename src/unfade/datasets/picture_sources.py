@@ -1,4 +1,4 @@
-"""What a user has downloaded: a folder, or a zip file that was not unpacked, read by names relative to it."""
+"""The source that a user has downloaded: a folder or a zip file, read by names relative to it."""
 
 import tempfile
 import zipfile
@@ -23,11 +23,11 @@ class Source:
 
     @property
     def pictures(self) -> list[str]:
-        """The names that end as pictures do, sorted."""
+        """The names with the suffix of a picture, sorted."""
         return [name for name in self.names if PurePosixPath(name).suffix.lower() in SUFFIXES]
 
     def place(self, name: str) -> Path:
-        """The file as messages call it."""
+        """The path of a file in messages."""
         return self.path / name
 
     def read(self, name: str) -> bytes:
@@ -40,7 +40,7 @@ class Source:
 
 
 class FolderSource(Source):
-    """A folder with all that lies below it."""
+    """A folder with everything below it."""
 
     def __init__(self, path: Path):
         super().__init__(path, (file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()))
@@ -87,7 +87,7 @@ class ZipSource(Source):
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """A folder or a zip file, opened. Raises BadInput for anything else, or a zip file that is not whole."""
+    """A folder or a zip file, opened. Raises BadInput for anything else, or for an incomplete zip file."""
     if path.is_dir():
         yield FolderSource(path)
         return

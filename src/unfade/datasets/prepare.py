@@ -1,4 +1,4 @@
-"""Downloaded sets of faces to a folder of square pictures of one size, split, with a manifest. Nothing is fetched."""
+"""Preparing downloaded sets of faces as square pictures of one size, split, with a manifest. Nothing is downloaded."""
 
 import hashlib
 from collections import deque
@@ -33,11 +33,11 @@ VERIFIED = "MD5 as published"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a preparation came to."""
+    """The result of a preparation."""
 
     entries: list[Entry]  # one for each picture and for each photo without a face
     expected: int  # pictures (or annotated photos) that the set, or the split, has
-    missing: tuple[str, ...]  # those of them that are not in the source
+    missing: tuple[str, ...]  # expected pictures that are not in the source
     left_out: Mapping[str, int]  # faces in photos: why not taken, how many
 
     @property
@@ -64,18 +64,18 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Made:
-    """What a thread has made of a picture."""
+    """A thread's result for a picture."""
 
     task: _Task
     source_sha256: str = ""
-    png: bytes = b""  # empty: it is there already, or failed
+    png: bytes = b""  # empty: the file exists already, or the picture failed
     sha256: str = ""  # of the PNG
     notes: tuple[str, ...] = ()
     error: Exception | None = None
 
     @property
     def content(self) -> str:
-        """What the picture depends on besides the settings, and its own hash: a changed picture counts as missing."""
+        """A key of the picture's source and of its own hash, so that a changed picture is made again."""
         return fingerprint(self.task.face.square, self.task.face.md5, self.source_sha256, self.sha256)
 
 
@@ -93,9 +93,9 @@ def prepare(
 
     `kind` is one of SETS. Writes out/manifest.jsonl (a line for each picture that is there), and with a split
     out/train, out/test and the lists out/train.txt and out/test.txt, whose pictures may be missing from the source.
-    `limit` takes the first so many only. Of files with the same content the first is taken and the others are skipped.
-    Run again, it goes on where it stopped. Raises BadInput for a source that is not what it should be, OutputConflict
-    for an `out` made with other settings or lying in the source; a picture that is bad fails alone.
+    `limit` takes only the first pictures. Of files with the same content the first is taken and the others are skipped.
+    Run again, it continues where it stopped. Raises BadInput for a source that does not hold such a set, OutputConflict
+    for an `out` made with other settings or inside the source; a bad picture fails alone.
     """
     settings = settings or PrepareSettings()
     _check(kind, source, out, settings, limit, workers)
@@ -144,7 +144,7 @@ def _as_text(names: Sequence[str]) -> bytes:
 
 
 def _chosen(found: DataSet, split: Split) -> list[tuple[Face, str]]:
-    """The faces that are there, each with its part of the split. Raises BadInput when there is none."""
+    """The faces in the source, each with its part of the split. Raises BadInput when there is none."""
     chosen = [(found.faces[name], part) for part, names in split.items() for name in names if name in found.faces]
     if not chosen:
         raise BadInput("None of the pictures that the split asks for are in the source; check the list and the source.")
@@ -157,7 +157,7 @@ class _Run:
     def __init__(self, source: Source, settings: PrepareSettings, outputs: Outputs) -> None:
         self.source, self.settings, self.outputs = source, settings, outputs
         self.lines: list[Line] = []  # of the manifest
-        self._first: dict[tuple[str, Square | None], str] = {}  # the file that a content became
+        self._first: dict[tuple[str, Square | None], str] = {}  # from a content to the file that was made from it
 
     def work(self, tasks: Sequence[_Task], workers: int, progress: Progress) -> list[Entry]:
         """An entry for each task, in their order."""
@@ -174,7 +174,7 @@ class _Run:
         return self.outputs.entries(photos)
 
     def _make(self, task: _Task) -> _Made:
-        """In a thread: the picture as PNG, unless the one that is there was made of the same."""
+        """In a thread: the picture as PNG, unless the existing one was made from the same source."""
         face, target = task.face, self.outputs.out / task.file
         try:
             data = self.source.read(face.source)
@@ -192,7 +192,7 @@ class _Run:
             return _Made(task, error=error)
 
     def _settle(self, made: _Made) -> None:
-        """Write a picture and its line of the manifest, unless something is against it."""
+        """Write a picture and its line of the manifest, or record why there is none."""
         task, place, outputs = made.task, self.source.place(made.task.face.source), self.outputs
         first = task.file if made.error else self._first.setdefault((made.source_sha256, task.face.square), task.file)
         if first != task.file:
@@ -216,7 +216,7 @@ class _Run:
 def _in_order(
     pool: ThreadPoolExecutor, make: Callable[[_Task], _Made], tasks: Sequence[_Task], *, ahead: int
 ) -> Iterator[_Made]:
-    """The results in the order of the tasks; so many are made or waiting at a time, for the sake of memory."""
+    """The results in the order of the tasks; at most `ahead` are made or waiting at a time, to limit memory."""
     waiting: deque[Future[_Made]] = deque()
     for task in tasks:
         waiting.append(pool.submit(make, task))

@@ -1,4 +1,4 @@
-"""Which pictures of a set are taken, and which are kept for the test: by a list, or by a rule that never changes."""
+"""The split of a set into training and test pictures: by a list, or by a rule that never changes."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ Split = dict[str, tuple[str, ...]]  # "train", "test": the names in each, in the
 
 
 def as_numbered(stem: str) -> str:
-    """The number alone, if a stem is one: "00012", "12" and "imgHQ00012" are the same picture of CelebA-HQ."""
+    """The bare number, if a stem is one: "00012", "12" and "imgHQ00012" are the same picture of CelebA-HQ."""
     match = NUMBER.fullmatch(stem)
     return str(int(match[1])) if match else stem
 
@@ -21,7 +21,7 @@ def as_numbered(stem: str) -> str:
 def split_by_rule(names: Sequence[str], sizes: tuple[int, int]) -> Split:
     """The first of all names, sorted by the SHA-256 of each, number-normalised: train, then test.
 
-    Given the names of a whole set as published, it does not depend on which of them somebody has. Raises BadInput
+    Given the names of a whole set as published, it does not depend on which of them the source holds. Raises BadInput
     when there are not enough.
     """
     _check_sizes(sizes)

@@ -36,18 +36,18 @@ class Box:
 
     @property
     def side(self) -> int:
-        """The shorter one."""
+        """The shorter side of the box, px."""
         return min(self.width, self.height)
 
     @property
     def is_usable(self) -> bool:
-        """Neither marked invalid nor heavily occluded."""
+        """Whether the face is neither marked invalid nor heavily occluded."""
         return not self.invalid and self.occlusion < HEAVY
 
 
 @dataclass(frozen=True)
 class Square:
-    """What is cut out of a photo, in its pixels; it may leave the photo."""
+    """A square that is cut out of a photo, in its pixels; it may extend beyond the photo."""
 
     left: int
     top: int
@@ -99,7 +99,7 @@ def _mirrored(start: int, side: int, length: int) -> Tensor:
 
 
 def _nearest(value: float) -> int:
-    """Halves upwards, so that a box moved by whole pixels moves its square by as many."""
+    """Rounds halves up, so that a box moved by whole pixels moves its square by as many."""
     return math.floor(value + 0.5)
 
 

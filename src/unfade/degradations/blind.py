@@ -1,8 +1,8 @@
 """The blind degradation of Eq. 9 / Eq. 11: blur, downsample, noise, JPEG, resize back.
 
-As the published data sets of GFPGAN, DifFace and CodeFormer run it. `draw_blind` draws every parameter,
-`blind` applies them: so a picture can be made again from its draw, and nothing here has a state of its own.
-The horizontal flip of those data sets belongs to the data loader, which flips the truth.
+It follows the published data sets of GFPGAN, DifFace and CodeFormer. `draw_blind` draws every parameter and
+`blind` applies them, so a picture can be made again from its draw, and nothing here keeps state.
+The horizontal flip of those data sets is left to the data loader, which flips the truth.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ PROFILES: dict[str, Callable[[Kernel, float], Kernel]] = {
 
 @dataclass(frozen=True)
 class KernelKind:
-    """What a kernel is called in the papers, taken apart."""
+    """The two properties behind the name that the papers give a kernel."""
 
     profile: str  # a key of PROFILES
     round: bool  # one sigma for both axes, no angle
@@ -49,14 +49,14 @@ KERNELS: dict[str, KernelKind] = {
 
 @dataclass(frozen=True)
 class BlindSettings:
-    """What is drawn from. The defaults are the paper's for SwinIR (Appendix B.1), which are DifFace's.
+    """The ranges to draw from. The defaults are the paper's for SwinIR (Appendix B.1), which are DifFace's.
 
     Every range is (low, high), drawn uniformly. Ranges in pixels are meant for faces of `reference_size`;
     `draw_blind` scales them to the size at hand.
     """
 
     kernels: tuple[str, ...] = ("iso", "aniso")  # keys of KERNELS (GFPGAN, Sec. 4.1)
-    kernel_probabilities: tuple[float, ...] = (0.5, 0.5)  # of each of them, summing to 1
+    kernel_probabilities: tuple[float, ...] = (0.5, 0.5)  # one for each kernel, summing to 1
     kernel_size: int = 41  # side of the kernel, odd, in pixels at reference_size
     sigma: Range = (0.1, 15.0)  # blur, in pixels at reference_size; two draws if the kernel is not round
     beta: Range = (0.5, 4.0)  # exponent of the generalized and plateau kernels (Real-ESRGAN); not used by others
@@ -65,13 +65,13 @@ class BlindSettings:
     quality: Range = (30.0, 100.0)  # JPEG quality, truncated to an integer
     jitter_probability: float = 0.0  # of shifting the channels (GFPGAN v1: 0.3)
     jitter_shift: float = 20.0  # largest shift of one channel, in levels of 255 (GFPGAN v1)
-    colour_probability: float = 0.0  # of changing the next four, all of them and in random order (GFPGAN v1: 0.3)
+    colour_probability: float = 0.0  # of changing all four below, in random order (GFPGAN v1: 0.3)
     brightness: Range = (0.5, 1.5)  # factor; 1 changes nothing (this and the next three: GFPGAN v1)
     contrast: Range = (0.5, 1.5)  # factor
     saturation: Range = (0.0, 1.5)  # factor; 0 is grey
     hue: Range = (-0.1, 0.1)  # turns of the colour circle; 0 changes nothing
     grey_probability: float = 0.01  # of a grey face
-    grey_truth: bool = True  # whether the truth of a grey face is grey too, so that nobody learns to colour
+    grey_truth: bool = True  # whether the truth of a grey face is grey too, so that no restorer learns to colourize
     reference_size: int = 512  # side of the faces that the ranges in pixels are meant for
 
     def __post_init__(self) -> None:
@@ -120,10 +120,10 @@ BLIND_PRESETS: dict[str, BlindSettings] = {
         colour_probability=0.3,
         grey_truth=False,
     ),
-    "codeformer": BlindSettings(  # as the paper states it
+    "codeformer": BlindSettings(  # as CodeFormer's paper states it
         sigma=(1, 15), ratio=(1, 30), quality=(30, 90), grey_probability=0
     ),
-    "codeformer-stage2": BlindSettings(  # CodeFormer's own files from here on
+    "codeformer-stage2": BlindSettings(  # from here on as in CodeFormer's published option files
         sigma=(1, 15), ratio=(4, 30), quality=(30, 80), grey_probability=0
     ),
     "codeformer-stage3-small": BlindSettings(
@@ -163,18 +163,18 @@ class BlindDraw:
 def scaled_ratio(ratio: Range, scale: float) -> Range:
     """The range of r for faces `scale` times as large as those that `ratio` is meant for.
 
-    Above 1, r says how many pixels are left of a face, so it scales: the smallest face stays the same number of
-    pixels. At or below 1 it says that none are lost, at any size, so it stays; and no end is scaled from above 1
-    to below it. Where faces are so small that the range would be empty, r is its low end.
+    Above 1, r sets how many pixels are left of a face, so it scales with the face: the smallest face keeps its number
+    of pixels. At or below 1 no pixels are lost at any size, so r stays; and no end of the range is scaled from above 1
+    to below 1. Where faces are so small that the range would be empty, r is its low end.
     """
     low, high = (end if end <= 1 else max(1.0, end * scale) for end in ratio)
     return low, max(low, high)
 
 
 def scaled_kernel_size(kernel_size: int, scale: float) -> int:
-    """The odd kernel size that cuts a kernel off at the same part of its sigma, after scaling the face.
+    """The odd kernel size that truncates a kernel at the same multiple of its sigma after the face is scaled.
 
-    At 512 px a sigma of 15 is cut off at 20 pixels, which is what makes the published kernels as mild as they are.
+    At 512 px a sigma of 15 is truncated at 20 pixels, which is why the published kernels are as mild as they are.
     """
     return 2 * max(1, round((kernel_size // 2) * scale)) + 1
 
@@ -182,9 +182,9 @@ def scaled_kernel_size(kernel_size: int, scale: float) -> int:
 def draw_blind(rng: np.random.Generator, *, size: int, settings: BlindSettings = BLIND_PRESETS["swinir"]) -> BlindDraw:
     """Draws the degradation of one face whose side is `size` pixels.
 
-    In pixels are sigma and the kernel size, which scale with size / reference_size, and r (see `scaled_ratio`).
-    Noise and JPEG act on the downsampled face, which keeps its number of pixels, and so do not scale.
-    Every call takes the same number of draws, whatever comes out.
+    Sigma and the kernel size scale with size / reference_size, and r as in `scaled_ratio`. Noise and JPEG act on the
+    downsampled face, which keeps its number of pixels, so they do not scale.
+    Every call takes the same number of draws from `rng`, whatever the result.
     """
     scale = size / settings.reference_size
     kernel = settings.kernels[int(rng.choice(len(settings.kernels), p=settings.kernel_probabilities))]
@@ -212,13 +212,13 @@ def draw_blind(rng: np.random.Generator, *, size: int, settings: BlindSettings =
         grey=bool(grey),
         grey_truth=bool(grey) and settings.grey_truth,
         noise_seed=int(rng.integers(2**63)),
-        colour=_draw_colour(rng, settings),  # last, so that the other draws stay what they were without it
+        colour=_draw_colour(rng, settings),  # last, so that the other draws are the same with and without it
     )
 
 
 def _draw_colour(rng: np.random.Generator, settings: BlindSettings) -> tuple[tuple[str, float], ...]:
     chance = rng.uniform()
-    order = np.argsort(rng.uniform(size=len(COLOUR)))  # a shuffle takes a varying number of draws
+    order = np.argsort(rng.uniform(size=len(COLOUR)))  # a shuffle would take a varying number of draws
     amounts = {name: float(rng.uniform(*getattr(settings, name))) for name in COLOUR}
     steps = list(amounts.items())
     return tuple(steps[k] for k in order) if chance < settings.colour_probability else ()
@@ -243,7 +243,7 @@ def blind(truth: Tensor, draw: BlindDraw, *, normal: npt.NDArray[np.floating] | 
 
 
 def blind_pair(truth: Tensor, draw: BlindDraw) -> tuple[Tensor, Tensor]:
-    """(face, truth) to learn from. The truth is the given one, made grey where the draw says so.
+    """The training pair (degraded face, truth). The truth is made grey where the draw says so.
 
     Both are (3, H, W) float32 in [-1, 1].
     """
@@ -252,7 +252,7 @@ def blind_pair(truth: Tensor, draw: BlindDraw) -> tuple[Tensor, Tensor]:
 
 
 def blur_kernel(draw: BlindDraw) -> Kernel:
-    """(size, size) float64 kernel that sums to 1: its profile of x^T S^-1 x on the grid -size//2 .. size//2."""
+    """(size, size) float64 kernel that sums to 1: the profile at x^T S^-1 x for x on the grid -size//2 .. size//2."""
     profile = PROFILES[KERNELS[draw.kernel].profile]
     cos, sin = np.cos(draw.theta), np.sin(draw.theta)
     x, y = np.meshgrid(*[np.arange(draw.kernel_size) - draw.kernel_size // 2] * 2)
@@ -264,7 +264,7 @@ def blur_kernel(draw: BlindDraw) -> Kernel:
 def blur(image: Array, draw: BlindDraw) -> Array:
     """(H, W, 3) blurred by the draw's kernel, borders mirrored without repeating the edge."""
     kernel = blur_kernel(draw)
-    if draw.kernel == "iso":  # the only separable one: 41 + 41 products per pixel instead of 41 * 41
+    if draw.kernel == "iso":  # the only separable kernel: 41 + 41 products per pixel instead of 41 * 41
         row = kernel.sum(axis=0)
         return _float32(cv2.sepFilter2D(image, -1, row, row, borderType=cv2.BORDER_REFLECT_101))
     return _float32(cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_REFLECT_101))
@@ -290,7 +290,7 @@ def add_noise(image: Array, draw: BlindDraw, normal: npt.NDArray[np.floating] | 
 
 
 def jpeg(image: Array, quality: int) -> Array:
-    """(h, w, 3) BGR in [0, 1] through a JPEG with 4:2:0 chroma; to 8 bit by rounding half to even."""
+    """(h, w, 3) BGR in [0, 1] through a JPEG with 4:2:0 chroma, first rounded to 8 bits, half to even."""
     options = [
         cv2.IMWRITE_JPEG_QUALITY,
         quality,
@@ -302,9 +302,9 @@ def jpeg(image: Array, quality: int) -> Array:
 
 
 def recolour(image: Array, draw: BlindDraw) -> Array:
-    """(H, W, 3) BGR in [0, 1]: channels shifted, made grey, brightness to hue changed, each as the draw says.
+    """(H, W, 3) BGR in [0, 1]: shifts the channels, makes grey, changes brightness to hue, each as the draw says.
 
-    GFPGAN's order. On a grey face saturation and hue change nothing.
+    The order is GFPGAN's. On a grey face, saturation and hue change nothing.
     """
     if any(draw.shift):
         image = (image + np.asarray(draw.shift[::-1], dtype=np.float32) / np.float32(255)).clip(0, 1)

@@ -1,8 +1,8 @@
 """The camera degradation of Eq. 10 / Eq. 12: back to RAW, fewer pixels, sensor noise, camera pipeline.
 
-As the authors' code does it, in its order: the picture becomes camera-linear at full size and is downsampled there
-(Eq. 10 prints it the other way round). `draw_camera` draws every parameter, `camera` applies them; each stage is a
-function of its own. Inside, a picture is (h, w, 3) RGB.
+The order is that of the authors' code: the picture is made camera-linear at full size and then downsampled (Eq. 10
+prints it the other way round). `draw_camera` draws every parameter, `camera` applies them; each stage is a function
+of its own. Inside this file, a picture is (h, w, 3) RGB.
 """
 
 from dataclasses import dataclass
@@ -29,33 +29,33 @@ def _require_scale(scale: int) -> None:
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """What a photo is taken with. The defaults are the paper's moderate setting (Sec. 4.1)."""
+    """The camera and its setting. The defaults are the paper's moderate setting (Sec. 4.1)."""
 
     iso: float = 1500  # within the sensor's calibrated range; 1600 in the text, 1500 in the authors' code
-    scale: int = 4  # r: size of the face / size of it on the sensor; the paper has 4 and 8
-    demosaic: str = "edge-aware"  # a key of DEMOSAIC; the authors' is a learned one, 1.2-1.7 dB better
-    gamma: float = 2.2  # of the picture's tone curve, a plain power
+    scale: int = 4  # r: size of the face / its size on the sensor; the paper has 4 and 8
+    demosaic: str = "edge-aware"  # a key of DEMOSAIC; the authors use "learned", which is 1.2-1.7 dB better
+    gamma: float = 2.2  # exponent of the tone curve, a plain power law
     sensor: Sensor = PHONE  # levels, noise tables, illuminants, colour matrix
 
     def __post_init__(self) -> None:
-        self.sensor.noise(self.iso)  # refuses an ISO that is not calibrated
+        self.sensor.noise(self.iso)  # refuses an ISO outside the calibrated range
         _require_scale(self.scale)
         if self.demosaic not in DEMOSAIC:
-            raise BadInput(f"Expected a demosaicing out of {', '.join(DEMOSAIC)}, got {self.demosaic}; choose another.")
+            raise BadInput(f"Expected a demosaicing out of {', '.join(DEMOSAIC)}, got {self.demosaic}; choose one.")
 
 
 CAMERA_PRESETS: dict[str, CameraSettings] = {
     "mild": CameraSettings(iso=800),
     "moderate": CameraSettings(),
     "severe": CameraSettings(iso=3000),
-    "moderate-text": CameraSettings(iso=1600),  # as the paper's text has it; the others are the authors' code
+    "moderate-text": CameraSettings(iso=1600),  # "-text": as in the paper's text; the others follow the authors' code
     "severe-text": CameraSettings(iso=3200),
 }
 
 
 @dataclass(frozen=True)
 class CameraDraw:
-    """Everything that one face is degraded with, the numbers of its sensor included.
+    """Every parameter of one face's degradation, including the calibration of its sensor.
 
     JSON through `dataclasses.asdict`, and back through `CameraDraw(**record)`.
     """
@@ -67,7 +67,7 @@ class CameraDraw:
     black: float  # DN
     white: float  # DN
     shot: Four  # beta1, DN, of Gr, R, B, Gb
-    read: Four  # beta2, DN^2, of the same
+    read: Four  # beta2, DN^2, of the same four
     illuminant: Triple  # R/G, 1, B/G of white, camera-linear
     matrix: tuple[Triple, Triple, Triple]  # white-balanced camera RGB (column) to linear sRGB
     noise_seed: int  # of the normal numbers
@@ -103,7 +103,7 @@ def draw_camera(
 
 
 def camera(truth: Tensor, draw: CameraDraw, *, normal: Normal | None = None) -> Tensor:
-    """The photo of a face, enlarged to its size: Eq. 10. (3, H, W) float32 in [-1, 1] in and out, on the 8-bit grid.
+    """The photo of a face, enlarged to the face's size: Eq. 10. (3, H, W) float32 in [-1, 1] in and out, 8-bit levels.
 
     `normal` are the standard normal numbers to use instead of those of the draw's seed: (h, w) of the mosaic (see
     `sensor_size`). Raises BadInput for another shape, or where the picture is too small for the scale.
@@ -130,8 +130,8 @@ def sensor_size(width: int, height: int, scale: int) -> tuple[int, int]:
 def unprocess(picture: Array, draw: CameraDraw) -> Array:
     """(H, W, 3) display RGB in [0, 1] to camera-linear RGB, not clipped.
 
-    Undoes tone curve, colour matrix and white balance. The matrix with rows divided by their sums keeps white white;
-    `render` uses it undivided, as the authors do.
+    Undoes the tone curve, the colour matrix and the white balance. The matrix is inverted with its rows divided by
+    their sums, which keeps white white; `render` uses it undivided, as the authors do.
     """
     matrix = np.array(draw.matrix)
     inverse = np.linalg.inv(matrix / matrix.sum(axis=1, keepdims=True))
@@ -162,7 +162,8 @@ def expose(plane: Array, draw: CameraDraw) -> Array:
 def add_noise(raw: Array, draw: CameraDraw, normal: Normal | None = None) -> Array:
     """(h, w) in DN plus heteroscedastic Gaussian noise (Eq. 12), clipped to 0..white.
 
-    Its variance is beta1 * DN + beta2, of each place of the colour filter, DN including black; 0 where negative.
+    The variance is beta1 * DN + beta2, with the betas of each colour of the filter and DN including black; it is 0
+    where that is negative.
     """
     if normal is None:
         normal = np.random.default_rng(draw.noise_seed).standard_normal(raw.shape)
@@ -188,7 +189,7 @@ def render(linear: Array | Array32, draw: CameraDraw) -> Array32:
 
 
 def enlarge(photo: Array32, width: int, height: int) -> Array32:
-    """(h, w, 3) in [0, 1] to (height, width, 3) by bilinear interpolation, then to 8 bit by truncation."""
+    """(h, w, 3) in [0, 1] to (height, width, 3) by bilinear interpolation, then to 8 bits by truncation."""
     large = np.asarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
     return np.asarray(np.floor(large * np.float32(255)) / np.float32(255), dtype=np.float32)
 

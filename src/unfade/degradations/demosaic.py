@@ -1,7 +1,7 @@
 """Demosaicing: from a GRBG mosaic to a colour picture of the same size.
 
 Every function takes (h, w) float32 in [0, 1] and returns (h, w, 3) RGB float32 in [0, 1]. In the mosaic (0, 0) is
-green, (0, 1) red, (1, 0) blue and (1, 1) green, and so on in steps of two; odd sizes end in half a tile.
+green, (0, 1) red, (1, 0) blue and (1, 1) green, repeated every two pixels; odd sizes end in half a tile.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,24 @@ GRBG = ((0, 0, 1), (0, 1, 0), (1, 0, 2), (1, 1, 1))  # (row, column, channel) of
 
 _GREEN = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], dtype=np.float32) / 4
 _RED_BLUE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], dtype=np.float32) / 4
-_BORDER = 2  # an even border, mirrored around the edge pixel, goes on with the same pattern
+_BORDER = 2  # an even border, mirrored around the edge pixel, continues the pattern
 _LEVELS = 2**14 - 1  # OpenCV's edge-aware demosaicing takes integers; 14 bits are beyond any phone's
 
 
 def edge_aware(mosaic: Array) -> Array:
-    """OpenCV's edge-aware demosaicing: green along the smaller of the two gradients, then the others.
+    """OpenCV's edge-aware demosaicing: green along the smaller of the two gradients, then red and blue.
 
-    OpenCV repeats the second row and column as the first; a mirrored border avoids that and changes nothing inside.
+    OpenCV copies the second row and column to the first; a mirrored border avoids that and changes nothing inside.
     """
     levels = (mosaic * np.float32(_LEVELS)).astype(np.uint16)
     framed = cv2.copyMakeBorder(levels, _BORDER, _BORDER, _BORDER, _BORDER, cv2.BORDER_REFLECT_101)
-    rgb = cv2.demosaicing(framed, cv2.COLOR_BayerGB2RGB_EA)  # named after the second row's second and third pixel
+    rgb = cv2.demosaicing(framed, cv2.COLOR_BayerGB2RGB_EA)  # OpenCV names patterns by the second row's pixels 2 and 3
     inside = np.asarray(rgb, dtype=np.float32)[_BORDER:-_BORDER, _BORDER:-_BORDER]
     return inside / np.float32(_LEVELS)
 
 
 def bilinear(mosaic: Array) -> Array:
-    """Each missing colour is the mean of its nearest neighbours; blurred edges, coloured fringes."""
+    """Each missing colour is the mean of its nearest neighbours; this blurs edges and leaves coloured fringes."""
     rgb = measured(mosaic)
     planes = [
         cv2.filter2D(np.ascontiguousarray(rgb[..., channel]), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
@@ -48,7 +48,7 @@ def bilinear(mosaic: Array) -> Array:
 
 
 def learned(mosaic: Array) -> Array:
-    """The network of Gharbi et al. 2016, which the paper's authors use, on the CPU."""
+    """Demosaicing by the network of Gharbi et al. 2016, as the paper's authors do it; runs on the CPU."""
     planes = torch.from_numpy(measured(mosaic)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         rgb = _network()(planes)[0].clamp(0, 1)
@@ -56,7 +56,7 @@ def learned(mosaic: Array) -> Array:
 
 
 def measured(mosaic: Array) -> Array:
-    """(h, w) to (h, w, 3): each number in the channel that it was measured of, 0 in the others."""
+    """(h, w) to (h, w, 3): each value in the channel that it measures, 0 in the other two."""
     rgb = np.zeros((*mosaic.shape, 3), dtype=np.float32)
     for row, column, channel in GRBG:
         rgb[row::2, column::2, channel] = mosaic[row::2, column::2]
@@ -68,6 +68,6 @@ DEMOSAIC: dict[str, Callable[[Array], Array]] = {"edge-aware": edge_aware, "bili
 
 @lru_cache(maxsize=1)
 def _network() -> nn.Module:
-    """Read once in each process."""
+    """The demosaicing network, loaded once per process."""
     network: nn.Module = load_network("demosaic-bayer", "demosaic").network
     return network.requires_grad_(False)

@@ -1,12 +1,13 @@
-"""The damage of a folder, learned from its photos and their targets, put on clean faces: pairs whose target is true.
+"""The degradation of a folder, fitted to its photos and their targets, and applied to clean faces.
 
-A photo is taken for its target under a blur of its own, plus noise:
+That gives training pairs whose target is the truth. A photo is modelled as its target under its own blur, plus noise:
 
     photo = kernel * target + sigma(kernel * target) z
 
-The kernel is a least-squares fit (in frequencies, held to that of the whole folder), sigma a table over brightness, and
-z what is left: not a model of noise but the noise itself, with its grain, its colours and the traces of its codec. To
-damage a clean face is to blur it by some photo's kernel and to add that photo's z, turned and mirrored at random.
+The kernel is a least-squares fit in the frequency domain, regularized towards that of the whole folder. Sigma is a
+table over brightness. z is the normalized residual: not a model of the noise but the noise itself, with its grain, its
+colours and its codec's traces. A clean face is degraded by the kernel of a photo drawn at random, plus that photo's z,
+rotated and mirrored at random.
 """
 
 from dataclasses import dataclass
@@ -18,19 +19,19 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 
-RADIUS = 10  # px of a kernel at 128 px: enlarging by 8 spreads that far
-OTHERS = 4.0  # photos that the folder's mean counts for beside a photo of its own
-RIDGE = 0.01  # of the mean energy of the targets: what their spectra do not hold is not fitted
-LEVELS = 8  # of brightness at which the strength of the noise is taken
-ENOUGH = 500  # values without which a level has the mean strength of the others
+RADIUS = 10  # px, of a kernel for faces of 128 px: enlarging by 8 spreads that far
+OTHERS = 4.0  # weight of the folder's mean in the fit of each kernel, in photos
+RIDGE = 0.01  # ridge penalty, relative to the mean energy of the targets: frequencies they lack are not fitted
+LEVELS = 8  # levels of brightness at which the strength of the noise is measured
+ENOUGH = 500  # a level with fewer values than this gets the mean strength of the others
 
 
 @dataclass(frozen=True)
 class FittedDegradation:
-    """What the photos of a folder have in common, and what each has of its own."""
+    """The fitted degradation of a folder: a noise strength for all photos, a kernel and a residual for each."""
 
     kernels: Tensor  # (N, 3, 2 r + 1, 2 r + 1), each channel summing to 1
-    noise: Tensor  # (N, 3, S, S): z
+    noise: Tensor  # (N, 3, S, S): z, without unit
     strengths: Tensor  # (LEVELS,): sigma, from black to white, in [-1, 1] units
 
     @property
@@ -39,7 +40,7 @@ class FittedDegradation:
         return int(self.noise.shape[-1])
 
     def damaged(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
-        """(3, S, S) in [-1, 1] to the same, as one of the photos, drawn at random, was damaged."""
+        """(3, S, S) in [-1, 1] to the same shape and range, degraded as one of the photos, which `rng` draws."""
         drawn = int(rng.integers(len(self.noise)))
         noise = torch.rot90(self.noise[drawn], int(rng.integers(4)), (1, 2))
         if rng.integers(2):
@@ -52,7 +53,10 @@ class FittedDegradation:
 
 
 def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
-    """What became of the targets: both (N, 3, S, S) in [-1, 1]. Raises BadInput for other shapes, or none."""
+    """Fits the degradation of targets to photos, both (N, 3, S, S) in [-1, 1].
+
+    Raises BadInput where the shapes differ or there are no pairs.
+    """
     if photos.shape != targets.shape or not len(photos):
         raise BadInput(f"A degradation is fitted to pairs of one shape, got {photos.shape} and {targets.shape}.")
     kernels = fitted_kernels(photos, targets)
@@ -80,7 +84,7 @@ def fitted_kernels(photos: Tensor, targets: Tensor) -> Tensor:
 
 
 def fitted_strengths(rest: Tensor, blurred: Tensor) -> Tensor:
-    """Standard deviation of the rest at each level of brightness, (LEVELS,), never 0."""
+    """Standard deviation of the residual at each level of brightness, (LEVELS,), never 0."""
     level = _levels(blurred.mean(1, keepdim=True)).expand_as(rest)
     found = [rest[level == i] for i in range(LEVELS)]
     known = [float(values.std()) for values in found if len(values) >= ENOUGH]
@@ -89,12 +93,12 @@ def fitted_strengths(rest: Tensor, blurred: Tensor) -> Tensor:
 
 
 def strength_at(image: Tensor, strengths: Tensor) -> Tensor:
-    """(3, S, S) to (1, S, S): how strong the noise is at the brightness of each pixel."""
+    """(3, S, S) to (1, S, S): the standard deviation of the noise at the brightness of each pixel."""
     return strengths[_levels(image.mean(0, keepdim=True))]
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
-    """(N, 3, S, S) by (N, 3, k, k), borders mirrored."""
+    """(N, 3, S, S) blurred by (N, 3, k, k), borders mirrored."""
     count, channels, height, width = images.shape
     radius = kernels.shape[-1] // 2
     padded = F.pad(images, (radius,) * 4, "reflect").reshape(1, count * channels, height + 2 * radius, -1)

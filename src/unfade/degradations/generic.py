@@ -1,7 +1,7 @@
-"""Damage of no particular source: blur, downsampling, noise of any colour and grain, JPEG, enlarging, each at random.
+"""Generic degradation: blur, downsampling, noise of any colour and grain, JPEG, enlarging, each at random.
 
-Wider than the blind degradation of Eq. 9 where that is narrow: its noise is white, grey and weak, while that of sensors
-and films is coloured, coarse and at times stronger than the picture.
+It is wider than the blind degradation of Eq. 9, whose noise is spatially white, independent in each channel and weak;
+the noise of sensors and films is coloured, coarse and at times stronger than the picture.
 """
 
 import cv2
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REFERENCE = 128  # px, side of the faces that sigmas are meant for
+REFERENCE = 128  # px, side of the faces that the sigmas are meant for
 
 
 def generic(face: Tensor, rng: np.random.Generator) -> Tensor:
-    """(3, S, S) in [-1, 1] to the same, damaged; one result in ten of the noisy ones is not clipped to that range."""
+    """(3, S, S) in [-1, 1], degraded. Of the results with noise, one in ten is not clipped to that range."""
     size = face.shape[-1]
     if rng.random() < 0.7:
         blurred = cv2.GaussianBlur(face.permute(1, 2, 0).numpy(), (0, 0), log_uniform(rng, 0.3, 3.5) * size / REFERENCE)
@@ -29,12 +29,12 @@ def generic(face: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def noisy(image: Tensor, rng: np.random.Generator) -> Tensor:
-    """(1, 3, H, W) under noise whose channels agree more or less, of any grain, in half of the cases as light as it is.
+    """(1, 3, H, W) plus noise of any grain and correlation of the channels; half the time it grows with brightness.
 
-    The standard deviation is drawn from 0.005..0.7 evenly in its logarithm.
+    The standard deviation is drawn log-uniformly from 0.005..0.7.
     """
     noise = torch.from_numpy(rng.standard_normal(tuple(image.shape)).astype(np.float32))
-    for _ in range(rng.integers(4)):  # each pass of means makes the grain coarser; the factor keeps its strength
+    for _ in range(rng.integers(4)):  # each averaging pass makes the grain coarser; the factor keeps its strength
         noise = F.avg_pool2d(F.pad(noise, (1, 1, 1, 1), mode="reflect"), 3, 1) * 1.8
     alike = rng.uniform(-0.3, 0.95)
     mixing = np.linalg.cholesky(np.eye(3) * (1 - alike) + alike) * np.exp(rng.normal(0, 0.25, (3, 1)))
@@ -45,12 +45,12 @@ def noisy(image: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def compressed(image: Tensor, quality: int) -> Tensor:
-    """(1, 3, H, W) through JPEG of a quality in 1..100."""
+    """(1, 3, H, W) through a JPEG of a quality in 1..100."""
     levels = (image[0].clamp(-1, 1) + 1).mul(127.5).round().permute(1, 2, 0).numpy().astype(np.uint8)
     _, data = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return torch.from_numpy(cv2.imdecode(data, cv2.IMREAD_COLOR)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Drawn evenly in the logarithm."""
+    """A draw between `low` and `high`, uniform in the logarithm."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

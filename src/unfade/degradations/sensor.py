@@ -1,7 +1,7 @@
-"""A camera's sensor as numbers: its levels, its noise at every ISO, the light it has seen, its colours.
+"""The calibration of a camera's sensor: its levels, its noise at every ISO, its illuminants, its colour matrix.
 
-Another camera is another `Sensor` of the same numbers, in code or in a file for `load_sensor`; its colour filter is
-taken to be GRBG.
+Another camera is another `Sensor`, made in code or read from a file by `load_sensor`. Its colour filter is assumed to
+be GRBG.
 """
 
 import json
@@ -19,7 +19,7 @@ Four = tuple[float, float, float, float]  # one number per place of the colour f
 Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 
-SHAPES: dict[str, tuple[int, ...]] = {  # of every number of a Sensor; 0: any length
+SHAPES: dict[str, tuple[int, ...]] = {  # shape of every field of a Sensor; 0: any length
     "black": (),
     "white": (),
     "isos": (0,),
@@ -31,7 +31,7 @@ SHAPES: dict[str, tuple[int, ...]] = {  # of every number of a Sensor; 0: any le
     "illuminant_high": (2,),
     "matrix": (3, 3),
 }
-SINGULAR = 1e6  # condition number from which on a colour matrix cannot be undone in 8 bits, by far
+SINGULAR = 1e6  # a colour matrix of this condition number or above is far from invertible in 8 bits
 LARGEST = sys.float_info.max
 
 
@@ -40,8 +40,8 @@ class Sensor:
     """The numbers of one camera. DN are its raw levels.
 
     JSON through `dataclasses.asdict`, and back through `Sensor(**json)`. Raises BadInput for tables of another shape,
-    numbers that are none, ISOs that do not rise or do not have one row of noise each, and a light or a colour matrix
-    that no camera has.
+    values that are not finite numbers, ISOs that do not rise or lack a row of noise, and an illuminant or a colour
+    matrix that no camera can have.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Sensor:
     isos: tuple[float, ...]  # calibrated ISOs, rising
     shot: tuple[Four, ...]  # beta1 at each ISO, DN: the part of the variance that is proportional to the level
     read: tuple[Four, ...]  # beta2 at each ISO, DN^2: the constant part, negative where black is included in DN
-    illuminant_mean: Pair  # of (R/G, B/G) of white under the light of a photo, camera-linear
-    illuminant_covariance: tuple[Pair, Pair]  # of the same
-    illuminant_low: Pair  # draws at or below are drawn again
-    illuminant_high: Pair  # draws at or above are drawn again
+    illuminant_mean: Pair  # mean of (R/G, B/G) of white under the light of a photo, camera-linear
+    illuminant_covariance: tuple[Pair, Pair]  # covariance of (R/G, B/G)
+    illuminant_low: Pair  # draws at or below this are drawn again
+    illuminant_high: Pair  # draws at or above this are drawn again
     matrix: tuple[Triple, Triple, Triple]  # colour matrix: white-balanced camera RGB (column) to linear sRGB
 
     def __post_init__(self) -> None:
@@ -108,7 +108,7 @@ class Sensor:
         """(beta1, beta2) at `iso`: linear and cubic (not-a-knot spline) between the calibrated ISOs.
 
         The variance of a raw level DN, black included, is beta1 * DN + beta2. Raises BadInput outside the calibrated
-        range: nobody knows the noise there.
+        range, where the noise is unknown.
         """
         if not self.isos[0] <= iso <= self.isos[-1]:
             raise BadInput(
@@ -120,7 +120,7 @@ class Sensor:
         return (shot[0], shot[1], shot[2], shot[3]), (read[0], read[1], read[2], read[3])
 
     def draw_illuminant(self, rng: np.random.Generator) -> Triple:
-        """(R/G, 1, B/G) of white under a light that this camera may meet: a Gaussian cut off at its bounds."""
+        """(R/G, 1, B/G) of white under a light drawn at random: a Gaussian truncated at the sensor's bounds."""
         low, high = np.array(self.illuminant_low), np.array(self.illuminant_high)
         for _ in range(1000):
             light = rng.multivariate_normal(self.illuminant_mean, self.illuminant_covariance, method="cholesky")
@@ -133,17 +133,15 @@ class Sensor:
 
 
 def load_sensor(path: Path) -> Sensor:
-    """The sensor that a JSON file describes: one object with the fields of `Sensor`, as `dataclasses.asdict` has them.
+    """The sensor that a JSON file describes: an object with the fields of `Sensor`, as `dataclasses.asdict` gives them.
 
-    Raises BadInput, naming the file, for one that cannot be read, a number that is missing or unknown, and whatever
-    `Sensor` refuses.
+    Raises BadInput, naming the file, where the file cannot be read, a field is missing or unknown, or `Sensor` refuses
+    the values.
     """
     try:
         numbers = json.loads(path.read_bytes())
     except OSError as error:
-        raise BadInput(
-            f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
-        ) from error
+        raise BadInput(f"{path} cannot be opened ({error.strerror}); check that it exists and can be read.") from error
     except ValueError as error:
         raise BadInput(f"{path} is not JSON ({error}); describe the sensor by one JSON object.") from error
     known = [field.name for field in fields(Sensor)]
@@ -156,7 +154,7 @@ def load_sensor(path: Path) -> Sensor:
 
 
 def freeze_lists(record: Any) -> None:
-    """Turns the lists of a frozen dataclass, as JSON gives them, into the tuples that it was written from."""
+    """Turns the lists of a frozen dataclass, as JSON gives them, back into tuples, in place."""
     for field in fields(record):
         object.__setattr__(record, field.name, _tuples(getattr(record, field.name)))
 
@@ -183,7 +181,7 @@ def _short(value: Any) -> str:
 
 
 def _difference(numbers: Any, known: list[str]) -> str:
-    """What is wrong with the names of a sensor's numbers, in words that follow its file's."""
+    """How the fields of a sensor's file differ from the known ones; completes a sentence that starts with the file."""
     if not isinstance(numbers, dict):
         return f"holds {_short(numbers)} and not one JSON object"
     missing = [name for name in known if name not in numbers]
@@ -191,10 +189,10 @@ def _difference(numbers: Any, known: list[str]) -> str:
 
 
 def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], at: float) -> npt.NDArray[np.float64]:
-    """The not-a-knot cubic spline through (x, y), columns of y apart, at one place.
+    """The not-a-knot cubic spline through (x, y), for each column of y separately, evaluated at `at`.
 
-    In truncated powers: one cubic, plus (x - k)^3 from every knot k on except the outer two of either end, which are
-    no knots. Fewer than four points get the polynomial through them.
+    In truncated powers: one cubic, plus (x - k)^3 from each knot k on. The outer two points at either end are no
+    knots. Fewer than four points get the polynomial through them.
     """
 
     def basis(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -206,8 +204,8 @@ def _cubic(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], at: float) ->
     return np.asarray((basis(np.array([at])) @ np.linalg.solve(basis(x), y))[0], dtype=np.float64)
 
 
-# The phone sensor that the authors' code for Eq. 10 / 12 is calibrated for. Its beta2 are negative since they are the
-# variance's offset at DN 0, where the black level, at DN 64, is the least that the sensor gives.
+# The phone sensor that the authors' code for Eq. 10 / 12 is calibrated for. Its beta2 are negative because they are the
+# variance extrapolated to DN 0, while the sensor's lowest level, black, is at DN 64.
 PHONE = Sensor(
     name="phone",
     black=64,

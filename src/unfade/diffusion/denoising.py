@@ -1,4 +1,4 @@
-"""How a prior learns: predict the noise (DDPM, Eq. 14), at steps drawn where the method will use them."""
+"""How a prior is trained: it predicts the noise (DDPM, Eq. 14), at steps drawn mostly where the method uses them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from unfade.training.objective import Objective
 
 @dataclass(frozen=True)
 class DenoisingSettings:
-    """Where on the 1000 steps the training looks."""
+    """Which of the 1000 steps the training draws, and how their errors are weighted."""
 
     early_until: int = 650  # the method starts at K = 600, so steps above are hardly used
-    early_share: float = 0.9  # share of the draws below it
-    weighting: str = "min-snr"  # of the squared error of the noise over the steps; a name in WEIGHTINGS
+    early_share: float = 0.9  # share of the draws below `early_until`
+    weighting: str = "min-snr"  # weight of each step's squared noise error; a name in WEIGHTINGS
 
     def __post_init__(self) -> None:
         if self.weighting not in WEIGHTINGS:
             raise BadInput(f"There is no weighting {self.weighting}; there are: {', '.join(WEIGHTINGS)}.")
 
 
-# What the squared error of the noise is multiplied by, from alpha_bar. The error of v is that of the noise divided by
+# The factor of the squared noise error, as a function of alpha_bar. The error of v equals that of the noise divided by
 # alpha_bar; min-snr is Hang et al. 2023 with gamma = 5, for a network that predicts the noise.
 WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "eps": torch.ones_like,
@@ -54,7 +54,7 @@ class Denoising(Objective):
         return {"denoising": (self.weight(self.alpha_bar[t]) * self.per_image(model, x0, t, noise)).mean()}
 
     def per_image(self, model: nn.Module, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The squared error of the noise in each image, (B,), not weighted."""
+        """The mean squared error of the predicted noise in each image, (B,), unweighted."""
         alpha_bar = self.alpha_bar[t][:, None, None, None]
         x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
         eps = model(x_t, t)[:, :3].float()
@@ -65,7 +65,7 @@ class Denoising(Objective):
 
 
 def draw_noising(like: Tensor, step: int, *, seed: int, settings: DenoisingSettings) -> tuple[Tensor, Tensor]:
-    """Steps t (B,) and noise (B, 3, H, W) of a training step; they depend on seed and step number alone."""
+    """Steps t (B,) and noise (B, 3, H, W) for one training step; they depend only on the seed and the step number."""
     generator = torch.Generator().manual_seed(seed_for("noising", seed, step))
     early = torch.rand(len(like), generator=generator) < settings.early_share
     span = torch.where(early, settings.early_until, MODEL_STEPS)
@@ -76,7 +76,7 @@ def draw_noising(like: Tensor, step: int, *, seed: int, settings: DenoisingSetti
 def denoising_score(
     faces: list[Tensor], *, predicts: str = "eps", batch: int = 16
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """A validation on fixed noise: the mean error at seven steps over the held-out faces (3, H, W)."""
+    """A validation with fixed noise: the mean error at seven steps over the held-out faces, each (3, H, W)."""
     objective = Denoising(predicts)
     levels = (20, 100, 200, 350, 500, 650, 850)
 

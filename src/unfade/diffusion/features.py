@@ -1,4 +1,4 @@
-"""A distance between faces that needs no download: how differently the prior's own encoder sees them."""
+"""A perceptual distance between faces that needs no download: it compares features of the prior's own encoder."""
 
 from collections.abc import Callable
 
@@ -19,8 +19,9 @@ class PriorFeatures(nn.Module):
     unit length over channels; the squared difference is summed over channels, averaged over positions and then over
     resolutions. 0 for equal images, 2 for unrelated features.
 
-    `shifted` is for training. A network hardly minds a pattern that repeats with its own blocks and strides, and what
-    learns from it draws one; so both images are moved by random parts of them, with torch's global generator.
+    `shifted` is for training. A network is nearly blind to a pattern that repeats with its own blocks and strides, and
+    a network trained on its features would learn to draw one; so both images are shifted by a random part of a block,
+    with torch's global generator.
     """
 
     def __init__(self, unet: nn.Module, *, t_model: int = 20, shifted: bool = False):
@@ -49,13 +50,13 @@ class PriorFeatures(nn.Module):
 
 
 def feature_distance(prior: DiffusionPrior) -> Callable[[Tensor, Tensor], Tensor]:
-    """The distance in a prior's features of pictures wherever they are, computed where the prior is."""
+    """The distance in a prior's features, computed on the prior's device; the pictures may be on any device."""
     features, device = PriorFeatures(prior.unet), next(prior.parameters()).device
     return lambda image, other: features(image.to(device), other.to(device)).cpu()
 
 
 def moved(image: Tensor, down: int, right: int) -> Tensor:
-    """(B, C, H, W) moved by so many pixels; what comes in repeats the border."""
+    """(B, C, H, W) shifted by `down` and `right` pixels; the pixels that move in repeat the border."""
     height, width = image.shape[-2:]
     return F.pad(image, (right, 0, down, 0), "replicate")[..., :height, :width]
 

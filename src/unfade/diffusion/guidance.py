@@ -1,5 +1,5 @@
-"""Ways to steer the reverse diffusion. Every method is the same walk with other hooks: which steps it visits, where it
-starts, and how it corrects the predicted x0 or the next state x_{t-1}.
+"""Ways to steer the reverse diffusion. All methods share one loop and differ in their hooks: which steps they visit,
+where they start, and how they correct the predicted x0 or the next state x_{t-1}.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ class Guidance:
         return noise(like)
 
     def correct_x0(self, step: Step) -> Tensor:
-        """The clean image to go on with, in place of the predicted one."""
+        """The clean image that replaces the predicted one; by default the prediction itself."""
         return step.x0
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
-        """The next state to go on with, in place of the sampled one."""
+        """The next state that replaces the sampled one; by default the sample itself."""
         return x_prev
 
 
@@ -40,7 +40,7 @@ class Guidance:
 class DifFace(Guidance):
     """Yue & Loy, "DifFace" (TPAMI 2024): noise the restored image part of the way, then sample freely.
 
-    Starts at noise level `begin` while the network is first told begin - 1, as published.
+    The start has noise level `begin`, but the first step passed to the network is begin - 1, as published.
     """
 
     restored: Tensor  # (B, 3, H, W) in [-1, 1]
@@ -53,21 +53,21 @@ class DifFace(Guidance):
         return list(reversed(range(self.begin)))
 
     def start(self, prior: DiffusionPrior, t: int, noise: Noise, like: Tensor) -> Tensor:
-        """The restored image at the noise level above the first step."""
+        """The restored image at the noise level one above that of the first step."""
         return prior.q_sample(self.restored, t + 1, noise(like))
 
 
 @dataclass(frozen=True)
 class LowFrequency(DifFace):
-    """Kuai et al. (WACV 2025), Algorithm 1: the same start; while t >= free_from, the low frequencies of the restored
-    image replace those of the sample, so that the content stays; below, the prior runs free.
+    """Kuai et al. (WACV 2025), Algorithm 1: starts as DifFace does. While t >= free_from, the low frequencies of the
+    restored image replace those of the sample, which keeps the content; below, the prior runs unconstrained.
     """
 
     free_from: int  # L = 360 of 1000 is 90 of 250; 0 constrains every step but the last
     factor: int  # N of the low-pass filter phi_N
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
-        """Eq. 5: only the low frequencies of y_{t-1} and x_{t-1} agree."""
+        """Eq. 5: the low frequencies of x_{t-1} become those of y_{t-1}; the rest stays."""
         if step.t < max(self.free_from, 1):  # at t = 0 nothing is constrained, as published
             return x_prev
         reference = prior.q_sample(self.restored, step.t - 1, noise(x_prev))
@@ -76,35 +76,35 @@ class LowFrequency(DifFace):
 
 @dataclass(frozen=True)
 class CleanLowFrequency(LowFrequency):
-    """The same constraint, on the predicted clean image: for updates that remember it from step to step, which noise
-    swapped into x_{t-1} would not reach. It starts at the noise level of its first step, as a solver of ODEs expects.
+    """The same constraint on the predicted clean image, for updates that carry x_0 from step to step: a correction of
+    x_{t-1} would not reach what they carry. Starts at the noise level of its first step, as an ODE solver expects.
     """
 
     def start(self, prior: DiffusionPrior, t: int, noise: Noise, like: Tensor) -> Tensor:
-        """The restored image at the noise level that the network is told."""
+        """The restored image at the noise level of the first step."""
         return prior.q_sample(self.restored, t, noise(like))
 
     def correct_x0(self, step: Step) -> Tensor:
-        """Only the low frequencies of y_0 and x_0 agree."""
+        """The low frequencies of x_0 become those of y_0; the rest stays."""
         if step.t < max(self.free_from, 1):
             return step.x0
         return step.x0 - low_pass(step.x0, self.factor) + low_pass(self.restored, self.factor)
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
-        """The same: x_0 was constrained."""
+        """Unchanged, since x_0 was constrained already."""
         return x_prev
 
 
 @dataclass(frozen=True)
 class ILVR(Guidance):
-    """Choi et al., "ILVR" (ICCV 2021), Algorithm 1: from pure noise, with the low frequencies of the photo.
+    """Choi et al., "ILVR" (ICCV 2021), Algorithm 1: starts from pure noise and imposes the photo's low frequencies.
 
     The photo is noised to level t, not t - 1, as published.
     """
 
     photo: Tensor  # (B, 3, H, W) in [-1, 1]
-    factor: int = 32  # N of the low-pass filter; the published runs
-    free_from: int = 20  # respaced step from which on the prior runs free; the published runs, of 100
+    factor: int = 32  # N of the low-pass filter, as in the published runs
+    free_from: int = 20  # respaced step below which the prior runs unconstrained; 20 of 100 in the published runs
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
         """The low frequencies of the noised photo replace those of the sample."""
@@ -116,11 +116,11 @@ class ILVR(Guidance):
 
 @dataclass(frozen=True)
 class DDA(DifFace):
-    """Gao et al., "Back to the Source" (CVPR 2023): the noised photo, drawn by a gradient to its low frequencies.
+    """Gao et al., "Back to the Source" (CVPR 2023): from the noised photo, with a gradient to its low frequencies.
 
-    `restored` is the photo itself. The gradient goes through the network and the clamp; there is one norm for each
-    image (published: one for the whole batch, so that images steer each other; the same for one image). The filter has
-    zeros around the picture, as published.
+    `restored` is the photo itself. The gradient goes through the network and the clamp. Its norm is taken per image;
+    the published code takes one over the whole batch, so that images influence each other. The filter pads the picture
+    with zeros, as published.
     """
 
     factor: int = 4  # D of the low-pass filter
@@ -129,7 +129,7 @@ class DDA(DifFace):
     differentiable = True
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
-        """A step down the distance between the low frequencies of photo and predicted image."""
+        """A gradient step that reduces the distance between the low frequencies of the photo and of the prediction."""
         difference = low_pass(self.restored - step.x0, self.factor, border="zero")
         distance = difference.flatten(1).norm(dim=1).sum()
         (gradient,) = torch.autograd.grad(distance, step.x_t)
@@ -138,19 +138,19 @@ class DDA(DifFace):
 
 @dataclass(frozen=True)
 class PGDiff(Guidance):
-    """Yang et al., "PGDiff" (NeurIPS 2023), for restoration: every step is drawn to what a restorer says of x_t.
+    """Yang et al., "PGDiff" (NeurIPS 2023), for restoration: every step is pulled to what a restorer makes of x_t.
 
-    `repeats` visits of each step of a band, with the target of the first. The band is compared with respaced steps
-    though its limits count 1000, as published.
+    Each step within the band is visited `repeats` times, with the target of its first visit. The limits of the band
+    are meant for 1000 steps but are compared with respaced steps, as published.
     """
 
     target_of: Callable[[Tensor, int], Tensor]  # x_t and the original step to the target, (B, 3, H, W)
     scale: float = 0.1  # s
-    repeats: int = 1  # visits of a step in the band
-    band: tuple[int, int] = (700, 1000)  # above the first and below the second
+    repeats: int = 1  # visits of each step in the band
+    band: tuple[int, int] = (700, 1000)  # respaced steps above the first and below the second
 
     def timesteps(self, num_steps: int) -> list[int]:
-        """All, those of the band several times."""
+        """All steps, those in the band `repeats` times."""
         low, high = self.band
         return [t for t in reversed(range(num_steps)) for _ in range(self.repeats if low < t < high else 1)]
 
@@ -163,15 +163,15 @@ class PGDiff(Guidance):
 
 @dataclass(frozen=True)
 class DR2(Guidance):
-    """Wang et al., "DR2" (CVPR 2023), Algorithm 1: the photo from step omega down to tau, then the prediction of x0.
+    """Wang et al., "DR2" (CVPR 2023), Algorithm 1: walks from the photo noised to step omega down to tau.
 
-    The result is smooth; a restorer is meant to follow.
+    Returns the x0 predicted at tau. It is smooth; a restorer is meant to sharpen it.
     """
 
     photo: Tensor  # (B, 3, H, W) in [-1, 1]
     factor: int = 4  # N of the low-pass filter
-    begin: int = 42  # omega, respaced; published for 100 steps: tau + 20 for N = 3 and 4, + 25 for 5 to 8, + 30 above
-    end: int = 22  # tau, respaced; published for 100 steps: 22 for N = 4, 35 for N = 8 and 16
+    begin: int = 42  # omega, respaced; published, of 100: tau + 20 for N = 3 and 4, + 25 for 5 to 8, + 30 above
+    end: int = 22  # tau, respaced; published, of 100: 22 for N = 4, 35 for N = 8 and 16
 
     def timesteps(self, num_steps: int) -> list[int]:
         """omega .. tau. Raises ValueError when the schedule is too short."""
@@ -186,7 +186,7 @@ class DR2(Guidance):
         return prior.q_sample(self.photo, t, noise(like))
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
-        """The low frequencies of the photo, noised to t - 1; at tau the predicted image itself."""
+        """x_{t-1} with the low frequencies of the photo noised to t - 1; at tau the predicted clean image itself."""
         if step.t == self.end:
             return step.x0
         reference = prior.q_sample(self.photo, step.t - 1, noise(x_prev))
@@ -195,24 +195,24 @@ class DR2(Guidance):
 
 @dataclass(frozen=True)
 class RestorationGuidance(Guidance):
-    """Lin et al., "DiffBIR" (ECCV 2024), Sec. 3.3: a latent is drawn to that of the first stage's picture.
+    """Lin et al., "DiffBIR" (ECCV 2024), Sec. 3.3: pulls the latent to that of the first stage's picture.
 
-    Off by default, as published for faces: the network that is conditioned on that picture samples freely. Printed, the
-    mean moves by a step down the gradient of the squared distance to z0. As published, by `weight` times that step: 0.5
-    in the first version; 3000 in v2.0.0, where z0 moves by 3000 over its weight in the mean (the same for one repeat).
-    The distance is a mean over all numbers of a latent; the target is drawn anew each time, from the autoencoder's
-    distribution. Here its noise is drawn after that of the step, there before. Guidance of pixels through the decoder,
-    which is published too, is left out.
+    Off by default, as published for faces: the network is conditioned on that picture already. In the paper, the mean
+    moves by one step down the gradient of the squared distance to z0. In the published code it moves by `weight` times
+    that step: 0.5 in the first version; 3000 in v2.0.0, where z0 moves by 3000 divided by its weight in the mean (the
+    same for one repeat). The distance is a mean over all values of a latent; the target is drawn anew each time from
+    the autoencoder's distribution. Here its noise is drawn after that of the step; the published code draws it before.
+    The published guidance of pixels through the decoder is left out.
     """
 
     target_of: Callable[[Noise], Tensor]  # draws the latent (B, 4, h, w) of the first stage's picture
     scale: float = 0.0  # s; 0: no guidance
-    weight: float = 0.5  # of the step, in the mean
-    repeats: int = 5  # steps, each from where the one before it has brought z0
-    band: tuple[int, int] = (-1, 1001)  # of 1000: guided above the first and below the second, counted from 1
+    weight: float = 0.5  # factor of the gradient step in the mean
+    repeats: int = 5  # gradient steps on z0 at each step of the walk, each from where the last one ended
+    band: tuple[int, int] = (-1, 1001)  # guided above the first and below the second of 1000 steps, counted from 1
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
-        """The mean moves down the distance between z0 and the target."""
+        """The mean moves down the gradient of the distance between z0 and the target."""
         low, high = self.band
         if self.scale == 0 or not low < prior.schedule.t_model[step.t] + 1 < high:
             return x_prev

@@ -1,4 +1,4 @@
-"""A prior over latents that knows a picture: the second stage of DiffBIR as the one loop walks it."""
+"""A prior over latents, conditioned on a picture: DiffBIR's second stage in the form that the sampling loop needs."""
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from unfade.nets.diffbir import DiffBIR
 class LatentPrior(DiffusionPrior):
     """p(z) over latents (B, 4, h, w) of pictures (B, 3, size, size); `unet` maps (z_t, t_model) to noise.
 
-    The schedule is latent diffusion's; the predicted z0 is not clamped, for a latent has no bounds.
+    The schedule is latent diffusion's; the predicted z0 is not clamped, because a latent has no bounds.
     """
 
     betas = staticmethod(scaled_linear_betas)
@@ -21,7 +21,7 @@ class LatentPrior(DiffusionPrior):
 
 
 def prior_given(network: DiffBIR, hint: Tensor, *, spacing: str = "50") -> LatentPrior:
-    """p(z | picture) for one batch of pictures, whose latents are the hint (B, 4, h, w)."""
+    """p(z | picture) for one batch of pictures; `hint` (B, 4, h, w) are their latents."""
     return LatentPrior(_Hinted(network, hint), network.config.size, spacing=spacing)
 
 

@@ -14,21 +14,21 @@ from unfade.zoo.load import Loaded, load_network
 def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> DiffusionPrior:
     """A prior in evaluation mode.
 
-    `spec` is a name, a .safetensors file or a run folder. Raises UnknownModel, BadCheckpoint for weights of another
-    kind, BadInput for a device that is not there.
+    `spec` is a name, a .safetensors file or a run folder. Raises UnknownModel for an unknown name, BadCheckpoint for
+    weights of another kind, BadInput for a device that this machine lacks.
     """
     return loaded_prior(spec, device=device).network
 
 
 def loaded_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> Loaded[DiffusionPrior]:
-    """The same, with what is known about its file."""
+    """`load_prior`, together with what is known about the file of its weights."""
     device = choose_device(device)
     loaded = load_network(spec, "prior")
     return replace(loaded, network=prior_of(loaded.network, device=device))
 
 
 def prior_of(unet: UNet, *, device: torch.device | str = "cpu") -> DiffusionPrior:
-    """A network that only denoises from now on: frozen, in evaluation mode, laid out as its convolutions like it."""
+    """The prior of a network: frozen, in evaluation mode, in the channels-last layout that suits its convolutions."""
     config = unet.config
     unet.eval().requires_grad_(False)
     prior = DiffusionPrior(unet, config.size, predicts=config.predicts, patch=config.patch)

@@ -13,13 +13,13 @@ from unfade.images.filters import without_grid
 
 @dataclass(frozen=True)
 class Step:
-    """What the prior says about x_t. Tensors are (B, 3, H, W), or (B, 4, h, w) where x_t is a latent."""
+    """What the prior predicts from x_t. Tensors are (B, 3, H, W), or (B, 4, h, w) where x_t is a latent."""
 
     t: int  # index in the respaced schedule
     x_t: Tensor
     eps: Tensor  # predicted noise
-    x0: Tensor  # predicted clean image, clamped to [-1, 1]; a latent is not
-    log_variance: Tensor | float  # of p(x_{t-1} | x_t); a number where it is not learned
+    x0: Tensor  # predicted clean image, clamped to [-1, 1]; a latent is not clamped
+    log_variance: Tensor | float  # of p(x_{t-1} | x_t); a plain number where it is not learned
 
 
 A = TypeVar("A", float, Tensor)
@@ -35,9 +35,9 @@ class DiffusionPrior(nn.Module):
     """p(x) over aligned faces, images (B, 3, size, size) in [-1, 1].
 
     `unet` maps (x_t, t_model) to noise, or to noise and the learned range of the variance (Improved DDPM, Eq. 15).
-    Where it `predicts` "v" in place of "eps", this is where it becomes noise. Where it folds blocks of `patch` pixels
-    into channels, the places in a block are a little brighter or darker than each other, a grid all over the image:
-    every predicted clean image is freed of it.
+    Where it `predicts` "v" in place of "eps", the prior converts v to noise. A network that folds blocks of `patch`
+    pixels into channels leaves a faint grid of that period on the image, as the positions in a block differ a little
+    in brightness; the grid is removed from every predicted clean image.
     """
 
     betas = staticmethod(linear_betas)  # of the 1000 steps that the network was trained on
@@ -71,7 +71,7 @@ class DiffusionPrior(nn.Module):
         return Step(t, x_t, eps, self.within(x0), log_variance)
 
     def within(self, x0: Tensor) -> Tensor:
-        """The nearest clean image that there can be."""
+        """The nearest valid clean image: without the grid of `patch`, clamped to [-1, 1]."""
         return without_grid(x0, self.patch).clamp(-1, 1)
 
     def _split(self, out: Tensor, t: int, channels: int) -> tuple[Tensor, Tensor | float]:

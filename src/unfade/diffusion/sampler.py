@@ -14,7 +14,7 @@ from unfade.diffusion.prior import DiffusionPrior, Step
 
 
 class Update(Protocol):
-    """How x_{t-1} follows from what the prior says about x_t."""
+    """How x_{t-1} follows from what the prior predicts from x_t."""
 
     def __call__(self, prior: DiffusionPrior, step: Step, noise: Noise) -> Tensor: ...
 
@@ -41,13 +41,13 @@ def ddim(prior: DiffusionPrior, step: Step, noise: Noise, *, eta: float = 0.0) -
 class DPMSolver:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, Algorithm 2): the probability flow ODE to second order.
 
-    One network evaluation for each step; the second order comes from the clean image of the step before, which is
-    remembered, so each walk needs an object of its own. The first step is of first order, and so is the last, to the
-    clean image itself, where lambda is infinite: both are DDIM's steps from x_0. Draws no noise.
+    One network evaluation per step; the second order comes from the clean image of the previous step, which the object
+    keeps, so each walk needs an object of its own. The first step is of first order, and so is the last, to the clean
+    image itself, where lambda is infinite: both are DDIM steps from x_0. Draws no noise.
     """
 
     def __init__(self) -> None:
-        self._before: tuple[int, Tensor] | None = None  # index and clean image of the step before
+        self._before: tuple[int, Tensor] | None = None  # index and clean image of the previous step
 
     def __call__(self, prior: DiffusionPrior, step: Step, noise: Noise) -> Tensor:
         x0, t = self._extrapolated(prior, step), step.t
@@ -58,16 +58,16 @@ class DPMSolver:
         return shrink * step.x_t + (math.sqrt(alpha_bar_prev) - shrink * math.sqrt(alpha_bar)) * x0
 
     def _extrapolated(self, prior: DiffusionPrior, step: Step) -> Tensor:
-        """D = x_0 + (x_0 - x_0 of the step before) / 2r, where r = h_before / h and h is the step in lambda."""
+        """D = x_0 + (x_0 - x_0 of the previous step) / 2r, where r = h_before / h and h is the step in lambda."""
         before, self._before = self._before, (step.t, step.x0.detach())
-        if before is None or step.t == 0 or before[0] <= step.t:  # a step that is visited again begins anew
+        if before is None or step.t == 0 or before[0] <= step.t:  # a step that is visited again has no previous one
             return step.x0
         half_log_snr = prior.schedule.half_log_snr
         r = (half_log_snr[step.t] - half_log_snr[before[0]]) / (half_log_snr[step.t - 1] - half_log_snr[step.t])
         return step.x0 + float(0.5 / r) * (step.x0 - before[1])
 
 
-UPDATES: dict[str, Callable[[], Update]] = {  # each makes the update of one walk
+UPDATES: dict[str, Callable[[], Update]] = {  # each call makes the update for one walk
     "ddpm": lambda: ddpm,
     "ddim": lambda: ddim,
     "ddim-eta0.5": lambda: partial(ddim, eta=0.5),
@@ -86,7 +86,7 @@ def sample(
 ) -> Tensor:
     """Walk the guidance's timesteps from its start to clean images shaped like `like`, (B, 3, H, W) in [-1, 1].
 
-    The result is not clamped. `after_step` runs after each step, to show progress.
+    The result is not clamped. `after_step` is called after each step, for instance to show progress.
     """
     timesteps = guidance.timesteps(len(prior.schedule))
     with torch.no_grad():
@@ -104,7 +104,7 @@ def sample(
 class ImageNoise:
     """Standard normal noise, each image of the batch drawing from its own generator.
 
-    So what an image becomes does not depend on the images beside it, on their order, or on the size of the batch.
+    So the result for an image does not depend on the other images of its batch, on their order or on their number.
     """
 
     def __init__(self, seeds: Iterable[int], device: torch.device | str = "cpu"):

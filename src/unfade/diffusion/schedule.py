@@ -1,6 +1,6 @@
 """The noise schedule of DDPM (Ho et al., 2020) and its respacing (Nichol & Dhariwal, "Improved DDPM", 2021).
 
-Everything is a table of Python floats computed in float64: looking a number up never waits for a device.
+Every table holds Python floats computed in float64, so that looking a value up never waits for a device.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-MODEL_STEPS = 1000  # the network is always told a step of this many
+MODEL_STEPS = 1000  # steps of the training schedule; the network is always given a step of this range
 
 Table = NDArray[np.float64]
 
@@ -21,13 +21,13 @@ def linear_betas() -> Table:
 
 
 def scaled_linear_betas() -> Table:
-    """That of latent diffusion (Rombach et al., 2022): 0.00085 to 0.012 in 1000 steps, linear in their square roots."""
+    """Latent diffusion's schedule (Rombach et al., 2022): 0.00085 to 0.012 in 1000 steps, square roots linear."""
     return np.linspace(0.00085**0.5, 0.012**0.5, MODEL_STEPS, dtype=np.float64) ** 2
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A respaced schedule. Index i is 0-based, 0 is nearest to the clean image; t_model is what the network sees."""
+    """A respaced schedule. Index 0 is nearest to the clean image; t_model is the step of 1000 that the network gets."""
 
     t_model: tuple[int, ...]
     full: Callable[[], Table] = linear_betas  # the variances of all 1000 steps
@@ -52,7 +52,7 @@ class Schedule:
 
     @cached_property
     def betas(self) -> Table:
-        """Respaced variances: 1 - alpha_bar_i / alpha_bar_{i-1}, of the full schedule at the steps kept."""
+        """Respaced variances: 1 - alpha_bar_i / alpha_bar_{i-1}, with alpha_bar of the full schedule at kept steps."""
         kept = np.cumprod(1.0 - self.full())[list(self.t_model)]
         return np.asarray(1.0 - kept / np.append(1.0, kept[:-1]), np.float64)
 
@@ -63,7 +63,7 @@ class Schedule:
 
     @cached_property
     def posterior_log_variance(self) -> Table:
-        """Its logarithm, the 0 at index 0 replaced by the value at index 1 (by beta if there is one index only)."""
+        """Its logarithm; index 0, where it is 0, takes the value at index 1 (beta where there is only one index)."""
         variance = self.posterior_variance.copy()
         variance[0] = variance[1] if len(variance) > 1 else self.betas[0]
         return np.asarray(np.log(variance), np.float64)

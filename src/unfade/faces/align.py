@@ -1,7 +1,7 @@
-"""From a photo to an aligned face: the similarity onto FFHQ's five-point template, and the pixels under it.
+"""From a photo to an aligned face: the similarity transform to FFHQ's five-point template, and the crop under it.
 
-A position is that of a pixel's centre: (0, 0) is the middle of the upper left pixel, so a picture of S px reaches from
--0.5 to S - 0.5. A matrix is (2, 3) float64 and takes (x, y, 1) of the photo to (x, y) of the face.
+Positions refer to pixel centres: (0, 0) is the middle of the upper left pixel, so a picture of S px reaches from -0.5
+to S - 0.5. A matrix is (2, 3) float64 and takes (x, y, 1) of the photo to (x, y) of the face.
 """
 
 import math
@@ -29,15 +29,15 @@ TEMPLATE: Matrix = np.array(  # left eye, right eye, nose, left and right corner
         (313.08905, 371.15118),
     ]
 )
-PUBLISHED_BORDER = (132, 133, 135)  # RGB in 0..255: what published crops show beyond the photo
-MARGIN = 3  # px around what a crop needs: a cubic kernel reaches 2
+PUBLISHED_BORDER = (132, 133, 135)  # RGB in 0..255: the colour of published crops beyond the photo
+MARGIN = 3  # px around the part of the photo that a crop covers: a cubic kernel reaches 2
 
 
 def to_template(points: ArrayLike, size: int) -> Matrix:
     """The similarity that takes five landmarks, (5, 2) in px of the photo, to FFHQ's template in a face of `size` px.
 
-    The least median of squares is sought, so that one bad landmark does no harm. Raises BadInput if there is none,
-    as for points that coincide.
+    The fit minimizes the median of the squared distances, so that one bad landmark does no harm. Raises BadInput where
+    no similarity exists, as for points that coincide.
     """
     points = np.asarray(points, dtype=np.float64)
     matrix = _least_median(points, TEMPLATE * (size / TEMPLATE_SIZE)) if _spread_out(points) else None
@@ -47,7 +47,7 @@ def to_template(points: ArrayLike, size: int) -> Matrix:
 
 
 def least_squares(points: Matrix, template: Matrix) -> Matrix:
-    """The similarity that takes points (N, 2) nearest to those of a template, by the sum of squares: (2, 3)."""
+    """The similarity, (2, 3), that takes points (N, 2) to those of a template with the least sum of squares."""
     (x, y), (u, v) = points.T, template.T
     ours, theirs = x + 1j * y, u + 1j * v  # a similarity is one complex factor and one complex shift
     off = ours - ours.mean()
@@ -59,8 +59,8 @@ def least_squares(points: Matrix, template: Matrix) -> Matrix:
 def crop(photo: Photo, matrix: Matrix, size: int) -> Tensor:
     """The face under a matrix, (3, size, size) float32 in [-1, 1].
 
-    Antialiased where it shrinks, cubic otherwise; beyond its border the photo is mirrored. Only the part of the photo
-    that is needed becomes a tensor, shrunk before if it is large.
+    Resampling is antialiased where it shrinks and cubic otherwise; beyond its border the photo is mirrored. Only the
+    part of the photo that the crop needs becomes a tensor, and it is shrunk first if it is large.
     """
     shrinking = 1 / scale_of(matrix)  # px of the photo per px of the face
     if shrinking <= 1:
@@ -84,9 +84,9 @@ def published_crop(photo: Photo, matrix: Matrix, size: int) -> Tensor:
 
 
 def centred(place: ArrayLike, scale: float, degrees: float, size: int) -> Matrix:
-    """The similarity that takes a place (x, y) to the middle of `size` px, `scale` times as large.
+    """The similarity that takes a place (x, y) to the middle of a crop of `size` px, enlarged by `scale`.
 
-    What is there appears turned counterclockwise by `degrees`.
+    The crop shows the place turned counterclockwise by `degrees`.
     """
     angle = math.radians(degrees)
     turn = scale * np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
@@ -100,13 +100,13 @@ def scaled(matrix: Matrix, factor: float) -> Matrix:
 
 
 def onto(matrix: Matrix, factor: float) -> Matrix:
-    """The matrix for the same face of `factor` times as many px."""
+    """The matrix for the same face at a side `factor` times as long."""
     result: Matrix = (_resizing(factor, factor) @ _square(matrix))[:2]
     return result
 
 
 def inverse(matrix: Matrix) -> Matrix:
-    """From the face to the photo, (2, 3)."""
+    """The matrix of the way back, from the face to the photo, (2, 3)."""
     return np.asarray(np.linalg.inv(_square(matrix))[:2], dtype=np.float64)
 
 
@@ -116,7 +116,7 @@ def scale_of(matrix: Matrix) -> float:
 
 
 def bounds(matrix: Matrix, size: int) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom in px of the photo of what a face of `size` px covers; may reach beyond the photo."""
+    """The area that a face of `size` px covers: left, top, right, bottom in px of the photo, even beyond its border."""
     first, last = -0.5, size - 0.5
     corners = np.array([(first, first, 1), (first, last, 1), (last, first, 1), (last, last, 1)]) @ inverse(matrix).T
     (left, top), (right, bottom) = corners.min(0), corners.max(0)
@@ -124,13 +124,13 @@ def bounds(matrix: Matrix, size: int) -> tuple[float, float, float, float]:
 
 
 def antialiased(image: Tensor, size: int) -> Tensor:
-    """(3, S, S) shrunk to (3, size, size) by Keys' cubic kernel, stretched."""
+    """(3, S, S) shrunk to (3, size, size) by Keys' cubic kernel, stretched by the factor of the shrinking."""
     result = F.interpolate(image[None], (size, size), mode="bicubic", align_corners=False, antialias=True)
     return result[0]
 
 
 def to_array(image: Tensor) -> NDArray[np.float32]:
-    """(C, h, w) -> (h, w, C), as OpenCV has it."""
+    """(C, h, w) -> (h, w, C), OpenCV's order."""
     return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
 
 
@@ -149,7 +149,7 @@ def _spread_out(points: Matrix) -> bool:
 
 
 def _warped(photo: Photo, matrix: Matrix, size: int, *, times: int) -> Tensor:
-    """Cubic, from a version of the needed window that was shrunk `times` times."""
+    """A cubic crop from the window that it needs, which is first shrunk by the factor `times`."""
     left, top, right, bottom = window = _needed(photo, matrix, size)
     width, height = -(-(right - left) // times), -(-(bottom - top) // times)
     shrunk = _resizing(width / (right - left), height / (bottom - top))
@@ -163,7 +163,7 @@ def _warped(photo: Photo, matrix: Matrix, size: int, *, times: int) -> Tensor:
 
 
 def _needed(photo: Photo, matrix: Matrix, size: int) -> Window:
-    """The part of the photo that a crop shows, itself or mirrored."""
+    """The part of the photo that a crop shows, directly or mirrored at the border."""
     left, top, right, bottom = bounds(matrix, size)
     (first_x, last_x), (first_y, last_y) = _span(left, right, photo.width), _span(top, bottom, photo.height)
     return first_x, first_y, last_x, last_y
@@ -181,5 +181,5 @@ def _square(matrix: Matrix) -> Matrix:
 
 
 def _resizing(x: float, y: float) -> Matrix:
-    """(3, 3): positions after the picture was resized by these factors; the borders stay borders."""
+    """(3, 3): takes positions to those after a resize by these factors, which keeps the picture's borders in place."""
     return np.array([(x, 0, x / 2 - 0.5), (0, y, y / 2 - 0.5), (0, 0, 1)])

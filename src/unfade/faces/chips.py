@@ -1,7 +1,7 @@
 """From an FFHQ-aligned face to the chip that dlib would cut for its embedding.
 
-dlib finds five landmarks and takes them to those of its mean face. In FFHQ's framing they always lie near the same
-places, so one fixed similarity does for all faces.
+dlib finds five landmarks and aligns them with those of its mean face. In FFHQ's framing they always lie near the same
+places, so one fixed similarity serves all faces.
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from torch import Tensor
 from unfade.faces.align import TEMPLATE_SIZE, Matrix, inverse, least_squares, scale_of
 from unfade.nets.dlib_face import SIDE
 
-PADDING = 0.25  # of the mean face's box, on each side of it: what the network was trained with
+PADDING = 0.25  # of the side of the mean face's box, on each side of it, as in the network's training
 MEAN_FACE: Matrix = np.array(  # in its box: outer and inner corner of the right eye, of the left one, base of the nose
     [(0.85957, 0.21350), (0.64606, 0.22897), (0.12058, 0.21373), (0.33409, 0.22906), (0.49011, 0.62780)]
 )
-FOUND: Matrix = np.array(  # where dlib finds them in FFHQ's framing, of 512 px: the mean over 197 faces
+FOUND: Matrix = np.array(  # where dlib finds these landmarks in FFHQ's framing, 512 px: the mean over 197 faces
     [(344.0, 244.2), (293.5, 246.4), (167.0, 244.1), (217.6, 246.4), (257.1, 340.9)]
 )
 
@@ -32,7 +32,7 @@ def chips_of(faces: Tensor) -> Tensor:
 
     Bilinear, as dlib does it; antialiased where it shrinks.
     """
-    shrunk = round(faces.shape[-1] * scale_of(to_chip(faces.shape[-1])))  # px: from here on nothing shrinks
+    shrunk = round(faces.shape[-1] * scale_of(to_chip(faces.shape[-1])))  # px: nothing shrinks after this
     if shrunk < faces.shape[-1]:
         faces = F.interpolate(faces, (shrunk, shrunk), mode="bicubic", align_corners=False, antialias=True)
     size = faces.shape[-1]

@@ -1,7 +1,7 @@
 """Faces of any size in photos of any size: the detector looks at versions of the photo, each a third of the next.
 
-A detector finds faces from about 20 to 400 px. The version of 1,600 px is always searched, and those that are a third
-and a ninth of it, for the large faces; only where smaller faces are asked for, finer versions too, in tiles.
+A detector finds faces from about 20 to 400 px. The version of 1,600 px is always searched, as are versions of a third
+and a ninth of its size, for large faces. Finer versions are searched, in tiles, only where smaller faces are wanted.
 """
 
 import math
@@ -25,14 +25,14 @@ from unfade.nets.retinaface import suppress
 
 __all__ = ["DetectSettings", "Detector", "Face", "find_faces", "is_plausible", "load_detector"]
 
-SMALLEST = 16.0  # px, width of a box: a face of less is a guess altogether
-STEP = 3  # from one version of the photo to the next
-RESOLVED = 20.0  # px, width of a box in the version where a face of the smallest size asked for is looked for
-BEST = 220.0  # px, width of a box whose landmarks are trusted most; at 500 px YuNet's boxes are too small already
-COARSEST = 240  # px, longer side: nothing is gained below it
-TILE, LAP = 1280, 192  # px, side of a tile of a finer version, and what two neighbours share
-ENLARGED = 2.0  # at most, for the smallest faces
-TURNS = (0, 2, 4, 6)  # eighths by which a photo is turned
+SMALLEST = 16.0  # px, width of a box: smaller faces cannot be detected reliably
+STEP = 3  # ratio between the sizes of one version of the photo and the next
+RESOLVED = 20.0  # px, width of the smallest wanted face in the finest version of the photo
+BEST = 220.0  # px, width of a box whose landmarks are trusted most; at 500 px YuNet's boxes are already too small
+COARSEST = 240  # px, longer side: coarser versions gain nothing
+TILE, LAP = 1280, 192  # px, side of a tile of a finer version, and the overlap of two neighbours
+ENLARGED = 2.0  # largest enlargement of the photo, for the smallest faces
+TURNS = (0, 2, 4, 6)  # rotations of the photo, in eighths of a turn
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,19 @@ class DetectSettings:
     """Which faces are found."""
 
     min_score: float = 0.6  # probability, YuNet's own; CodeFormer takes 0.8 with RetinaFace, facexlib 0.97
-    min_face: float = 0  # px, width of the box; 0: all that a version of `side` px shows, from SMALLEST on
-    max_face: float = 0  # px, width of the box; 0: any
+    min_face: float = 0  # px, width of the box; 0: every face found in a version of `side` px, from SMALLEST up
+    max_face: float = 0  # px, width of the box; 0: no limit
     side: int = 1600  # px, longer side of the version that is always searched
-    overlap: float = 0.4  # intersection over union above which two boxes are one face
+    overlap: float = 0.4  # intersection over union above which two boxes are taken for the same face
 
     def __post_init__(self) -> None:
         if not LEAST_SCORE <= self.min_score <= 1:
-            raise BadInput(f"The least score of a face lies between {LEAST_SCORE} and 1, but is {self.min_score}.")
+            raise BadInput(f"The least score of a face must lie between {LEAST_SCORE} and 1, got {self.min_score}.")
         if self.min_face < 0 or self.max_face < 0 or 0 < self.max_face < self.min_face:
-            raise BadInput(f"Faces from {self.min_face} to {self.max_face} px cannot be; min-face is the smaller one.")
+            raise BadInput(
+                f"Faces from {self.min_face} to {self.max_face} px cannot be searched for; give `min_face` and "
+                "`max_face` in rising order, none of them below 0."
+            )
 
     @property
     def smallest(self) -> float:
@@ -59,23 +62,23 @@ class DetectSettings:
 
 @dataclass(frozen=True)
 class View:
-    """A part of the photo as the detector gets it."""
+    """A part of the photo, resampled for the detector."""
 
     pixels: Tensor  # (3, h, w) in [-1, 1]
     window: Window = (0, 0, 0, 0)  # the part of the photo, px; (0, 0, 0, 0): all of it
     scale: tuple[float, float] = (1.0, 1.0)  # px of the view per px of the photo, across and down
-    inner: tuple[bool, bool, bool, bool] = (False,) * 4  # the photo goes on at the left, top, right, bottom
+    inner: tuple[bool, bool, bool, bool] = (False,) * 4  # whether the photo continues at the left, top, right, bottom
 
 
 def find_faces(
     photo: Photo, detector: Detector, settings: DetectSettings | None = None, *, thorough: bool = True
 ) -> list[Face]:
-    """The faces of a photo, from left to right, then from top to bottom; landmarks are those of the turned face.
+    """The faces of a photo, from left to right, then from top to bottom; landmarks in the order of an upright face.
 
-    A face that several versions show is taken from the one that shows it best. Faces whose landmarks cannot be those
-    of a face are left out, as are those that are too small or too large. The photo is searched as it is, and its
-    coarser versions in the other three turns; all of it in a turn in which they show a face. Where no face is certain,
-    all of it is searched in all turns, unless `thorough` is False.
+    A face that several versions show is taken from the version that shows it best. Faces with implausible landmarks
+    are left out, as are those that are too small or too large. All versions of the photo are searched upright, and the
+    coarser ones in the other three quarter turns; all versions are searched in a turn in which those show a face.
+    Where no face is certain, all versions are searched in all turns, unless `thorough` is False.
     """
     settings = settings or DetectSettings()
     search = Search(photo, detector, settings)
@@ -84,7 +87,7 @@ def find_faces(
 
 
 def is_plausible(face: Face) -> bool:
-    """Whether the landmarks can belong to the box, and a similarity takes them to the template at a fitting size."""
+    """Whether the landmarks fit the box, and their similarity to the template has a scale that fits it too."""
     left, top, right, bottom = face.box
     side = max(right - left, bottom - top)
     inside = (face.points > (left - side / 2, top - side / 2)) & (face.points < (right + side / 2, bottom + side / 2))
@@ -94,21 +97,21 @@ def is_plausible(face: Face) -> bool:
         covered = TEMPLATE_SIZE / scale_of(to_template(face.points, TEMPLATE_SIZE))
     except BadInput:
         return False
-    return 0.6 < covered / side < 4  # 1.4 for a face that looks into the camera
+    return 0.6 < covered / side < 4  # 1.4 for a frontal face
 
 
 class Search:
-    """What is known about the faces of one photo."""
+    """The search for the faces of one photo, with what it has found so far."""
 
     def __init__(self, photo: Photo, detector: Detector, settings: DetectSettings) -> None:
         self.photo, self.detector, self.settings = photo, detector, settings
         self.versions = [*_coarser(photo.shrunk(settings.side), photo)]
         self.closer = Closer(photo, detector)
-        self.seen: dict[int, list[Sight]] = {}  # by turn, in eighths
-        self.doubtful: dict[int, list[tuple[float, Face]]] = {}  # not probable enough, but maybe a tilted face
+        self.seen: dict[int, list[Sight]] = {}  # by turn of the photo, in eighths
+        self.doubtful: dict[int, list[tuple[float, Face]]] = {}  # scores below the limit, which a tilted face may have
 
     def sights(self, thorough: bool) -> list[Sight]:
-        """The faces, each in its own turn."""
+        """The faces, each in the turn in which it is upright."""
         self._search_coarsely()
         self.search([0])
         faces = self._judged(0, thorough=False)
@@ -124,14 +127,14 @@ class Search:
         return self._judged(own, thorough=thorough)
 
     def _search_coarsely(self) -> None:
-        """For faces that are not small, at a third of the cost of a search of the photo as it is."""
+        """Searches the coarser versions in the other turns: a third of the cost of a full search upright."""
         views = self.versions[1:] or [_coarsened(self.versions[0])]
         for turn in TURNS[1:]:
             seen = [one for view in views for one in _seen(view, self.detector, self.settings.min_score, turn)]
             self.seen[turn] = self._wanted(turn, seen)
 
     def search(self, turns: Iterable[int]) -> None:
-        """All of the photo in some turns."""
+        """Searches all versions of the photo in the given turns."""
         for turn in {*turns} & {*TURNS} - self.doubtful.keys():
             views = chain(self.versions, _finer(self.photo, self.settings))
             seen = [one for view in views for one in _seen(view, self.detector, LEAST_SCORE, turn)]
@@ -153,7 +156,7 @@ class Search:
 
 
 def _own_turn(faces: list[Sight]) -> int:
-    """The turn that most of the faces have that are certain of it."""
+    """The photo's own turn: the most frequent one among faces whose turn is certain."""
     times = Counter(sight.turn for sight in faces if sight.confirmed and sight.turn in TURNS)
     return max(TURNS, key=lambda turn: times[turn])
 
@@ -170,7 +173,7 @@ def _finer(photo: Photo, settings: DetectSettings) -> Iterator[View]:
 
 
 def _coarser(pixels: Tensor, photo: Photo) -> Iterator[View]:
-    """The whole photo as it was shrunk, then smaller and smaller."""
+    """The whole photo at `side` px, then each coarser version."""
     height, width = pixels.shape[-2:]
     view = View(pixels, scale=(width / photo.width, height / photo.height))
     yield view
@@ -198,7 +201,7 @@ def _tiles(photo: Photo, scale: float) -> Iterator[View]:
 
 
 def _cuts(length: int, scale: float) -> list[tuple[int, int]]:
-    """Equal parts of a side that share what a tile shares with its neighbour, in px of the photo."""
+    """A side cut into equal parts that overlap as tiles do: (start, end) of each, in px of the photo."""
     tile, lap = TILE / scale, LAP / scale
     count = max(1, math.ceil((length - lap) / (tile - lap)))
     part = (length - lap) / count + lap if count > 1 else length
@@ -210,7 +213,7 @@ def _cuts(length: int, scale: float) -> list[tuple[int, int]]:
 
 
 def _seen(view: View, detector: Detector, least: float, turn: int) -> list[tuple[float, Face]]:
-    """What the detector finds in a turned view, in px of the photo, each with how far it is to be trusted."""
+    """The faces that the detector finds in a turned view, in px of the photo, each with the trust in its landmarks."""
     height, width = view.pixels.shape[-2:]
     found = [face for face in detector(turned(view.pixels, turn)) if face.score >= least and face.width > 0]
     faces = [turned_back(face, turn, height, width) for face in found]
@@ -222,7 +225,7 @@ def _seen(view: View, detector: Detector, least: float, turn: int) -> list[tuple
 
 
 def _is_cut(face: Face, view: View) -> bool:
-    """Whether it reaches where the view ends and the photo goes on; a neighbour or a coarser version shows it whole."""
+    """Whether the view cuts the face off where the photo continues; another view shows it whole."""
     (left, top, right, bottom), (height, width) = face.box, view.pixels.shape[-2:]
     margin = 0.1 * face.width
     beyond = left < margin, top < margin, right > width - margin, bottom > height - margin
@@ -237,7 +240,7 @@ def _in_photo(face: Face, view: View) -> Face:
 
 
 def _once(found: list[tuple[float, Face]], overlap: float) -> list[Face]:
-    """Each face once, as the best view has it, without the parts of faces that were taken for faces."""
+    """Each face once, from the view that shows it best, without parts of faces that were taken for faces."""
     if not found:
         return []
     trust, faces = zip(*sorted(found, key=lambda seen: (seen[1].box, seen[1].score)), strict=True)
@@ -251,7 +254,7 @@ def _without_parts(faces: list[Face]) -> list[Face]:
 
 
 def _is_part(face: Face, other: Face) -> bool:
-    """Whether it lies inside a face that is more probable."""
+    """Whether the face lies inside another face that is more probable."""
     if other.score <= face.score or _area(other.box) <= _area(face.box):
         return False
     return _common(face.box, other.box) > 0.8 * _area(face.box)

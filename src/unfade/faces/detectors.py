@@ -21,10 +21,10 @@ from unfade.zoo.load import Loaded, Reader, load_network
 
 Box = tuple[float, float, float, float]
 
-LEAST_SCORE = 0.3  # detectors tell of nothing less probable
+LEAST_SCORE = 0.3  # detectors report no face with a lower score
 OVERLAP = 0.3  # intersection over union above which YuNet's less probable box is dropped
-MOST = 5000  # candidates that YuNet keeps before that
-PUBLISHED = {"body.stage1.0.0.weight": MOBILENET025, "body.layer1.0.conv1.weight": RESNET50}  # by a key only it has
+MOST = 5000  # candidates that YuNet keeps before boxes are dropped
+PUBLISHED = {"body.stage1.0.0.weight": MOBILENET025, "body.layer1.0.conv1.weight": RESNET50}  # by a key unique to each
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +37,17 @@ class Face:
 
     @property
     def width(self) -> float:
-        """Of the box, px, along the side that is nearer to the line of the eyes."""
+        """Length of the box's side that is nearer to the line of the eyes, px."""
         return self.box[3] - self.box[1] if self.is_lying else self.box[2] - self.box[0]
 
     @property
     def height(self) -> float:
-        """Of the box, px, along the other side."""
+        """Length of the box's other side, px."""
         return self.box[2] - self.box[0] if self.is_lying else self.box[3] - self.box[1]
 
     @property
     def is_upright(self) -> bool:
-        """Whether it is turned by less than 45 degrees."""
+        """Whether the face is turned by less than 45 degrees."""
         across, down = (self.points[1] - self.points[0]).tolist()
         return bool(across > abs(down))
 
@@ -63,23 +63,23 @@ Detector = Callable[[Tensor], list[Face]]  # from a photo (3, H, W) in [-1, 1]
 
 @dataclass(frozen=True)
 class Certainty:
-    """What the scores of a detector say about the turn of a face."""
+    """The scores of a detector above which the turn of a face is certain."""
 
-    sure: float  # hardly a face scores as much in another turn than its own
-    turned: float  # what shows no face hardly scores as much in the best of eight turns
+    sure: float  # hardly any face reaches this score in a turn other than its own
+    turned: float  # hardly any place without a face reaches this score in the best of eight turns
 
 
 def load_detector(name: str | Path = "yunet", *, device: torch.device | str = "cpu") -> Detector:
-    """A detector from a name of the table or a file: ONNX is YuNet, all else RetinaFace.
+    """A detector from a name in the table of weights or a file: ONNX is YuNet, any other file RetinaFace.
 
-    YuNet runs on the CPU whatever the device. Several threads may call the same detector. Raises UnknownModel, which
-    says how to get it, or BadCheckpoint for a file that is damaged or another network.
+    YuNet runs on the CPU whatever the device. Several threads may share a detector. Raises UnknownModel, which says how
+    to get the file, or BadCheckpoint for a file that is damaged or holds another network.
     """
     return loaded_detector(name, device=device).network
 
 
 def loaded_detector(name: str | Path = "yunet", *, device: torch.device | str = "cpu") -> Loaded[Detector]:
-    """The same, with what is known about its file."""
+    """`load_detector`, together with what is known about its file."""
     loaded = load_network(name, "detector", device=device, reader_of=_reader_of)
     return loaded if isinstance(loaded.network, YuNet) else replace(loaded, network=RetinaFaceDetector(loaded.network))
 
@@ -93,7 +93,7 @@ class YuNet:
                 self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), LEAST_SCORE, OVERLAP, MOST)
         except cv2.error as error:
             raise BadCheckpoint(f"{path} is no YuNet that OpenCV can read ({error.err}); fetch it again.") from error
-        self._one_at_a_time = threading.Lock()  # the size of the picture is part of the network's state
+        self._one_at_a_time = threading.Lock()  # OpenCV keeps the size of the picture in the network
 
     def __call__(self, photo: Tensor) -> list[Face]:
         levels = photo.float().mul(127.5).add_(128).clamp_(0, 255).byte()  # rounded
@@ -123,12 +123,12 @@ RETINAFACE_CERTAINTY = Certainty(sure=0.999, turned=0.97)
 
 
 def certainty_of(detector: Detector) -> Certainty:
-    """The one of RetinaFace, whose scores lie nearer to 1, or YuNet's."""
+    """The limits for a detector: RetinaFace's, whose scores lie nearer to 1, or YuNet's."""
     return RETINAFACE_CERTAINTY if isinstance(detector, RetinaFaceDetector) else YUNET_CERTAINTY
 
 
 def _face_of(row: Any) -> Face:
-    """From YuNet's left, top, width, height, five points and score."""
+    """A face from YuNet's row: left, top, width, height, five points and score."""
     left, top, width, height = row[:4].tolist()
     return Face((left, top, left + width, top + height), row[4:14].reshape(5, 2).astype(np.float64), float(row[14]))
 
@@ -146,7 +146,7 @@ def _read_published(path: Path, device: torch.device | str) -> RetinaFace:
                 net = RetinaFace(config)
                 load_state(net, state, path)
                 return net.eval().to(device)
-    raise BadCheckpoint(f"{path} is no RetinaFace that was published; give the file of another detector.")
+    raise BadCheckpoint(f"{path} is not one of the published RetinaFaces; give the file of another detector.")
 
 
 PUBLISHED_READER = Reader("retinaface", _read_published)
@@ -154,7 +154,7 @@ PUBLISHED_READER = Reader("retinaface", _read_published)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without OpenCV 5's remark about the engine that it chose."""
+    """Silences OpenCV 5's log line about its choice of engine."""
     before = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
     try:

@@ -1,8 +1,8 @@
-"""Whether a restored face is still the same person's: the distance between two embeddings.
+"""Whether a restored face still shows the same person: the distance between two embeddings.
 
-An embedder is dlib's (see nets/dlib_face.py), which comes with the package; SFace (Zhong et al., "SFace:
-Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", 2021), which OpenCV runs; or a network of
-nets/arcface.py or nets/adaface.py.
+The embedders are dlib's (see nets/dlib_face.py), which comes with the package; SFace (Zhong et al., "SFace:
+Sigmoid-Constrained Hypersphere Loss for Robust Face Recognition", 2021), which OpenCV runs; and the networks of
+nets/arcface.py and nets/adaface.py.
 """
 
 import threading
@@ -29,59 +29,60 @@ from unfade.nets.dlib_face import DlibFace
 from unfade.store.foreign import is_onnx
 from unfade.zoo.load import Reader, load_network
 
-SEEN = 112  # px, side of what SFace sees
-SEEN_TEMPLATE: Matrix = np.array(  # ArcFace's, in it: left eye, right eye, nose, left and right corner of the mouth
+SEEN = 112  # px, side of SFace's input
+SEEN_TEMPLATE: Matrix = np.array(  # ArcFace's, in px of that input: left eye, right eye, nose, corners of the mouth
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
 )
-SHRUNK = 150  # px: faces of this side have SFace's scale within 1 %, so turning and moving them needs no antialiasing
+SHRUNK = 150  # px: faces of this side are within 1 % of SFace's scale, so rotating them needs no antialiasing
 
-# The largest distance of one person's faces: dlib's by its author; SFace's, between vectors of length 1, by OpenCV's
-# tutorial "DNN-based Face Detection And Recognition". For ArcFace-18 and AdaFace none was published, and that serves.
+# The largest distance between faces of one person. dlib's is its author's; SFace's, between vectors of length 1, is
+# from OpenCV's tutorial "DNN-based Face Detection And Recognition". It also serves ArcFace-18 and AdaFace, for which
+# none was published.
 DLIB_LIMIT, UNIT_LIMIT = 0.6, 1.128
 USUAL_EMBEDDER = "dlib-face"  # comes with the package
 
 
 class Embedder(Protocol):
-    """FFHQ-aligned faces (B, 3, S, S) in [-1, 1] -> embeddings (B, D), whose Euclidean distance tells persons apart."""
+    """FFHQ-aligned faces (B, 3, S, S) in [-1, 1] -> embeddings (B, D), whose Euclidean distance tells people apart."""
 
     @property
     def limit(self) -> float:
-        """The largest distance at which two faces are taken for one person's."""
+        """The largest distance at which two faces are taken to show the same person."""
 
     def __call__(self, faces: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Whether two faces, (3, S, S) in [-1, 1] and FFHQ-aligned, are one person's."""
+    """A comparison of the persons of two faces, (3, S, S) in [-1, 1] and FFHQ-aligned."""
 
     distance: Callable[[Tensor, Tensor], float]  # the identity distance; 0 for the same picture
-    limit: float  # the largest distance of one person's
+    limit: float  # the largest distance at which both faces are taken to show the same person
 
     def tells_apart(self, distance: float) -> bool:
-        """Whether two faces of this distance are not taken for one person's."""
+        """Whether two faces at this distance are taken to show different persons."""
         return not distance <= self.limit
 
 
 def load_embedder(spec: str | Path = USUAL_EMBEDDER, *, device: torch.device | str = "cpu") -> Embedder:
-    """An embedder from a name of the table or a file: ONNX is SFace, all else dlib's, an ArcFace or an AdaFace.
+    """An embedder from a name in the table of weights or a file: ONNX is SFace, others are dlib, ArcFace or AdaFace.
 
-    SFace runs on the CPU whatever the device. Several threads may call the same embedder. Raises UnknownModel, which
-    says how to get it, or BadCheckpoint for a file that is damaged or another network.
+    SFace runs on the CPU whatever the device. Several threads may share an embedder. Raises UnknownModel, which says
+    how to get the file, or BadCheckpoint for a file that is damaged or holds another network.
     """
     loaded = load_network(spec, "identity", device=device, reader_of=_reader_of)
     return EMBEDDERS[loaded.architecture](loaded.network)
 
 
 def identity_distance(embedder: Embedder, faces: Tensor, others: Tensor) -> Tensor:
-    """Between the persons of FFHQ-aligned faces (B, 3, S, S) and (B, 3, S, S), pair by pair: (B,).
+    """The identity distance between FFHQ-aligned faces (B, 3, S, S) and (B, 3, S, S), pair by pair: (B,).
 
     Raises BadInput for pictures that are not square.
     """
     for picture in (faces, others):
         if picture.shape[-1] != picture.shape[-2]:
             size = f"{picture.shape[-1]} x {picture.shape[-2]}"
-            raise BadInput(f"Persons are told apart on aligned faces, which are square, not {size} pixels.")
+            raise BadInput(f"Identities are compared on aligned faces, which are square, not {size} pixels.")
     result: Tensor = (embedder(faces) - embedder(others)).norm(dim=1)
     return result
 
@@ -92,17 +93,17 @@ def load_identity_distance(*, device: torch.device | str = "cpu") -> Callable[[T
 
 
 def likeness(embedder: Embedder) -> Likeness:
-    """What compares two faces by this embedder."""
+    """The comparison of two faces by an embedder."""
     return Likeness(lambda one, other: float(identity_distance(embedder, one[None], other[None])[0]), embedder.limit)
 
 
 def to_sface(size: int) -> Matrix:
-    """The similarity that takes an FFHQ-aligned face of `size` px to what SFace sees, by least squares: (2, 3)."""
+    """The similarity, (2, 3), that takes an FFHQ-aligned face of `size` px to SFace's input, by least squares."""
     return least_squares(TEMPLATE * (size / TEMPLATE_SIZE), SEEN_TEMPLATE)
 
 
 class DlibEmbedder:
-    """King (2017), see nets/dlib_face.py: the face in colour, on dlib's chip; vectors of any length."""
+    """King (2017), see nets/dlib_face.py. Its input is dlib's chip in colour; its vectors are not normalized."""
 
     limit = DLIB_LIMIT
 
@@ -116,12 +117,12 @@ class DlibEmbedder:
 
 
 class SFace:
-    """OpenCV's FaceRecognizerSF on faces that are aligned already. Wants 112 px, BGR, 0..255; vectors of length 1."""
+    """OpenCV's FaceRecognizerSF on aligned faces. Its input is 112 px, BGR, 0..255; vectors of length 1."""
 
     limit = UNIT_LIMIT
 
     def __init__(self, path: Path) -> None:
-        self._one_at_a_time = threading.Lock()  # a network of OpenCV keeps what it was given
+        self._one_at_a_time = threading.Lock()  # a network of OpenCV stores its input, so calls must not overlap
         try:
             with quiet():
                 self._net = cv2.FaceRecognizerSF.create(str(path), "")
@@ -135,7 +136,7 @@ class SFace:
 
     def _feature(self, bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._one_at_a_time:
-            return np.array(self._net.feature(bgr), np.float32).ravel()  # a copy: the next face goes to the same place
+            return np.array(self._net.feature(bgr), np.float32).ravel()  # a copy: the next call overwrites the result
 
 
 def seen_by_sface(face: Tensor) -> NDArray[np.uint8]:
@@ -148,7 +149,7 @@ def seen_by_sface(face: Tensor) -> NDArray[np.uint8]:
 
 
 class ArcFaceEmbedder:
-    """Deng et al. (2019), see nets/arcface.py: the whole FFHQ-aligned face in grey; vectors of length 1."""
+    """Deng et al. (2019), see nets/arcface.py. Its input is the whole FFHQ-aligned face in grey; unit vectors."""
 
     limit = UNIT_LIMIT
 
@@ -162,7 +163,7 @@ class ArcFaceEmbedder:
 
 
 class AdaFaceEmbedder:
-    """Kim et al. (2022), see nets/adaface.py: the face in colour, brought to 112 px as for SFace; of length 1."""
+    """Kim et al. (2022), see nets/adaface.py. Its input is SFace's, 112 px in colour; vectors of length 1."""
 
     limit = UNIT_LIMIT
 
@@ -176,7 +177,7 @@ class AdaFaceEmbedder:
         return F.normalize(self._net(bgr.to(_device(self._net)))).cpu()
 
 
-EMBEDDERS: dict[str, Callable[[Any], Embedder]] = {  # what puts faces before a network, by its architecture
+EMBEDDERS: dict[str, Callable[[Any], Embedder]] = {  # the embedder that wraps a network, by the network's architecture
     "sface": lambda sface: sface,
     "dlib-face": DlibEmbedder,
     "arcface": ArcFaceEmbedder,

@@ -1,4 +1,4 @@
-"""Where in an aligned face the face is, by a parsing network: hat, neck and background are not pasted back."""
+"""The mask of the face in an aligned crop, by a parsing network: hat, neck and background are not pasted back."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +15,10 @@ Mask = Callable[[Tensor], Tensor]  # (3, S, S) in [-1, 1] to (1, S, S) in 0..1
 
 
 def loaded_mask(spec: str | Path = "parsenet", *, device: torch.device | str = "cpu") -> Loaded[Mask]:
-    """The mask of a face, from a name of the table or an imported file. Threads may share it.
+    """The mask function of a parsing network, from a name in the table of weights or an imported file.
 
-    Raises UnknownModel, which says how to get it, or BadCheckpoint for a file that is damaged or another network.
+    Threads may share it. Raises UnknownModel, which says how to get the file, or BadCheckpoint for a file that is
+    damaged or holds another network.
     """
     loaded = load_network(spec, "parser", device=device)
     return replace(loaded, network=partial(parsing_mask, loaded.network.requires_grad_(False)))

@@ -1,4 +1,4 @@
-"""From a restored face back into its photo: under a feathered mask, inside the face's square only."""
+"""Pasting a restored face back into its photo: under a feathered mask, only inside the face's square."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,39 +15,39 @@ from unfade.faces.align import Matrix, antialiased, bounds, inverse, onto, scale
 from unfade.images.photo import Photo, Window
 from unfade.nets.parsenet import BACKGROUND, ParseNet
 
-STRIP = 2**20  # px that are worked on at a time: 12 MB in each of the tensors, whatever the size of the face
-PARSED = 512  # px, side of the faces that the published ParseNet learned on
+STRIP = 2**20  # px that are worked on at a time: 12 MB in each tensor, whatever the size of the face
+PARSED = 512  # px, side of the faces that the published ParseNet was trained on
 
 
 @dataclass(frozen=True)
 class PasteSettings:
-    """How a restored face goes back. `paste` says what the ways are."""
+    """How a restored face is pasted back. `paste` explains the ways."""
 
     way: str = "change"  # a name in WAYS
     feather: float = 0.15  # of the square's side: how far inside its border the mask reaches 1 (ways change and face);
-    #                        0: the face takes all of its square, as one that is the whole photo does
+    #                        0: no feather, for faces that fill the whole photo
     colour: str = "none"  # a name in COLOURS
-    upscale: int = 1  # how much the photo has been enlarged; only the published way has to know
+    upscale: int = 1  # factor by which the photo has been enlarged; only the way "published" uses it
 
     def __post_init__(self) -> None:
         for name, value, known in (("way", self.way, WAYS), ("colour", self.colour, COLOURS)):
             if value not in known:
                 raise BadInput(f"A {name} of pasting is one of {', '.join(known)}, not {value}.")
         if not 0 <= self.feather <= 0.5:
-            raise BadInput(f"The feather lies between 0 and 0.5 of the face's side, but is {self.feather}.")
+            raise BadInput(f"The feather must lie between 0 and 0.5 of the face's side, got {self.feather}.")
         if self.colour == "ring" and not self.feather:
             raise BadInput("Colours are matched in the ring where the mask rises: that needs a feather above 0.")
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One face on its way back."""
+    """A restored face with everything that pasting it needs."""
 
-    crop: Tensor  # (3, S, S) in [-1, 1], what the network got
-    restored: Tensor  # (3, R, R) in [-1, 1], what it gave
+    crop: Tensor  # (3, S, S) in [-1, 1], the network's input
+    restored: Tensor  # (3, R, R) in [-1, 1], the network's output
     matrix: Matrix  # photo -> crop
     mask: Tensor | None  # (1, M, M) in 0..1
-    others: Sequence[Matrix]  # those of the other faces of the photo
+    others: Sequence[Matrix]  # the matrices of the photo's other faces
 
     @property
     def size(self) -> int:
@@ -65,18 +65,17 @@ def paste(
     mask: Tensor | None = None,
     others: Sequence[Matrix] = (),
 ) -> None:
-    """Put a restored face into its photo, in place; what lies outside its square stays bit for bit.
+    """Paste a restored face into its photo, in place; pixels outside its square stay identical bit for bit.
 
-    `crop` (3, S, S) is what the network got and `restored` (3, R, R) what it gave, both in [-1, 1]; `matrix` takes the
-    photo to the crop (`align.scaled` for a photo that has been enlarged since). `mask`, (1, M, M) in 0..1 over the
-    same square, says where the face is (`parsing_mask`). `others` are the matrices of the other faces of the photo, of
-    the same S: where squares overlap, each face has the larger share the nearer its centre is, and all shares together
-    are at most 1. All faces of a photo are cropped before the first is pasted.
-
-    Ways: "change" adds what the network changed, so that a network that changes nothing gives the photo back exactly,
-    and detail finer than the network's pixels stays; "face" puts the restored face in the photo's place; "published"
-    does so as facexlib and CodeFormer do, half a pixel off where the photo was enlarged and a pixel or two
-    beyond the square. Raises BadInput for faces that are not square.
+    `crop` (3, S, S) is the network's input and `restored` (3, R, R) its output, both in [-1, 1]. `matrix` takes the
+    photo to the crop (see `align.scaled` for a photo that has been enlarged since). `mask`, (1, M, M) in 0..1 over the
+    same square, marks the face (see `parsing_mask`). `others` are the matrices of the photo's other faces, for the same
+    S: where squares overlap, a face's share grows with the nearness of its centre, and all shares add up to at most 1.
+    All faces of a photo are cropped before the first is pasted.
+    Ways: "change" adds the network's change to the photo, so that a network that changes nothing gives the photo back
+    exactly, and detail finer than the network's pixels is kept. "face" replaces the photo by the restored face.
+    "published" does the same as facexlib and CodeFormer do it, half a pixel off where the photo was enlarged and a
+    pixel or two beyond the square. Raises BadInput for faces that are not square.
     """
     settings = settings or PasteSettings()
     _check(crop, restored, mask)
@@ -86,9 +85,9 @@ def paste(
 
 @torch.no_grad()
 def parsing_mask(parsenet: ParseNet, face: Tensor) -> Tensor:
-    """Where a face (3, S, S) in [-1, 1] is a face, and not hat, neck, clothes or background: (1, S, S) in 0..1.
+    """The face without hat, neck, clothes and background in a crop (3, S, S) in [-1, 1]: (1, S, S) in 0..1.
 
-    As published for 512 px: blurred twice by a Gaussian of 11 px, and empty within 10 px of the border.
+    As published for 512 px: the mask is blurred twice by a Gaussian of 11 px and is 0 within 10 px of the border.
     """
     device = next(parsenet.parameters()).device
     classes = parsenet.parse(_fitted(face.float(), PARSED)[None].to(device))[0].cpu()
@@ -105,7 +104,7 @@ def _check(crop: Tensor, restored: Tensor, mask: Tensor | None) -> None:
             raise BadInput(f"A face to paste is ({channels}, S, S), not {tuple(image.shape)}; give one square face.")
 
 
-# --- ours: strip by strip, the mask computed where it is needed
+# --- our ways: strip by strip, with the mask computed for each strip
 
 
 def _paste_change(photo: Photo, patch: Patch, settings: PasteSettings) -> None:
@@ -140,14 +139,14 @@ def _strips(photo: Photo, patch: Patch) -> Iterator[Window]:
 
 
 def _window(photo: Photo, matrix: Matrix, size: int, *, margin: int = 1) -> Window:
-    """The part of the photo with the pixels whose centres lie in the square, and a few around them."""
+    """The part of the photo that holds all pixels whose centres lie in the square, and a margin around them."""
     left, top, right, bottom = bounds(matrix, size)
     first_x, first_y = max(0, floor(left) - margin), max(0, floor(top) - margin)
     return first_x, first_y, min(photo.width, ceil(right) + margin), min(photo.height, ceil(bottom) + margin)
 
 
 def _laid(layer: Tensor, window: Window, patch: Patch) -> Tensor:
-    """(C, S, S) over the square as the window sees it: (C, h, w), cubic, antialiased where it shrinks."""
+    """A layer (C, S, S) over the square, resampled to the window: (C, h, w), cubic, antialiased where it shrinks."""
     left, top, right, bottom = window
     finest = scale_of(onto(patch.matrix, layer.shape[-1] / patch.size))  # px of the layer per px of the photo
     if finest > 1:
@@ -162,7 +161,7 @@ def _laid(layer: Tensor, window: Window, patch: Patch) -> Tensor:
 
 
 def _share(window: Window, patch: Patch, feather: float) -> Tensor:
-    """How much of each pixel of the window is this face's: (h, w) in 0..1, and 0 outside of its square."""
+    """This face's share of each pixel of the window: (h, w) in 0..1, and 0 outside its square."""
     place = _place(window, patch.matrix, patch.size)
     share = _feathered(place[0], feather) * _feathered(place[1], feather)
     if patch.mask is not None:
@@ -176,7 +175,7 @@ def _share(window: Window, patch: Patch, feather: float) -> Tensor:
 
 
 def _place(window: Window, matrix: Matrix, size: int) -> tuple[Tensor, Tensor]:
-    """Where the pixels of the window lie in the square: two of (h, w), from 0 to 1 inside."""
+    """Positions of the window's pixels in the square: x and y, (h, w) each, from 0 to 1 inside."""
     left, top, right, bottom = window
     x, y = (torch.arange(a, b, dtype=torch.float64) for a, b in ((left, right), (top, bottom)))
     across, down = (
@@ -186,7 +185,7 @@ def _place(window: Window, matrix: Matrix, size: int) -> tuple[Tensor, Tensor]:
 
 
 def _feathered(t: Tensor, feather: float) -> Tensor:
-    """0 at the border and outside, 1 from `feather` on (0: at once), without a kink (smoothstep)."""
+    """0 at the border and outside, rising smoothly (smoothstep) to 1 at `feather` inside it; a step if that is 0."""
     near = (torch.minimum(t, 1 - t) / max(feather, 1e-12)).clamp_(0, 1)
     return near * near * (3 - 2 * near)
 
@@ -225,7 +224,7 @@ def _paste_published(photo: Photo, patch: Patch, settings: PasteSettings) -> Non
 
 
 def _published_mask(back: Matrix, size: int, area: tuple[int, int], upscale: int) -> Tensor:
-    """(h, w) in 0..1: the square, eroded, and once more by a tenth of its side, then blurred by half as much."""
+    """(h, w) in 0..1: the square, eroded, eroded again by a tenth of its side, then blurred by half as much."""
     whole = cv2.warpAffine(np.ones((size, size), np.float32), back, area)
     inner = cv2.erode(whole, np.ones((2 * upscale, 2 * upscale), np.uint8))
     edge = int(float(inner.sum()) ** 0.5) // 20
@@ -242,7 +241,7 @@ def _as_restored(restored: Tensor, crop: Tensor, feather: float) -> Tensor:
 
 
 def _as_ring(restored: Tensor, crop: Tensor, feather: float) -> Tensor:
-    """With the mean and deviation per channel that the photo has in the ring where the mask rises."""
+    """The restored face with the photo's mean and deviation per channel, both of the ring where the mask rises."""
     size = crop.shape[-1]
     ramp = _feathered((torch.arange(size, dtype=torch.float32) + 0.5) / size, feather).to(crop)
     rising = ramp[:, None] * ramp
@@ -252,7 +251,7 @@ def _as_ring(restored: Tensor, crop: Tensor, feather: float) -> Tensor:
 
 
 def _moments(image: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean and deviation of each channel, (3, 1, 1)."""
+    """Weighted mean and standard deviation of each channel, (3, 1, 1) both."""
     weights = weights / weights.sum()
     mean = (image * weights).sum((1, 2), keepdim=True)
     return mean, ((image - mean) ** 2 * weights).sum((1, 2), keepdim=True).sqrt().clamp_min(1e-3)

@@ -1,4 +1,4 @@
-"""Restored faces back into their places: one way for photos and for the frames of films."""
+"""Putting restored faces back into photos and into frames of films."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ Enlarge = Callable[[Photo], Photo]
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A face of a photo, as the restorer got it."""
+    """A face of a photo as the restorer gets it, with its place."""
 
-    matrix: Matrix  # (2, 3): the photo to the crop
+    matrix: Matrix  # (2, 3): from the photo to the crop
     crop: Tensor  # (3, S, S) in [-1, 1]
-    tone: Tone | None = None  # that its result gets, of a grey or sepia photo
+    tone: Tone | None = None  # of a grey or sepia photo, applied to the restored face
 
 
 @dataclass(frozen=True)
 class Tools:
-    """What putting faces back may need besides settings."""
+    """Networks that putting faces back may use."""
 
     enlarge: Enlarge | None = None  # makes the photo that faces are pasted into, `PasteSettings.upscale` times as large
-    recrop: bool = False  # True: what enlarges restores too, and a face replaces what it made of the face
-    mask: Mask | None = None  # where a restored face is a face; None: all of its square, but for the feather
+    recrop: bool = False  # True: `enlarge` also restores; a face replaces its version of that face
+    mask: Mask | None = None  # marks the face in its square; None: the whole square, apart from the feather
 
 
 def finished(faces: Sequence[Placed], restored: Sequence[Tensor], strength: float = 1.0) -> list[Tensor]:
-    """What a restorer gave for each face, (3, S, S) in [-1, 1], in the tone of its photo and blended with its crop."""
+    """The restorer's result for each face, (3, S, S) in [-1, 1], in the tone of its photo and blended with its crop."""
     toned = (
         result if face.tone is None else face.tone.apply(result) for face, result in zip(faces, restored, strict=True)
     )
@@ -45,9 +45,9 @@ def finished(faces: Sequence[Placed], restored: Sequence[Tensor], strength: floa
 def put_back(
     photo: Photo, faces: Sequence[Placed], results: Sequence[Tensor], settings: PasteSettings, tools: Tools
 ) -> Photo:
-    """The photo with its faces, (3, S, S) in [-1, 1] each, in their places.
+    """The photo with its restored faces, (3, S, S) in [-1, 1] each, pasted back.
 
-    It is changed in place, unless a tool enlarges it: then that makes another, `settings.upscale` times as large.
+    The photo is changed in place, unless `tools.enlarge` makes a new one, `settings.upscale` times as large.
     """
     whole = photo if tools.enlarge is None else tools.enlarge(photo)
     matrices = [scaled(face.matrix, settings.upscale) for face in faces]
@@ -61,17 +61,17 @@ def put_back(
 
 
 def blend(face: Tensor, restored: Tensor, strength: float) -> Tensor:
-    """From the input at strength 0 to the restored picture at 1, each bit for bit; all of one shape, in [-1, 1]."""
+    """From exactly the input at strength 0 to exactly the restored face at 1; both of the same shape, in [-1, 1]."""
     return strength * restored + (1 - strength) * face
 
 
 def refuse_no_numbers(results: Sequence[object], place: object) -> None:
-    """Raises BadInput where a result of `place`, a file, holds what is no number; what is no tensor is passed over."""
+    """Raises BadInput where a result for the file `place` holds NaN or infinity; results that are no tensors pass."""
     if not all(bool(torch.isfinite(one).all()) for one in results if isinstance(one, Tensor)):
         raise BadInput(f"{place}: the network gave values that are not numbers; try another `restorer`.")
 
 
 def shows_no_change(faces: Sequence[Placed], results: Sequence[Tensor], settings: PasteSettings) -> bool:
-    """Whether faces that are put back leave a photo as it is: nothing was changed, and a change is what is added."""
+    """Whether pasting leaves the photo as it is: the way adds changes, and the restorer changed nothing."""
     added = settings.way == "change" and settings.colour == "none"
     return added and all(torch.equal(face.crop, result) for face, result in zip(faces, results, strict=True))

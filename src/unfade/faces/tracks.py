@@ -1,8 +1,8 @@
-"""Faces of successive frames joined into tracks, and landmarks that move as the face does and do not tremble.
+"""Faces of successive frames joined into tracks, whose landmarks follow the face without jitter.
 
-Where a detector puts an eye wanders by a pixel from frame to frame, and a restored face that wanders over the picture
-is seen at once. So landmarks are fitted over some frames before and after: a line through them, weighted by nearness
-(local linear regression; Cleveland 1979). Symmetric in time, it neither lags behind a steady movement nor runs ahead.
+A detector's landmarks jitter by a pixel from frame to frame, and a restored face that shakes is noticed at once. So the
+landmarks are smoothed over some frames before and after by local linear regression (Cleveland 1979): a line fitted to
+them, weighted by nearness in time. As it is symmetric in time, it neither lags behind a steady movement nor leads it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,50 +20,50 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TrackSettings:
-    """How faces become tracks. All lengths are numbers of frames."""
+    """How faces become tracks. All lengths are in frames."""
 
-    every: int = 1  # a face is looked for in each so many-th frame, and in those between where faces come or go
-    overlap: float = 0.3  # intersection over union from which on a face is the one that a track expects
-    gap: int = 4  # frames without the face that are bridged
-    window: int = 5  # frames before and after that landmarks are smoothed over; 0: not at all
-    least: int = 2  # frames that must show a face: less is the detector's mistake
+    every: int = 1  # faces are detected in every n-th frame, and in those between where faces come or go
+    overlap: float = 0.3  # least intersection over union of a face and the box that its track expects
+    gap: int = 4  # longest gap without a detection that is bridged
+    window: int = 5  # frames before and after over which landmarks are smoothed; 0: no smoothing
+    least: int = 2  # least frames with the face: a shorter track is taken for a false detection
 
     def __post_init__(self) -> None:
         for name, least in (("every", 1), ("gap", 0), ("window", 0), ("least", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"The {name} of tracks is at least {least} frames, got {getattr(self, name)}.")
         if not 0 < self.overlap < 1:
-            raise BadInput(f"The overlap of tracks lies between 0 and 1, got {self.overlap}.")
+            raise BadInput(f"The overlap of tracks must lie between 0 and 1, got {self.overlap}.")
 
     @property
     def reach(self) -> int:
-        """Frames from one sight of a face to the next, at most."""
+        """The most frames from one detection of a face to the next."""
         return self.gap + self.every
 
     @property
     def ahead(self) -> int:
-        """Frames that must have been read after one before its faces are known."""
+        """Frames after a given one that must have been read before its faces are known."""
         return max(self.window, self.reach + self.every - 1)
 
 
 @dataclass(eq=False)
 class Track:
-    """One face over some time, as far as it is remembered."""
+    """One face over time, with the detections that are still kept."""
 
     number: int
-    first: int  # the frame that showed it first
-    seen: dict[int, Face]  # by frame, in order
-    sights: int = 1  # frames that showed it, of the
+    first: int  # the first frame that showed it
+    seen: dict[int, Face]  # detections by frame, in order
+    sights: int = 1  # frames that showed it
     chances: int = 1  # frames that were searched while it was expected
-    open: bool = field(default=True)  # more may come
+    open: bool = field(default=True)  # whether more frames may be added
 
     @property
     def last(self) -> int:
-        """The frame that showed it last."""
+        """The last frame that showed it."""
         return next(reversed(self.seen))
 
     def expected(self, at: int) -> Box:
-        """Where its box will be in a frame, if it moves on as it did."""
+        """Its expected box in a frame, if it keeps moving as it did."""
         frames = [*self.seen][-2:]
         box = np.array(self.seen[frames[-1]].box)
         if len(frames) == 2:
@@ -82,20 +82,20 @@ class Track:
 
 
 class Tracks:
-    """The tracks of a video, fed frame by frame. What is older than the settings reach back is forgotten."""
+    """The tracks of a video, fed frame by frame. Detections older than the settings need are dropped."""
 
     def __init__(self, settings: TrackSettings) -> None:
         self.settings = settings
-        self.newest = -1  # the frame that was added last
+        self.newest = -1  # the last frame that was added
         self._tracks: list[Track] = []
         self._begun = 0
 
     def expect(self, at: int, faces: Sequence[Face]) -> bool:
-        """Whether a frame shows a face for every track that may go on, and no other."""
+        """Whether a frame shows one face for every open track, and no others."""
         return len(self._pairs(at, faces)) == len(faces) == len(self._open(at))
 
     def add(self, at: int, faces: Sequence[Face]) -> None:
-        """The faces of a frame that was searched; frames come in order."""
+        """Add the faces of a frame that was searched; frames come in order."""
         pairs = self._pairs(at, faces)
         for track in self._open(at):
             track.chances += 1
@@ -110,14 +110,14 @@ class Tracks:
         self._forget()
 
     def cut(self) -> None:
-        """Another shot begins with the frame that is added next: no face goes on."""
+        """Close all tracks: a new shot begins with the next frame."""
         for track in self._tracks:
             track.open = False
 
     def at(self, frame: int) -> Iterator[tuple[int, Points]]:
         """Number and landmarks, (5, 2) in px, of each track in a frame.
 
-        All that was searched up to `settings.ahead` frames after it must have been added, or all there is.
+        Every searched frame up to `settings.ahead` frames after it, or to the end of the video, must have been added.
         """
         for track in self._tracks:
             if track.first <= frame <= track.last and track.sights >= min(self.settings.least, track.chances):
@@ -127,7 +127,7 @@ class Tracks:
         return [track for track in self._tracks if track.open and at - track.last <= self.settings.reach]
 
     def _pairs(self, at: int, faces: Sequence[Face]) -> dict[int, Track]:
-        """The track of each face that has one, by the place of the face: the best overlaps first."""
+        """The track of each face that continues one, by the face's index; the best overlaps are matched first."""
         overlaps = [
             (_overlap(track.expected(at), face.box), k, track)
             for track in self._open(at)
@@ -145,15 +145,15 @@ class Tracks:
         self._tracks = [track for track in self._tracks if track.last >= oldest]
         for track in self._tracks:
             for frame in [frame for frame in track.seen if frame < oldest - self.settings.window]:
-                if len(track.seen) > 2:  # two tell where it is going
+                if len(track.seen) > 2:  # two are needed to predict the movement
                     del track.seen[frame]
 
 
 def steady(points: Points, size: int) -> Matrix:
     """The similarity, (2, 3), that takes landmarks (5, 2) to FFHQ's template of `size` px by least squares.
 
-    In closed form, with positions as complex numbers (Umeyama 1991, without reflections). Unlike `align.to_template`
-    it depends on the landmarks without jumps: which of them a robust fit leaves out may change from frame to frame.
+    In closed form, with positions as complex numbers (Umeyama 1991, without reflections). Unlike `align.to_template`,
+    it changes continuously with the landmarks; a robust fit may leave out other landmarks from frame to frame.
     Raises BadInput for landmarks that coincide.
     """
     here, there = (place[:, 0] + 1j * place[:, 1] for place in (points, TEMPLATE * (size / TEMPLATE_SIZE)))
@@ -178,7 +178,7 @@ def _line_at_zero(x: NDArray[np.float64], y: Points, weights: NDArray[np.float64
 
 
 def _alike_turned(a: Face, b: Face) -> bool:
-    """Whether the eyes of one lie like those of the other; landmarks that do not are no movement."""
+    """Whether the line of the eyes has about the same direction in both; where not, the landmarks did not just move."""
     return float((a.points[1] - a.points[0]) @ (b.points[1] - b.points[0])) > 0
 
 

@@ -1,11 +1,10 @@
-"""Faces that are not upright in their photo: which turn is theirs.
+"""The turn of faces that are not upright in their photo.
 
-Detectors have learned on upright faces. A face that is turned they miss, or they take it for an upright one and put
-its landmarks the wrong way round, at a score that hardly tells. But seen in its own turn the same face scores more than
-in any other. So each place that may show a face is judged by the turn that scores most there: in searches of the whole
-photo, and where these leave a doubt in a closer look, at this place alone, in eight turns.
-
-A turn is counted in eighths, and says how far the photo has to be turned counterclockwise for the face to be upright.
+Detectors are trained on upright faces. They miss a turned face, or take it for an upright one with its landmarks the
+wrong way round, at a score that is hardly lower. But a face scores most in its own turn, in which it is upright. So
+each place that may show a face is judged by the turn that scores most there: first in searches of the whole photo, and
+where these leave a doubt, in a closer look at this place alone, in eight turns.
+A turn is counted in eighths: how far the photo has to be turned counterclockwise for the face to be upright.
 """
 
 import math
@@ -23,26 +22,25 @@ from unfade.images.photo import Photo
 
 EIGHTHS = 8  # turns that a closer look tries
 SEEN = 48.0  # px, width of a face in a closer look
-FINE = 160.0  # px, the same once its turn is known: below it YuNet's landmarks are more upright than the face
-AROUND = 2.0  # sides of what a closer look sees, in widths of the face
-OFF = 0.35  # widths of a face between its place and the middle of what was looked for, at most
-CLEAR = 0.02  # of the score: where two turns are nearer to each other, the whole photo does not tell them apart
-SHARED = 0.5  # of the smaller box: from there on two boxes are one place
-
+FINE = 160.0  # px, the width once its turn is known: below it YuNet's landmarks are more upright than the face
+AROUND = 2.0  # side of the area that a closer look shows, in widths of the face
+OFF = 0.35  # largest distance of a face from the middle of a closer look, in widths of the face
+CLEAR = 0.02  # least lead of one turn's score over another's for the whole photo to decide between them
+SHARED = 0.5  # least common area, as a share of the smaller box, of two boxes at the same place
 _AHEAD = np.array([(0, 1), (-1, 0)])  # a quarter turn clockwise, for positions as rows
 
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """A face as it was seen in one turn of the photo."""
+    """A face as it was detected in one turn of the photo."""
 
     face: Face  # in px of the photo as it is
     turn: int  # eighths
-    confirmed: bool = False  # the turn is certain
+    confirmed: bool = False  # whether the turn is certain
 
     @property
     def score(self) -> float:
-        """That of the face in this turn."""
+        """The score of the face in this turn."""
         return self.face.score
 
 
@@ -52,7 +50,7 @@ def turned(pixels: Tensor, turn: int) -> Tensor:
 
 
 def turned_back(face: Face, turn: int, height: int, width: int) -> Face:
-    """A face of a turned picture, in px of the picture before, which is (height, width)."""
+    """A face of a turned picture, in px of the picture before the turn, which is (height, width)."""
     if not turn:
         return face
     rotation = np.linalg.matrix_power(_AHEAD, turn // 2)
@@ -71,19 +69,19 @@ class Closer:
         self._known: dict[Face, Sight | None] = {}
 
     def look(self, face: Face) -> Sight | None:
-        """The face at this place in the one of eight turns in which it scores most; None where no turn shows one."""
+        """The face at this place in whichever of eight turns it scores most; None where no turn shows a face."""
         if face not in self._known:
             self._known[face] = self._best(face, SEEN, range(EIGHTHS))
         return self._known[face]
 
     def finely(self, face: Face, sight: Sight) -> Sight:
-        """What a look at a face has shown, larger."""
+        """A second, larger look at a face that a first look has found, for better landmarks."""
         larger = min(FINE, math.sqrt(face.width * face.height))
         finer = self._best(face, larger, [sight.turn]) if larger > SEEN else None
         return sight if finer is None else Sight(Face(finer.face.box, finer.face.points, sight.score), sight.turn)
 
     def _best(self, face: Face, width: float, turns: Iterable[int]) -> Sight | None:
-        """The face that scores most in some turns of its place, shown `width` px wide."""
+        """The face that scores most among the given turns of its place, shown `width` px wide."""
         place, scale, size = _middle(face.box), width / math.sqrt(face.width * face.height), round(AROUND * width)
         shown = to_array(crop(self.photo, centred(place, scale, 0.0, size), size))
         best: Sight | None = None
@@ -97,10 +95,10 @@ class Closer:
 
 
 def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certainty, closer: Closer) -> list[Sight]:
-    """The faces among what several turns of a photo show, each in its own turn.
+    """The faces among the detections in several turns of a photo, each in its own turn.
 
-    `turn` is the photo's own: a face of it that scores `least` counts until another turn is certain. Any other counts
-    where it is certain.
+    `turn` is the photo's own: a face of this turn with a score of at least `least` counts unless another turn is
+    certain. A face of any other turn counts where that turn is certain.
     """
     faces: list[Sight] = []
     for place in _places(sights):
@@ -117,7 +115,7 @@ def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certaint
 
 
 def _certain(place: list[Sight], own: list[Sight], least: float, certainty: Certainty, closer: Closer) -> Sight | None:
-    """What shows the turn of the face at a place without doubt; None: it may be no face."""
+    """The detection that settles the turn of the face at a place; None where there may be no face."""
     best = place[0]
     rival = max((sight.score for sight in place if sight.turn != best.turn), default=0.0)
     if best.score >= certainty.sure and best.score - rival >= CLEAR:
@@ -125,13 +123,13 @@ def _certain(place: list[Sight], own: list[Sight], least: float, certainty: Cert
     look = closer.look(best.face)
     if look is None or look.score < max(certainty.turned, least):
         return None
-    if look.turn % 2 and own and look.score <= own[0].score:  # it leans a little, and is fine as it was seen
+    if look.turn % 2 and own and look.score <= own[0].score:  # a slightly tilted face keeps its first detection
         return own[0]
     return look
 
 
 def _places(sights: Sequence[Sight]) -> list[list[Sight]]:
-    """What is seen at one place, the highest score first."""
+    """Detections grouped by place, each group with the highest score first."""
     places: list[list[Sight]] = []
     for sight in sorted(sights, key=lambda sight: (-sight.score, sight.turn, sight.face.box)):
         here = next((place for place in places if _share(place[0].face.box, sight.face.box) > SHARED), None)
@@ -143,7 +141,7 @@ def _places(sights: Sequence[Sight]) -> list[list[Sight]]:
 
 
 def _apart(faces: list[Sight], turn: int) -> list[Sight]:
-    """Without faces of other turns that lie where there is a better one, or one of the photo's own turn."""
+    """The faces without those of other turns that overlap a better face or one of the photo's own turn."""
     kept = [sight for sight in faces if sight.turn == turn]
     for sight in sorted((one for one in faces if one.turn != turn), key=lambda one: (-one.score, one.face.box)):
         if all(_share(other.face.box, sight.face.box) <= SHARED for other in kept):
@@ -152,7 +150,7 @@ def _apart(faces: list[Sight], turn: int) -> list[Sight]:
 
 
 def _share(a: Box, b: Box) -> float:
-    """What two boxes have in common, as a part of the smaller one."""
+    """The common area of two boxes, as a share of the smaller one."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
     return max(0.0, width) * max(0.0, height) / max(smaller, 1e-9)
@@ -162,13 +160,13 @@ def _share(a: Box, b: Box) -> float:
 
 
 def _is_it(face: Face, width: float, size: int) -> bool:
-    """Whether it is what was to be looked at: in the middle of `size` px, and about `width` px wide."""
+    """Whether a face of a closer look is the intended one: in the middle of `size` px and about `width` px wide."""
     off = float(np.abs(_middle(face.box) - (size - 1) / 2).max())
     return off < OFF * width and 0.5 < face.width / width < 2
 
 
 def _brought_back(face: Face, matrix: Matrix, turn: int) -> Face:
-    """From what was looked at to the photo. The box of a face between two quarter turns becomes a square."""
+    """A face of a closer look, in px of the photo. The box of a face between two quarter turns becomes a square."""
     back = inverse(matrix)
     (x, y), scale = (back @ (*_middle(face.box), 1.0)).tolist(), scale_of(back)
     width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]

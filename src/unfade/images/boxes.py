@@ -1,4 +1,4 @@
-"""What the boxes of AVIF, HEIC and JPEG 2000 files say and Pillow does not tell: colours by numbers, depth, parts."""
+"""What Pillow does not report of the boxes of AVIF, HEIC and JPEG 2000 files: coded colours, bit depth, other parts."""
 
 import struct
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import IO
 from unfade.images.spliced import file_size, read_at
 
 MOST_BOXES = 100_000
-MOST = 1 << 24  # bytes of one box that is read
+MOST = 1 << 24  # bytes, the largest box that is read
 GAIN_MAPS = (b"urn:com:apple:photo:2020:aux:hdrgainmap",)
 DEPTHS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth")
 ALPHAS = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
@@ -17,17 +17,17 @@ JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 @dataclass(frozen=True)
 class Boxed:
-    """What the boxes say of the picture."""
+    """What the boxes say about the picture."""
 
     nclx: tuple[int, int, bool] | None = None  # primaries and transfer by H.273, and whether black is 0
-    icc: bytes = b""  # of a JPEG 2000; Pillow tells those of the others
-    enumerated: int = 0  # colour space of a JPEG 2000 by its number; 0: not told so
+    icc: bytes = b""  # colour profile of a JPEG 2000; for the other formats Pillow reads it
+    enumerated: int = 0  # enumerated colour space of a JPEG 2000; 0: none
     bits: int = 8  # of a sample
-    parts: tuple[str, ...] = ()  # what the file holds besides the picture, in words
+    parts: tuple[str, ...] = ()  # other contents of the file, in words
 
 
 def boxed(file: IO[bytes]) -> Boxed:
-    """Read the boxes; what is damaged or no such file says nothing."""
+    """Read the boxes. Damaged files and files of other formats give the defaults."""
     try:
         head = read_at(file, 0, 12)
         if head == JP2_START:
@@ -102,7 +102,7 @@ def _of_heif(file: IO[bytes]) -> Boxed:
 
 
 def _depth(kind: bytes, content: bytes) -> int:
-    """Bits of a sample by a property of the picture: all channels', AV1's or HEVC's; 8 by any other."""
+    """Bits per sample by a property of the picture: pixi, av1C or hvcC; 8 by any other."""
     if kind == b"pixi":
         return max(content[5:], default=8)
     if kind == b"av1C":

@@ -1,7 +1,8 @@
-"""Colours that a file names by numbers (primaries, white, curve) instead of by a profile; and profiles brought to sRGB.
+"""Colours that a file gives as numbers (primaries, white, curve) instead of a profile; and conversion to sRGB.
 
-Code points are those of ITU-T H.273, which PNG's cICP and the nclx of AVIF and HEIC use. What a profile can say becomes
-one; what it cannot, or what no network was trained on (linear light, PQ, HLG), is brought to sRGB's curve.
+Code points are those of ITU-T H.273, which PNG's cICP and the nclx of AVIF and HEIC use. Colours that a profile can
+describe become a profile; others, and curves that no network was trained on (linear light, PQ, HLG), are converted to
+sRGB's curve.
 """
 
 import io
@@ -21,7 +22,7 @@ D65, C, DCI, E = (0.3127, 0.329), (0.31, 0.316), (0.314, 0.351), (1 / 3, 1 / 3)
 BT709 = ((0.64, 0.33), (0.3, 0.6), (0.15, 0.06), D65)
 PRIMARIES: dict[int, tuple[Point, Point, Point, Point]] = {  # red, green, blue, white
     1: BT709,
-    2: BT709,  # "unspecified", as browsers take it
+    2: BT709,  # "unspecified", as browsers interpret it
     4: ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), C),  # NTSC of 1953
     5: ((0.64, 0.33), (0.29, 0.6), (0.15, 0.06), D65),  # BT.601, 625 lines
     6: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), D65),  # BT.601, 525 lines
@@ -45,10 +46,10 @@ CURVES: dict[int, tuple[float, ...]] = {
 }
 PQ, HLG = 16, 18
 BEYOND = {PQ: "PQ", HLG: "HLG"}
-NITS_OF_WHITE, NITS_OF_HDR = 203.0, 1000.0  # ITU-R BT.2408; what is brighter than the second is cut
-KNEE = 0.8  # of white: below, light stays what it is, above it is compressed
-GAMMAS = (1.6, 3.0)  # that a picture for displays may have; others are no picture as networks know them
-SAME = 0.002  # of x and y
+NITS_OF_WHITE, NITS_OF_HDR = 203.0, 1000.0  # ITU-R BT.2408; light above the second is clipped
+KNEE = 0.8  # share of white up to which light is kept; above it is compressed
+GAMMAS = (1.6, 3.0)  # range of gammas of display-referred pictures, the kind that networks are trained on
+SAME = 0.002  # largest difference in x and y of equal chromaticities
 ROWS = 1 << 20  # pixels that are converted at a time
 D50 = np.array([0.9642, 1.0, 0.8249])
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -56,31 +57,31 @@ BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.03
 
 @dataclass(frozen=True)
 class Colours:
-    """What the numbers of a file mean as light."""
+    """The colour space of a file: how its sample values map to light."""
 
     primaries: tuple[Point, Point, Point, Point] = BT709  # red, green, blue, white
     curve: tuple[float, ...] = SRGB  # a gamma alone, or five numbers as in SRGB
-    beyond: int = 0  # PQ or HLG, which no curve of ours says
+    beyond: int = 0  # PQ or HLG, which `curve` cannot express; 0: neither
     narrow: bool = False  # black is 16 and white 235 of 255
 
     @property
     def is_srgb(self) -> bool:
-        """Whether they need no word."""
+        """Whether the colours are sRGB and need no profile."""
         return self.curve == SRGB and not self.beyond and not self.narrow and self.has_srgb_primaries
 
     @property
     def has_srgb_primaries(self) -> bool:
-        """Within what chunks and tags are rounded to."""
+        """Whether the primaries are sRGB's, within the rounding of chunks and tags."""
         return bool(np.abs(np.subtract(self.primaries, BT709)).max() < SAME)
 
     @property
     def is_for_displays(self) -> bool:
-        """Whether the curve is near enough to sRGB's for a network that knows only that."""
+        """Whether the curve is near enough to sRGB's for networks that were trained on sRGB."""
         return not self.beyond and not self.narrow and (len(self.curve) > 1 or GAMMAS[0] <= self.curve[0] <= GAMMAS[1])
 
 
 def by_code_points(primaries: int, transfer: int, *, full: bool = True) -> Colours | None:
-    """Colours by the numbers of H.273; None where one of them is not known."""
+    """Colours by their code points in H.273; None where one of them is unknown."""
     if primaries not in PRIMARIES or transfer not in (*CURVES, *BEYOND):
         return None
     curve = CURVES.get(transfer, SRGB)
@@ -90,7 +91,7 @@ def by_code_points(primaries: int, transfer: int, *, full: bool = True) -> Colou
 def apply_colours(levels: Levels, colours: Colours, notes: list[str]) -> tuple[Levels, bytes]:
     """Levels (H, W, 1 to 4) and the profile that describes them now (b"" for sRGB), with the same colours as before.
 
-    Where a profile can say it all, the levels stay what they are. Grey levels get no profile.
+    Where a profile can describe the colours, the levels are unchanged. Grey levels get no profile.
     """
     if colours.is_srgb:
         return levels, b""
@@ -98,7 +99,7 @@ def apply_colours(levels: Levels, colours: Colours, notes: list[str]) -> tuple[L
     what = BEYOND.get(colours.beyond) or ("linear light" if colours.curve == (1.0,) else "another curve")
     if colours.is_for_displays and not (grey and colours.curve != SRGB):
         if grey:
-            return levels, b""  # primaries say nothing of grey
+            return levels, b""  # primaries do not matter for grey
         notes.append("colours named by numbers kept as a colour profile")
         return levels, profile_of(colours)
     count = 1 if grey else 3
@@ -134,7 +135,7 @@ def profile_of(colours: Colours) -> bytes:
 
 
 def to_srgb(levels: Levels, icc: bytes, notes: list[str]) -> Levels:
-    """(H, W, 3) of 8 bits brought to sRGB by its profile, of RGB or of grey; untouched where that is sRGB or none."""
+    """(H, W, 3) of 8 bits converted to sRGB by its RGB or grey profile; unchanged if that is sRGB's or missing."""
     if not icc:
         return levels
     try:
@@ -153,7 +154,7 @@ def to_srgb(levels: Levels, icc: bytes, notes: list[str]) -> Levels:
 
 @lru_cache(maxsize=16)
 def _transform(icc: bytes) -> ImageCms.ImageCmsTransform | None:
-    """None for a profile that changes no colour by more than a level."""
+    """The conversion to sRGB; None for a profile that changes no colour by more than a level."""
     profile, srgb = ImageCms.getOpenProfile(io.BytesIO(icc)), ImageCms.createProfile("sRGB")
     if icc[16:20] == b"GRAY":
         every = np.arange(256, dtype=np.uint8)[None]
@@ -185,7 +186,7 @@ def _to_srgb_curve(levels: Levels, colours: Colours) -> Levels:
 
 
 def _linear(values: Array, colours: Colours) -> Array:
-    """Signal, 0 to 1, to light, where 1 is white; of HLG, to the light of the scene."""
+    """Signal, 0 to 1, to linear light, where 1 is white; for HLG, to scene light."""
     if colours.narrow:
         values = ((values * 255 - 16) / 219).clip(0, 1)
     if colours.beyond == PQ:  # SMPTE ST 2084
@@ -203,14 +204,14 @@ def _linear(values: Array, colours: Colours) -> Array:
 
 
 def _encoded(light: Array) -> Array:
-    """Light, 0 to 1, by sRGB's curve."""
+    """Linear light, 0 to 1, encoded by sRGB's curve."""
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def _compressed(brightest: Array) -> Array:
-    """What light is multiplied by, given the brightest of its colours, so that none is beyond 1.
+    """The factor that brings light within 1, given the largest of each pixel's channels.
 
-    Below the knee by 1; from there to the brightest that HDR has, smoothly up to white.
+    It is 1 below the knee; above, light up to HDR's peak is compressed smoothly into the range up to white.
     """
     top = NITS_OF_HDR / NITS_OF_WHITE
     share = ((brightest - KNEE) / (top - KNEE)).clip(0, 1)
@@ -220,7 +221,7 @@ def _compressed(brightest: Array) -> Array:
 
 
 def _to_xyz(primaries: tuple[Point, Point, Point, Point]) -> tuple[Array, Array]:
-    """The matrix from linear RGB to XYZ under D50, and the one that adapted the white."""
+    """The matrix from linear RGB to XYZ under D50, and the matrix of its chromatic adaptation."""
     columns = np.array([[x / y, 1, (1 - x - y) / y] if y else [1, 0, 0] for x, y in primaries[:3]]).T
     if primaries is PRIMARIES[10]:
         columns = np.eye(3)

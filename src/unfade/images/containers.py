@@ -1,4 +1,4 @@
-"""PNG and TIFF files put together here, for Pillow writes no colours of 16 bits.
+"""PNG and TIFF files written here, since Pillow cannot write RGB of 16 bits.
 
 Samples are (H, W, C), uint8 or uint16: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
 """
@@ -17,9 +17,9 @@ from unfade.images.photo import Levels
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
-UP = 2  # the PNG filter that stores each byte's difference to the one above
-EFFORT = 3  # of zlib, 0 to 9; 6 takes twice as long for 2 % of size
-STRIP = 1 << 20  # bytes of a TIFF's pixels in one piece, before compression
+UP = 2  # the PNG filter that stores the difference of each byte from the byte above
+EFFORT = 3  # zlib's level, 0 to 9; 6 takes twice as long for 2 % of size
+STRIP = 1 << 20  # bytes of one strip of a TIFF, before compression
 INCH = 0.0254  # metres
 DEFLATE, DIFFERENCES, TOGETHER, STRAIGHT_ALPHA = 8, 2, 1, 2  # values of TIFF tags
 
@@ -33,9 +33,9 @@ def png(
     *,
     texts: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """A PNG file, with the metadata before the pixels as the standard asks (PNG 3, Sec. 5.6).
+    """A PNG file, with the metadata before the pixels as the standard requires (PNG 3, Sec. 5.6).
 
-    `texts` are names and contents of chunks of text, written as they are.
+    `texts` are names and contents of text chunks, written unchanged.
     """
     height, width, channels = samples.shape
     header = struct.pack(">IIBBBBB", width, height, 8 * samples.itemsize, PNG_COLOURS[channels], 0, 0, 0)
@@ -57,7 +57,7 @@ def tiff(
 ) -> bytes:
     """A TIFF file, little-endian, Deflate with horizontal differences (TIFF 6.0, Sec. 14)."""
     if samples.shape[-1] == 2 and samples.dtype == np.uint16:
-        samples = samples.take([0, 0, 0, 1], axis=-1)  # many programs, and Pillow, read no grey and alpha of 16 bits
+        samples = samples.take([0, 0, 0, 1], axis=-1)  # Pillow, like many programs, reads no 16-bit grey with alpha
     height, width, channels = samples.shape
     rows = max(1, STRIP // (width * channels * samples.itemsize))
     strips = [_strip(samples[top : top + rows]) for top in range(0, height, rows)]
@@ -71,7 +71,7 @@ def tiff(
     tags[256], tags[257], tags[258] = width, height, (8 * samples.itemsize,) * channels
     tags[259], tags[317], tags[284] = DEFLATE, DIFFERENCES, TOGETHER
     tags[262], tags[277] = (1 if channels < 3 else 2), channels
-    tags[278], tags[273], tags[279] = rows, (0, *accumulate(sizes[:-1])), sizes  # counted from the directory's end
+    tags[278], tags[273], tags[279] = rows, (0, *accumulate(sizes[:-1])), sizes  # offsets from the directory's end
     if channels in (2, 4):
         tags[338] = STRAIGHT_ALPHA
     if dpi:

@@ -1,4 +1,4 @@
-"""Photos from files as people have them: what the numbers mean, in 8 or 16 bits, with everything the file says."""
+"""Photos from files of many kinds: pixels of 8 or 16 bits whose meaning is known, with the file's metadata."""
 
 import io
 import sys
@@ -18,21 +18,21 @@ from unfade.images.opening import Opened, mode_name, opened, upright
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo
 from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, Samples
 
-# Pillow unpacks 16 bits to the upper 8 of them; asked for the other byte order it gives the lower 8
+# Pillow unpacks 16 bits to the upper 8; asked for the other byte order, it gives the lower 8
 OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
 LOWER_BYTES = {f"{mode};{one}": f"{mode};{two}" for mode in ("RGB", "RGBA", "RGBX") for one, two in OTHER_ORDER.items()}
-ALL_BYTES = {"LA;16B": "RGBA"}  # two samples of two bytes, taken as four of one
+ALL_BYTES = {"LA;16B": "RGBA"}  # two samples of two bytes, unpacked as four of one byte
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 PLAIN_GREY = ("1", "L", "LA", "La")
 MOST = 65_535
 
 
 def read_photo(path: Path) -> Photo:
-    """A photo as its file has it: 8 or 16 bits, with its alpha, turned upright by its EXIF orientation.
+    """The photo of a file: 8 or 16 bits, with its alpha, turned upright by its EXIF orientation.
 
     Palettes, black and white, CMYK and Lab (by a colour profile, if there is one) and the like become RGB or grey of 8
-    bits; floating point and whole numbers of other depths become 16 bits. The notes tell. Raises UnreadableImage, its
-    message starting with the path; see `opened` for the limits.
+    bits; floating point and integers of other depths become 16 bits. The photo's notes report such conversions. Raises
+    UnreadableImage, whose message starts with the path; see `opened` for the limits.
     """
     photo = decode(path)
     kind, written = photo.origin.read_as, photo.origin.kind
@@ -42,7 +42,7 @@ def read_photo(path: Path) -> Photo:
 
 
 def decode(path: Path) -> Photo:
-    """The same, without a note of the format that it will be written in."""
+    """`read_photo` without the note on the format that the photo will be written in."""
     notes: list[str] = []
     with opened(path) as found:
         origin = origin_of(found, path, notes)
@@ -59,7 +59,7 @@ def decode(path: Path) -> Photo:
 
 
 def _named(path: Path, found: Opened, notes: list[str]) -> tuple[Colours | None, bytes]:
-    """The colours that the file names by numbers, and a profile that Pillow did not find."""
+    """The colours that the file gives as numbers, and a profile that Pillow did not find."""
     if found.chunks is not None:
         return found.chunks.colours, b""
     if found.page is not None:
@@ -71,10 +71,10 @@ def _named(path: Path, found: Opened, notes: list[str]) -> tuple[Colours | None,
 
 
 def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Levels, bytes]:
-    """(H, W) or (H, W, C) as the file has them, and the colour profile that describes them."""
+    """Levels (H, W) or (H, W, C) with the values of the file, and the colour profile that describes them."""
     samples, image = found.samples, found.image
     if samples is not None and samples.photometric in (INKS, CIE_LAB, ICC_LAB):
-        return _from_inks_or_lab(samples, path, icc, notes), b""  # it describes inks, not what comes out
+        return _from_inks_or_lab(samples, path, icc, notes), b""  # the profile describes the inks, not the result
     if samples is not None:
         return levels_of(samples, path, notes), icc
     if image.mode == "F":
@@ -105,14 +105,14 @@ def _of_mode(mode: str, levels: Levels) -> Image.Image:
 
 
 def _photo(samples: Levels, origin: Origin, notes: tuple[str, ...]) -> Photo:
-    """From (H, W, C), 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+    """A photo from (H, W, C): 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
     colours = samples[..., :1].repeat(3, -1) if samples.shape[-1] < 3 else np.ascontiguousarray(samples[..., :3])
     alpha = samples[..., -1].copy() if samples.shape[-1] in (2, 4) else None
     return Photo(colours, alpha, replace(origin, grey=samples.shape[-1] < 3), notes)
 
 
 def _deep_samples(found: Opened) -> Levels | None:
-    """The 16-bit samples of a picture that has them, its upper bytes decoded already; None for one that has not."""
+    """The 16-bit samples of a picture whose upper bytes are decoded already; None where it has only 8 bits."""
     image = found.image
     if image.mode in DEEP_GREY:
         return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16), image)
@@ -128,7 +128,7 @@ def _deep_samples(found: Opened) -> Levels | None:
 
 
 def _decoded_otherwise(found: Opened, names: dict[str, str]) -> Image.Image | None:
-    """The picture unpacked in another way than Pillow chose; None where no other is named for what it chose."""
+    """The picture unpacked as `names` says instead of as Pillow chose; None where `names` lacks Pillow's choice."""
     image = found.again()
     tiles = [tile._replace(args=_renamed(tile.args, names)) for tile in image.tile]
     if not tiles or not all(tile.args for tile in tiles):
@@ -139,7 +139,7 @@ def _decoded_otherwise(found: Opened, names: dict[str, str]) -> Image.Image | No
 
 
 def _renamed(args: tuple[Any, ...] | str | None, names: dict[str, str]) -> tuple[Any, ...] | str | None:
-    """A decoder's arguments begin with the name of how samples are packed."""
+    """A decoder's arguments, which begin with the name of a packing of samples, with the packing replaced."""
     if isinstance(args, tuple) and args:
         name = names.get(args[0])
         return (name, *args[1:]) if name else None
@@ -154,7 +154,7 @@ def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.ui
 
 
 def _with_clear_value(samples: NDArray[np.uint16], image: Image.Image) -> NDArray[np.uint16]:
-    """A PNG without alpha may say that one value is clear."""
+    """The samples with an alpha channel, if the PNG declares one value to be transparent."""
     clear = image.info.get("transparency")
     if clear is None:
         return samples
@@ -164,7 +164,7 @@ def _with_clear_value(samples: NDArray[np.uint16], image: Image.Image) -> NDArra
 
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
-    """Whatever mode it has, as L, LA, RGB or RGBA."""
+    """An image of any mode, as L, LA, RGB or RGBA."""
     grey, clear = image.mode in PLAIN_GREY, image.has_transparency_data or image.mode in ("La", "RGBa")
     mode = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):

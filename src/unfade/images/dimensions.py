@@ -1,4 +1,4 @@
-"""How large a picture is, from the head of its file."""
+"""The size of a picture, from the header of its file."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from unfade.images.tiff_pages import pages_of
 
 
 def pixels_in(path: Path) -> int:
-    """Pixels of a picture file, by its head alone; 0 for one that cannot be read."""
+    """The number of pixels of a picture file, from its header alone; 0 for a file that cannot be read."""
     try:
         refuse_endless(path)
         with HUSH, path.open("rb") as file:
@@ -19,5 +19,5 @@ def pixels_in(path: Path) -> int:
             file.seek(0)
             with Image.open(file, formats=readable_kinds()) as image:
                 return image.width * image.height
-    except Exception:  # what is wrong with it, reading it will say
+    except Exception:  # decoding the file later will report what is wrong
         return 0

@@ -1,4 +1,4 @@
-"""Photos back into files: the format, the compression and everything else that the file said stay as they were."""
+"""Photos written to files: format, compression and metadata are those of the file that was read."""
 
 import io
 import struct
@@ -18,7 +18,7 @@ from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo, over_white
 from unfade.images.provenance import Provenance, with_provenance
 from unfade.images.xmp_geometry import moved_packet
 
-SUFFIXES_OF = {  # the first is what a new file gets
+SUFFIXES_OF = {  # a new file gets the first
     "JPEG": tuple(suffix for suffix in JPEGS if suffix != ".mpo"),
     "PNG": (".png",),
     "WEBP": (".webp",),
@@ -32,15 +32,15 @@ READ_ONLY = {
     ".avifs": ".avif",
 }
 SHORT_NAMES = {"JPG": "JPEG", "TIF": "TIFF"}
-DEEP = ("PNG", "TIFF")  # formats of 16 bits
-GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats of one channel
-CLEAR = ("PNG", "TIFF", "WEBP", "AVIF")  # formats with an alpha channel
-QUALITY = 95  # where nothing is known of what the file had before
-SEGMENT = 65_000  # bytes that a JPEG can hold of EXIF, and of XMP
+DEEP = ("PNG", "TIFF")  # formats that may have 16 bits
+GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats that may have one channel
+CLEAR = ("PNG", "TIFF", "WEBP", "AVIF")  # formats that may have an alpha channel
+QUALITY = 95  # where the quality of the original file is unknown
+SEGMENT = 65_000  # largest EXIF or XMP block in a JPEG, bytes
 
 
 def suffix_for(path: Path, kind: str | None) -> str:
-    """The suffix of the result of `path`: its own where that fits, else that of the format it is written in.
+    """The suffix of the result of `path`: its own where that fits the format, else the usual one of the format.
 
     `kind` is as for `encode_photo`. Raises BadInput for a format that is not written.
     """
@@ -56,10 +56,10 @@ def encode_photo(
 ) -> bytes:
     """The bytes of a file of the photo with the metadata of its origin.
 
-    `kind` is a format by Pillow's name ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"), its origin's if None. A JPEG
-    that was one gets its own quantisation tables and subsampling again, unless `quality` (1 to 100) is given. A photo
-    whose file had one channel gets one as long as its channels are equal. What is lost in the format, `lost_in`
-    tells. Raises BadInput for a format that is not written.
+    `kind` is a format by Pillow's name ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"); None is its origin's. A photo
+    from a JPEG keeps its quantisation tables and subsampling in a JPEG, unless `quality` (1 to 100) is given. A photo
+    from a file with one channel is written with one as long as its channels are equal. `lost_in` lists what the format
+    cannot hold. Raises BadInput for a format that is not written.
     """
     kind = _known(kind or photo.origin.kind)
     samples, said = _samples(photo, kind), photo.origin
@@ -71,7 +71,7 @@ def encode_photo(
 
 
 def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
-    """What a file of this format cannot hold of the photo, in words."""
+    """What of the photo a file of this format cannot hold, in words."""
     kind = _known(kind or photo.origin.kind)
     origin = photo.origin
     exif, xmp, icc = (("EXIF", origin.exif), ("XMP", origin.xmp), ("colour profile", origin.icc))

@@ -1,4 +1,4 @@
-"""Sizes and places that EXIF names in pixels follow the picture; only their bytes change."""
+"""Updates the sizes and positions in pixels that EXIF holds when the picture is turned or scaled."""
 
 import contextlib
 import struct
@@ -10,17 +10,17 @@ LARGEST_SHORT = 65_535
 
 
 def moved_exif(block: bytes, move: Move) -> bytes:
-    """An EXIF block, with its "Exif\\0\\0", whose sizes and subject follow; only their bytes change."""
+    """An EXIF block, with its "Exif\\0\\0", whose sizes and subject area are updated; no other bytes change."""
     if not move.moves or not block:
         return block
     data = bytearray(block)
-    with contextlib.suppress(struct.error):  # odd ones were kept before and are kept now
+    with contextlib.suppress(struct.error):  # a malformed block is kept as it is
         _Patch(data, "<" if block[6:8] == b"II" else ">", move).apply()
     return bytes(data)
 
 
 class _Patch:
-    """Entries of an EXIF block, changed where they are."""
+    """Changes entries of an EXIF block in place."""
 
     def __init__(self, data: bytearray, order: str, move: Move):
         self.data, self.order, self.move = data, order, move
@@ -52,7 +52,7 @@ class _Patch:
         return number
 
     def _entries(self, place: int) -> dict[int, int]:
-        """Tag -> where its entry lies."""
+        """From each tag to the position of its entry."""
         places = range(place + 2, place + 2 + 12 * self._number("H", place), 12)
         return {self._number("H", entry): entry for entry in places}
 

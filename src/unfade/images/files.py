@@ -1,4 +1,4 @@
-"""The border between files and tensors: the only place that knows uint8, HWC, EXIF, alpha and 16 bits.
+"""The boundary between files and tensors: the only place that handles uint8, HWC, EXIF, alpha and 16 bits.
 
 Inside the library an image is a float32 tensor (3, H, W) or (B, 3, H, W), RGB, in [-1, 1].
 """
@@ -47,8 +47,8 @@ class Picture:
 def read_picture(path: Path) -> Picture:
     """Decode a picture, turned upright by its EXIF orientation, with notes of what was converted.
 
-    Its numbers are brought to sRGB by its colour profile. Raises UnreadableImage, its message starting with the path;
-    for a picture that is wholly clear too.
+    Its colours are converted to sRGB by its colour profile. Raises UnreadableImage, whose message starts with the path,
+    also for a picture that is fully transparent.
     """
     photo = decode(path)
     refuse_clear(photo, path)
@@ -67,7 +67,7 @@ def view(photo: Photo, side: int) -> Tensor:
 
 
 def _as_seen(photo: Photo) -> Picture:
-    """8 bits, sRGB, over white, with notes of what was converted."""
+    """The photo in 8 bits, sRGB and over white, with notes of what was converted."""
     levels, alpha, notes = photo.levels, photo.alpha, list(photo.notes)
     if levels.dtype == np.uint16:
         levels, alpha = TO_8_BITS[levels], None if alpha is None else TO_8_BITS[alpha]
@@ -82,9 +82,9 @@ def _as_seen(photo: Photo) -> Picture:
 
 
 def refuse_clear(photo: Photo, path: Path) -> None:
-    """Raises UnreadableImage for a photo of `path` that is wholly clear."""
+    """Raises UnreadableImage for a photo that is fully transparent; `path` is for the message."""
     if photo.alpha is not None and not photo.alpha.any():
-        raise UnreadableImage(f"{path} is wholly clear, so there is nothing to be seen; save it without transparency.")
+        raise UnreadableImage(f"{path} is fully transparent, so nothing can be seen; save it without transparency.")
 
 
 def read_image(path: Path) -> Tensor:

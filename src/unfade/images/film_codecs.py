@@ -1,4 +1,4 @@
-"""Which of FFmpeg's encoders writes the pictures of a film, and how."""
+"""The choice of FFmpeg's encoder for the pictures of a film, and its options."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -7,10 +7,10 @@ from typing import Any
 
 from unfade.images.film_input import VideoReader, has_alpha, pyav
 
-ENLARGED_RATE = 1.5  # times the bits per second of the source, at most
+ENLARGED_RATE = 1.5  # largest bit rate, as a multiple of the source's
 LEAST_RATE = 0.05  # bits per pixel that are always allowed
-KEPT_TAGS = ("hvc1", "hev1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # players tell these apart
-PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # in the order of FFmpeg's numbers of profiles
+KEPT_TAGS = ("hvc1", "hev1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # tags that matter to players
+PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # in the order of FFmpeg's profile numbers
 IN_THE_CODEC = (
     "h264",
     "hevc",
@@ -20,21 +20,21 @@ IN_THE_CODEC = (
     "ffv1",
     "mjpeg",
     "dvvideo",
-)  # say how wide a pixel is
-IN_THE_FILE = ("mp4", "mov", "3gp", "3g2", "matroska", "webm")  # so do these
+)  # codecs that store the shape of a pixel
+IN_THE_FILE = ("mp4", "mov", "3gp", "3g2", "matroska", "webm")  # containers that store the shape of a pixel
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """One of FFmpeg's."""
+    """One of FFmpeg's encoders."""
 
     name: str
-    quality: int = 0  # its constant rate factor, or quantiser scale, where nothing can be seen of it
-    worst: int = 0  # the largest; 0: it has none
-    scale: bool = False  # it has a quantiser scale
+    quality: int = 0  # constant rate factor, or quantiser scale, at which its losses are invisible
+    worst: int = 0  # the largest such value; 0: it has none
+    scale: bool = False  # whether it has a quantiser scale
     lossless: bool = False
-    full: bool = True  # it can say that its numbers have the full range
-    steady: bool = False  # its frames come at a fixed rate
+    full: bool = True  # whether it can mark its values as full range
+    steady: bool = False  # whether it needs a fixed frame rate
     options: tuple[tuple[str, str], ...] = ()
 
 
@@ -46,7 +46,7 @@ def _lossless(name: str) -> Encoder:
     return Encoder(name, lossless=True)
 
 
-OLD = ("mpeg4", "wmv2")  # written only where a kind of film has nothing newer
+OLD = ("mpeg4", "wmv2")  # written only where a container has nothing newer
 ENCODERS = {  # by codec
     "h264": Encoder("libx264", 18, 51),
     "hevc": Encoder("libx265", 20, 51, options=(("x265-params", "log-level=none"),)),
@@ -66,12 +66,12 @@ ENCODERS = {  # by codec
 
 
 def codec_for(reader: VideoReader) -> str:
-    """The film's own, where that is written, or else the usual one of its kind."""
+    """The film's own codec, if it can be written, or else the usual one of its container."""
     return reader.codec if reader.codec in ENCODERS.keys() - OLD else reader.kind.others
 
 
 def options_for(encoder: Encoder, quality: int | None, pixels: int, reader: VideoReader) -> dict[str, str]:
-    """A quality of 1..100, or the encoder's own with at most 1.5 times the bits of the source."""
+    """The encoder's options for a quality of 1..100; for None its own, with at most 1.5 times the source's bit rate."""
     options = dict(encoder.options)
     if encoder.name == "prores_ks" and tag_of(reader) in PRORES:
         return options | {"profile": str(PRORES.index(tag_of(reader)))}
@@ -79,7 +79,7 @@ def options_for(encoder: Encoder, quality: int | None, pixels: int, reader: Vide
         return options
     factor = encoder.quality if quality is None else round(encoder.worst * (100 - quality) / 100)
     if encoder.scale:
-        return options | dict.fromkeys(("qmin", "qmax"), str(max(1, factor)))  # "+qscale" asks it of every frame
+        return options | dict.fromkeys(("qmin", "qmax"), str(max(1, factor)))  # "+qscale" applies it to every frame
     options |= {"crf": str(factor)}
     rate = reader.stream.bit_rate or (reader.container.size * 8 / reader.seconds if reader.seconds else 0)
     most = round(max(ENLARGED_RATE * rate, LEAST_RATE * pixels * reader.rate))
@@ -87,12 +87,12 @@ def options_for(encoder: Encoder, quality: int | None, pixels: int, reader: Vide
         options |= {"b": str(most if quality is None else 0 if encoder.name == "libvpx-vp9" else 10**9)}
         return options | {"deadline": "good", "cpu-used": "4", "auto-alt-ref": "0"}
     if reader.kind.muxer == "avi":
-        options |= {"bf": "0"}  # the format has no time stamps that could tell their order
+        options |= {"bf": "0"}  # the container has no time stamps for frames out of order
     return options if quality is not None else options | {"maxrate": str(most), "bufsize": str(2 * most)}
 
 
 def pixel_format(encoder: Encoder, source: Any, odd: int) -> str:
-    """The source's, or the nearest that the encoder has; H.264 and HEVC have odd sizes with full colour only."""
+    """The source's pixel format, or the nearest that the encoder has; H.264 and HEVC allow odd sizes only in 4:4:4."""
     names = [known.name for known in pyav().Codec(encoder.name, "w").video_formats or ()]
     if odd and encoder.name in ("libx264", "libx265"):
         names = [name for name in names if "444" in name or "gbr" in name or "gray" in name]
@@ -103,7 +103,7 @@ def pixel_format(encoder: Encoder, source: Any, odd: int) -> str:
 
 
 def time_base_for(encoder: Encoder, reader: VideoReader) -> Fraction:
-    """The unit of time in which an encoder counts: the film's, where it can."""
+    """The time base of an encoder: the film's, where it can use it."""
     unit = Fraction(reader.stream.time_base)
     if encoder.steady or (encoder.name == "mpeg4" and unit.denominator > 65535):
         return 1 / reader.rate
@@ -111,10 +111,10 @@ def time_base_for(encoder: Encoder, reader: VideoReader) -> Fraction:
 
 
 def tag_of(reader: VideoReader) -> str:
-    """The four letters that the container has for the codec."""
+    """The container's four-letter code for the codec."""
     return str(reader.stream.codec_context.codec_tag)
 
 
 def keeps_shape(codec: str, reader: VideoReader) -> bool:
-    """Whether pixels that are not square can be said to be so, in this codec or in the film's container."""
+    """Whether this codec or the film's container can store that pixels are not square."""
     return codec in IN_THE_CODEC or reader.kind.muxer in IN_THE_FILE

@@ -1,7 +1,7 @@
-"""Interlaced films: frames of two moments, every other row of each, become frames of one moment.
+"""Deinterlacing of films, whose frames show two moments in alternating rows.
 
-By FFmpeg's bwdif, one frame for each: as many frames at the same times as there were. Frames that are said to be whole
-pass as they are.
+FFmpeg's bwdif makes one frame for each: the number of frames and their times stay the same. Frames that are marked as
+progressive pass unchanged.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,14 @@ COLOURS = ("color_range", "colorspace", "color_trc", "color_primaries")
 
 
 class Deinterlacer:
-    """Takes decoded frames in order and gives as many; from the first interlaced one on, each one frame later."""
+    """Takes decoded frames in order and gives as many, delayed by one frame from the first interlaced frame on."""
 
     def __init__(self) -> None:
         self.used = False
         self._graph: Any = None
 
     def __call__(self, frames: Iterable[Any]) -> Iterator[Any]:
-        """What frames become, as far as it is known yet."""
+        """The deinterlaced frames that are ready after these frames."""
         for frame in frames:
             self.used |= frame.interlaced_frame
             if self.used:
@@ -29,7 +29,7 @@ class Deinterlacer:
                 yield frame
 
     def rest(self) -> Iterator[Any]:
-        """The last ones."""
+        """The last frames, after all were given."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._pulled()

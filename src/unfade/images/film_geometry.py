@@ -1,4 +1,4 @@
-"""From frames as they are stored, turned and with pixels that are not square, to upright ones, and back."""
+"""Stored frames, which may be rotated or have pixels that are not square, to upright frames, and back."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,27 +10,27 @@ from numpy.typing import NDArray
 
 from unfade.images.photo import Levels
 
-OBLONG = 8  # times as wide as high, or as high as wide: a pixel that is more so is a mistake in the file
+OBLONG = 8  # largest ratio of a pixel's sides; a larger one is an error in the file
 
 
 @dataclass(frozen=True)
 class Turn:
-    """From pictures as they are stored to upright ones: axes swapped first, then mirrored."""
+    """The turn from stored pictures to upright ones: first the axes are swapped, then they are mirrored."""
 
     swap: bool = False
-    across: bool = False  # left and right are exchanged
+    across: bool = False  # whether left and right are exchanged
     down: bool = False
 
     @staticmethod
     def of(matrix: tuple[int, ...]) -> "Turn":
-        """From the nine numbers of a display matrix (ISO/IEC 14496-12): x' = a x + c y, y' = b x + d y."""
+        """The turn of a display matrix of nine numbers (ISO/IEC 14496-12): x' = a x + c y, y' = b x + d y."""
         a, b, _, c, d = matrix[:5]
         if abs(b) > abs(a):
             return Turn(True, across=c < 0, down=b < 0)
         return Turn(False, across=a < 0, down=d < 0)
 
     def upright(self, levels: Levels) -> Levels:
-        """A stored frame, (H, W, C), turned and mirrored as it is shown."""
+        """A stored frame, (H, W, C), turned and mirrored for display."""
         levels = levels.swapaxes(0, 1) if self.swap else levels
         return np.ascontiguousarray(self._mirrored(levels))
 
@@ -45,24 +45,24 @@ class Turn:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the frames of one film are shown. Faces are looked for and restored in upright frames of square pixels."""
+    """How the frames of a film are displayed. Faces are found and restored in upright frames with square pixels."""
 
     turn: Turn = Turn()
     shape: Fraction = Fraction(1)  # of a stored pixel: its width to its height
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height with square pixels, before it is turned: the larger side of a pixel becomes longer."""
+        """Width and height with square pixels, before the turn; the picture is only ever stretched, never shrunk."""
         return round(width * max(self.shape, Fraction(1))), round(height / min(self.shape, Fraction(1)))
 
     def upright(self, levels: Levels) -> Levels:
-        """A stored frame, (H, W, C), as it is shown."""
+        """A stored frame, (H, W, C), as it is displayed."""
         return self.turn.upright(self._squared(levels))
 
     def stored(self, levels: Levels, before: Levels, *, scale: int = 1) -> Levels:
-        """The inverse: an upright frame, (H, W, C), as it is stored, where the stored one was `before`.
+        """The inverse: an upright frame, (H, W, C), in its stored form; `before` is the stored frame it came from.
 
-        With pixels that are not square only what has changed is brought back, so that the rest stays as it was; a frame
-        that is `scale` times as large is brought back as a whole.
+        Where pixels are not square, only the changes are resampled, so that the rest stays identical; a frame that is
+        `scale` times as large is resampled as a whole.
         """
         levels = self.turn.stored(levels)
         if self.shape == 1:
@@ -81,7 +81,7 @@ class Geometry:
 
 
 def shape_of(*said: Fraction | None) -> Fraction:
-    """The shape of pixels from what the container and the codec say, the first first; 1 where neither says one."""
+    """The shape of pixels as the container or, failing that, the codec gives it; 1 where neither does."""
     for shape in said:
         if shape and Fraction(1, OBLONG) <= shape <= OBLONG:
             return Fraction(shape)

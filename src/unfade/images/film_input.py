@@ -1,7 +1,7 @@
-"""Films, frame by frame, out of files: upright pictures, and sound and subtitles as packets.
+"""Reading films frame by frame: upright pictures, and sound and subtitles as packets.
 
-PyAV, which does the reading and writing (`images/film_output.py`), is the extra `video`. Nothing but the file itself is
-opened: no other file or address that it names, and none that its name reads like.
+PyAV, which does the reading and writing (`images/film_output.py`), comes with the extra `video`. Only the file itself
+is opened: no other file or address that it refers to, and none that its name could be mistaken for.
 """
 
 from collections import Counter
@@ -25,13 +25,13 @@ from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, files_below, join
 from unfade.images.photo import Levels, Photo
 
 MOST_PIXELS = 2**26  # of a frame; twice as many as 8K
-PATIENCE = 60.0  # s in which a film must be opened, and each of its packets be read
-SPACES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # H.273's number of a colour matrix: swscale's
-HD = 720  # rows from which on an unnamed matrix is BT.709 and not BT.601
+PATIENCE = 60.0  # s, time limit for opening a film, and for reading each packet
+SPACES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # from H.273's number of a colour matrix to swscale's
+HD = 720  # with at least this many rows, an unspecified matrix is BT.709, otherwise BT.601
 FULL_RANGE = 2
 HDR = (16, 18)  # H.273: PQ, HLG
-WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each, and need nothing else
-WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that give transparency
+WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each and decode on their own
+WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that return transparency
 NOT_FILMS = (*SUFFIXES, *RAW, *OTHER)
 
 
@@ -39,11 +39,11 @@ NOT_FILMS = (*SUFFIXES, *RAW, *OTHER)
 class Frame:
     """One picture of a film."""
 
-    index: int  # from 0 on
-    photo: Photo  # upright, square pixels, 8 or 16 bits, with the alpha it may have
-    source: Any  # as PyAV decoded it, without interlacing
-    levels: Levels | None = None  # as stored, where pixels are not square
-    packet: Any = None  # what it was decoded from, where that is this frame and nothing else
+    index: int  # counted from 0
+    photo: Photo  # upright, square pixels, 8 or 16 bits, with alpha if the film has it
+    source: Any  # PyAV's frame, deinterlaced
+    levels: Levels | None = None  # the stored levels, where pixels are not square
+    packet: Any = None  # the packet that it was decoded from, where that holds this frame alone
 
 
 class VideoReader:
@@ -56,7 +56,7 @@ class VideoReader:
             raise UnreadableImage(f"{path} holds no moving pictures; name a film.")
         self.stream = pictures[0]
         if self.stream.codec_context is None:
-            raise UnreadableImage(f"{path} has pictures of a codec that FFmpeg cannot read; convert it to H.264 first.")
+            raise UnreadableImage(f"{path} is coded in a way that FFmpeg cannot read; convert it to H.264 first.")
         self.codec = str(self.stream.codec_context.codec.canonical_name)
         self.stream.thread_type = "SLICE" if self.codec in WHOLE else "AUTO"
         self.copied = [*container.streams.audio, *container.streams.subtitles]
@@ -65,16 +65,16 @@ class VideoReader:
                 raise UnreadableImage(
                     f"{path} has {stream.type} of a codec that FFmpeg does not know; convert it first."
                 )
-        self.matrix: tuple[int, ...] | None = None  # how pictures are turned when shown, as the file has it
+        self.matrix: tuple[int, ...] | None = None  # the file's display matrix
         self.geometry = Geometry(
             shape=shape_of(self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio)
         )
-        self.frames = 0  # that were decoded so far
+        self.frames = 0  # frames decoded so far
         self.damaged = 0  # packets that could not be decoded
-        self.alpha = False  # frames have transparency
+        self.alpha = False  # whether frames have transparency
         self._whole_frames = Deinterlacer()
         self._decoder = _decoder_of(self.stream, self.codec)
-        self._end = 0.0  # s, where the last frame begins
+        self._end = 0.0  # s, start of the last frame
         self._check_size()
 
     @property
@@ -84,17 +84,17 @@ class VideoReader:
 
     @property
     def seconds(self) -> float:
-        """How long it is, as the file says; 0 where it does not."""
+        """The duration that the file states; 0 where it states none."""
         return float(self.container.duration or 0) / 1e6
 
     @property
     def expected(self) -> int:
-        """About how many frames there are; 0: unknown."""
+        """The approximate number of frames; 0: unknown."""
         return int(self.stream.frames) or round(self.seconds * self.rate)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was found wanting, in words; complete when all frames were read."""
+        """What is damaged or lost, in words; complete once all frames have been read."""
         left = len(self.container.streams) - 1 - len(self.copied) - len(self.container.streams.attachments)
         begin = float(self.container.start_time or 0) / 1e6
         said = {
@@ -124,7 +124,7 @@ class VideoReader:
                 yield next(packets)
             except StopIteration:
                 return
-            except pyav().FFmpegError:  # the file ends here, whatever it says
+            except pyav().FFmpegError:  # taken for the end of the file
                 self.damaged += 1
                 return
 
@@ -153,7 +153,7 @@ class VideoReader:
     def _frame(self, source: Any) -> Frame:
         if not self.frames and (matrix := _matrix(source)):
             self.matrix, self.geometry = matrix, Geometry(Turn.of(matrix), self.geometry.shape)
-        self._end = max(self._end, source.time or 0.0)  # no number where the last frames have no unit of time
+        self._end = max(self._end, source.time or 0.0)  # None where the last frames have no time base
         self.alpha = has_alpha(source)
         levels = _levels(source)
         shown = self.geometry.upright(levels)
@@ -165,17 +165,17 @@ class VideoReader:
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
         if not width * height > 0 or np.prod(self.geometry.size(width, height)) > MOST_PIXELS:
             raise UnreadableImage(
-                f"{self.path} says its frames are {width} x {height} px, which cannot be; look at it."
+                f"{self.path} claims frames of {width} x {height} px, which is not plausible; check the file."
             )
 
 
 def find_videos(place: Path, *, without: Path | None = None) -> Found:
-    """Every film below a folder, or the one file, if `place` is one; maybe none.
+    """Every film below a folder, or the file itself, if `place` is one; the result may be empty.
 
-    A film is told by its ending or, where that tells nothing, by its first bytes (`film_kinds.is_film`). They are found
-    as `find_photos` finds photos, but folders that may not be looked into are left to that. Films of kinds that are not
-    read are passed over and counted, and where PyAV is missing all of them are; BadInput is raised where `place` is
-    one then.
+    A film is recognized by its suffix or, where that is unknown, by its first bytes (`film_kinds.is_film`). Films are
+    searched as `find_photos` searches photos, which also reports folders that cannot be read. Films of kinds that are
+    not read are passed over and counted, as are all films where PyAV is missing; if `place` is itself such a film,
+    BadInput is raised.
     """
     if place.is_file():
         if not is_film(place, NOT_FILMS):
@@ -192,7 +192,7 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
 
 @contextmanager
 def read_video(path: Path) -> Iterator[VideoReader]:
-    """Open a film. Raises UnreadableImage, its message starting with the path, and BadInput where PyAV is missing."""
+    """Open a film. Raises UnreadableImage, whose message starts with the path, and BadInput where PyAV is missing."""
     av = pyav()
     allowed = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     kind = kind_of(path)
@@ -207,17 +207,17 @@ def read_video(path: Path) -> Iterator[VideoReader]:
 
 
 def address_of(path: Path) -> str:
-    """A file as FFmpeg can take it for nothing else."""
+    """The address of a file that FFmpeg cannot mistake for anything else."""
     return f"file:{path.absolute()}"
 
 
 def reason_of(error: Exception) -> str:
-    """What FFmpeg or the system says, without the address."""
+    """The message of FFmpeg or the system, without the address."""
     return str(getattr(error, "strerror", None) or error)
 
 
 def pyav() -> Any:
-    """PyAV, for those who have it."""
+    """The module of PyAV. Raises BadInput where it is not installed."""
     if find_spec("av") is None:
         raise BadInput("Films need PyAV, which is not installed: pip install unfade[video]")
     return import_module("av")
@@ -229,24 +229,24 @@ def has_alpha(source: Any) -> bool:
 
 
 def space_of(source: Any) -> int:
-    """The matrix of colours of a stream, as FFmpeg numbers it; where it says none, BT.709 from HD on, else BT.601."""
+    """The colour matrix of a stream by FFmpeg's number; where unspecified, BT.709 for HD and above, else BT.601."""
     return SPACES.get(source.colorspace, 1 if source.height >= HD else 5)
 
 
 def range_of(source: Any) -> int:
-    """Full or limited; of a frame that does not say, full where the format's name does ("yuvj420p")."""
+    """Full or limited range; where the frame does not specify it, full if its pixel format implies it ("yuvj420p")."""
     full = source.format.name.startswith("yuvj") or source.format.is_rgb
     return int(source.color_range or (FULL_RANGE if full else 1))
 
 
 def kernel() -> Any:
-    """How FFmpeg resamples chroma between pixel formats: bicubic, exactly rounded, at full resolution."""
+    """FFmpeg's flags for resampling chroma between pixel formats: bicubic, exact rounding, full resolution."""
     kinds = import_module("av.video.reformatter").Interpolation
     return kinds.BICUBIC | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT
 
 
 def _levels(source: Any) -> Levels:
-    """(H, W, 3), or with alpha (H, W, 4), of 8 or 16 bits."""
+    """The levels of a frame: (H, W, 3), or with alpha (H, W, 4), of 8 or 16 bits."""
     deep = max(component.bits for component in source.format.components) > 8
     format = {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}
     made = source.reformat(
@@ -257,7 +257,7 @@ def _levels(source: Any) -> Levels:
 
 
 def _decoder_of(stream: Any, codec: str) -> Any:
-    """FFmpeg's own decoders of VP8 and VP9 know no transparency."""
+    """The decoder of a stream: libvpx where needed, as FFmpeg's own decoders of VP8 and VP9 drop transparency."""
     said = {name.lower(): text for name, text in stream.metadata.items()}
     if codec in WITH_ALPHA and said.get("alpha_mode") == "1":
         return pyav().CodecContext.create(WITH_ALPHA[codec], "r")

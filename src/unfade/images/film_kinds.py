@@ -1,9 +1,9 @@
-"""Which files are films, told by their first bytes, and how FFmpeg reads and writes each kind."""
+"""Recognizing films by their first bytes, and how FFmpeg reads and writes each kind."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-HEAD = 1024  # bytes that tell a kind
+HEAD = 1024  # first bytes of a file, which show its kind
 PACKET, TIMED_PACKET = 188, 192  # bytes of a transport stream's packet, and of one with a time stamp before it
 
 
@@ -11,9 +11,9 @@ PACKET, TIMED_PACKET = 188, 192  # bytes of a transport stream's packet, and of 
 class Kind:
     """A kind of container."""
 
-    demuxer: str  # one of the names that FFmpeg has for what reads it
+    demuxer: str  # one of FFmpeg's names for its demuxer
     muxer: str
-    others: str = "h264"  # the codec of pictures whose own cannot be written
+    others: str = "h264"  # the codec for films whose own codec cannot be written
     options: tuple[tuple[str, str], ...] = ()  # of the muxer
 
 
@@ -24,7 +24,7 @@ KINDS = {
     "3g2": Kind("mov", "3g2"),
     "matroska": Kind("matroska", "matroska"),
     "webm": Kind("matroska", "webm", "vp9"),
-    "avi": Kind("avi", "avi", "mpeg4"),  # its time stamps are those of frames that wait for none
+    "avi": Kind("avi", "avi", "mpeg4"),  # its time stamps do not allow frames out of order
     "mpegts": Kind("mpegts", "mpegts"),
     "m2ts": Kind("mpegts", "mpegts", options=(("mpegts_m2ts_mode", "1"),)),
     "vob": Kind("mpeg", "vob", "mpeg2video"),
@@ -40,13 +40,13 @@ ENDINGS = (
     *(".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mkv", ".webm", ".avi", ".divx"),
     *(".mts", ".m2ts", ".m2t", ".vob", ".mpg", ".mpeg", ".mpe", ".m2p", ".wmv", ".asf", ".flv", ".dv", ".mxf"),
 )
-NOT_READ = (  # films of which FFmpeg writes no more than the sound, or nothing
+NOT_READ = (  # films that FFmpeg cannot write, or only their sound
     *(".264", ".265", ".amv", ".bik", ".braw", ".flc", ".fli", ".gxf", ".h264", ".h265", ".hevc", ".ivf", ".m1v"),
     *(".m2v", ".mj2", ".mlv", ".mve", ".nsv", ".nut", ".ogm", ".ogv", ".r3d", ".rm", ".rmvb", ".swf", ".wtv", ".y4m"),
 )
 SOUND = (".aac", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".oga", ".weba", ".wma")  # in the same containers
 
-STARTS = {  # what a file begins with: its kind
+STARTS = {  # from the first bytes of a file to its kind
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": "asf",
     b"FLV\x01": "flv",
     b"\x06\x0e\x2b\x34\x02\x05\x01\x01": "mxf",
@@ -61,7 +61,7 @@ NO_FILMS = (  # sound, and pictures
 
 
 def kind_of(path: Path) -> str:
-    """The kind of film that a file's first bytes tell, a key of `KINDS`; "" for what is none or cannot be read."""
+    """The kind of a film by its file's first bytes, a key of `KINDS`; "" for other and unreadable files."""
     try:
         with path.open("rb") as file:
             return kind_in(file.read(HEAD))
@@ -70,7 +70,7 @@ def kind_of(path: Path) -> str:
 
 
 def kind_in(head: bytes) -> str:
-    """The kind of film that begins with these bytes, at least HEAD where there are so many; "" for none."""
+    """The kind of film that begins with these bytes, HEAD or more if the file has as many; "" for none."""
     for start, kind in STARTS.items():
         if head.startswith(start):
             return kind
@@ -88,9 +88,9 @@ def kind_in(head: bytes) -> str:
 
 
 def is_film(path: Path, not_films: tuple[str, ...] = ()) -> bool:
-    """Whether a file is a film by its ending or, where that tells nothing, its first bytes.
+    """Whether a file is a film, by its suffix or, where that is unknown, by its first bytes.
 
-    `not_films` are the endings that belong to something else.
+    `not_films` are suffixes of other kinds of files.
     """
     ending = path.suffix.lower()
     if ending in ENDINGS:
@@ -99,7 +99,7 @@ def is_film(path: Path, not_films: tuple[str, ...] = ()) -> bool:
 
 
 def written_as(kind: str, demuxer: str) -> Kind:
-    """How a film is written that has been opened: by its first bytes, or else by what reads it."""
+    """The kind in which an opened film is written: by its first bytes, or else by its demuxer."""
     if kind:
         return KINDS[kind]
     return next(known for known in KINDS.values() if known.demuxer in demuxer.split(","))
@@ -112,7 +112,7 @@ def _of_brand(brand: bytes) -> str:
 
 
 def _of_packets(head: bytes) -> str:
-    """A transport stream is told by the byte that each of its packets begins with."""
+    """The kind of a transport stream, each of whose packets begins with the same byte."""
     for length, first, kind in ((PACKET, 0, "mpegts"), (TIMED_PACKET, 4, "m2ts")):
         starts = head[first::length]
         if len(starts) >= 4 and set(starts) == {0x47}:

@@ -1,7 +1,7 @@
-"""A film in the making: its pictures are encoded anew, and all the rest stays as the first film has it.
+"""Writing a film: its pictures are encoded anew, and everything else stays as in the original film.
 
-Sound and subtitles are copied packet by packet; time stamps, the way up, the shape of pixels, colour space and pixel
-format are kept. Where a packet is one frame, those of frames that did not change are copied too.
+Sound and subtitles are copied packet by packet; time stamps, rotation, pixel shape, colour space and pixel format are
+kept. Where each packet is one frame, the packets of unchanged frames are copied too.
 """
 
 import os
@@ -26,19 +26,19 @@ from unfade.images.matroska import ROOM, write_display_size
 from unfade.images.photo import Photo
 from unfade.images.provenance import COMPOSITE, Provenance
 
-WHOLE_PACKETS = ("mp3", "ac3")  # in AVI a packet of them is one unit, and not so many bytes
+WHOLE_PACKETS = ("mp3", "ac3")  # codecs whose packets AVI counts as one unit each, instead of in bytes
 
 
 class VideoWriter:
-    """A film in the making, like the one that is read in all but its pictures. To be used by one thread at a time."""
+    """Writes a film that differs from the one that is read only in its pictures. Not thread-safe."""
 
     def __init__(
         self, path: Path, reader: VideoReader, first: Frame, *, scale: int, quality: int | None,
         provenance: Provenance | None,
     ) -> None:  # fmt: skip
         self.path, self.reader = path, reader
-        self._last: int | None = None  # time stamp
-        self._copied = self._unchanged = 0  # frames without a change whose packets were copied, and others
+        self._last: int | None = None  # time stamp of the last frame
+        self._copied = self._unchanged = 0  # unchanged frames: those whose packets were copied, and those encoded anew
         self._container = _opened_for_writing(path, reader, provenance)
         codec = codec_for(reader)
         self._encoder = ENCODERS[codec]
@@ -50,7 +50,7 @@ class VideoWriter:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is written otherwise than it was, in words; complete when all frames were written."""
+        """What differs from the original film, in words; complete once all frames have been written."""
         source, now, alpha = self.reader.stream.codec_context, self._stream.codec_context, self.reader.alpha
         lost, again = alpha and not has_alpha(now), self._unchanged and not self._encoder.lossless
         said = {
@@ -65,20 +65,20 @@ class VideoWriter:
         return tuple(words for words, holds in said.items() if holds)
 
     def write(self, frame: Frame, photo: Photo | None) -> None:
-        """Encode a picture in the place of a frame; None: the frame as it was."""
+        """Encode a picture in place of a frame; None: the unchanged frame."""
         when = self._last = self._when(frame.source)
         if photo is None and self._may_copy(frame):
             self._copy_picture(frame.packet, when)
             return
         self._unchanged += photo is None
         made = self._pictures.made(frame, photo)
-        made.pict_type = 0  # the encoder chooses
+        made.pict_type = 0  # lets the encoder choose
         made.time_base = self._stream.codec_context.time_base
         made.pts = when
         self._container.mux(self._stream.encode(made))
 
     def copy(self, packet: Any) -> None:
-        """A packet of sound or subtitles, as it is."""
+        """Copy a packet of sound or subtitles unchanged."""
         packet.stream = self._copies[packet.stream.index]
         self._container.mux(packet)
 
@@ -98,7 +98,7 @@ class VideoWriter:
         return shape != 1 and not self._pictures.squared and self.reader.kind.demuxer == "matroska"
 
     def _may_copy(self, frame: Frame) -> bool:
-        """Whether the packet of a frame means the same in the new film."""
+        """Whether the packet of a frame can be copied into the new film."""
         same = self.reader.codec in WHOLE and _codec(self._stream.codec_context) == self.reader.codec
         same = same and self._pictures.scale == 1 and not self._pictures.converted
         return same and frame.packet is not None and frame.source.format.name == self._pictures.format
@@ -111,11 +111,11 @@ class VideoWriter:
         self._container.mux(packet)
 
     def _when(self, source: Any) -> int:
-        """A time stamp in the encoder's unit of time, always later than the one before."""
+        """A frame's time stamp in the encoder's time base, always later than the previous one."""
         unit = self._stream.codec_context.time_base
         stamp = source.dts if source.pts is None else source.pts
         if self.reader.kind.muxer == "avi" and self.reader.codec != "mpeg4":
-            stamp = None  # those of H.264 are in disorder: the format has none but the number of the packet
+            stamp = None  # AVI only numbers packets, and those of H.264 are out of order
         when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / unit)
         if self._last is None:
             return int(when or 0)
@@ -144,7 +144,7 @@ class VideoWriter:
         if _codec(context) == reader.codec and tag_of(reader) in KEPT_TAGS:
             context.codec_tag = tag_of(reader)
         if reader.codec in WHOLE:
-            context.thread_count = 1  # a frame comes out as it goes in: packets that are copied keep their places
+            context.thread_count = 1  # frames come out as they go in, so that copied packets keep their order
         stream.metadata.update(_said(reader.stream))
         if self._shape_is_missing():
             stream.metadata["title"] = stream.metadata.get("title", "") + ROOM
@@ -154,7 +154,7 @@ class VideoWriter:
 
 
 def _add_copy(container: Any, stream: Any, reader: VideoReader) -> Any:
-    """A track for the packets of another, as they are."""
+    """A track that takes the packets of another one unchanged."""
     try:
         if reader.kind.muxer == "avi" and _codec(stream) in WHOLE_PACKETS:
             copy = container.add_stream(_codec(stream), rate=stream.rate, layout=stream.layout)
@@ -175,8 +175,8 @@ def _opened_for_writing(path: Path, reader: VideoReader, provenance: Provenance 
     if kind.muxer in ("mp4", "mov") and any(name.startswith("com.") for name in metadata):  # Apple's
         own["movflags"] = "use_metadata_tags"
     if kind.demuxer == "matroska":
-        own["write_crc32"] = "0"  # `write_display_size` changes what it would be about
-    os.environ.setdefault("SVT_LOG", "0")  # SVT-AV1 speaks of itself otherwise; it looks once, when it is first used
+        own["write_crc32"] = "0"  # `write_display_size` changes the bytes that it would check
+    os.environ.setdefault("SVT_LOG", "0")  # silences SVT-AV1, which reads this once, when it is first used
     container = pyav().open(address_of(path), "w", format=kind.muxer, container_options=own)
     if provenance is not None:
         told = f"Faces restored by {provenance.tool} with {provenance.model} (SHA-256 {provenance.sha256})"
@@ -193,6 +193,6 @@ def _codec(context: Any) -> str:
 
 
 def _said(place: Any) -> dict[str, str]:
-    """What a file or a track says of itself, but for what the writer says anew."""
+    """The metadata of a file or a track, except what the writer sets itself."""
     own = ("encoder", "major_brand", "minor_version", "compatible_brands", "duration", "rotate", "alpha_mode")
     return {name: text for name, text in place.metadata.items() if name.lower() not in own}

@@ -1,4 +1,4 @@
-"""Frames on their way to an encoder: as it takes them, in the range and the colours that the film says they have."""
+"""Frames for an encoder: in its pixel format, with the range and the colours that the film declares."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,28 +11,28 @@ from unfade.images.film_input import FULL_RANGE, Frame, kernel, pyav, range_of, 
 from unfade.images.photo import Photo
 
 LIMITED_RANGE = 1
-RGB = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}  # by bytes and channels
+RGB = {(1, 3): "rgb24", (1, 4): "rgba", (2, 3): "rgb48le", (2, 4): "rgba64le"}  # by bytes per sample and channels
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the frames of one film are to be."""
+    """The form of the frames that are written of one film."""
 
     geometry: Geometry
     format: str  # FFmpeg's name of the pixel format
     range: int  # FULL_RANGE or LIMITED_RANGE
-    converted: bool  # the range is not that of the film that was read
-    scale: int  # times as large
-    squared: bool  # with square pixels, as what is written cannot say that they are not
+    converted: bool  # whether the range differs from that of the film that was read
+    scale: int  # enlargement of the frames
+    squared: bool  # whether pixels are made square because the result cannot store another shape
 
     def made(self, frame: Frame, photo: Photo | None) -> Any:
-        """A frame for the encoder, with a photo in its place; None: the frame as it was."""
+        """A frame for the encoder, with the picture of a photo; None: the unchanged frame."""
         if photo is not None:
             return self._drawn(frame, photo)
         return self._drawn(frame, frame.photo) if self.squared else self._same(frame.source)
 
     def coloured(self, made: Any, source: Any) -> Any:
-        """With what the source, a frame, says of its colours."""
+        """A frame with the colour tags of its source."""
         for name in COLOURS:
             setattr(made, name, getattr(source, name))
         if self.converted:

@@ -1,7 +1,7 @@
 """Resampling as matrices: Keys' cubic kernel, antialiased when shrinking, mirrored borders.
 
 The low-pass filter phi_N of ILVR and of this method is two of them: phi(x) = (B A) x (B A)^T, A shrinking by N and B
-enlarging by N. torch's own antialiased bicubic treats borders differently (by 0.04 to 0.08) and would not do.
+enlarging by N. torch's own antialiased bicubic treats borders differently (by 0.04 to 0.08), so it cannot be used.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from unfade.errors import BadInput
 
 
 def low_pass(image: Tensor, factor: int, *, border: str = "mirrored") -> Tensor:
-    """phi_N of Sec. 3.2: shrink (B, C, H, W) by `factor`, then enlarge it back. It is linear, and not idempotent.
+    """phi_N of Sec. 3.2: shrink (B, C, H, W) by `factor`, then enlarge it back. It is linear but not idempotent.
 
     `border` is a name in BORDERS: what lies around the image. Raises ValueError when a side is not divisible by
     `factor` or shrinks to fewer than 2 pixels.
@@ -31,14 +31,14 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
-    """Bring a square (3, H, H) picture to (3, size, size). Raises BadInput for one that is not square."""
+    """Resize a square (3, H, H) picture to (3, size, size). Raises BadInput where it is not square."""
     height, width = image.shape[-2:]
     check_square(width, height, path)
     return image if height == size else resize(image, size, size)
 
 
 def check_square(width: int, height: int, path: Path) -> None:
-    """Raises BadInput for a picture of `path` that is not square."""
+    """Raises BadInput for a picture that is not square; `path` is for the message."""
     if height != width:
         raise BadInput(
             f"{path} is {width} x {height} pixels; aligned faces are square crops, cut it to a square first."
@@ -46,7 +46,7 @@ def check_square(width: int, height: int, path: Path) -> None:
 
 
 def _apply(make: Callable[..., Tensor], rows: tuple[object, ...], image: Tensor, columns: tuple[object, ...]) -> Tensor:
-    """The matrices that `make` makes of these arguments, on both sides of the image."""
+    """Applies the matrices that `make` returns for `rows` and `columns` to the two axes of the image."""
     like = image.dtype, image.device
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 would cost a third of an 8-bit level each time
         return _placed(make, rows, *like) @ image @ _placed(make, columns, *like).T
@@ -56,7 +56,7 @@ def _apply(make: Callable[..., Tensor], rows: tuple[object, ...], image: Tensor,
 def _placed(
     make: Callable[..., Tensor], arguments: tuple[object, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Brought to a device once: the host would wait for it in every step of the sampler's loop."""
+    """A matrix on a device, cached: copying it there in every step of the sampler would make the host wait."""
     return make(*arguments).to(device, dtype)
 
 
@@ -72,9 +72,9 @@ def _low_pass_matrix(size: int, factor: int, border: str) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _resample_matrix(source: int, result: int, border: str = "mirrored") -> Tensor:
-    """The (result, source) matrix in float64; rows sum to 1, what weighs on zeros around the image included."""
+    """The (result, source) matrix in float64. Rows sum to 1, including weights on zeros around the image."""
     scale = result / source
-    stretch = max(1.0, 1 / scale)  # antialiasing: the kernel grows to cover what a result pixel covers
+    stretch = max(1.0, 1 / scale)  # antialiasing: the kernel is as wide as a pixel of the result
     centres = (torch.arange(result, dtype=torch.float64) + 0.5) / scale - 0.5
     reach = 2 * stretch
     first = (centres - reach).floor()[:, None]
@@ -107,15 +107,15 @@ BORDERS = {"mirrored": _mirrored, "zero": _zero}
 
 
 def _mirror(index: Tensor, size: int) -> Tensor:
-    """Half-sample symmetric: ... 1 0 | 0 1 2 ... n-1 | n-1 n-2 ..."""
+    """Indices mirrored at the borders, half-sample symmetric: ... 1 0 | 0 1 2 ... n-1 | n-1 n-2 ..."""
     folded = index.remainder(2 * size)
     return torch.minimum(folded, 2 * size - 1 - folded)
 
 
 def without_grid(image: Tensor, period: int) -> Tensor:
-    """Pixels that are `period` apart in both directions get the mean of all pixels; (B, C, H, W) to the same.
+    """(B, C, H, W) without a grid: each set of pixels that lie `period` apart gets the mean of all pixels.
 
-    In real pictures the means of these period x period sets differ by hundredths of a level, so nothing else changes.
+    In real pictures the means of these period x period sets differ by hundredths of a level, so only grids change.
     """
     if period == 1:
         return image

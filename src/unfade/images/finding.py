@@ -1,4 +1,4 @@
-"""The pictures of a folder and of the folders in it, by their paths below it; and how many are not read."""
+"""Finding the pictures below a folder, and counting those of kinds that are not read."""
 
 import stat
 from collections import Counter
@@ -20,7 +20,7 @@ RAW = (
     *(".dng", ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"),
     *(".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
-OTHER = (  # pictures that are not read
+OTHER = (  # suffixes of pictures that are not read
     *(".apng", ".bpg", ".cin", ".cur", ".dcm", ".dds", ".djvu", ".dpx", ".emf", ".eps", ".exr", ".fit", ".fits"),
     *(".hdp", ".hdr", ".icns", ".ico", ".jng", ".jxr", ".kra", ".pcd", ".pcx", ".pdf", ".pfm", ".pict", ".psb"),
     *(".psd", ".qoi", ".ras", ".sgi", ".svg", ".tga", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm"),
@@ -34,23 +34,23 @@ class Found:
     """Photos below one folder."""
 
     root: Path
-    names: tuple[Path, ...]  # relative to `root`, sorted: an output of the same name keeps the folders' structure
-    passed_over: tuple[tuple[str, int], ...] = ()  # endings of pictures that are not read ("": none), and how many
+    names: tuple[Path, ...]  # relative to `root`, sorted: outputs of the same names keep the structure of folders
+    passed_over: tuple[tuple[str, int], ...] = ()  # suffixes of pictures that are not read ("": none), with counts
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Where to read them, in the order of `names`."""
+        """The paths of the files, in the order of `names`."""
         return tuple(self.root / name for name in self.names)
 
 
 def find_photos(place: Path, *, without: Path | None = None) -> Found:
-    """Every file below a folder that is named like a photo; or the one file, if `place` is one, whatever its name.
+    """Every file below a folder with the suffix of a photo; or the file itself, whatever its name, if `place` is one.
 
     Hidden files and folders are passed over, and so is the folder `without` (the output's). A link to a folder is
-    followed once, unless it leads to a folder that holds `place`. A link to a file that is gone, and a folder that may
-    not be looked into, count as photos: they will fail under their names. What is a picture by its ending or its first
-    bytes and is not read is counted. Raises BadInput when `place` is missing or holds no photo, OutputConflict when it
-    is `without` itself.
+    followed once, unless it leads to a folder that holds `place`. Broken links and folders that cannot be read count as
+    photos, so that they are reported as failures. Files that are pictures by their suffix or first bytes but of kinds
+    that are not read are counted. Raises BadInput when `place` is missing or holds no photo, OutputConflict when it is
+    `without` itself.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
@@ -68,11 +68,11 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
 
 
 def find_pictures(place: Path) -> Found:
-    """The files of a folder itself that are named like pictures; or the one file, if `place` is one, whatever its name.
+    """The files directly in a folder with the suffix of a picture; or the file itself, whatever its name.
 
-    Hidden files, pipes and devices are no such. A folder that is named like a picture is listed, and will fail under
-    its name. What is not read is counted as `find_photos` does. Raises BadInput when `place` is missing or holds no
-    picture.
+    Hidden files, pipes and devices are left out. A folder with such a suffix is listed, so that it is reported as a
+    failure. Pictures that are not read are counted as in `find_photos`. Raises BadInput when `place` is missing or
+    holds no picture.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
@@ -88,41 +88,41 @@ def find_pictures(place: Path) -> Found:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The pictures of a folder as `find_pictures` finds them. Raises BadInput as that does, and for a file."""
+    """The pictures of a folder, found as by `find_pictures`. Raises BadInput as that does, and for a file."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
     return [*find_pictures(folder).paths]
 
 
 def files_below(root: Path, suffixes: tuple[str, ...] = (), *, without: Path | None = None) -> tuple[Path, ...]:
-    """The names of files of some endings, or of all, relative to `root` and sorted, found as `find_photos` says."""
+    """The files with the given suffixes, or all files, relative to `root` and sorted, searched as by `find_photos`."""
     found = _below(root, without)
     chosen = (name for name, is_closed in found if is_closed or not suffixes or name.suffix.lower() in suffixes)
     return tuple(sorted(chosen))
 
 
 def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:
-    """Endings of the files that are pictures and are not read, with how many each has, the most frequent first.
+    """Suffixes of the files that are pictures but are not read, with their counts, the most frequent first.
 
-    Pictures are told by the ending and, where that says nothing, by the first bytes.
+    Pictures are recognized by the suffix or, where that is unknown, by the first bytes.
     """
     endings = Counter(path.suffix.lower() for path in paths if _is_passed_over(path))
     return join_passed_over(tuple(endings.items()))
 
 
 def join_passed_over(*counts: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
-    """The counts of several folders, or of several kinds of files of one, as one."""
+    """The sum of several such counts, of several folders or kinds of files."""
     together = sum((Counter(dict(count)) for count in counts), Counter[str]())
     return tuple(sorted(together.items(), key=lambda one: (-one[1], one[0])))
 
 
 def in_words(passed_over: tuple[tuple[str, int], ...]) -> str:
-    """Like "3 .dng, 1 without an ending"."""
+    """The counts in words, like "3 .dng, 1 without an ending"."""
     return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in passed_over)
 
 
 def _left_in(without: Path | None, place: Path) -> str:
-    """How many photos of a place lie in the folder that is passed over, in words."""
+    """How many photos of `place` lie in the folder that is passed over, in words."""
     if without is None or not without.is_dir() or not without.resolve().is_relative_to(place.resolve()):
         return ""
     count = len(files_below(without, SUFFIXES))
@@ -130,9 +130,9 @@ def _left_in(without: Path | None, place: Path) -> str:
 
 
 def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:
-    """Every file that is shown, relative to `root`; with True for a folder that may not be looked into."""
+    """Every file that is not hidden, relative to `root`, with True for a folder that cannot be read."""
     seen = {None if without is None else without.resolve()}
-    folders, links = [root], list[Path]()  # links last: what is also there without one is named without one
+    folders, links = [root], list[Path]()  # links last, so that files get a path without a link if they have one
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
         real = folder.resolve()
@@ -182,6 +182,6 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Or something that cannot be told; but no pipe or device, which may never end."""
+    """Whether a path is a file, or its kind cannot be determined; pipes and devices are not, as they may never end."""
     mode = _mode(path)
     return mode is None or stat.S_ISREG(mode)

@@ -1,4 +1,4 @@
-"""How large a JPEG XL says it is; its decoder for Pillow unpacks the whole picture before it can be asked."""
+"""The size of a JPEG XL from its header; Pillow's plugin decodes the whole picture before it reports the size."""
 
 import struct
 from typing import IO
@@ -6,7 +6,7 @@ from typing import IO
 from unfade.images.spliced import file_size, read_at
 
 CODESTREAM, CONTAINER = b"\xff\n", b"\0\0\0\x0cJXL \r\n\x87\n"
-RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of width to height, from 1 on
+RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of width to height, numbered from 1
 WIDTHS_OF_NUMBERS = (9, 13, 18, 30)  # bits
 MOST_BOXES = 1000
 
@@ -30,7 +30,7 @@ def jxl_size(file: IO[bytes]) -> tuple[int, int] | None:
 
 
 def _codestream(file: IO[bytes]) -> int | None:
-    """Where the picture begins in a container."""
+    """The offset of the codestream in a container; None for any other file."""
     if read_at(file, 0, 12) != CONTAINER:
         return None
     place = 12
@@ -48,7 +48,7 @@ def _codestream(file: IO[bytes]) -> int | None:
 
 
 class _Bits:
-    """Bits of some bytes, the lowest of each byte first."""
+    """A reader of bits, the lowest of each byte first."""
 
     def __init__(self, content: bytes):
         self._rest = int.from_bytes(content, "little")

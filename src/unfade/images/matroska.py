@@ -1,8 +1,8 @@
-"""The shape of pixels in Matroska and WebM files, written after the file: PyAV has no way to hand it to FFmpeg.
+"""The pixel shape of Matroska and WebM films, patched in after writing: PyAV cannot pass it to FFmpeg.
 
-The name of the track is written longer than it is, by ROOM. When the file is closed, the room is given back: the size
-in which the pictures are shown (DisplayWidth and DisplayHeight, RFC 9559, Sec. 5.1.4.1.28) takes a part of it, and what
-is left becomes a Void element, so that nothing behind it moves.
+The track's name is first written with ROOM bytes of padding. Once the file is closed, the padding is replaced by the
+display size (DisplayWidth and DisplayHeight, RFC 9559, Sec. 5.1.4.1.28) and, for the bytes that are left, a Void
+element, so that nothing after it moves.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,13 @@ ROOM = " " * 32
 HEAD = 1 << 20  # bytes within which the tracks are described
 SEGMENT, TRACKS, ENTRY = b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae"
 TYPE, NAME, VIDEO, VOID = b"\x83", b"\x53\x6e", b"\xe0", b"\xec"
-DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = b"\x54\xb0", b"\x54\xba", b"\x54\xb2"  # without a unit: pixels
-PICTURES = b"\x01"  # the type of a track
-
-Element = tuple[bytes, int, int]  # id, and where its content begins and ends
+DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT = b"\x54\xb0", b"\x54\xba", b"\x54\xb2"  # the unit is pixels by default
+PICTURES = b"\x01"  # the type of a video track
+Element = tuple[bytes, int, int]  # id, start and end of the content
 
 
 def write_display_size(path: Path, width: int, height: int) -> None:
-    """Have the pictures of a file shown as `width` x `height` px. Raises BadInput where ROOM was not left for it."""
+    """Set the display size of a file's pictures, in px. Raises BadInput where the file has no ROOM for it."""
     with path.open("r+b") as file:
         head = file.read(HEAD)
         for _, begin, end in _entries(head):
@@ -35,7 +34,7 @@ def write_display_size(path: Path, width: int, height: int) -> None:
 
 
 def _with_size(parts: list[tuple[bytes, bytes]], width: int, height: int, length: int) -> bytes:
-    """A track's description of the same length."""
+    """A track's description with the display size, padded to the same length."""
     described = b""
     for name, content in parts:
         if name == NAME:
@@ -49,7 +48,7 @@ def _with_size(parts: list[tuple[bytes, bytes]], width: int, height: int, length
 
 
 def _shown_as(video: bytes, width: int, height: int) -> bytes:
-    """The description of pictures, with another size in which they are shown."""
+    """A video description with another display size."""
     old = (DISPLAY_WIDTH, DISPLAY_HEIGHT, DISPLAY_UNIT)
     kept = [(name, video[first:last]) for name, first, last in _elements(video, 0, len(video)) if name not in old]
     wanted = (*kept, (DISPLAY_WIDTH, _number(width)), (DISPLAY_HEIGHT, _number(height)))
@@ -63,9 +62,9 @@ def _entries(head: bytes) -> Iterator[Element]:
 
 
 def _elements(head: bytes, begin: int, end: int) -> Iterator[Element]:
-    """What lies between two places, as far as it is there."""
+    """The elements between two offsets, as far as `head` holds them."""
     while begin < min(end, len(head)):
-        long = 9 - head[begin].bit_length()  # bytes of the id: its first bit that is set says how many
+        long = 9 - head[begin].bit_length()  # length of the id in bytes, given by its first set bit
         name, at = head[begin : begin + long], begin + long
         if long > 4 or at >= len(head):
             return

@@ -1,8 +1,8 @@
-"""What the numbers of a file mean: which is black, which white, and how clear a pixel is.
+"""The meaning of a file's sample values: which is black, which white, and what is transparency.
 
-Whole numbers are black at 0 and white at the largest their bits can say. But cameras and microscopes put 10 or 12 bits
-into 16, and floating point says nothing of its white; there the numbers themselves have to tell, and where they cannot,
-the file is refused.
+Integers are black at 0 and white at the largest value of their bits. But cameras and microscopes store 10 or 12 bits in
+16, and floating point does not define white. There, white is estimated from the values themselves, and where that is
+impossible, the file is refused.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from unfade.errors import UnreadableImage
 from unfade.images.photo import Levels
 from unfade.images.tiff_samples import CIE_LAB, ICC_LAB, PREMULTIPLIED, STRAIGHT, WHITE_IS_ZERO, Samples
 
-MOST = 65_535  # of the levels that are made of anything deeper than 8 bits
-FEWER_BITS = (8, 10, 12, 16, 24)  # that are put into more
-DARKEST = 16  # of a photo that is not black all over, something is brighter than this fraction of the range
-DIM = 4  # nothing above this fraction: 14 bits in 16, or a dark photo; nobody can tell
-OVERSHOOT = 1.05  # what sharpening and resampling go beyond white, and below black
-LIGHT = 16  # between OVERSHOOT and this, floats are light brighter than white, or nothing that is known
-ROWS = 1 << 22  # numbers that are converted at a time
+MOST = 65_535  # the largest level, for samples of more than 8 bits
+FEWER_BITS = (8, 10, 12, 16, 24)  # depths that files store in more bits
+DARKEST = 16  # a photo that is not all black has a value above 1 / 16 of the range
+DIM = 4  # no value above 1 / 4 of the range: 14 bits in 16, or a dark photo; the two cannot be told apart
+OVERSHOOT = 1.05  # how far sharpening and resampling go beyond white, and below black
+LIGHT = 16  # floats between OVERSHOOT and this are light brighter than white, or cannot be interpreted
+ROWS = 1 << 22  # values that are converted at a time
 
 Numbers = NDArray[Any]
 
@@ -31,8 +31,8 @@ Numbers = NDArray[Any]
 def levels_of(samples: Samples, path: Path, notes: list[str]) -> Levels:
     """(H, W, C) of uint8, or of uint16 for more than 8 bits: the colours and, if there is one, straight alpha.
 
-    What had to be guessed, converted or left out is told in `notes`. Raises UnreadableImage for numbers whose black and
-    white cannot be told.
+    Adds to `notes` what had to be guessed, converted or left out. Raises UnreadableImage where black and white cannot
+    be determined.
     """
     colours = samples.numbers[..., : samples.colours]
     alpha = _alpha(samples, notes)
@@ -57,9 +57,9 @@ def levels_of(samples: Samples, path: Path, notes: list[str]) -> Levels:
 
 
 def lab_levels(samples: Samples, notes: list[str]) -> NDArray[np.uint8]:
-    """(H, W, 3) of CIE Lab as Pillow has it: L from 0 to 255, a and b from -128 to 127 stored with 128 more."""
+    """(H, W, 3) of CIE Lab in Pillow's form: L from 0 to 255, a and b from -128 to 127 with an offset of 128."""
     lab = samples.numbers[..., :3]
-    _alpha(replace(samples, extras=(0,) * len(samples.extras)), notes)  # whatever it is, it is left out
+    _alpha(replace(samples, extras=(0,) * len(samples.extras)), notes)  # only for its note: alpha is left out
     if samples.bits == 16:
         notes.append("16 bits brought to 8")
         brightest = MOST if samples.photometric == CIE_LAB else 0xFF00
@@ -72,7 +72,7 @@ def lab_levels(samples: Samples, notes: list[str]) -> NDArray[np.uint8]:
 
 
 def full_range(levels: Levels, notes: list[str]) -> Levels:
-    """Levels of 16 bits that hold only 8, 10 or 12, brought to the whole range; the same in all other cases."""
+    """Levels of 16 bits that use only 8, 10 or 12, scaled to the full range; all others are returned unchanged."""
     if levels.dtype != np.uint16:
         return levels
     colours = levels[..., : 1 if levels.shape[-1] < 3 else 3]
@@ -84,7 +84,7 @@ def full_range(levels: Levels, notes: list[str]) -> Levels:
 
 
 def straightened(levels: Levels, alpha: Levels) -> Levels:
-    """(H, W, C) without the alpha, (H, W), that they were multiplied by; what is wholly clear is black."""
+    """(H, W, C) divided by the alpha, (H, W), that they were multiplied by; fully transparent pixels become black."""
     most = np.iinfo(levels.dtype).max
 
     def divided(rows: slice) -> Numbers:
@@ -95,7 +95,7 @@ def straightened(levels: Levels, alpha: Levels) -> Levels:
 
 
 def _alpha(samples: Samples, notes: list[str]) -> Numbers | None:
-    """(H, W, 1), the first extra that says it is one."""
+    """The first extra channel that is marked as alpha, (H, W, 1), or None."""
     found = [place for place, kind in enumerate(samples.extras) if kind in (PREMULTIPLIED, STRAIGHT)]
     others = len(samples.extras) - len(found[:1])
     if others:
@@ -117,12 +117,12 @@ def _white_of_whole(colours: Numbers, samples: Samples, notes: list[str]) -> int
 
 
 def _white_in(largest: int, bits: int, notes: list[str]) -> int:
-    """The white of numbers whose largest is known, judged by how much of their range they use."""
+    """White for integers with a known largest value, estimated from how much of their range they use."""
     full = (1 << bits) - 1
     if bits <= 8 or not largest or largest > full // DIM:
         return full
     if largest > full // DARKEST:
-        notes.append(f"no value above a quarter of the range: a dark photo, or fewer than {bits} bits without a word")
+        notes.append(f"no value above a quarter of the range: a dark photo, or undeclared samples below {bits} bits")
         return full
     used = min(few for few in (*FEWER_BITS, bits) if largest < 1 << few)
     if used < bits:
@@ -133,18 +133,18 @@ def _white_in(largest: int, bits: int, notes: list[str]) -> int:
 def _white_of_floats(colours: Numbers, alpha: Numbers | None, path: Path, notes: list[str]) -> float:
     lowest, highest = float(colours.min()), float(colours.max())
     if not np.isfinite((lowest, highest)).all() or (alpha is not None and not np.isfinite(alpha).all()):
-        raise UnreadableImage(f"{path} holds values that are no numbers; save it again with 16 bits.")
+        raise UnreadableImage(f"{path} holds NaN or infinite values; save it again with 16 bits.")
     white = _float_white(colours, highest)
     if white is None or lowest < (1 - OVERSHOOT) * white:
         raise UnreadableImage(
-            f"{path} holds floating-point values from {lowest:.6g} to {highest:.6g}, of which nothing says what is "
-            "black and what is white; save it with 16 bits, or with values from 0 to 1."
+            f"{path} holds floating-point values from {lowest:.6g} to {highest:.6g}, and does not define which is "
+            "black and which is white; save it with 16 bits, or with values from 0 to 1."
         )
     notes.append(f"floating-point values of 0 to {white:g} brought to 16 bits")
     if highest < white / DIM:
-        notes.append("no value above a quarter of the range: a dark photo, or one whose white is another")
+        notes.append(f"no value above a quarter of the range: a dark photo, or white is below {white:g}")
     if lowest < 0 or highest > white:
-        notes.append("values beyond black or white cut")
+        notes.append("values beyond black or white clipped")
     return white
 
 
@@ -161,7 +161,7 @@ def _float_white(colours: Numbers, highest: float) -> float | None:
 
 
 def _scaled(numbers: Numbers, white: float, most: int, *, inverted: bool = False) -> Levels:
-    """0 to `white` brought to 0 to `most`, rounded; or the other way round."""
+    """Values 0..`white` scaled to 0..`most` and rounded; with `inverted`, 0 becomes `most`."""
     kind = np.uint8 if most == 255 else np.uint16
     if white == most and numbers.dtype == kind:
         return cast(Levels, most - numbers if inverted else np.ascontiguousarray(numbers))
@@ -174,7 +174,7 @@ def _scaled(numbers: Numbers, white: float, most: int, *, inverted: bool = False
 
 
 def _filled(shape: tuple[int, ...], most: int, rows_of: Callable[[slice], Numbers]) -> Levels:
-    """Some rows at a time, for as floating point a photo of 100 megapixels would take gigabytes."""
+    """Levels filled some rows at a time, as a photo of 100 megapixels would take gigabytes in floating point."""
     levels = np.empty(shape, np.uint8 if most == 255 else np.uint16)
     step = max(1, ROWS // max(1, int(np.prod(shape[1:]))))
     for top in range(0, shape[0], step):

@@ -1,4 +1,4 @@
-"""What a file says besides its pixels: EXIF, XMP, colour profile, resolution, how strongly it was compressed."""
+"""The metadata of a file: EXIF, XMP, colour profile, resolution and the parameters of its compression."""
 
 import math
 import struct
@@ -22,24 +22,24 @@ KINDS = {
     "HEIF": "JPEG",
     "JXL": "JPEG",
     "JPEG2000": "PNG",
-}  # read, but written as the other
+}  # from formats that are only read to those that are written instead
 GROUPS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-# In a TIFF the same directory holds what describes the photo and what describes the file; only the first is kept:
+# In a TIFF the same directory holds tags that describe the photo and tags that describe the file; only these are kept:
 # name, description, maker, model, page, software, dates, author, host, rating, copyright, and what Windows adds
 DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095)
-IPTC, IPTC_RESOURCE = 33723, 0x0404  # a tag, and one of Photoshop's resources
+IPTC, IPTC_RESOURCE = 33723, 0x0404  # TIFF's tag, and the number of Photoshop's resource
 PREFIX = b"Exif\0\0"
-WORST = 65_535  # dpi
+WORST = 65_535  # dpi, the largest that is kept
 
 
 def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
-    """What a decoded picture's file says, of the upright picture; what cannot be kept is told in `notes`."""
+    """The metadata of a decoded picture's file, for the upright picture; adds to `notes` what cannot be kept."""
     image, chunks, move = found.image, found.chunks, found.move
     kind = image.format or "PNG"
     jpeg = image if isinstance(image, JpegImagePlugin.JpegImageFile) else None
     parts = list(found.boxes.parts) + (parts_of_jpeg(found.source) if jpeg and found.source else [])
     exif, xmp = _exif(image, notes), _xmp(image.info.get("xmp") or (chunks.xmp if chunks else b""), parts, notes)
-    _tell_parts(parts, 1 if kind == "TIFF" else getattr(image, "n_frames", 1), notes)  # a TIFF's are told when opened
+    _tell_parts(parts, 1 if kind == "TIFF" else getattr(image, "n_frames", 1), notes)  # `opened` notes a TIFF's
     dpi = _dpi(image.info.get("dpi"))
     return Origin(
         kind=KINDS.get(kind, kind),
@@ -59,7 +59,7 @@ def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
 
 
 def _tell_parts(parts: list[str], pages: int, notes: list[str]) -> None:
-    """What the file holds besides the photo; a gain map counts as one of an MPO's pictures."""
+    """Notes what the file holds besides the photo; a gain map counts as one of an MPO's pictures."""
     named = [part for part in dict.fromkeys(parts) if part != OTHER]
     if pages > 2 or (pages == 2 and GAIN_MAP not in named):
         notes.append(f"only the first of {pages} pictures in the file is kept")
@@ -78,17 +78,17 @@ def _iptc(found: Opened) -> bytes:
 
 
 def upright_exif(block: bytes) -> bytes:
-    """An EXIF block whose orientation is 1 and whose thumbnail, which shows the photo as it was, is unhooked.
+    """An EXIF block with orientation 1 and without a link to its thumbnail, which shows the photo before restoration.
 
-    Only these few bytes change: encoding the tags again would break the makers' notes and fails on odd ones. Raises
-    ValueError or struct.error for what is no EXIF.
+    Only these few bytes change: encoding all tags again would break makers' notes and fails on malformed tags. Raises
+    ValueError or struct.error where the block is not EXIF.
     """
     data = bytearray(block)
     while data.startswith(PREFIX):
         del data[: len(PREFIX)]
     order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
     if order is None:
-        raise ValueError("an EXIF block begins with II or MM")
+        raise ValueError("an EXIF block must begin with II or MM")
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
     end = start + 2 + 12 * count
@@ -96,12 +96,12 @@ def upright_exif(block: bytes) -> bytes:
         if struct.unpack_from(order + "H", data, entry)[0] == ExifTags.Base.Orientation:
             struct.pack_into(order + "HIHH", data, entry + 2, 3, 1, 1, 0)  # one SHORT, 1, padding
     if end + 4 <= len(data):
-        struct.pack_into(order + "I", data, end, 0)  # where the thumbnail's directory would begin
+        struct.pack_into(order + "I", data, end, 0)  # offset of the thumbnail's directory: none
     return PREFIX + bytes(data)
 
 
 def describing_tags(exif: Image.Exif) -> dict[int, Any]:
-    """The tags that say something about the photo, and the EXIF and GPS groups as dicts; odd ones are left out."""
+    """The tags that describe the photo, with the EXIF and GPS groups as dicts; malformed tags are left out."""
     tags: dict[int, Any] = {tag: exif[tag] for tag in DESCRIPTIVE if tag in exif and _encodable(tag, exif[tag])}
     for group in GROUPS:
         inside = {tag: value for tag, value in exif.get_ifd(group).items() if _encodable(tag, value, group)}
@@ -159,7 +159,7 @@ def _dpi(said: object) -> tuple[float, float] | None:
 
 
 def _tables(image: JpegImagePlugin.JpegImageFile) -> dict[int, list[int]]:
-    """The table of luma as 0 and of chroma as 1, whatever numbers the file gives them."""
+    """The quantisation tables with luma's as 0 and chroma's as 1, whatever their numbers in the file."""
     used = [image.quantization.get(layer[3]) for layer in image.layer[:2]]
     return {place: list(table) for place, table in enumerate(used) if table} if used and used[0] else {}
 

@@ -1,4 +1,4 @@
-"""Which colours a file names by numbers, wherever its format keeps them."""
+"""The colours that a file gives as numbers, wherever its format stores them."""
 
 import struct
 from typing import IO
@@ -9,17 +9,17 @@ from unfade.images.spliced import read_at
 from unfade.images.tiff_pages import Page
 
 WHITE_POINT, PRIMARY_CHROMATICITIES = 318, 319  # of a TIFF
-CALIBRATED, EMBEDDED, LINKED = 0, b"DEBM", b"KNIL"  # how a BMP of version 4 or 5 tells its colours
-V4, V5 = 108, 124  # sizes of its header
+CALIBRATED, EMBEDDED, LINKED = 0, b"DEBM", b"KNIL"  # colour space types of a BMP of version 4 or 5
+V4, V5 = 108, 124  # bytes, sizes of a BMP's header
 MOST_PROFILE = 1 << 24
 UNSPECIFIED = 2
 
 
 def of_boxes(said: Boxed, notes: list[str]) -> Colours | None:
-    """Those of AVIF and HEIC."""
+    """The colours of AVIF and HEIC."""
     if said.nclx is None:
         return None
-    primaries, transfer, _ = said.nclx  # black is 0 by now: whoever decoded it applied matrix and range
+    primaries, transfer, _ = said.nclx  # the decoder has applied matrix and range already
     colours = by_code_points(primaries, transfer)
     if colours is None:
         notes.append(f"colours of nclx {primaries}, {transfer} are not known, taken for sRGB")
@@ -27,7 +27,7 @@ def of_boxes(said: Boxed, notes: list[str]) -> Colours | None:
 
 
 def of_tiff(page: Page) -> Colours | None:
-    """By the tags of white and primaries; the curve is taken for sRGB's."""
+    """The colours of a TIFF, by its tags for white and primaries; the curve is assumed to be sRGB's."""
     white, primaries = page.fractions(WHITE_POINT), page.fractions(PRIMARY_CHROMATICITIES)
     if len(white) != 2 or len(primaries) != 6:
         return None
@@ -35,7 +35,7 @@ def of_tiff(page: Page) -> Colours | None:
 
 
 def of_bmp(file: IO[bytes], notes: list[str]) -> tuple[Colours | None, bytes]:
-    """By its header, or the profile behind its pixels."""
+    """The colours that a BMP's header gives, or the profile behind its pixels."""
     (size,) = struct.unpack("<I", read_at(file, 14, 4))
     header = read_at(file, 14, min(size, V5))
     if len(header) < V4:

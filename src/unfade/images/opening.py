@@ -1,4 +1,4 @@
-"""Opening a picture file with Pillow: refused in one sentence where it cannot be read, and never with a warning."""
+"""Opening a picture file with Pillow: a file that cannot be read is refused in one sentence, without warnings."""
 
 import contextlib
 import importlib
@@ -27,9 +27,9 @@ from unfade.images.png_chunks import Chunks, chunks_of
 from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
 from unfade.images.tiff_samples import Samples, bytes_of, describing_image, needs_reading, read_samples
 
-DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # as Pillow says it
-STUMBLED = (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError)  # as it does over odd headers
-TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF orientation: what makes the picture upright
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # Pillow's errors
+STUMBLED = (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError)  # Pillow's errors for odd headers
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # by EXIF orientation: makes the picture upright
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -41,9 +41,9 @@ TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {  # EXIF orientation
 FILMS = ("GIF", "WEBP", "PNG", "AVIF")  # several pages of a TIFF or MPO are not a film
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 JXL_STARTS = (b"\xff\n", b"\0\0\0\x0cJXL ")
-MOST_BYTES = 8  # of a pixel, where a picture has as many pixels as are read: four colours of 16 bits
-JP2_COLOURS = (0, 12, 16, 17, 18)  # untold, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1 and -2)
-SMALL = 4_000_000  # pixels that are harmless whatever the file claims
+MOST_BYTES = 8  # bytes per pixel allowed for a picture of the most pixels: four channels of 16 bits
+JP2_COLOURS = (0, 12, 16, 17, 18)  # unspecified, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1 and -2)
+SMALL = 4_000_000  # pixels up to which a picture is harmless, however few bytes the file has
 LIMIT = "UNFADE_MEGAPIXELS"
 SPARSEST = 2_000  # pixels per byte of the emptiest real picture; a wholly flat WebP has about 600
 
@@ -52,15 +52,15 @@ SPARSEST = 2_000  # pixels per byte of the emptiest real picture; a wholly flat 
 class Opened:
     """A picture file while it is open."""
 
-    image: Image.Image  # decoded; where there are `samples`, not: then it tells what the file says besides its pixels
+    image: Image.Image  # decoded, unless there are `samples`; then only its metadata are used
     orientation: int  # EXIF's, 1 to 8: how the picture has to be turned
-    samples: Samples | None = None  # the numbers of a TIFF that Pillow would mistake
-    notes: tuple[str, ...] = ()  # what is left out of the file, in words
-    turned: bool = False  # the orientation has been applied to the image
-    page: Page | None = None  # of a TIFF
-    chunks: Chunks | None = None  # of a PNG
-    boxes: Boxed = Boxed()  # of AVIF, HEIC and JPEG 2000
-    source: IO[bytes] | None = None  # what Pillow read
+    samples: Samples | None = None  # the pixel values of a TIFF that Pillow would misread
+    notes: tuple[str, ...] = ()  # what of the file is left out, in words
+    turned: bool = False  # whether the orientation has been applied to the image
+    page: Page | None = None  # the page of a TIFF
+    chunks: Chunks | None = None  # the chunks of a PNG
+    boxes: Boxed = Boxed()  # the boxes of AVIF, HEIC and JPEG 2000
+    source: IO[bytes] | None = None  # the open file that Pillow read
 
     @property
     def turn(self) -> int:
@@ -69,7 +69,7 @@ class Opened:
 
     @property
     def move(self) -> Move:
-        """From the stored picture to the upright one. The reader of HEIC has applied the orientation."""
+        """The move from the stored picture to the upright one. The HEIC reader has already applied the orientation."""
         orientation = (
             self.orientation if self.orientation in TURNS else self.image.info.get("original_orientation") or 1
         )
@@ -88,13 +88,13 @@ class Opened:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Opened]:
-    """The decoded picture, not turned; whatever Pillow says against it, here or in the block, is one sentence.
+    """The decoded picture, not turned; any error of Pillow, here or in the block, becomes one sentence.
 
-    Raises UnreadableImage, its message starting with the path: for a file that is damaged, no picture, no file (a
-    pipe, which may never end), or an animation, and before anything is allocated for one of more megapixels than
-    `most_megapixels`.
+    Raises UnreadableImage, whose message starts with the path, for a file that is damaged, not a picture, not a regular
+    file (a pipe may never end) or an animation, and for a picture of more than `most_megapixels`, before anything is
+    allocated for it.
     """
-    most_megapixels()  # a setting that is none is not the file's fault
+    most_megapixels()  # first: an invalid limit is not the file's fault
     try:
         refuse_endless(path)
         # an open file, not its path: by path, Pillow maps and so garbles a turned TIFF
@@ -111,17 +111,17 @@ def opened(path: Path) -> Iterator[Opened]:
 
 
 def most_megapixels() -> float:
-    """The most that are read of one picture: 178.9, which is a scan of 100 and more, and at 4 bytes a pixel 0.7 GB.
+    """The most megapixels that a picture may have: 178.9, enough for scans of over 100; 0.7 GB at 4 bytes per pixel.
 
-    The environment variable UNFADE_MEGAPIXELS sets another number. Raises BadInput where that is none.
+    The environment variable UNFADE_MEGAPIXELS sets another number. Raises BadInput where it is not a number.
     """
-    said = os.environ.get(LIMIT) or "178.9"
+    value = os.environ.get(LIMIT) or "178.9"
     try:
-        most = float(said)
+        most = float(value)
     except ValueError:
         most = 0
     if not 0 < most < math.inf:
-        raise BadInput(f"{LIMIT} is {said!r}; set it to a number of megapixels, like 400, or leave it out.")
+        raise BadInput(f"{LIMIT} is {value!r}; set it to a number of megapixels, like 400, or leave it out.")
     return most
 
 
@@ -137,7 +137,7 @@ def _opened(path: Path, file: IO[bytes]) -> Opened:
 def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
     said = boxed(file)
     if said.enumerated not in JP2_COLOURS:
-        raise UnreadableImage(f"{path} is a JPEG 2000 in colours that are not read; save it as RGB or grey.")
+        raise UnreadableImage(f"{path} is a JPEG 2000 in an unsupported colour space; save it as RGB or grey.")
     if size := jxl_size(file):
         _refuse_size(path, *size)
     chunks = chunks_of(file)
@@ -164,14 +164,14 @@ def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
     source = file if pages.photo is pages.first else as_only_page(page, {})
     source.seek(0)
     image = _image(path, source)
-    image.load()  # turns it too
+    image.load()  # this also applies the orientation
     return Opened(image, orientation, None, notes, turned=True, page=page, source=source)
 
 
 def _image(path: Path, file: IO[bytes]) -> Image.Image:
-    """Not decoded yet."""
+    """The image of a file, not decoded yet."""
     if LIMIT in os.environ and most_megapixels() * 1e6 > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
-        Image.MAX_IMAGE_PIXELS = math.ceil(most_megapixels() * 5e5)  # Pillow refuses what has more than twice as many
+        Image.MAX_IMAGE_PIXELS = math.ceil(most_megapixels() * 5e5)  # Pillow refuses pictures of more than twice this
     image = Image.open(file, formats=readable_kinds())
     _refuse_size(path, image.width, image.height)
     return image
@@ -179,7 +179,7 @@ def _image(path: Path, file: IO[bytes]) -> Image.Image:
 
 @lru_cache
 def readable_kinds() -> tuple[str, ...]:
-    """Pillow's names of what is read. Not all that Pillow knows: a renamed PostScript file would start a program."""
+    """Pillow's names of the formats that are read; not all of Pillow's: a renamed PostScript would start a program."""
     kinds = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF"]  # a JPEG may turn out an MPO
     if features.check("jpg_2000"):
         kinds.append("JPEG2000")
@@ -194,13 +194,13 @@ def readable_kinds() -> tuple[str, ...]:
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """(H, W, ...) turned as an EXIF orientation asks, which may be any number."""
+    """(H, W, ...) turned as an EXIF orientation asks; any number outside 2..8 changes nothing."""
     turn = TURNS.get(orientation)
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
 def mode_name(mode: str) -> str:
-    """Pillow's name of a mode in words."""
+    """Pillow's name of a mode, in words."""
     return {"L": "grey", "1": "black and white", "P": "palette", "PA": "palette"}.get(mode, mode)
 
 
@@ -228,26 +228,26 @@ def _too_many(path: Path) -> UnreadableImage:
 
 
 def refuse_endless(path: Path) -> None:
-    """Raise UnreadableImage for a pipe, socket or device, before it is opened: it may never say anything."""
+    """Raise UnreadableImage for a pipe, socket or device, before it is opened: reading it may never end."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UnreadableImage(f"{path} is a pipe, socket or device and no file; save the picture as a file first.")
+        raise UnreadableImage(f"{path} is a pipe, socket or device, not a file; save the picture as a file first.")
 
 
 def _orientation(image: Image.Image) -> int:
-    """Not ImageOps.exif_transpose: that encodes all other tags again, and fails where a camera wrote odd ones."""
+    """EXIF's orientation, 1 to 8. ImageOps.exif_transpose would encode all tags again and fail where one is odd."""
     if image.format == "JXL" and not getattr(image, "jpeg", False):
         return 1  # its decoder has turned it, whatever EXIF says (ISO/IEC 18181-2)
     try:
-        said = image.getexif().get(ExifTags.Base.Orientation, 1)
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DAMAGED:  # the pixels are sound all the same
         return 1
-    return said if isinstance(said, int) and said in TURNS else 1
+    return found if isinstance(found, int) and found in TURNS else 1
 
 
 def _what_is_wrong(path: Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:  # the system's; Pillow's own have no number
-        return f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
+        return f"{path} cannot be opened ({error.strerror}); check that it exists and can be read."
     size = path.stat().st_size
     if not size:
         return f"{path} is empty; get the file again from its source."
@@ -274,7 +274,7 @@ def _missing_decoder(path: Path) -> str | None:
 
 
 class _Hush:
-    """Nothing that Pillow warns of in here is heard; counted, for `catch_warnings` alone is not safe in threads."""
+    """Silences Pillow's warnings in the block. Entries are counted, as `catch_warnings` alone is not thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""XMP packets: parsed within limits, looked through, and written again."""
+"""XMP packets: parsing within limits, searching and writing."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 PREFIXES = {"x": "adobe:ns:meta/", "rdf": RDF[1:-1]}
 EMPTY = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF[1:-1]}"/></x:xmpmeta>'
 ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[0-9]")
-DEEPEST = 100  # elements in one another; a real packet has about ten
+DEEPEST = 100  # largest nesting of elements; a real packet has about ten
 LARGEST = 1 << 24  # bytes
 STRUCTURE = tuple(RDF + name for name in ("RDF", "Description", "li", "Seq", "Bag", "Alt", "value"))
 
@@ -19,7 +19,7 @@ STRUCTURE = tuple(RDF + name for name in ("RDF", "Description", "li", "Seq", "Ba
 def parse_packet(packet: bytes) -> Element | None:
     """The XML of an XMP packet; None where it holds no RDF.
 
-    None too where it is not well-formed, larger or deeper than any real one, or declares entities (a known bomb).
+    None too where it is not well-formed, larger or deeper than any real packet, or declares entities (as XML bombs do).
     """
     if len(packet) > LARGEST or b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         return None
@@ -40,7 +40,7 @@ def parse_packet(packet: bytes) -> Element | None:
 
 
 def write_packet(root: Element, prefixes: dict[str, str] | None = None) -> bytes:
-    """The bytes of a packet, with the prefixes that it came with and some more."""
+    """The bytes of a packet, with its original name space prefixes and those given."""
     for prefix, uri in {**PREFIXES, **(prefixes or {})}.items():
         ElementTree.register_namespace(prefix, uri)
     body = ElementTree.tostring(root, encoding="unicode")
@@ -48,32 +48,32 @@ def write_packet(root: Element, prefixes: dict[str, str] | None = None) -> bytes
 
 
 def edited(packet: bytes, edit: Callable[[Element], bool]) -> bytes:
-    """The packet after `edit`, which says whether it changed anything; byte for byte the same where it did not."""
+    """The packet after `edit`, which returns whether it changed anything; byte for byte the same if not."""
     root = parse_packet(packet) if packet else None
     return write_packet(root) if root is not None and edit(root) else packet
 
 
 def upright_packet(packet: bytes) -> bytes:
-    """The same packet saying that the photo is upright, as it now is; untouched where it says nothing of it."""
+    """The packet with the orientation set to upright; unchanged where it states no orientation."""
     return ORIENTATION.sub(rb"\g<1>1", packet)
 
 
 def rdf_of(root: Element) -> Element:
-    """The element that holds what the packet says. Raises ValueError where there is none."""
+    """The RDF element of a packet. Raises ValueError where there is none."""
     for element in root.iter(f"{RDF}RDF"):
         return element
     raise ValueError("no RDF in it")
 
 
 def children(root: Element) -> Iterator[tuple[Element, Element]]:
-    """Every element with the one it lies in; what lies in it may be taken out meanwhile."""
+    """Every element with its parent; the children of an element may be removed meanwhile."""
     for parent in list(root.iter()):
         for child in list(parent):
             yield parent, child
 
 
 def texts_of(element: Element, name: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """The values of a name in an element, as attribute or as child, each with what sets another."""
+    """The values of a name in an element, as attribute or as child, each with a function that replaces it."""
     if name in element.attrib:
         yield element.attrib[name], lambda text: element.set(name, text)
     for child in element.findall(name):
@@ -91,7 +91,7 @@ def local(name: str) -> str:
 
 
 def _remember(prefix: str, uri: str) -> None:
-    """Keep the packet's own prefixes; some programs know `dc:` only by its name."""
+    """Keep the packet's own prefixes, as some programs recognize `dc:` only by its prefix."""
     if prefix:
         with contextlib.suppress(ValueError):  # ns0 and the like are ElementTree's own
             ElementTree.register_namespace(prefix, uri)

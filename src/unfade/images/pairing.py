@@ -1,4 +1,4 @@
-"""Which pictures of two folders belong together: those of one stem. Nothing else pairs files."""
+"""Pairing the pictures of two folders by their stems. Files are never paired in any other way."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,23 +11,23 @@ from unfade.images.files import list_images, read_image
 
 @dataclass(frozen=True)
 class Paired:
-    """The pictures of two folders."""
+    """The pictures of two folders, in pairs."""
 
-    pairs: tuple[tuple[Path, Path], ...]  # one of each folder, sorted by name
-    alone: tuple[tuple[Path, ...], tuple[Path, ...]]  # those of each folder that have no partner, sorted by name
+    pairs: tuple[tuple[Path, Path], ...]  # one picture of each folder, sorted by name
+    alone: tuple[tuple[Path, ...], tuple[Path, ...]]  # the pictures of each folder without a partner, sorted by name
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures of a folder by their file names without endings, sorted.
+    """The pictures of a folder by their stems, sorted.
 
-    Raises BadInput, naming the first few, where two share a name, since nobody can tell which of them is meant; and as
-    `list_images` does.
+    Raises BadInput, naming the first few, where several have the same stem, as it would be unclear which is meant; and
+    as `list_images` does.
     """
     paths = list_images(folder)
     twice = sorted(stem for stem, count in Counter(path.stem for path in paths).items() if count > 1)
     if twice:
         names = [" and ".join(path.name for path in paths if path.stem == stem) for stem in twice]
-        raise BadInput(f"{folder} holds several pictures of one name: {first_few(names)}; keep one of each.")
+        raise BadInput(f"{folder} holds several pictures of the same name: {first_few(names)}; keep one of each.")
     return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
@@ -44,12 +44,12 @@ def check_side(paths: Iterable[Path], side: int) -> None:
     sizes = {path: read_image(path).shape[-2:] for path in paths}
     others = [f"{path} has {size[1]} x {size[0]}" for path, size in sizes.items() if size != (side, side)]
     if others:
-        told = f"Scores are taken at {side} x {side} pixels, the restorer's size, but {first_few(others)}"
-        raise BadInput(f"{told}; bring them to that size, since scores of resized pictures mean something else.")
+        found = f"Scores are taken at {side} x {side} pixels, the restorer's size, but {first_few(others)}"
+        raise BadInput(f"{found}; provide them at that size, since scores of resized pictures are not comparable.")
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first `most` of them, with commas, and how many there are more."""
+    """The first `most` names, separated by commas, and the number of the others."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 

@@ -1,7 +1,7 @@
-"""What lies in a file besides its picture, and what its XMP says of such parts: both stay behind, and it is told.
+"""Parts of a file besides its picture, and the XMP about them: both are left out of results, with a note.
 
-A gain map brightens the picture it was made for, a depth map cuts it out; beside restored faces both are wrong. So the
-result is the picture alone, and its XMP no longer promises what is not there.
+A gain map or a depth map fits only the picture that it was made for; with restored faces, both would be wrong. So the
+result holds the picture alone, and its XMP no longer mentions parts that are missing.
 """
 
 import mmap
@@ -14,7 +14,7 @@ from unfade.images.packets import STRUCTURE, children, edited, local, space_of
 GAIN_MAP, FILM, DEPTH, SOUND = "gain map (HDR)", "motion film", "depth map", "sound"
 ORIGINAL, THUMBNAIL, OTHER = "picture before editing", "thumbnail in XMP", "further parts"
 GOOGLE, APPLE = "http://ns.google.com/photos/", "http://ns.apple.com/"
-SPACES = {  # whose every entry is about a part
+SPACES = {  # name spaces all of whose entries are about a part
     "http://ns.adobe.com/hdr-gain-map/1.0/": GAIN_MAP,
     APPLE + "HDRGainMap/1.0/": GAIN_MAP,
     APPLE + "HDRToneMap/1.0/": GAIN_MAP,
@@ -31,25 +31,25 @@ SPACES = {  # whose every entry is about a part
 BEGINNINGS = {
     GOOGLE + "dd/1.0/": DEPTH,
     GOOGLE + "1.0/container/": "",
-}  # of name spaces; what is in a container follows
+}  # name spaces of several parts; the items of a container tell which
 CAMERAS = (GOOGLE + "1.0/camera/", "http://ns.oplus.com/photos/1.0/camera/")
-OF_FILMS = ("MotionPhoto", "MicroVideo", "OLivePhoto", "VideoLength")  # beginnings of what these cameras say of films
+OF_FILMS = ("MotionPhoto", "MicroVideo", "OLivePhoto", "VideoLength")  # beginnings of cameras' entries about films
 SEMANTICS = {
     "GainMap": GAIN_MAP,
     "MotionPhoto": FILM,
     "Depth": DEPTH,
     "Original": ORIGINAL,
-}  # of what a container holds
+}  # by the semantics of a container's item
 BASIC, NOTE = "{http://ns.adobe.com/xap/1.0/}Thumbnails", "{http://ns.adobe.com/xmp/note/}HasExtendedXMP"
 ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"  # in an APP2 segment
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in compressed data: neither a byte 255 nor a restart
 MOST_SEGMENTS = 100_000
-HEAD = 64  # bytes that tell what a part is
+HEAD = 64  # first bytes of a part, which show its kind
 SIGHT = 1 << 20  # bytes behind the picture that are searched
 
 
 def without_parts(packet: bytes, parts: list[str]) -> bytes:
-    """The packet without what it says of parts, whose names are added to `parts`; untouched if it says nothing."""
+    """The packet without its entries about parts, whose names are added to `parts`; unchanged if there are none."""
 
     def edit(root: Element) -> bool:
         found = _said(root)
@@ -66,7 +66,7 @@ def without_parts(packet: bytes, parts: list[str]) -> bytes:
 
 
 def parts_of_jpeg(file: IO[bytes]) -> list[str]:
-    """What lies in a JPEG besides its picture, by its segments and by what follows its end."""
+    """The parts in a JPEG besides its picture, found in its segments and behind its end."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:  # a film may be larger than memory
         return _walked(content)
 
@@ -94,7 +94,7 @@ def _walked(content: mmap.mmap) -> list[str]:
 
 
 def _behind(seen: bytes, end: bytes) -> list[str]:
-    """What follows the end of the picture, by its beginning and by the file's end; padding is nothing."""
+    """The parts behind the end of the picture, by their first bytes and by the file's last; padding does not count."""
     if b"ftyp" in seen[4:HEAD] or b"MotionPhoto_Data" in seen or b"MotionPhoto_Data" in end:
         return [FILM]
     if b"hdrgm:" in seen or ISO_GAIN_MAP in seen or b"HDRGainMap" in seen:
@@ -103,7 +103,7 @@ def _behind(seen: bytes, end: bytes) -> list[str]:
 
 
 def _said(root: Element) -> list[str]:
-    """The parts that a packet speaks of, "" for a container or a note that needs no word."""
+    """The parts that a packet mentions; "" stands for a container or an entry that needs no note."""
     found: list[str] = []
     for element in root.iter():
         names = [element.tag, *element.attrib]
@@ -116,7 +116,7 @@ def _said(root: Element) -> list[str]:
 
 
 def _part_of(name: str) -> str | None:
-    """The part that an entry is about, "" for what is about all of them; None for an entry about the picture."""
+    """The part that an entry is about; "" for an entry about all of them, None for one about the picture."""
     space = space_of(name)
     if name in STRUCTURE or not space:
         return None

@@ -1,7 +1,7 @@
-"""A whole photo in memory: its levels as the file has them, and windows of it as tensors.
+"""A whole photo in memory: its levels as in the file, and windows of it as tensors.
 
-A photo of 24 megapixels is 72 MB as bytes and 288 MB as float32, so only windows become tensors, and what no window
-replaces stays bit for bit what it was.
+A photo of 24 megapixels is 72 MB as bytes and 288 MB as float32, so only windows become tensors, and pixels outside
+the windows that are replaced stay identical bit for bit.
 """
 
 from dataclasses import dataclass, field
@@ -15,32 +15,32 @@ from torch import Tensor
 
 Levels = NDArray[np.uint8 | np.uint16]
 Window = tuple[int, int, int, int]  # left, top, right, bottom in px; the last column and row are outside
-TO_8_BITS = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)  # by 16 bits
+TO_8_BITS = np.rint(np.arange(1 << 16) / 257).astype(np.uint8)  # the 8-bit level for each 16-bit level
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What the file said besides its pixels, to be said again by the result."""
+    """The metadata of the photo's file, which its result gets too."""
 
-    kind: str = "PNG"  # Pillow's name of the format, as it is to be written
-    exif: bytes = b""  # as in a JPEG, with "Exif\0\0" before it; the orientation says 1, as it has been applied
+    kind: str = "PNG"  # Pillow's name of the format to write
+    exif: bytes = b""  # as in a JPEG, with "Exif\0\0" before it; the orientation is 1, as it has been applied
     xmp: bytes = b""
     icc: bytes = b""  # colour profile
     dpi: tuple[float, float] | None = None
     tables: dict[int, list[int]] = field(default_factory=dict)  # quantisation tables of a JPEG
-    subsampling: int = -1  # of a JPEG's colours, as Pillow numbers it; -1: unknown
+    subsampling: int = -1  # of a JPEG's chroma, by Pillow's number; -1: unknown
     modified: float | None = None  # when the file was last changed, seconds since 1970
-    grey: bool = False  # the file has one channel of colour
-    lossless: bool = False  # of a WebP
-    size: tuple[int, int] | None = None  # width and height in px that EXIF and XMP speak of, upright
+    grey: bool = False  # whether the file has only one channel of colour
+    lossless: bool = False  # whether a WebP is lossless
+    size: tuple[int, int] | None = None  # width and height in px to which EXIF and XMP refer, upright
     iptc: bytes = b""  # IPTC-IIM
     texts: tuple[tuple[bytes, bytes], ...] = ()  # of a PNG: name and content of each chunk
-    read_as: str = ""  # Pillow's name of the format that was read; "" for a photo of no file
+    read_as: str = ""  # Pillow's name of the format that was read; "" for a photo that is not from a file
 
 
 @dataclass
 class Photo:
-    """A decoded photo, upright. `paste` changes it in place; nothing else does."""
+    """A decoded photo, upright. Only `paste` changes it in place."""
 
     levels: Levels  # (H, W, 3) RGB, 8 or 16 bits
     alpha: Levels | None = None  # (H, W), as many bits as `levels`
@@ -58,7 +58,7 @@ class Photo:
         return int(self.levels.shape[1])
 
     def region(self, window: Window) -> Tensor:
-        """A window that lies inside, (3, h, w) float32 in [-1, 1]."""
+        """A window inside the photo, (3, h, w) float32 in [-1, 1]."""
         left, top, right, bottom = window
         return self._to_tensor(self.levels[top:bottom, left:right])
 
@@ -69,9 +69,9 @@ class Photo:
         return self.resampled((0, 0, self.width, self.height), size[1], size[0])
 
     def resampled(self, window: Window, height: int, width: int) -> Tensor:
-        """A window that lies inside, brought to a size: (3, height, width) float32 in [-1, 1].
+        """A window inside the photo, resized: (3, height, width) float32 in [-1, 1].
 
-        By area where it shrinks and cubic otherwise, on the levels, so that a large window never is a large tensor.
+        By area where it shrinks and cubic otherwise, on the levels, so that a large window is never a large tensor.
         """
         left, top, right, bottom = window
         levels, size = self.levels[top:bottom, left:right], (bottom - top, right - left)
@@ -82,7 +82,7 @@ class Photo:
         return self._to_tensor(levels)
 
     def paste(self, window: Window, pixels: Tensor, where: Tensor) -> None:
-        """Replace the pixels of a window where `where`, (h, w) of bool, says so; `pixels` is (3, h, w) in [-1, 1]."""
+        """Replace the pixels of a window where `where`, (h, w) of bool, is True; `pixels` is (3, h, w) in [-1, 1]."""
         left, top, right, bottom = window
         most = np.iinfo(self.levels.dtype).max
         levels = pixels.detach().float().add(1).mul_(most / 2).round_().clamp_(0, most).cpu().numpy()
@@ -96,7 +96,7 @@ class Photo:
 
 
 def over_white(levels: Levels, alpha: Levels) -> Levels:
-    """(H, W, 3) with what is clear, by (H, W) of as many bits, showing white."""
+    """Levels (H, W, 3) laid over white by their alpha, (H, W) of as many bits."""
     most = np.iinfo(levels.dtype).max
     share = alpha[..., None].astype(np.float32) / most
     laid: Levels = np.rint(levels * share + most * (1 - share)).astype(levels.dtype)

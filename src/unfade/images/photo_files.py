@@ -1,4 +1,4 @@
-"""Whole photos from files and, by the other names here, back into files."""
+"""Reading whole photos from files and writing them; the names of several files of this room in one place."""
 
 from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo, lost_in, suffix_for

@@ -1,7 +1,7 @@
-"""The chunks of a PNG: what Pillow has to see, and what is taken from them here.
+"""The chunks of a PNG: those for Pillow, and those that are read here.
 
-Pillow unpacks texts and profiles before it looks at the picture, and keeps what lies behind it; so it gets the chunks
-that make the picture, and everything else is read here, within limits.
+Pillow unpacks texts and profiles before the picture, and keeps what lies behind it. So it gets only the chunks that
+make up the picture; everything else is read here, within limits.
 """
 
 import struct
@@ -24,24 +24,24 @@ XMP = b"XML:com.adobe.xmp"
 RAW = b"Raw profile type "  # ImageMagick's way: hexadecimal digits in a text
 PROFILES = {RAW + name: kind for kind, names in (("exif", (b"exif", b"APP1")), ("xmp", (b"xmp",))) for name in names}
 SRGB_GAMMA = 0.45455
-NEAR = 0.01  # of a gamma: what programs write for sRGB
+NEAR = 0.01  # largest deviation from a gamma that programs write for sRGB
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """What a PNG says besides its pixels."""
+    """The contents of a PNG besides its pixels."""
 
-    plain: IO[bytes]  # the file with nothing but what Pillow has to see
-    colours: Colours | None  # named by numbers; None: not named so
+    plain: IO[bytes]  # the file with only the chunks for Pillow
+    colours: Colours | None  # colours given as numbers; None: there are none
     icc: bytes
-    exif: bytes  # of a text; Pillow reads the chunk
+    exif: bytes  # EXIF from a text chunk; Pillow reads EXIF's own chunk
     xmp: bytes
-    texts: tuple[tuple[bytes, bytes], ...]  # name and content of each chunk of text, as they are
+    texts: tuple[tuple[bytes, bytes], ...]  # name and unchanged content of each text chunk
     notes: tuple[str, ...]  # what was left out
 
 
 def chunks_of(file: IO[bytes]) -> Chunks | None:
-    """Read the chunks of a PNG, but those of its pixels; None for any other file.
+    """Read the chunks of a PNG, except those of its pixels; None for any other file.
 
     Raises ValueError where the pixels take more bytes than the picture can have.
     """
@@ -65,7 +65,7 @@ def chunks_of(file: IO[bytes]) -> Chunks | None:
                 kept.setdefault(name, read_at(file, start, size))
     most = _most_bytes(read_at(file, 16, 13))
     if pixels > most:
-        raise ValueError(f"{pixels:,} bytes of pixels, where {most:,} would hold them all")
+        raise ValueError(f"{pixels:,} bytes of pixels, but the picture needs at most {most:,}")
     profiles, rest = _profiles(texts, notes)
     icc = _icc(kept.get(b"iCCP", b""), notes)
     colours = _colours(kept, icc, notes)
@@ -74,7 +74,7 @@ def chunks_of(file: IO[bytes]) -> Chunks | None:
 
 
 def inflated(raw: bytes) -> bytes:
-    """What zlib packed, up to MOST bytes. Raises ValueError for more and for damage."""
+    """The content of zlib data, up to MOST bytes. Raises ValueError for more and for damage."""
     unpacker = zlib.decompressobj()
     try:
         content = unpacker.decompress(raw, MOST)
@@ -86,7 +86,7 @@ def inflated(raw: bytes) -> bytes:
 
 
 def _walk(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and size of the content of each chunk, up to the end of the picture; a cut-off one as if whole."""
+    """Name, start and size of each chunk's content, up to the end of the picture; a truncated chunk counts as whole."""
     place, end = len(START), file_size(file)
     for _ in range(MOST_CHUNKS):
         if place + 8 > end:
@@ -102,12 +102,12 @@ def _walk(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 
 def _most_bytes(header: bytes) -> int:
     width, height, depth, kind = struct.unpack(">IIBB", header[:10])
-    row = (width * depth * CHANNELS.get(kind, 4) + 7) // 8 + 8  # more than a filter's byte, for interlaced ones
+    row = (width * depth * CHANNELS.get(kind, 4) + 7) // 8 + 8  # more than the filter byte, for interlaced pictures
     return int(row * height * 1.1) + (1 << 20)
 
 
 def _profiles(texts: list[tuple[bytes, bytes]], notes: list[str]) -> tuple[dict[str, bytes], list[tuple[bytes, bytes]]]:
-    """EXIF and XMP that are told as texts, and all other texts."""
+    """EXIF and XMP stored as texts, and all other texts."""
     found, rest = {"exif": b"", "xmp": b""}, []
     for name, content in texts:
         keyword = content.split(b"\0", 1)[0]
@@ -124,13 +124,13 @@ def _profiles(texts: list[tuple[bytes, bytes]], notes: list[str]) -> tuple[dict[
 
 
 def _said(name: bytes, content: bytes) -> bytes:
-    """The text of a chunk."""
+    """The decoded text of a chunk."""
     rest = content.split(b"\0", 1)[1]
     if name == b"tEXt":
         return rest
     if name == b"zTXt":
         return inflated(rest[1:])
-    text = rest[2:].split(b"\0", 2)[2]  # behind two bytes come language and keyword once more
+    text = rest[2:].split(b"\0", 2)[2]  # two flags, then the language and the translated keyword, come first
     return inflated(text) if rest[:1] == b"\1" else text
 
 
@@ -145,7 +145,7 @@ def _icc(content: bytes, notes: list[str]) -> bytes:
 
 
 def _colours(kept: dict[bytes, bytes], icc: bytes, notes: list[str]) -> Colours | None:
-    """The first of cICP, iCCP, sRGB, gAMA with cHRM that is there counts (PNG 3, Sec. 4.3)."""
+    """The colours by the first of cICP, iCCP, sRGB, and gAMA with cHRM that the file has (PNG 3, Sec. 4.3)."""
     said = kept.get(b"cICP", b"")
     if len(said) == 4:
         colours = by_code_points(said[0], said[1], full=bool(said[3]))

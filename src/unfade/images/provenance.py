@@ -1,11 +1,11 @@
-"""Says in a result's XMP that a model had part in it; what the packet said before stays."""
+"""Records in a result's XMP that a model took part in it; the packet's other entries stay."""
 
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from unfade.images.packets import EMPTY, RDF, parse_packet, rdf_of, write_packet
 
-# IPTC NewsCodes, Digital Source Type: a photo in which parts come from a trained model, and a picture that is all model
+# IPTC NewsCodes, Digital Source Type: a photo with parts made by a trained model, and a picture made wholly by a model
 COMPOSITE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
@@ -17,20 +17,20 @@ PREFIXES = {"Iptc4xmpExt": IPTC[1:-1], "xmp": XMP[1:-1], "unfade": OURS[1:-1]}
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made a result."""
+    """The tool, model and settings that made a result."""
 
     tool: str  # with its version: "unfade 0.1.0"
-    model: str  # its name in the table, or its file's
+    model: str  # its name in the table of weights, or the name of its file
     sha256: str  # of the model's file, in hexadecimal
-    settings: str  # whatever is needed to do it again, in words or as JSON
+    settings: str  # everything needed to reproduce the result, in words or as JSON
 
 
 def with_provenance(packet: bytes, provenance: Provenance) -> bytes:
     """An XMP packet (or b"") with `Iptc4xmpExt:DigitalSourceType` set and the note of tool, model and settings.
 
     The note has a name space of its own; `Iptc4xmpExt:AISystemUsed` (IPTC 2025.1) and `xmp:CreatorTool` are added
-    where the packet has none. A source type that says "wholly generated" is the stronger word and stays. A packet that
-    cannot be parsed is replaced.
+    where the packet has none. A source type for wholly generated pictures says more and stays. A packet that cannot be
+    parsed is replaced.
     """
     root = parse_packet(packet)
     root = ElementTree.fromstring(EMPTY) if root is None else root
@@ -51,7 +51,7 @@ def with_provenance(packet: bytes, provenance: Provenance) -> bytes:
 
 
 def _values(rdf: ElementTree.Element, name: str) -> list[str]:
-    """What the packet says under a name, which may be written as an attribute or as an element."""
+    """The values of a name in the packet, where it may be an attribute or an element."""
     attributes = [about.attrib[name] for about in rdf.findall(f"{RDF}Description") if name in about.attrib]
     elements = [child for about in rdf.findall(f"{RDF}Description") for child in about.findall(name)]
     return attributes + ["".join(child.itertext()) or child.get(f"{RDF}resource", "") for child in elements]

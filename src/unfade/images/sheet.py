@@ -1,4 +1,4 @@
-"""Pictures side by side in one picture, to be looked at by a person."""
+"""A contact sheet: pictures side by side in one picture."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ TITLE = 26  # pixels above each column
 
 
 def sheet(columns: Sequence[tuple[str, Sequence[Tensor]]], *, side: int = 192) -> Tensor:
-    """One picture (3, H, W) of titled columns; every entry is a (3, h, w) in [-1, 1] and is brought to `side`.
+    """One picture (3, H, W) of titled columns; every entry is (3, h, w) in [-1, 1] and is resized to `side`.
 
     Raises ValueError when the columns are of different lengths.
     """
     heights = {len(pictures) for _, pictures in columns}
     if len(heights) != 1:
-        raise ValueError(f"The columns hold {sorted(heights)} pictures; they must hold as many each.")
+        raise ValueError(f"The columns hold {sorted(heights)} pictures; all must hold the same number.")
     rows = heights.pop()
     page = torch.ones(3, TITLE + rows * (side + GAP), len(columns) * (side + GAP) - GAP)
     for x, (_, pictures) in enumerate(columns):

@@ -1,4 +1,4 @@
-"""A file made of parts of another and of some bytes more, of which nothing is copied before it is read."""
+"""A virtual file made of parts of another file and additional bytes; nothing is copied before it is read."""
 
 import io
 import os
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import IO, Any
 
-Part = bytes | tuple[int, int]  # bytes as they are, or where a part of the other file begins and how long it is
+Part = bytes | tuple[int, int]  # additional bytes, or offset and length of a part of the other file
 
 
 def spliced(file: IO[bytes], parts: Sequence[Part]) -> IO[bytes]:
-    """The parts, one behind the other, as a file to be read. `file` has to stay open as long."""
+    """The parts, joined in order, as a readable file. `file` must stay open while it is used."""
     return io.BufferedReader(_Spliced(file, parts))
 
 
 def read_at(file: IO[bytes], place: int, size: int) -> bytes:
-    """Some bytes of a file. Raises ValueError where it does not hold them, before memory is taken for them."""
+    """`size` bytes of a file from `place` on. Raises ValueError, before allocating, where the file ends earlier."""
     if place + size > file_size(file):
         raise ValueError(f"{size:,} bytes at {place:,} lie behind its end")
     file.seek(place)
@@ -24,7 +24,7 @@ def read_at(file: IO[bytes], place: int, size: int) -> bytes:
 
 
 def file_size(file: IO[bytes]) -> int:
-    """In bytes; the file is at its end then."""
+    """The size of a file in bytes; leaves the file at its end."""
     return file.seek(0, os.SEEK_END)
 
 

@@ -1,4 +1,4 @@
-"""The pages of a TIFF file: which of them is the photo, and the file as if that page were its only one."""
+"""The pages of a TIFF file: finding the photo among them, and the file as if that page were its only one."""
 
 import struct
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from typing import IO
 from unfade.images.spliced import file_size, read_at, spliced
 
 HEADS = {b"II*\0": ("<", False), b"MM\0*": (">", False), b"II+\0": ("<", True)}
-BIG_ENDIAN_BIG = b"MM\0+"  # Pillow takes its directories for those of a small TIFF
-WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of numbers that are whole and not negative
+BIG_ENDIAN_BIG = b"MM\0+"  # Pillow misreads its directories as those of a classic TIFF
+WHOLE = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of unsigned integers
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 LONG, RATIONAL, LONG8 = 4, 5, 16
 MOST_PAGES = 10_000
 WIDTH, HEIGHT, PHOTOMETRIC, SUBFILE, OLD_SUBFILE, SUB_DIRECTORIES = 256, 257, 262, 254, 255, 330
 REDUCED, MASK, TRANSPARENCY_MASK = 1, 4, 4  # two bits of NewSubfileType, and the photometric interpretation of a mask
 OLD_REDUCED = 2  # of SubfileType
-# What describes the photo and may stand beside its thumbnail alone: name, maker, model, orientation, resolution,
+# Tags of the photo that may only be in the thumbnail's directory: name, maker, model, orientation, resolution,
 # software, dates, author, XMP, rating, copyright, IPTC, Photoshop's resources, EXIF, GPS, and what Windows adds
 DESCRIBING = (
     *(269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 700, 18246, 18249, 33432, 33723, 34377),
@@ -26,22 +26,22 @@ DESCRIBING = (
 
 @dataclass(frozen=True)
 class Page:
-    """One directory of a file; values that lie elsewhere in the file are read when they are asked for."""
+    """One directory of a file; values that lie elsewhere in the file are read on demand."""
 
     file: IO[bytes]
-    order: str  # "<" or ">", as `struct` has it
-    big: bool  # BigTIFF, which has 8 bytes where TIFF has 4
-    place: int  # of the directory, in bytes from the start of the file
-    entries: dict[int, bytes]  # tag -> its whole entry as the file has it
+    order: str  # byte order, "<" or ">" as in `struct`
+    big: bool  # whether it is a BigTIFF, with offsets of 8 bytes instead of 4
+    place: int  # offset of the directory in the file, bytes
+    entries: dict[int, bytes]  # from each tag to the bytes of its entry
 
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """The whole numbers of an entry; () where it is missing or of another type. Raises ValueError if cut off."""
+        """The integers of an entry; () where it is missing or of another type. Raises ValueError if cut off."""
         kind, raw = self._value(tag)
         letter = WHOLE.get(kind)
         return struct.unpack(f"{self.order}{len(raw) // SIZES[kind]}{letter}", raw) if letter else ()
 
     def number(self, tag: int, default: int) -> int:
-        """The first of them."""
+        """The first integer of an entry; `default` where there is none."""
         return next(iter(self.numbers(tag)), default)
 
     def fractions(self, tag: int) -> tuple[float, ...]:
@@ -52,7 +52,7 @@ class Page:
         return tuple(above / below for above, below in pairs) if all(below for _, below in pairs) else ()
 
     def raw(self, tag: int) -> bytes:
-        """The bytes of an entry, as they are; b"" where it is missing or cut off."""
+        """The raw bytes of an entry; b"" where it is missing or cut off."""
         try:
             return self._value(tag)[1]
         except ValueError:
@@ -65,7 +65,7 @@ class Page:
 
     @property
     def is_full(self) -> bool:
-        """Whether it says of itself neither that it is a smaller copy of another page nor that it is a mask."""
+        """Whether the page is marked neither as a smaller copy of another page nor as a mask."""
         reduced = self.number(SUBFILE, 0) & (REDUCED | MASK) or self.number(OLD_SUBFILE, 0) == OLD_REDUCED
         return not reduced and self.number(PHOTOMETRIC, 0) != TRANSPARENCY_MASK
 
@@ -90,13 +90,13 @@ class Page:
 class Pages:
     """The photo of a file among its pages."""
 
-    photo: Page  # the largest of the full ones
-    first: Page  # of the file
-    full: int  # how many full pages there are
+    photo: Page  # the largest full page
+    first: Page  # the first page of the file
+    full: int  # the number of full pages
 
     @property
     def described(self) -> Page:
-        """The photo's page with what only the file's first page says about the photo."""
+        """The photo's page, with the tags about the photo that only the file's first page has."""
         said = {tag: entry for tag, entry in self.first.entries.items() if tag in DESCRIBING}
         return replace(self.photo, entries={**said, **self.photo.entries})
 
@@ -104,8 +104,8 @@ class Pages:
 def pages_of(file: IO[bytes]) -> Pages | None:
     """Find the photo of a TIFF; None for any other file and for one whose first directory is damaged.
 
-    Of full pages of one size it is the first. Where a page is a copy made smaller, or a mask, it is never the photo,
-    unless there is nothing else.
+    Among the largest full pages it is the first. A smaller copy or a mask is the photo only where there is nothing
+    else.
     """
     pages = [page for page in _all_pages(file) if all(page.size)]
     if not pages:
@@ -115,9 +115,9 @@ def pages_of(file: IO[bytes]) -> Pages | None:
 
 
 def as_only_page(page: Page, changes: dict[int, tuple[int, ...] | None]) -> IO[bytes]:
-    """The file with one directory: the page's, some of whose entries are others, of whole numbers, or (None) gone.
+    """The file with this page as its only directory, some of whose entries are replaced by integers or removed (None).
 
-    All that the file holds keeps its place; the new directory is read from behind its end.
+    Everything in the file keeps its offset; the new directory is appended.
     """
     kind, letter, field = (LONG8, "Q", 8) if page.big else (LONG, "I", 4)
     entries = {tag: entry for tag, entry in page.entries.items() if tag not in changes}
@@ -139,7 +139,7 @@ def as_only_page(page: Page, changes: dict[int, tuple[int, ...] | None]) -> IO[b
 
 
 def _all_pages(file: IO[bytes]) -> Iterator[Page]:
-    """In the file's order, with those below a page behind it; as far as they can be read."""
+    """All readable pages in the file's order, each followed by its sub-pages."""
     file.seek(0)
     head = file.read(16)
     order, big = HEADS.get(head[:4], ("", False))
@@ -155,7 +155,7 @@ def _all_pages(file: IO[bytes]) -> Iterator[Page]:
         try:
             page, following = _page_at(file, place, order, big)
             waiting = [*page.numbers(SUB_DIRECTORIES), following, *waiting]
-            page.size, page.is_full  # noqa: B018  a page whose own size is out of reach is none
+            page.size, page.is_full  # noqa: B018  leaves out a page whose size cannot be read
         except (ValueError, struct.error):
             continue
         yield page

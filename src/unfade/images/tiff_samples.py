@@ -1,8 +1,8 @@
-"""The numbers of a TIFF page as the file has them, where Pillow would take them for others.
+"""The exact sample values of a TIFF page, where Pillow would misread them.
 
-Pillow reads samples of 8 bits well. Deeper ones it cuts, takes black for white, or mixes up where each colour is a
-plane of its own; so for these the file is shown to libtiff as a grey picture whose pixels are its bytes, and what the
-bytes mean is told here (TIFF 6.0; Adobe Photoshop TIFF Technical Note 3 for floating point).
+Pillow reads samples of 8 bits well. Deeper samples it truncates, inverts, or mixes up if each colour has a plane of its
+own. So for these the file is presented to libtiff as a grey picture whose pixels are its bytes, and the bytes are
+interpreted here (TIFF 6.0; Adobe Photoshop TIFF Technical Note 3 for floating point).
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from unfade.images.tiff_pages import Page, as_only_page
 UNCOMPRESSED, JPEG = 1, 7
 PACKED = (5, 8, 32773, 32946, 34925, 50000)  # LZW, Deflate, PackBits, Deflate by its old number, LZMA, Zstandard
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INKS, CIE_LAB, ICC_LAB = 0, 1, 2, 5, 8, 9
-COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, INKS: 4, CIE_LAB: 3, ICC_LAB: 3}  # samples that are no extras
+COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, INKS: 4, CIE_LAB: 3, ICC_LAB: 3}  # number of colour samples
 KNOWN_TO_PILLOW = {3: "a palette", 6: "YCbCr"}
 RAW = {32803: "a colour filter array", 34892: "linear raw"}
 WORDS = {10: "ITU Lab", 32844: "LogL", 32845: "LogLuv", **KNOWN_TO_PILLOW}
@@ -34,37 +34,37 @@ REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)).reshape(256
 BITS, COMPRESSION, FILL_ORDER, STRIP_OFFSETS, PER_PIXEL, ROWS_PER_STRIP, STRIP_BYTES = 258, 259, 266, 273, 277, 278, 279
 MOST_VALUE, PLANES, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 281, 284, 317, 322, 323, 324, 325
 INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, DNG_VERSION, PHOTOMETRIC, ORIENTATION = 332, 338, 339, 50706, 262, 274
-# of what the numbers mean, which is no longer so when they are shown as bytes
+# tags about the meaning of the samples, which no longer apply when these are presented as bytes
 MEANINGS = (280, 281, 284, 290, 291, 300, 301, 317, 320, 321, 332, 333, 334, 336, 338, 339, 340, 341, 530, 531, 532)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Numbers, and all that the file says about what they mean."""
+    """Sample values, and everything that the file states about their meaning."""
 
-    numbers: NDArray[Any]  # (H, W, C) whole numbers without sign, or floats
-    photometric: int  # one of COLOURS
-    bits: int  # of one number
-    extras: tuple[int, ...]  # what those behind the colours are; 0 says nothing
-    most: int | None  # the largest number there may be, if the file says so
+    numbers: NDArray[Any]  # (H, W, C) unsigned integers, or floats
+    photometric: int  # a key of COLOURS
+    bits: int  # of one sample
+    extras: tuple[int, ...]  # kinds of the channels after the colours; 0: unspecified
+    most: int | None  # the largest possible value, if the file states it
 
     @property
     def colours(self) -> int:
-        """How many of the C are colours."""
+        """How many of the C channels are colours."""
         return COLOURS[self.photometric]
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a page's pixels lie in the file."""
+    """The layout of a page's pixels in the file."""
 
     width: int
     height: int
-    across: int  # tiles beside each other; 1 for strips
+    across: int  # tiles side by side; 1 for strips
     tile_width: int
     tile_height: int
     bits: int
-    together: int  # samples of one pixel that follow each other
+    together: int  # samples of one pixel that are stored together
     planes: int
 
     @property
@@ -79,22 +79,22 @@ class _Layout:
 
 
 def needs_reading(page: Page) -> bool:
-    """Whether a page is read here: not, where its compression or its colours are of a kind that Pillow knows."""
+    """Whether a page is read here; False where Pillow reads its compression and colours correctly."""
     bits, said = set(page.numbers(BITS)) or {1}, page.number(PHOTOMETRIC, -1)
     if said in RAW or DNG_VERSION in page.entries:
-        return True  # to be refused
+        return True  # so that it is refused
     by_pillow = page.number(COMPRESSION, UNCOMPRESSED) not in (UNCOMPRESSED, *PACKED) or said in KNOWN_TO_PILLOW
     return not (by_pillow and bits <= {1, 2, 4, 8})
 
 
 def bytes_of(page: Page) -> int:
-    """How many bytes the page's pixels take without compression. Raises ValueError for sizes of nought."""
+    """The bytes of the page's pixels without compression. Raises ValueError for a size of 0."""
     layout = _layout(page)
     return layout.height * layout.across * layout.row * layout.planes
 
 
 def read_samples(page: Page, path: Path) -> Samples:
-    """The numbers of a page. Raises UnreadableImage for what has no known meaning, naming it, ValueError for damage."""
+    """The samples of a page. Raises UnreadableImage where their meaning is unknown, ValueError for damage."""
     _refuse_unknown(page, path)
     photometric = _photometric(page, path)
     layout = _layout(page)
@@ -106,14 +106,14 @@ def read_samples(page: Page, path: Path) -> Samples:
         raise ValueError(f"{numbers.shape[-1]} samples of {COLOURS[photometric]}")
     extras = (*page.numbers(EXTRA_SAMPLES), *[0] * extra)[:extra]
     if extra and EXTRA_SAMPLES not in page.entries:
-        extras = (STRAIGHT, *extras[1:])  # old programs wrote alpha without saying so
+        extras = (STRAIGHT, *extras[1:])  # old programs wrote alpha without declaring it
     most = page.number(MOST_VALUE, 0)
-    stated = most if 0 < most < 2**layout.bits - 1 and not most & (most + 1) else None  # only 255, 1023, ... tell bits
+    stated = most if 0 < most < 2**layout.bits - 1 and not most & (most + 1) else None  # 255, 1023, ...: a depth
     return Samples(numbers, photometric, layout.bits, extras, stated)
 
 
 def describing_image(page: Page) -> TiffImagePlugin.TiffImageFile:
-    """An image that is not to be decoded, but says of the photo what its page says."""
+    """An image with the metadata of the photo's page, which is not meant to be decoded."""
     shown: dict[int, tuple[int, ...] | None] = dict.fromkeys(MEANINGS)
     shown |= {BITS: (8,), COMPRESSION: (UNCOMPRESSED,), PHOTOMETRIC: (1,), PER_PIXEL: (1,), FILL_ORDER: (1,)}
     return TiffImagePlugin.TiffImageFile(as_only_page(page, shown))
@@ -128,14 +128,14 @@ def _refuse_unknown(page: Page, path: Path) -> None:
     if len(bits) > 1 or len(formats) > 1:
         why = "colours of different depths"
     elif SIGNED in formats:
-        why = "numbers with a sign, of which nothing says what is black and what is white"
+        why = "signed values, and does not define which is black and which is white"
     elif not formats <= {UNSIGNED, FLOAT, UNTOLD}:
         why = "complex numbers"
     elif not bits <= ({16, 32, 64} if FLOAT in formats else {*range(1, 33), 64}):
-        why = f"numbers of {min(bits)} bits"
+        why = f"samples of {min(bits)} bits"
     elif compression not in (UNCOMPRESSED, *PACKED):
         how = TiffImagePlugin.COMPRESSION_INFO.get(compression, str(compression))
-        why = f"numbers of {min(bits)} bits compressed as {how}"
+        why = f"samples of {min(bits)} bits compressed as {how}"
     elif ink_set != 1:
         why = "inks other than CMYK"
     if why:
@@ -143,7 +143,7 @@ def _refuse_unknown(page: Page, path: Path) -> None:
 
 
 def _photometric(page: Page, path: Path) -> int:
-    """Where it is missing, libtiff's guess, which is what viewers show."""
+    """The photometric interpretation; where it is missing, libtiff's guess, which viewers follow."""
     guess = {3: RGB, 4: RGB}.get(page.number(PER_PIXEL, 1), BLACK_IS_ZERO)
     said = page.number(PHOTOMETRIC, guess)
     if said not in COLOURS:
@@ -164,12 +164,12 @@ def _layout(page: Page) -> _Layout:
     tile_width = page.number(TILE_WIDTH, 0) if tiled else width
     tile_height = page.number(TILE_HEIGHT, 0) if tiled else min(height, page.number(ROWS_PER_STRIP, height))
     if not (tile_width and tile_height and together and planes):
-        raise ValueError("a size of nought")
+        raise ValueError("a size of 0")
     return _Layout(width, height, -(-width // tile_width), tile_width, tile_height, bits, together, planes)
 
 
 def _numbers(page: Page, path: Path, layout: _Layout, plane: int, sample_format: int) -> NDArray[Any]:
-    """(H, W, C) of one plane."""
+    """The samples of one plane, (H, W, C)."""
     rows = _rows(page, layout, plane)
     predictor = page.number(PREDICTOR, NO_PREDICTOR) if page.number(COMPRESSION, UNCOMPRESSED) in PACKED else 1
     if predictor not in (NO_PREDICTOR, DIFFERENCES, FLOAT_DIFFERENCES):
@@ -218,7 +218,7 @@ def _rows(page: Page, layout: _Layout, plane: int) -> NDArray[np.uint8]:
 
 
 def _by_libtiff(page: Page, layout: _Layout, places: dict[int, tuple[int, ...]]) -> NDArray[np.uint8]:
-    """As a grey picture of 8 bits, for libtiff knows every compression."""
+    """The bytes, decompressed by libtiff as a grey picture of 8 bits, since it supports every compression."""
     claimed, there = layout.height * layout.across * layout.row, sum(next(reversed(places.values())))
     if there > file_size(page.file):
         raise ValueError(f"{there:,} bytes of pixels lie behind its end")
@@ -234,7 +234,7 @@ def _by_libtiff(page: Page, layout: _Layout, places: dict[int, tuple[int, ...]])
 
 
 class _Bytes(TiffImagePlugin.TiffImageFile):
-    """A picture whose pixels are bytes of another's: Pillow's limit on pixels is not for it."""
+    """A picture whose pixels are the bytes of another one, so Pillow's limit on pixels does not apply."""
 
     def load_prepare(self) -> None:
         self.im = Image.new(self.mode, self.size).im
@@ -242,7 +242,7 @@ class _Bytes(TiffImagePlugin.TiffImageFile):
 
 
 def _unpacked(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint32]:
-    """Numbers of any other depth up to 32 bits, the upper bits first, each row begun at a byte."""
+    """Samples of any other depth up to 32 bits, most significant bit first; each row begins at a byte."""
     flat = rows.reshape(-1, rows.shape[-1])
     numbers = np.empty((len(flat), count), np.uint32)
     step = max(1, BLOCK // (rows.shape[-1] * 8))

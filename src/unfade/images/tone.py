@@ -1,7 +1,7 @@
-"""Grey and toned photos: colours that depend on brightness alone, found and given back.
+"""The tone of grey and toned photos, whose colour depends on brightness alone, measured and applied to faces.
 
-A sepia print that was scanned in colour has, at every brightness, one colour. So chroma is a function of luma, and a
-restored face that came out in the colours of life takes the print's by that function.
+A sepia print that was scanned in colour has one colour at every brightness. So chroma is a function of luma, and a
+restored face that came out in natural colours gets the print's by that function.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from torch import Tensor
 from unfade.images.photo import Photo
 
 RED, GREEN, BLUE = 0.299, 0.587, 0.114  # luma, ITU-R BT.601
-SIDE = 160  # px of the photo's longer side when looked at: JPEG's noise averages out, 1 % of the area is 250 px
+SIDE = 160  # px, the photo's longer side for the analysis: JPEG's noise averages out, 1 % of the area is 250 px
 BINS = 32  # of luma
-FEWEST = 0.002  # share of the photo that a bin needs to say anything
-BLUR = 5  # px, then: against the halves and blocks of a small JPEG's chroma
-STRAY = 0.08  # in [-1, 1], 10 levels of 255: farther from the tone than noise takes a pixel
+FEWEST = 0.002  # least share of the photo's pixels for a bin to count
+BLUR = 5  # px, at that size: against the chroma subsampling and blocks of small JPEGs
+STRAY = 0.08  # in [-1, 1], 10 levels of 255: a distance from the tone that noise does not explain
 STRAYED = 0.012  # the share of such pixels that makes a photo coloured; a toned JPEG of 96 px, quality 30, has 0.003
-BLEACHED, MOST_BLEACHED = 0.6, 0.2  # of a tone's strength: so much may be missing or added, but no more than that
-FAINT = 0.04  # a tone of less strength has no hue
+BLEACHED, MOST_BLEACHED = 0.6, 0.2  # allowed deviation of a tone's strength: relative, and at most in [-1, 1]
+FAINT = 0.04  # a tone with less strength than this has no hue
 STEEPEST = 1.3  # chroma over luma; a toning that clips its red in the highlights has 1, a red coat on snow 2.4
 
 Array = NDArray[np.float64]
@@ -39,7 +39,7 @@ class Tone:
     def apply(self, pixels: Tensor) -> Tensor:
         """(..., 3, H, W) in [-1, 1] with its luma kept and its chroma replaced.
 
-        Where the chroma would leave [-1, 1] it is made weaker, not cut: cutting would change the luma.
+        Chroma that would leave [-1, 1] is scaled down and not clipped, as clipping would change the luma.
         """
         luma = _luma(pixels)
         red, blue = self._at(self.red, luma), self._at(self.blue, luma)
@@ -59,9 +59,9 @@ class Tone:
 
 
 def tone_of(photo: Photo) -> Tone | None:
-    """The tone of a grey, sepia or otherwise toned photo, however it is stored; None for a coloured one.
+    """The tone of a grey, sepia or otherwise toned photo, however it is stored; None for a coloured photo.
 
-    Coloured is also a photo that holds one really coloured thing of 1 to 2 % of its area.
+    A photo also counts as coloured if a single coloured object covers 1 to 2 % of its area.
     """
     pixels = torch.from_numpy(np.stack([cv2.blur(channel, (BLUR, BLUR)) for channel in photo.shrunk(SIDE).numpy()]))
     pixels = pixels.double()
@@ -76,9 +76,9 @@ def tone_of(photo: Photo) -> Tone | None:
 
 
 def grey_where(face: Tensor, picture: Tensor) -> Tensor:
-    """The pictures, but grey where the face they were made from is; both (B, 3, ...) in [-1, 1], of any two sizes.
+    """The pictures, made grey where the face they came from is grey; both (B, 3, ...) in [-1, 1], of any sizes.
 
-    Grey is a face of three equal channels: a small crop is too little to tell a tone from the colours of life by.
+    A face is grey if its three channels are equal; a crop is too small to tell a tone from natural colours.
     """
     spread = (face.amax(1) - face.amin(1)).flatten(1).amax(1)
     is_grey = (spread < 1 / 255).to(picture.device)  # half a level of 8 bits: resizing may round the channels apart
@@ -92,7 +92,7 @@ def _luma(pixels: Tensor) -> Tensor:
 
 
 def _medians(luma: Array, chroma: Array) -> tuple[Array, Array, Array]:
-    """Of every bin of luma that holds enough pixels: its mean luma and its median chroma."""
+    """The mean luma and the median chroma of every luma bin that holds enough pixels."""
     places = np.clip((luma + 1) / 2 * BINS, 0, BINS - 1).astype(int)
     members = [np.flatnonzero(places == place) for place in range(BINS)]
     members = [inside for inside in members if len(inside) >= max(1, FEWEST * len(luma))]
@@ -102,9 +102,9 @@ def _medians(luma: Array, chroma: Array) -> tuple[Array, Array, Array]:
 
 
 def _strays(chroma: Array, tone: Array) -> NDArray[np.bool_]:
-    """Which of N pixels, (2, N), are of another colour than the tone's at their luma.
+    """Which of N pixels, (2, N), have another colour than the tone at their luma.
 
-    Old paper yellows and bleaches unevenly: more or less of the tone's own hue is no other colour, within limits.
+    Old paper yellows and bleaches unevenly, so more or less of the tone's own hue is allowed, within limits.
     """
     off, strength = chroma - tone, np.hypot(*tone)
     hue = tone / strength.clip(1e-9)
@@ -115,7 +115,7 @@ def _strays(chroma: Array, tone: Array) -> NDArray[np.bool_]:
 
 
 def _steepest(knots: Array, heights: Array) -> float:
-    """Between knots that lie apart: the means of two bins may lie close, and then noise alone is steep."""
+    """The steepest slope between knots that lie well apart; between close knots, noise alone would be steep."""
     if len(knots) < 2:
         return 0.0
     rises = np.abs(np.diff(heights)) - STRAY / 2

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LEVELS = 5  # as StableSR (Wang et al., 2024) and DiffBIR have it: detail is what is smaller than about 32 px
+LEVELS = 5  # as in StableSR (Wang et al., 2024) and DiffBIR: structures below about 32 px count as detail
 TAPS = (0.25, 0.5, 0.25)  # the linear spline, on each axis
 
 
 def with_colours_of(image: Tensor, reference: Tensor, *, levels: int = LEVELS) -> Tensor:
     """The detail of `image` on the low frequencies of `reference`, both (B, C, H, W); not clamped.
 
-    All wavelet bands but the last add up to the picture without its low frequencies, so that these alone are computed.
+    All wavelet bands but the last add up to the picture minus its low frequencies, so only the latter are computed.
     """
     return image + coarse(reference - image, levels=levels)
 

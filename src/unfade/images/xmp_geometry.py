@@ -1,7 +1,7 @@
-"""Sizes and regions that XMP names, in pixels or in shares of the picture, follow it when it is turned or scaled.
+"""Updates the sizes and regions in XMP, in pixels or shares of the picture, when it is turned or scaled.
 
-Places are those of the stored picture, before its EXIF orientation is applied, as cameras and Lightroom write them
-(MWG Guidelines 2.0, Sec. 5.9); an orientation that is applied turns them too.
+Positions refer to the stored picture, before its EXIF orientation is applied, as cameras and Lightroom write them
+(MWG Guidelines 2.0, Sec. 5.9), so applying the orientation turns them too.
 """
 
 import contextlib
@@ -14,17 +14,17 @@ EXIF, TIFF = "{http://ns.adobe.com/exif/1.0/}", "{http://ns.adobe.com/tiff/1.0/}
 WIDTHS, HEIGHTS = (EXIF + "PixelXDimension", TIFF + "ImageWidth"), (EXIF + "PixelYDimension", TIFF + "ImageLength")
 FOCAL_PLANE = (EXIF + "FocalPlaneXResolution", EXIF + "FocalPlaneYResolution")
 SUBJECTS = (EXIF + "SubjectArea", EXIF + "SubjectLocation")
-AREA, DIMENSIONS = "sType/Area#", "sType/Dimensions#"  # endings of name spaces: of MWG, and of ACDSee
+AREA, DIMENSIONS = "sType/Area#", "sType/Dimensions#"  # endings of the name spaces of MWG and ACDSee
 RECTANGLE = "{http://ns.microsoft.com/photo/1.2/t/Region#}Rectangle"
 IPTC_REGION = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}ImageRegion"
 PANORAMA = "http://ns.google.com/photos/1.0/panorama/"
 PANORAMA_ACROSS = ("CroppedAreaImageWidthPixels", "FullPanoWidthPixels", "CroppedAreaLeftPixels")
 PANORAMA_DOWN = ("CroppedAreaImageHeightPixels", "FullPanoHeightPixels", "CroppedAreaTopPixels")
-ANGLES = ("AngleInfoRoll", "AngleInfoYaw", "Rotation")  # of a face, which belong to the picture as it was held
+ANGLES = ("AngleInfoRoll", "AngleInfoYaw", "Rotation")  # angles of a face, relative to the stored picture
 
 
 def moved_packet(packet: bytes, move: Move, notes: list[str]) -> bytes:
-    """An XMP packet whose sizes and regions follow; what cannot follow is taken out and told."""
+    """An XMP packet with updated sizes and regions; entries that cannot be updated are removed, with a note."""
 
     def edit(root: Element) -> bool:
         return any([_sizes(root, move), _regions(root, move), _taken_out(root, move, notes)])
@@ -64,7 +64,7 @@ def _subject(element: Element, move: Move) -> bool:
 
 
 def _regions(root: Element, move: Move) -> bool:
-    """Those of MWG and ACDSee, and Microsoft's, which begin at their left upper corner."""
+    """Updates the regions of MWG and ACDSee, and Microsoft's, which are given by their upper left corner."""
     sized = _dimensions(root)
     upright = move.is_quarter and sized is not None and sized[0] != sized[1] and _alike(sized, move.after, move.before)
     changed = False
@@ -90,7 +90,7 @@ def _regions(root: Element, move: Move) -> bool:
 
 
 def _area(element: Element, move: Move) -> bool:
-    """The middle and the sides, in shares unless it says pixels."""
+    """Updates an area's centre and sides, which are shares unless the unit is pixels."""
     spaces = {space_of(name) for name in (*element.attrib, *(child.tag for child in element))}
     changed = False
     for space in (space for space in spaces if space.endswith(AREA)):
@@ -109,7 +109,7 @@ def _area(element: Element, move: Move) -> bool:
 
 
 def _dimensions(root: Element) -> tuple[float, float] | None:
-    """What the regions say they were applied to."""
+    """The size of the picture to which the regions say they apply."""
     for element in root.iter():
         if local(element.tag) != "AppliedToDimensions":
             continue
@@ -125,13 +125,13 @@ def _dimensions(root: Element) -> tuple[float, float] | None:
 
 
 def _alike(one: tuple[float, float], other: tuple[float, float], third: tuple[float, float]) -> bool:
-    """Whether the first is shaped like the second rather than like the third."""
+    """Whether the first size is closer in shape to the second than to the third."""
     shape, like, unlike = (sides[0] / sides[1] for sides in (one, other, third))
     return abs(shape - like) < abs(shape - unlike)
 
 
 def _taken_out(root: Element, move: Move, notes: list[str]) -> bool:
-    """What belongs to the picture as it was, and does not tell enough to follow."""
+    """Removes entries about the stored picture that lack what an update would need."""
     names = set(FOCAL_PLANE)
     turned = move.orientation != 1
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""What became of each item of a run: a line for each item and stage, and for each of the run's own files."""
+"""The journal of a run: one line for each result of an item in a stage, and for each file of the run itself."""
 
 import os
 import re
@@ -18,32 +18,32 @@ OWN = "own"  # the stage of files that belong to the run as a whole: its report,
 class Entry:
     """What became of one item in one stage; the last entry of an item counts.
 
-    "begun" stands before the outputs are written, so that a run killed in between knows the files for its own;
-    "withdrawn" says that it has them no more.
+    "begun" is recorded before the outputs are written, so that a run that was killed meanwhile can tell that the files
+    are its own; "withdrawn" means that they have been removed.
     """
 
     stage: str
     item: str  # the name of the input file
     status: Status
-    key: str = ""  # of the settings and the content it was made from
-    reason: str = ""  # for anything but done: one sentence
+    key: str = ""  # hash of the settings and the content that the result was made from
+    reason: str = ""  # one sentence, for every status but "done"
     notes: tuple[str, ...] = ()  # what had to be converted
-    outputs: tuple[str, ...] = ()  # the names of the files it became, the main one first: nobody else's
+    outputs: tuple[str, ...] = ()  # names of the files made from the item, the main one first; no other item has them
 
     @property
     def output(self) -> str:
-        """The name of the main file it became; empty if there is none."""
+        """The name of the main file made from the item; empty if there is none."""
         return self.outputs[0] if self.outputs else ""
 
     @property
     def is_open(self) -> bool:
-        """Whether a result is wanting that another run might give: it failed, or a file is in its way."""
+        """Whether another run might still give a result: the item failed, or an existing file was in its way."""
         return self.status == "failed" or (self.status == "skipped" and not self.key)
 
 
 @dataclass(frozen=True)
 class Counts:
-    """found = done + skipped + failed + no_face, always."""
+    """How many items ended in which way; found = done + skipped + failed + no_face, always."""
 
     found: int
     done: int
@@ -64,12 +64,12 @@ class Counts:
 
 
 def notes_of(entries: Iterable[Entry]) -> list[tuple[str, str]]:
-    """(file name, note) of everything that was noted about items, but for how many faces they show."""
+    """(file name, note) of all notes about items, except those on the number of faces."""
     return [(e.item, note) for e in entries for note in e.notes if not re.fullmatch(r"\d+ faces?", note)]
 
 
 class Journal:
-    """The entries of a run folder, each on disk before its item goes on. Threads of one process may share it."""
+    """The entries of a run folder, each on disk before work on its item continues. Threads may share a journal."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,9 +82,9 @@ class Journal:
         return len(self._entries)
 
     def record(self, entry: Entry) -> None:
-        """Add an entry, if it says anything new, and wait until it is on the disk.
+        """Add an entry, unless it repeats the last one, and wait until it is on disk.
 
-        Raises DiskFull; the entry does not count then.
+        Raises DiskFull, in which case the entry does not count.
         """
         entry = self._with_claim(entry)
         if entry != self.entry(entry.stage, entry.item):
@@ -100,14 +100,14 @@ class Journal:
         return [entry for (name, _), entry in self._entries.items() if name == stage]
 
     def claim(self, *files: Path) -> None:
-        """Say that files belong to the run, whatever writes them later. Raises OutputConflict as `unclaimed` does."""
+        """Record that files belong to the run, before they are written. Raises OutputConflict as `unclaimed` does."""
         for name in self.unclaimed(*files):
             self.record(Entry(OWN, name, "begun", outputs=(name,)))
 
     def unclaimed(self, *files: Path) -> list[str]:
-        """Those that the run has not claimed, by their path from its folder.
+        """The files that the run has not claimed, as paths relative to its folder.
 
-        Raises OutputConflict for one that is there: nobody knows whose it is.
+        Raises OutputConflict where one of them exists already: it may be somebody else's.
         """
         names = {os.path.relpath(file, self.path.parent): file for file in files}
         new = {name: file for name, file in names.items() if self.entry(OWN, name) is None}
@@ -118,20 +118,20 @@ class Journal:
         self._lines.append(asdict(entry))
 
     def _with_claim(self, entry: Entry) -> Entry:
-        """Who is passed over keeps what files it had: they are not somebody else's because of that."""
+        """The entry of a skipped item with the files of its last entry: they remain its own."""
         before = self.entry(entry.stage, entry.item)
         return replace(entry, outputs=before.outputs) if before and entry.status == "skipped" else entry
 
 
 def refuse_existing(*files: Path) -> None:
-    """Raises OutputConflict for a file that is there, which nothing may overwrite."""
+    """Raises OutputConflict for a file that exists already, since nothing may be overwritten."""
     for file in files:
         if os.path.lexists(file):
             raise OutputConflict(f"{file} is there already and was not made by this run; move it, or write elsewhere.")
 
 
 def _entry_of(record: Mapping[str, Any]) -> Entry | None:
-    """None for what is no entry, whoever wrote it."""
+    """The entry that a line holds; None for a line that is no valid entry."""
     try:
         entry = Entry(**{**record, "notes": tuple(record["notes"]), "outputs": tuple(record["outputs"])})
     except (TypeError, KeyError):

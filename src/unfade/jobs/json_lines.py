@@ -1,4 +1,4 @@
-"""Files of JSON lines: each line is on the disk before its writer goes on, and what is no line is passed over."""
+"""Files of JSON lines: each line is on disk before its writer continues, and invalid lines are ignored."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from unfade.atomic import atomic_write, room_for
 
 
 class JsonLines:
-    """A file with a JSON object in each line, in ASCII: file names may hold anything, even half characters.
+    """A file with a JSON object in each line, in ASCII, since file names may hold any bytes, even broken UTF-8.
 
     Threads of one process may share it.
     """
@@ -21,12 +21,12 @@ class JsonLines:
         self._lock = threading.Lock()
 
     def read(self) -> list[dict[str, Any]]:
-        """Every object there is. The part of a line that a killed run left, and all else that is none, is left out."""
+        """Every object in the file. Incomplete lines of a killed run and other invalid lines are left out."""
         lines = self.path.read_bytes().split(b"\n") if self.path.exists() else ()
         return [found for found in map(_parsed, lines) if isinstance(found, dict)]
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line and wait until it is on the disk. Raises DiskFull."""
+        """Add a line and wait until it is on disk. Raises DiskFull."""
         line = json.dumps(record).encode() + b"\n"
         with self._lock, room_for(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ class JsonLines:
                 os.fsync(file.fileno())
 
     def rewrite(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Let the file hold these lines and no others, in one step; it is not touched if it does. Raises DiskFull."""
+        """Replace the lines of the file in one step, unless it holds exactly these already. Raises DiskFull."""
         content = "".join(json.dumps(record) + "\n" for record in records).encode()
         if not self.path.exists() or self.path.read_bytes() != content:
             atomic_write(self.path, content)
@@ -48,7 +48,7 @@ class JsonLines:
 
 
 def fits(record: Mapping[str, Any], **kinds: Any) -> bool:
-    """Whether a line has these values, each of its kind; it may have others."""
+    """Whether a line has these fields, each of the given type; it may have others."""
     return all(name in record and isinstance(record[name], kind) for name, kind in kinds.items())
 
 

@@ -1,8 +1,8 @@
-"""One protocol for items: settled, or begun and then done; skipped, failed and withdrawn. No stage keeps other books.
+"""The protocol by which every stage records its items: settled, or begun and then done; skipped, failed, withdrawn.
 
 outputs = Outputs("targets", folder, journal, key=fingerprint(settings, weights))
 for item in items:
-    with outputs.alone(item.name, item.path):  # read without an error, and its file nobody else's
+    with outputs.alone(item.name, item.path):  # an unreadable item, or a name that is taken, fails here, alone
         outputs.claim(item.name, item.path, f"{item.stem}.png")
         content = read(item)
     if outputs.claimed(item.name) and not outputs.settled(item.name, content):
@@ -24,11 +24,11 @@ from unfade.store.seeds import fingerprint
 
 @dataclass
 class Writing:
-    """The result of an item while it is written. What is said here goes into the journal with its end."""
+    """The result of an item while it is written. The block sets its notes, which go into the journal at its end."""
 
     files: tuple[Path, ...]  # the main one first
     notes: tuple[str, ...] = ()  # what had to be converted
-    no_face: str = ""  # why the files are a copy, where no face was restored
+    no_face: str = ""  # why the files are a mere copy; empty where a face was restored
 
     @property
     def path(self) -> Path:
@@ -37,24 +37,24 @@ class Writing:
 
 
 class Outputs:
-    """The files that one stage makes in one folder, and the journal's word on each of its items.
+    """The files that one stage makes in one folder, and the journal's entries for its items.
 
-    A file is the stage's own if the journal said so of its item before it was written; no other is overwritten or
-    removed. An item fails alone, without a file, but a full disk ends the run. Threads may write different items.
+    A file is the stage's own if the journal assigned it to an item before it was written; no other file is overwritten
+    or removed. An item fails alone and leaves no file, but a full disk ends the run. Threads may write different items.
     """
 
-    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:  # key: of all that is made
+    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:  # key: of all results
         self.stage, self.out, self.journal, self.key = stage, out, journal, key
-        self._taken: dict[str, str] = {}  # file: the item of this run that becomes it
-        self._claims: dict[str, tuple[str, ...]] = {}  # item: its files
+        self._taken: dict[str, str] = {}  # from a file to the item of this run that it is made from
+        self._claims: dict[str, tuple[str, ...]] = {}  # from an item to its files
 
     def entries(self, items: Iterable[str]) -> list[Entry]:
-        """What became of each item, in that order."""
+        """The last entry of each item, in the order given."""
         found = (self.journal.entry(self.stage, item) for item in items)
         return [entry for entry in found if entry is not None]
 
     def settled(self, item: str, content: str) -> bool:
-        """Whether the last word on an item of this content (a hash; empty: unknown) still holds. For any thread."""
+        """Whether the last entry of an item still holds for this content (a hash; empty: unknown). Thread-safe."""
         before = self.journal.entry(self.stage, item)
         if before is None or before.status not in ("done", "no_face") or not content:
             return False
@@ -65,10 +65,10 @@ class Outputs:
         return item in self._claims
 
     def claim(self, item: str, place: Path, *files: str) -> None:
-        """Have an item become these files of the folder; others that it became before are removed.
+        """Assign these files of the folder to an item; other files that were made from it before are removed.
 
-        `place` is where it is from, for messages. To be called where `alone` makes a skipped or a failed item of what
-        it raises: for a file that is there and not the item's own, or that another item of the run becomes.
+        `place` is the item's source, for messages. Call it within `alone`, which records the item as skipped or failed
+        where this raises: for a file that exists and is not the item's own, or that another item of the run has.
         """
         own = self._own(item)
         for file in files:
@@ -87,10 +87,10 @@ class Outputs:
 
     @contextmanager
     def alone(self, item: str, place: Path, target: Path | None = None) -> Iterator[None]:
-        """Whatever goes wrong in the block is this item's alone; only a full disk ends the run.
+        """Records an error in the block as this item's failure, so that the run continues; only a full disk ends it.
 
-        An item that fails before its `target` is written gives its names back: a broken one does not keep them from a
-        sound one.
+        An item that fails before its `target` is written releases its file names: a broken item does not keep them
+        from a sound one.
         """
         try:
             yield
@@ -106,7 +106,7 @@ class Outputs:
 
     @contextmanager
     def writing(self, item: str, place: Path, content: str, *, count: int | None = None) -> Iterator[Writing]:
-        """Begun before the block writes the claimed files (the first `count` of them), done after it."""
+        """Records "begun", lets the block write the claimed files (the first `count` of them), then records "done"."""
         files = self._claims[item][:count]
         with self.alone(item, place, self.out / files[0]):
             self.journal.record(Entry(self.stage, item, "begun", outputs=files))
@@ -117,19 +117,22 @@ class Outputs:
             self.journal.record(entry)
 
     def no_face(self, item: str, content: str, reason: str) -> None:
-        """There is no face to work on, and there will be none while the content is this."""
+        """Record that the item has no face to work on; this holds as long as its content stays the same."""
         self._end(Entry(self.stage, item, "no_face", self._key(content), reason))
 
     def skipped(self, item: str, reason: str, content: str = "") -> None:
-        """Pass an item over: for good because of its `content`, or for something that the next run may not meet."""
+        """Record why an item is skipped: because of its `content`, if that is given, or only in this run."""
         self._end(Entry(self.stage, item, "skipped", self._key(content), reason))
 
     def failed(self, item: str, place: Path, error: Exception, target: Path | None = None) -> None:
-        """Say why there is no result; one of the item as it was before must not pass for it."""
+        """Record why there is no result, and remove an earlier one, which must not pass for a result of this run."""
         self._end(Entry(self.stage, item, "failed", reason=_reason(error, place, target)))
 
     def withdraw(self, item: str, *, but: Sequence[str] = ()) -> dict[str, OSError]:
-        """Remove the files that an item became, `but` these. What could not be removed stays its own; here is why."""
+        """Remove the files made from an item, `but` these. Returns the errors of files that could not be removed.
+
+        Those remain the item's own.
+        """
         own, left = self._own(item), {}
         for file in own:
             try:
@@ -143,11 +146,13 @@ class Outputs:
         return left
 
     def _end(self, entry: Entry) -> None:
-        """The last word on an item that has no files."""
+        """Record the last entry of an item that has no files."""
         left = self.withdraw(entry.item)
         for file, why in left.items():
-            told = f"{self.out / file} is the result of an older photo and could not be removed ({why}): remove it."
-            entry = replace(entry, status="failed", reason=f"{entry.reason} {told}", outputs=tuple(left))
+            left_over = (
+                f"{self.out / file} is the result of an older photo but could not be removed ({why}); remove it."
+            )
+            entry = replace(entry, status="failed", reason=f"{entry.reason} {left_over}", outputs=tuple(left))
         self.journal.record(entry)
 
     def _own(self, item: str) -> tuple[str, ...]:
@@ -163,7 +168,7 @@ class _InTheWay(UnfadeError):
 
 
 def _reason(error: Exception, place: Path, target: Path | None) -> str:
-    """One sentence; of what nobody foresaw the kind is told, and where it came up."""
+    """The reason of a failure in one sentence; for an unforeseen error with its type and where it was raised."""
     if isinstance(error, UnfadeError):
         return str(error)
     if isinstance(error, OSError) and target is not None:

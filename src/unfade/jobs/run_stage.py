@@ -1,4 +1,4 @@
-"""The way of every stage that turns pictures into pictures: read, work in batches, write, say what became of each."""
+"""The loop of every stage from pictures to pictures: read, work in batches, write, record what became of each."""
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import seed_for
 
 T = TypeVar("T")
-Noted = Callable[[Tensor, Tensor], tuple[str, ...]]  # of a picture and its result, both (3, H, W): what to say of them
+Noted = Callable[[Tensor, Tensor], tuple[str, ...]]  # from a picture and its result, both (3, H, W), to notes on them
 
 SMALLEST = 16  # pixels: below this there is no face to work from
 
@@ -32,15 +32,15 @@ class Item:
     pixels: Tensor  # (3, H, W) in [-1, 1]
     content: str  # hash of the file's bytes
     notes: tuple[str, ...] = ()
-    done: bool = False  # its result is there already
+    done: bool = False  # whether its result exists already
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """The name of its file."""
         return self.path.name
 
     def seed(self, run_seed: int, purpose: str) -> int:
-        """The seed of this picture's own generator: the same in any company, order or run."""
+        """The seed of this picture's own generator, which does not depend on its batch, the order or the run."""
         return seed_for(purpose, run_seed, self.content)
 
 
@@ -50,9 +50,9 @@ class Stage:
 
     name: str
     work: Callable[[list[Item], Advance], Tensor]
-    size: int | None  # side that pictures are brought to before; None: left as they are
-    batch: int  # items worked on together
-    key: str = ""  # what the results depend on besides the pictures
+    size: int | None  # side to which pictures are resized first; None: not resized
+    batch: int  # items that are worked on together
+    key: str = ""  # hash of everything besides the pictures that the results depend on
     bf16: bool = False  # networks may compute in bfloat16
     noted: Noted = lambda pixels, result: ()
 
@@ -60,12 +60,12 @@ class Stage:
 def run_stage(
     stage: Stage, sources: Iterable[Path], out: Path, journal: Journal, *, progress: Progress = silent
 ) -> list[Entry]:
-    """Work on every source and write `out/<stem>.png`; one entry for each, in the order given.
+    """Work on every source and write `out/<stem>.png`; returns one entry for each, in the order given.
 
-    Batches are formed of all sources, done or not, so that a picture keeps its company when a killed run goes on: the
-    last bits of a network's output depend on it. What is done under the same key and content is kept. A file of that
-    name which this run did not write is never overwritten: its source is skipped. What is bad fails alone, and the
-    rest goes on.
+    Batches are formed of all sources, done or not, so that a picture stays in the same batch when a killed run is
+    continued: the last bits of a network's output depend on the batch. Results with the same key and content are kept.
+    A file of that name that this run did not write is never overwritten; its source is skipped. A bad picture fails
+    alone, and the others continue.
     """
     paths = list(sources)
     outputs = Outputs(stage.name, out, journal, stage.key)
@@ -79,7 +79,7 @@ def run_stage(
 
 
 def load_item(path: Path, size: int | None) -> Item:
-    """Read a picture and bring a square one to `size`. Raises UnreadableImage or BadInput, naming the file."""
+    """Read a picture; with a `size`, resize it, which must be square. Raises UnreadableImage or BadInput, naming it."""
     picture = read_picture(path)
     height, width = picture.pixels.shape[-2:]
     refuse_tiny(width, height, path)
@@ -88,25 +88,25 @@ def load_item(path: Path, size: int | None) -> Item:
 
 
 def refuse_tiny(width: int, height: int, path: Path) -> None:
-    """Raises BadInput for a picture of `path` that is too small to be a face."""
+    """Raises BadInput for a picture that is too small for a face; `path` is for the message."""
     if min(height, width) < SMALLEST:
         raise BadInput(f"{path} is {width} x {height} pixels; a face needs at least {SMALLEST} on each side.")
 
 
 def attempted(work: Callable[[list[T]], Tensor], items: Sequence[T]) -> list[Tensor | Exception]:
-    """A result for each item; where all of them together fail, each is tried alone, and has a result or an error."""
+    """A result for each item. Where the batch fails, each item is tried alone and gives a result or an error."""
     try:
         return [result for _, result in zip(items, work(list(items)), strict=True)]
     except DiskFull:
         raise
     except Exception as caught:
         error = caught
-        traceback.clear_frames(caught.__traceback__)  # they hold what the second try needs the memory of
+        traceback.clear_frames(caught.__traceback__)  # frees the tensors of the first try before the second
     return [error] if len(items) == 1 else [attempted(work, [item])[0] for item in items]
 
 
 def _opened(stage: Stage, paths: list[Path], outputs: Outputs, advance: Advance) -> Iterator[Item]:
-    """The items that can be worked on; the others get their entries here."""
+    """Yields the items that can be worked on; records the others."""
     for path in paths:
         item: Item | None = None
         with outputs.alone(path.name, path):
@@ -121,13 +121,13 @@ def _opened(stage: Stage, paths: list[Path], outputs: Outputs, advance: Advance)
 def _work_on(stage: Stage, items: list[Item], outputs: Outputs, advance: Advance) -> None:
     left = float(len(items))
 
-    def counted(amount: float) -> None:  # a second try counts no more
+    def counted(amount: float) -> None:  # progress stays at the end of the batch during a second try
         nonlocal left
         advance(min(amount, left))
         left -= min(amount, left)
 
     def work(some: list[Item]) -> Tensor:
-        if len(some) == 1 and some[0].done:  # it only keeps the others company: nothing is to be done again
+        if len(some) == 1 and some[0].done:  # it is here only to complete its batch; its result exists
             return some[0].pixels[None]
         return stage.work(some, counted).cpu()
 
@@ -152,7 +152,7 @@ def _checked(item: Item, result: Tensor | Exception, stage: Stage) -> Tensor:
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    """Groups of at most `size` items of equal shape."""
+    """Groups of at most `size` successive items of equal shape."""
     group: list[Item] = []
     for item in items:
         if group and (len(group) == size or item.pixels.shape != group[0].pixels.shape):

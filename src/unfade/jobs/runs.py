@@ -1,4 +1,4 @@
-"""A folder that a command fills: what it was made with, who is at work in it, and its journal."""
+"""A run folder: the settings it was made with, the lock of the run at work in it, and its journal."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from unfade.errors import OutputConflict
 from unfade.jobs.journal import Entry, Journal, refuse_existing
 
 RUN, JOURNAL = "run.json", "journal.jsonl"
-LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # held while a run is on; who holds it, in words
+LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # the lock of a run at work; a text that names the run
 
 
 @contextmanager
@@ -31,9 +31,9 @@ def open_run(
 ) -> Iterator[Journal]:
     """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
 
-    `about` is only recorded (versions, places); `files` are the run's own besides what its stages make. What killed
-    runs left half written is removed. Raises OutputConflict when the folder is one of the inputs, holds a run made with
-    other settings or one of the files that no run made, or while another run is at work in it.
+    `about` is only recorded (versions, places); `files` are the run's own files besides those of its stages. Files that
+    killed runs left half written are removed. Raises OutputConflict where the folder is one of the inputs, holds a run
+    made with other settings or one of `files` that no run made, or while another run is at work in it.
     """
     for source in inputs:
         if folder.resolve() == source.resolve():
@@ -45,7 +45,7 @@ def open_run(
         journal = Journal(folder / JOURNAL)
         if not (folder / RUN).exists():
             if not len(journal):
-                refuse_existing(folder / JOURNAL)  # nor is it appended to
+                refuse_existing(folder / JOURNAL)  # a foreign file is not appended to either
             journal.unclaimed(*files)
             content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
             atomic_write(folder / RUN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -55,7 +55,7 @@ def open_run(
 
 
 def of_gone(entries: Sequence[Entry], folder: Path) -> list[str]:
-    """Files that earlier runs in a folder made of items that are not among the `entries` of this one, by stage."""
+    """Files that earlier runs in a folder made from items not among the `entries` of this run, ordered by stage."""
     journal = Journal(folder / JOURNAL)
     now = {(entry.stage, entry.item) for entry in entries}
     before = [entry for stage in dict.fromkeys(entry.stage for entry in entries) for entry in journal.stage(stage)]
@@ -65,7 +65,7 @@ def of_gone(entries: Sequence[Entry], folder: Path) -> list[str]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Alone in a folder until the end of the block, or of the process however it ends. Raises OutputConflict."""
+    """Locks a folder until the block ends, or the process, however it ends. Raises OutputConflict if it is locked."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
@@ -90,7 +90,7 @@ def _holder(folder: Path) -> str:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the temporary files of killed runs; a run folder below is for its own runs to look after."""
+    """Remove the temporary files of killed runs; run folders further below are left to their own runs."""
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not Path(place, name, RUN).exists()]
         for name in filter(is_temporary, files):
@@ -99,7 +99,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _check_same(folder: Path, wanted: Any) -> None:
-    """Raises OutputConflict, naming the first setting that is another one."""
+    """Raises OutputConflict where a setting differs, naming the first one."""
     path = folder / RUN
     if not path.exists():
         return

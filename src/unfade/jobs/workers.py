@@ -1,8 +1,8 @@
-"""A stage on several cores, for pictures that have nothing to do with each other.
+"""A stage on several cores, for pictures that are independent of each other.
 
-Each worker process runs `run_stage` on one picture at a time, and reads and writes the pictures itself: no pixel
-travels. What it has for the journal it hands to the process that started it, and waits until that is on the disk. So
-there is one writer, and a run with workers that is killed is in the same state as one without.
+Each worker process runs `run_stage` on one picture at a time and reads and writes the files itself, so no pixels pass
+between processes. It sends its journal entries to the process that started it, and waits until they are on disk. So
+there is one writer, and killing a run with workers leaves the same state as killing one without.
 """
 
 import multiprocessing
@@ -33,8 +33,8 @@ from unfade.progress import Advance, Progress, silent
 
 PATIENCE = 10.0  # seconds that a worker has to finish its picture when the run ends early
 
-Tell = Callable[[Any], None]  # hands a line to whoever keeps it, and returns when it is kept
-Make = Callable[[Tell], Stage]  # makes the stage, in each process anew; it is pickled, its stage is not
+Tell = Callable[[Any], None]  # passes a line to the process that keeps it, and returns when it is stored
+Make = Callable[[Tell], Stage]  # makes the stage anew in each process; the function is pickled, the stage is not
 
 
 def cores() -> int:
@@ -44,7 +44,7 @@ def cores() -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """OpenCV and torch keep to one core: the others have workers, and no sum depends on how many threads share it."""
+    """Limits OpenCV and torch to one thread: the other cores have workers, and sums do not depend on thread counts."""
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -65,10 +65,10 @@ def run_stage_on_cores(
     workers: int = 1,
     progress: Progress = silent,
 ) -> list[Entry]:
-    """`run_stage` of the stage that `make` makes, by so many worker processes; the results are those of one.
+    """`run_stage` for the stage that `make` makes, on several worker processes, with the same results as on one.
 
-    `tell` takes what the stage has to tell of its pictures; it is called in this process only, as the journal is. A
-    picture whose worker dies fails alone. Raises BadInput for no worker.
+    `tell` receives what the stage reports on its pictures; like the journal, it is called in this process only. A
+    picture whose worker dies fails alone. Raises BadInput for fewer than one worker.
     """
     if workers < 1:
         raise BadInput(f"Expected 1 worker process or more, got {workers}; leave it out to use every core.")
@@ -85,21 +85,21 @@ def run_stage_on_cores(
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process, as the process that started it sees it."""
+    """A worker process, as seen by the process that started it."""
 
     process: BaseProcess
     connection: Connection
-    task: list[Path] | None = None  # what it is on; None before its first
+    task: list[Path] | None = None  # the pictures it is working on; None before its first
 
     def finished(self, name: str) -> None:
         self.task = [path for path in self.task or [] if path.name != name]
 
     def dismiss(self, until: float) -> int | None:
-        """Its exit code, at that time at the latest; one that waits for an answer ends at once."""
+        """Ends the process by that time and returns its exit code; one that waits for an answer ends at once."""
         try:
             self.connection.close()
             self.process.join(max(0.0, until - time.monotonic()))
-        finally:  # Ctrl-C once more ends the patience
+        finally:  # a second Ctrl-C ends the wait
             if self.process.exitcode is None:
                 self.process.kill()
                 self.process.join()
@@ -109,7 +109,7 @@ class _Worker:
 
 
 class _Foreman:
-    """Hands out the pictures, writes every line, and notices who dies."""
+    """Hands out the pictures, writes every line, and notices workers that die."""
 
     def __init__(
         self, make: Make, stage: str, paths: Sequence[Path], out: Path, journal: Journal, tell: Tell, advance: Advance
@@ -144,7 +144,7 @@ class _Foreman:
             self.crew[ours] = _Worker(process, ours)
 
     def _dismiss(self) -> None:
-        """All workers learn of the end before any of them is waited for, and none is left, whatever is raised."""
+        """Ends all workers. All are notified before any is waited for, and none is left, whatever is raised."""
         until = time.monotonic() + PATIENCE
         with ExitStack() as stack:
             for worker in self.crew.values():
@@ -158,13 +158,13 @@ class _Foreman:
             self._bury(worker)
             return
         answer = self.answers[request](worker, argument)
-        with suppress(OSError):  # it is dead: the next thing heard of it is its end
+        with suppress(OSError):  # the worker is dead, which the main loop notices next
             worker.connection.send(answer)
 
     def _next(self, worker: _Worker, _: object) -> object:
-        """Paths and the entries they have; None when there is nothing left to do."""
+        """The next paths and their existing entries; None when there is nothing left to do."""
         if worker.task:
-            self.advance(len(worker.task))  # they were done before and needed no line
+            self.advance(len(worker.task))  # they were done before, so no entry was recorded for them
         worker.task = self.waiting.popleft() if self.waiting else []
         entries = [self.journal.entry(self.stage, path.name) for path in worker.task]
         return (worker.task, [entry for entry in entries if entry is not None]) if worker.task else None
@@ -190,15 +190,15 @@ class _Foreman:
 
     def _fail(self, path: Path, code: int | None) -> None:
         error = BadInput(
-            f"{path}: the worker process ended with code {code} while it was on this picture, perhaps for want of "
-            "memory; run again with fewer workers."
+            f"{path}: the worker process ended with code {code} at this picture, perhaps for lack of memory; run again "
+            "with fewer workers."
         )
         Outputs(self.stage, self.out, self.journal).failed(path.name, path, error)
         self.advance(1)
 
 
 class _Reporter(Journal):
-    """The journal as a worker has it: knows the entries it was given, and hands on its own."""
+    """The journal in a worker: knows the entries that it was given, and sends new ones to the main process."""
 
     def __init__(self, connection: Any, entries: Iterable[Entry]):
         self._connection = connection
@@ -209,12 +209,12 @@ class _Reporter(Journal):
 
 
 class _Alone(BaseException):
-    """The run was ended, and answers no more questions."""
+    """The main process has ended the run and no longer answers."""
 
 
 def _work(make: Make, out: Path, connection: Any) -> None:
-    """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everyone; the end comes over the connection
+    """The main function of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; workers are ended over the connection
     with suppress(_Alone), one_thread():
         try:
             stage = make(partial(_ask, connection, "tell"))
@@ -233,12 +233,12 @@ def _ask(connection: Any, request: str, argument: object = None) -> Any:
 
 
 def _as_text(error: Exception) -> RuntimeError:
-    """An exception that can be sent, whatever it holds."""
+    """An exception as one that can be pickled, whatever it holds."""
     return RuntimeError(f"In a worker process:\n{''.join(traceback.format_exception(error))}")
 
 
 def _by_stem(paths: Iterable[Path]) -> list[list[Path]]:
-    """Files that would get the same name stay together: which of them gets it depends on their order."""
+    """Groups of files that would get the same output name: their order decides which of them gets it."""
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.stem, []).append(path)
@@ -246,7 +246,7 @@ def _by_stem(paths: Iterable[Path]) -> list[list[Path]]:
 
 
 def _context(make: Make) -> BaseContext:
-    """Not fork, which copies the locks of other threads; a fork server imports what is needed once for all workers."""
+    """A fork server, which imports modules once for all workers. A plain fork would copy the locks of other threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

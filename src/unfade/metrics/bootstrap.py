@@ -1,4 +1,4 @@
-"""How far a mean, or any other value of a set of images, can be trusted: the percentile bootstrap (Efron 1979)."""
+"""Confidence intervals of a mean, or of any other value of a set of images: percentile bootstrap (Efron 1979)."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,7 @@
-"""How far two sets of images are from each other, from features of each: Frechet distance and kernel distance.
+"""Distances between two sets of images, from features of each: Frechet distance and kernel distance.
 
-Which network gives the features, and how many images there are, belongs beside every number: the Frechet distance of
-few images is too large, and distances of different networks have nothing to do with each other.
+Every number should be given with the network of the features and the number of images: the Frechet distance of few
+images is too large, and distances by different networks cannot be compared.
 """
 
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from unfade.nets.architecture import Architecture
 
 Array = NDArray[np.float64]
-ROWS = 1024  # of the kernel's matrix that are held at once
+ROWS = 1024  # rows of the kernel's matrix that are in memory at once
 
 
 @dataclass
 class FeatureStatistics:
-    """Mean and covariance of features that come in parts, in float64, whatever the parts (Chan et al. 1979)."""
+    """Mean and covariance of features that are added in parts of any size, in float64 (Chan et al. 1979)."""
 
     dimensions: int
     count: int = 0
@@ -53,7 +53,7 @@ class FeatureStatistics:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (D,) and covariance (D, D) alone, as published for sets of pictures that nobody needs to have."""
+    """Mean (D,) and covariance (D, D) alone, as published in place of the pictures themselves."""
 
     mean: Array
     covariance: Array
@@ -100,7 +100,7 @@ def kernel_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> f
 
 
 def _kernel_sum(x: Array, y: Array) -> float:
-    """Over all pairs, some rows at a time: of 70,000 features the whole matrix would take 39 GB."""
+    """The kernel's sum over all pairs, some rows at a time: for 70,000 features the whole matrix would take 39 GB."""
     parts = (x[i : i + ROWS] @ y.T / x.shape[1] + 1 for i in range(0, len(x), ROWS))
     return float(sum((part**3).sum() for part in parts))
 

@@ -1,4 +1,4 @@
-"""How far a restored face is from the true one as a person: the angle between two embeddings, "Deg." in VQFR's tables.
+"""Identity error of a restored face: the angle between its embedding and the truth's, "Deg." in VQFR's tables.
 
 Gu et al., "VQFR: Blind Face Restoration with Vector-Quantized Dictionary and Parallel Decoder" (2022), Sec. 4.2, with
 the ArcFace network of nets/arcface.py.
@@ -19,7 +19,7 @@ LEAST = 1.0  # degrees; the published mean leaves smaller angles out
 class IdentityAngle(nn.Module):
     """(restored, truth), FFHQ-aligned faces (B, 3, H, W) in [-1, 1] -> angles (B,) in degrees, float64.
 
-    The whole aligned picture is seen in grey at the network's size, in whole levels, as VQFR's script does.
+    The network gets the whole aligned picture in grey, resized and rounded to 8 bits, as in VQFR's script.
     """
 
     def __init__(self, net: ArcFace) -> None:
@@ -53,11 +53,11 @@ def in_levels(face: Tensor, size: int) -> Tensor:
 
 
 def resized_levels(levels: Tensor, size: int) -> Tensor:
-    """Levels of 8 bits (B, C, H, W) -> (B, C, size, size), bilinear, in whole levels again as OpenCV makes them."""
+    """Levels of 8 bits (B, C, H, W) -> (B, C, size, size), bilinear, rounded to whole levels as OpenCV does."""
     small = F.interpolate(levels, (size, size), mode="bilinear", align_corners=False)
-    return (small + 0.5).floor()  # halves go up: from 512 to 128 px every fourth value is one
+    return (small + 0.5).floor()  # rounds halves up: from 512 to 128 px every fourth value is a half
 
 
 def published_angles(angles: Sequence[float]) -> list[float]:
-    """Those that the published mean is taken over: of at least 1 degree."""
+    """The angles that enter the published mean: those of at least 1 degree."""
     return [angle for angle in angles if angle >= LEAST]

@@ -1,4 +1,4 @@
-"""How far the features of a restored face have moved: landmarks from heat maps, and LMD, their mean distance.
+"""Displacement of the features of a restored face: landmarks from heat maps, and LMD, their mean distance.
 
 Gu et al., "VQFR" (2022), Sec. 4.2, on the 98 points of a stacked-hourglass network (Wang et al., "Adaptive Wing Loss
 for Robust Face Alignment via Heatmap Regression", 2019).
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from unfade.metrics.identity import resized_levels
 from unfade.nets.fan import FAN, SIZE
 
-MEASURED = 512  # px of the face that distances are given in
-QUARTER = 0.25  # px of the heat map: how far a point leans to the higher of its neighbours
+MEASURED = 512  # px, side of the face to which distances refer
+QUARTER = 0.25  # px of the heat map: how far a point is moved to the higher of its neighbours
 
 
 class LandmarkDistance(nn.Module):
     """(restored, truth), FFHQ-aligned faces (B, 3, H, W) in [-1, 1] -> LMD (B,) in px of faces of 512 px, float64.
 
-    The network sees the whole aligned picture at 256 px, in whole levels, resized as OpenCV does by default.
+    The network gets the whole aligned picture at 256 px, resized as by OpenCV's default and rounded to 8 bits.
     """
 
     def __init__(self, net: FAN) -> None:
@@ -36,9 +36,9 @@ class LandmarkDistance(nn.Module):
 def decode(heat: Tensor) -> Tensor:
     """Heat maps (B, P, H, W), one for each point -> (B, P, 2), x and y in px of the map, float64.
 
-    The place of the maximum, a quarter of a pixel towards the higher neighbour in x and in y (Newell et al. 2016,
-    Sec. 3.2), not where it lies at the border. The middle of the first pixel is at 0.5, so that multiplying by the
-    ratio of sides gives the place in the picture. Raises ValueError on another shape.
+    The position of the maximum, moved by a quarter of a pixel towards the higher neighbour in x and in y (Newell et al.
+    2016, Sec. 3.2), except at the border. The middle of the first pixel is at 0.5, so that multiplying by the ratio of
+    sides gives the position in the picture. Raises ValueError on another shape.
     """
     if heat.ndim != 4 or min(heat.shape) < 1:
         raise ValueError(f"expected heat maps (B, P, H, W), got {tuple(heat.shape)}")
@@ -53,9 +53,9 @@ def decode(heat: Tensor) -> Tensor:
 
 
 def landmark_distance(restored: Tensor, truth: Tensor) -> Tensor:
-    """LMD: the mean distance between points (B, P, 2) and (B, P, 2), in the pixels they are given in: (B,), float64.
+    """LMD: the mean distance between points (B, P, 2) and (B, P, 2), in the pixels of the points: (B,), float64.
 
-    The published numbers are in pixels of 512 px faces, not divided by anything. Raises ValueError on other shapes.
+    The published numbers are in pixels of 512 px faces, not normalized. Raises ValueError on other shapes.
     """
     if restored.shape != truth.shape or restored.ndim != 3 or restored.shape[2] != 2:
         raise ValueError(
@@ -65,7 +65,7 @@ def landmark_distance(restored: Tensor, truth: Tensor) -> Tensor:
 
 
 def _value(heat: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The maps at one place each, (B, P); places outside are moved to the border."""
+    """The value of each map at one position, (B, P); positions outside are moved to the border."""
     height, width = heat.shape[-2:]
     place = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     return heat.flatten(2).gather(2, place[..., None]).squeeze(2)

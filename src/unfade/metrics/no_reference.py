@@ -1,6 +1,6 @@
-"""How good a picture looks by itself, with no truth to compare it with: NIQE by statistics, MANIQA over a picture.
+"""Quality of a picture without a truth to compare it with: NIQE by statistics, and MANIQA averaged over crops.
 
-MUSIQ needs nothing but its network. None of them knows who is in the picture: a sharp stranger scores well.
+MUSIQ is the output of its network. None of them considers who is in the picture: a sharp stranger scores well.
 """
 
 import math
@@ -16,20 +16,20 @@ from unfade.nets.architecture import Architecture
 from unfade.nets.maniqa import MANIQA
 
 BLOCK = 96  # px, the side of NIQE's blocks
-FEATURES = 36  # of a block: 18 at each of two scales
+FEATURES = 36  # features of a block: 18 at each of two scales
 LUMA = (0.299, 0.587, 0.114)  # Y of YIQ
 _RADIUS, _SIGMA = 3, 7 / 6  # of the 7 x 7 Gaussian window
-_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns) to the pixel that each one is multiplied with
-ROWS, COLUMNS = 4, 5  # MANIQA's 20 crops
-TOGETHER = 5  # crops that are in the network at once
+_NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))  # (rows, columns) from a pixel to the neighbours in the products
+ROWS, COLUMNS = 4, 5  # grid of MANIQA's 20 crops
+TOGETHER = 5  # crops per forward pass
 
 
 class Niqe(nn.Module):
     """Pictures (B, 3, H, W), RGB in [-1, 1] -> NIQE (B,), float64, from 0, lower is better.
 
     Mittal et al., "Making a 'Completely Blind' Image Quality Analyzer" (2013), Eq. 10, over whole blocks of 96 px of
-    the luma in whole levels; what is left at the right and below is not looked at. A picture without any contrast gives
-    NaN, and one of a single block, as a face of 128 px is, says little: it ranks some degraded faces above their truth.
+    the rounded luma; the rest at the right and the bottom is ignored. A picture without any contrast gives NaN. For a
+    single block, as of a 128 px face, the score means little: it ranks some degraded faces above their truth.
     The mean and covariance of the features of sharp, undistorted pictures are loaded like weights. Raises BadInput
     on pictures that are smaller than a block.
     """
@@ -72,7 +72,7 @@ def block_features(picture: Tensor) -> Tensor:
 
 
 def normalised(luma: Tensor) -> Tensor:
-    """Levels (B, 1, H, W) without their local mean and contrast, 1 added to the latter (Eq. 1)."""
+    """Levels (B, 1, H, W) minus their local mean, divided by their local contrast plus 1 (Eq. 1)."""
     offset = torch.arange(-_RADIUS, _RADIUS + 1, dtype=luma.dtype, device=luma.device)
     window = torch.exp(-(offset**2) / (2 * _SIGMA**2))
     window = window / window.sum()
@@ -87,7 +87,7 @@ def normalised(luma: Tensor) -> Tensor:
 
 
 def shape_features(x: Tensor, side: int) -> Tensor:
-    """(B, 1, H, W) -> (B, blocks, 18): of the values and of their products with four neighbours (Eq. 5 to 8)."""
+    """(B, 1, H, W) -> (B, blocks, 18): shapes of the values and of their products with four neighbours (Eq. 5 to 8)."""
     blocks = x.unfold(2, side, side).unfold(3, side, side).flatten(1, 3)  # (B, blocks, side, side)
     shape, left, right = asymmetric_gaussian(blocks)
     features = [shape, (left + right) / 2]
@@ -123,7 +123,7 @@ def _root_mean_square(x: Tensor, which: Tensor) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _shapes() -> tuple[Tensor, Tensor]:
-    """Shapes and, rising with them, the squared mean over the mean square of a generalised Gaussian of each."""
+    """Shapes of a generalised Gaussian and, for each, its squared mean over its mean square, which rises with it."""
     shapes = torch.arange(200, 10_001, dtype=torch.float64) / 1000
     one, two, three = (torch.lgamma(k / shapes) for k in (1, 2, 3))
     return shapes, torch.exp(2 * two - one - three)
@@ -132,9 +132,9 @@ def _shapes() -> tuple[Tensor, Tensor]:
 class CroppedManiqa(nn.Module):
     """Pictures (B, 3, H, W), RGB in [-1, 1] -> MANIQA (B,), higher is better: the mean over 20 crops.
 
-    The published scripts draw 20 random crops, so that no number comes twice. Here the corners lie in the middles of
-    4 x 5 equal cells of where they may be: the mean that random ones estimate. `scale` belongs to the weights, see
-    MANIQA. Raises BadInput on pictures that are smaller than a crop.
+    The published scripts draw 20 random crops, so that scores vary. Here the corners are the centres of 4 x 5 equal
+    cells of their range, which gives the mean that random crops estimate. `scale` belongs to the weights, see MANIQA.
+    Raises BadInput on pictures that are smaller than a crop.
     """
 
     def __init__(self, net: MANIQA, *, scale: float) -> None:
@@ -154,7 +154,7 @@ class CroppedManiqa(nn.Module):
 
 
 def corners_of(room: int, count: int) -> list[int]:
-    """Where crops begin that have `room` px to move: the middles of `count` cells, or one place where there is none."""
+    """The starts of crops within a range of `room` px: the middles of `count` cells; a single one if `room` is 0."""
     return [room * (2 * k + 1) // (2 * count) for k in range(count)] if room else [0]
 
 

@@ -1,4 +1,4 @@
-"""How close a restored image is to the truth: PSNR and SSIM, and the matching of colours that the paper does first."""
+"""Distance of a restored image from the truth: PSNR and SSIM, and the colour matching that the paper applies first."""
 
 import torch
 import torch.nn.functional as F
@@ -41,16 +41,16 @@ def ssim(restored: Tensor, truth: Tensor) -> Tensor:
 def matched(restored: Tensor, truth: Tensor) -> Tensor:
     """The restored image with each channel's mean and deviation set to the truth's, in float64 and unclipped.
 
-    Both are (B, 3, H, W) in [-1, 1], and so is the result, but for values that the alignment pushes out of the range.
-    The paper's published scores are `psnr(matched(restored, truth), truth)` and the same with `ssim`: a shift of
-    colour or contrast costs nothing there. A flat channel takes the truth's mean. Raises ValueError on other shapes.
+    Both are (B, 3, H, W) in [-1, 1], and so is the result, except for values that matching moves out of the range.
+    The paper's published scores are `psnr(matched(restored, truth), truth)` and the same with `ssim`, so that a shift
+    of colour or contrast costs nothing. A flat channel gets the truth's mean. Raises ValueError on other shapes.
     """
     _same_shape(restored, truth)
     source, aim = restored.double(), truth.double()
     deviation = _deviation(source)
     flat = deviation < 1e-9
     gain = torch.where(flat, 0.0, _deviation(aim) / torch.where(flat, 1.0, deviation))
-    return gain * source + (_mean(aim) - gain * _mean(source))  # so ordered, an identical image comes back unchanged
+    return gain * source + (_mean(aim) - gain * _mean(source))  # in this order, an identical image stays unchanged
 
 
 def _same_shape(restored: Tensor, truth: Tensor) -> None:

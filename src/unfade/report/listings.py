@@ -1,4 +1,4 @@
-"""What a page tells by name: what failed and why, what was left out, what was noted."""
+"""The lists of a page: what failed and why, what was left out, what was noted."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ class Line:
     """One item of a list."""
 
     name: str
-    text: str = ""  # of it, one sentence
-    address: str = ""  # of its file, relative to the page and quoted
+    text: str = ""  # one sentence about the item
+    address: str = ""  # address of its file, relative to the page and quoted
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A list with its title; the page adds how many lines it has."""
+    """A list with its title; the page adds the number of lines."""
 
     title: str
     lines: Sequence[Line]
@@ -27,7 +27,7 @@ class Listing:
 
 
 def undone(entries: Iterable[Entry], of: str = "") -> list[Listing]:
-    """The items that are not done, a list for each kind, so that each has as many lines as the counts say.
+    """The items that are not done, a list for each status, so that its lines match the counts.
 
     `of` follows the titles: whose entries these are.
     """

@@ -1,4 +1,4 @@
-"""The report of a run: records in, one HTML page out that needs nothing but the pictures beside it, and no network."""
+"""The report of a run: one HTML page from its records, which needs only the pictures beside it and no network."""
 
 import base64
 import math
@@ -40,7 +40,7 @@ class Face:
     name: str
     pictures: Mapping[str, Picture]  # by column, in the order in which they are shown
     note: str = ""  # one line under the name, e.g. the scores of this face
-    change: float | None = None  # between what came and the result: mean absolute difference in levels of 0..255
+    change: float | None = None  # between input and result: mean absolute difference in levels of 0..255
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Report:
     """Everything that the page shows."""
 
     title: str
-    summary: str  # one sentence: what came of it
+    summary: str  # one sentence on the outcome
     counts: Mapping[str, int]  # found, done, skipped, failed, no_face; the last four may be left out
     scores: Sequence[Mapping[str, object]]  # rows of a table; the first entry of each is its label
     curves: Sequence[Curve]
@@ -67,7 +67,7 @@ class Report:
     faces: Sequence[Face]
     photos: Sequence[WholePhoto] = ()
     lists: Sequence[Listing] = ()  # what failed, what was noted, ...
-    files: Mapping[str, str] = field(default_factory=dict)  # what it is: its address, relative to the page and quoted
+    files: Mapping[str, str] = field(default_factory=dict)  # from a label to an address, relative to the page, quoted
     warnings: Sequence[str] = ()
 
 
@@ -100,7 +100,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the table of scores."""
+    """One cell of the table of scores."""
 
     text: str
     verdict: str = ""  # better, worse, equal, or nothing
@@ -128,7 +128,7 @@ def render(report: Report) -> str:
 
 
 def most_changed_first(faces: Iterable[Face]) -> list[Face]:
-    """In the order of what has become of them, those of equal or unknown change as they came."""
+    """The faces by falling change; faces of equal or unknown change keep their order."""
     return sorted(faces, key=lambda face: -(face.change or 0.0))
 
 
@@ -144,7 +144,7 @@ def count_line(counts: Mapping[str, int]) -> str:
 
 
 def score_table(scores: Sequence[Mapping[str, object]]) -> tuple[list[str], list[list[Cell]]]:
-    """Head and rows; where there are rows "pre-trained" and "adapted", a last row says what has changed."""
+    """Head and rows; where there are rows "pre-trained" and "adapted", a last row gives the change."""
     columns = list(dict.fromkeys(key for row in scores for key in row))
     if not columns:
         return [], []

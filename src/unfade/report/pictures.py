@@ -1,4 +1,4 @@
-"""The pictures of a page: a small one is in the page, the full one stays where it is and is linked to."""
+"""The pictures of a page: the page embeds a small version of each and links to the full one."""
 
 import io
 import os
@@ -10,9 +10,9 @@ from PIL import Image
 
 from unfade.images.files import read_image, to_bytes
 
-SIDES = ((600, 128), (1800, 96))  # up to so many pictures on a page, and the longer side of the small ones in px
-SMALLEST_SIDE = 64  # px, where there are more: 8,000 of them are about 8 MB of text
-QUALITY = 60  # of the small ones, which are seen until the full one is there
+SIDES = ((600, 128), (1800, 96))  # (most pictures on a page, longer side of the small versions in px)
+SMALLEST_SIDE = 64  # px, for pages with more pictures: 8,000 of them are about 8 MB of text
+QUALITY = 60  # of the small versions, which are shown until the full ones are loaded
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ def picture_of(path: Path, folder: Path, side: int = SIDES[0][1]) -> Picture:
 
 
 def side_for(pictures: int) -> int:
-    """The longer side of the small pictures of a page that has so many, in px: the page must not grow without end."""
+    """The longer side, in px, of the small versions on a page with this many pictures, which limits the page's size."""
     return next((side for most, side in SIDES if pictures <= most), SMALLEST_SIDE)
 
 
 def address_of(path: Path, folder: Path) -> str:
-    """The address of a file for a page in `folder`, whatever its name holds; empty where no relative one leads there.
+    """The address of a file for a page in `folder`, whatever its name; empty where no relative address exists.
 
     The bytes of the name are quoted, so quotes, newlines, "#" and "%" stay part of it.
     """

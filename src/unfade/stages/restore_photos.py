@@ -273,7 +273,7 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        told = f"{path} cannot be opened ({error.strerror}); check that it is there and may be read."
+        told = f"{path} cannot be opened ({error.strerror}); check that it exists and can be read."
         raise UnreadableImage(told) from error
 
 

@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors with the architecture and its settings in the header, and a card beside it."""
+"""Networks on disk: safetensors with the architecture and its settings in the header, and a card beside the file."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ from unfade.store.headers import LONGEST, read_config, whole_size
 
 @dataclass(frozen=True)
 class Weights:
-    """What a file of weights holds."""
+    """The content of a file of weights."""
 
     architecture: str  # "unet", "swinir", ...
-    config: dict[str, Any]  # the settings the network is built with
+    config: dict[str, Any]  # the settings with which the network is built
     state: dict[str, Tensor]
 
 
@@ -34,7 +34,7 @@ def save_weights(
 ) -> None:  # fmt: skip
     """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are.
 
-    `about` is what else the header says. Equal networks are equal files.
+    `about` holds further entries of the header. Equal networks give identical files.
     """
     header = {**(about or {}), "architecture": architecture, "config": json.dumps(config)}
     state = {k: _stored(v, dtype) for k, v in network.state_dict().items()}
@@ -47,22 +47,22 @@ def save_weights(
 
 
 def sort_header(path: Path) -> None:
-    """Put the entries of a safetensors file's header in order: safetensors writes those of its metadata in any.
+    """Sort the entries of a safetensors file's header, as safetensors writes its metadata in random order.
 
-    The order changes no length, so the tensors stay where they are.
+    Sorting does not change the header's length, so the tensors keep their offsets.
     """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         found = json.loads(file.read(length))
         ordered = json.dumps(found, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
         if len(ordered) > length:
-            raise BadCheckpoint(f"{path} has a header of {length} bytes that came to {len(ordered)} in order.")
+            raise BadCheckpoint(f"{path} has a header of {length} bytes that has {len(ordered)} bytes when sorted.")
         file.seek(8)
         file.write(ordered.ljust(length))
 
 
 def read_weights(path: Path) -> Weights:
-    """Read what `save_weights` wrote; floating point tensors of 16 bits come back as float32. Raises BadCheckpoint."""
+    """Read a file by `save_weights`; floating point tensors of 16 bits become float32. Raises BadCheckpoint."""
     with _opened(path) as file:
         architecture, config = _header(file, path)
         state = {key: _at_least_float32(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 - not a dict
@@ -71,16 +71,16 @@ def read_weights(path: Path) -> Weights:
 
 
 def image_size(path: Path) -> int:
-    """Side of a network's images in pixels, from the head of its file alone. Raises BadCheckpoint."""
+    """Side of a network's images in pixels, from the header of its file alone. Raises BadCheckpoint."""
     with _opened(path) as file:
         _, config = _header(file, path)
     return whole_size(config.get("size"), path)
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is read by `read_weights`: safetensors that say which network they are for, or are damaged.
+    """Whether a file is to be read by `read_weights`: safetensors that name their network, or are damaged.
 
-    A network that spandrel built is written with a header, but built by spandrel again.
+    A network that spandrel built is also written with a header, but spandrel builds it again.
     """
     if content_of(path) != SAFETENSORS:
         return path.suffix.lower() == ".safetensors"
@@ -93,9 +93,9 @@ def is_own(path: Path) -> bool:
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Fill a network, strictly; one on the meta device takes the tensors themselves, and no memory of its own.
+    """Fill a network, strictly; a network on the meta device takes over the tensors without copying them.
 
-    Raises BadCheckpoint that names the first key that does not fit.
+    Raises BadCheckpoint, naming the first key that does not fit.
     """
     expected = network.state_dict()
     for key in sorted(expected.keys() | state.keys()):
@@ -108,10 +108,10 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> N
 
 
 def start_from(network: nn.Module, path: Path) -> Mapping[str, Any]:
-    """Fill a network from a file as far as the file goes; what the file lacks keeps its fresh values.
+    """Fill a network with the tensors of a file; tensors that the file lacks keep their initial values.
 
-    Returns the configuration that the file holds. Raises BadCheckpoint for a file that holds what the network has no
-    place for, or nothing it has a place for.
+    Returns the configuration that the file holds. Raises BadCheckpoint where the file holds a tensor that the network
+    lacks, or none that it has.
     """
     fresh = network.state_dict()
     found = read_weights(path)
@@ -127,10 +127,10 @@ def sha256_of(path: Path) -> str:
 
 
 def check_output(path: Path, checkpoint: Path) -> None:
-    """Whether a training may write weights to `path`; `checkpoint` is the file that its run keeps meanwhile.
+    """Checks that a training may write weights to `path`; `checkpoint` is the file that its run keeps meanwhile.
 
-    Raises BadInput for another ending than .safetensors, OutputConflict when a file is there, or the card beside it,
-    that no run has begun.
+    Raises BadInput for a suffix other than .safetensors, OutputConflict where the file or its card exists already but
+    there is no checkpoint of a run.
     """
     if path.suffix != ".safetensors":
         raise BadInput(f"{path} must end in .safetensors, the format that weights are written in.")
@@ -140,7 +140,7 @@ def check_output(path: Path, checkpoint: Path) -> None:
 
 
 def card_path(weights: Path) -> Path:
-    """Where the card of a file of weights lies."""
+    """The path of the card of a file of weights."""
     return weights.with_suffix(".json")
 
 
@@ -150,12 +150,12 @@ def write_card(weights: Path, card: Mapping[str, Any]) -> None:
 
 
 def read_card(weights: Path) -> dict[str, Any]:
-    """The card beside the weights; empty if there is none, or something else under its name."""
+    """The card beside the weights; empty if there is none, or no valid one."""
     return read_object(card_path(weights))
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if there is no file, or something else in it."""
+    """The JSON object in a file; empty if there is no file, or it holds something else."""
     try:
         found = json.loads(path.read_bytes()) if path.exists() else {}
     except (ValueError, RecursionError):
@@ -180,13 +180,13 @@ def _header(file: Any, path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy: safetensors refuses tensors that share memory."""
+    """A copy of a tensor to be written, since safetensors refuses tensors that share memory."""
     kept = tensor.to(dtype) if tensor.is_floating_point() else tensor
     return kept.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:
-    """Statistics are in float64: an inverse of their covariance needs it."""
+    """A tensor in float32; float64 stays, as the covariance of statistics needs it to be inverted."""
     return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
 
 
@@ -196,5 +196,5 @@ def _shape(tensor: Tensor | None) -> str:
 
 
 def _differ(have: Tensor, want: Tensor) -> bool:
-    """Whole numbers or truth values where a network has fractions, or the other way round."""
+    """Whether two tensors differ in shape, or one is of floating point and the other is not."""
     return have.is_complex() or have.is_floating_point() != want.is_floating_point()

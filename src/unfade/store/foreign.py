@@ -1,4 +1,4 @@
-"""Files of weights that other programs wrote, read as tensors and nothing else: no code in them is ever run."""
+"""Files of weights that other programs wrote, read purely as tensors: no code in them is ever run."""
 
 import pickle
 import re
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from unfade.errors import BadCheckpoint, BadInput
 
-CONTAINERS = (  # where training code puts the weights, best first; the case of letters does not matter
+CONTAINERS = (  # keys under which training code stores the weights, best first, in any case
     *("params_ema", "g_ema", "net_g_ema", "netg_ema", "generator_ema", "model_ema", "state_dict_ema", "ema_state_dict"),
     *("params", "state_dict", "model_state_dict", "ema", "model", "net_g", "netg", "generator", "g"),
     *("network", "net", "weights"),
 )
-PREFIXES = ("module.", "_orig_mod.", "net.")  # what wrappers of networks put before every key
-PARTS = (  # what a training puts before the keys of the network among others, or a network before all of its own
+PREFIXES = ("module.", "_orig_mod.", "net.")  # prefixes that wrappers of networks add to every key
+PARTS = (  # prefixes of a network's keys among those of others, or of all keys of a network
     *("net_g_ema.", "netg_ema.", "g_ema.", "generator_ema.", "ema_model.", "model_ema.", "ema."),
     *("net_g.", "netg.", "generator.", "g.", "model.", "network.", "restorer.", *PREFIXES),
 )
-COUNTERS = ("total_ops", "total_params", "n_averaged")  # of thop and of torch's AveragedModel: no weights
+COUNTERS = ("total_ops", "total_params", "n_averaged")  # of thop and of torch's AveragedModel; they are no weights
 SAFETENSORS, PICKLE, ONNX = "safetensors", "pickle", "onnx"
-PLAIN = (  # beyond torch's own list: statistics are published as numpy arrays
+PLAIN = (  # allowed beyond torch's own list, as statistics are published as numpy arrays
     np.ndarray,
     np.dtype,
     np.dtypes.Float32DType,
@@ -47,17 +47,17 @@ def content_of(path: Path) -> str:
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether a file is for an ONNX runtime, by its content or, be it damaged, by its ending."""
+    """Whether a file is an ONNX model, by its content or, if it is damaged, by its suffix."""
     return path.suffix.lower() == ".onnx" or content_of(path) == ONNX
 
 
 def read_foreign(path: Path, *, key: str = "") -> dict[str, Tensor]:
-    """The tensors of a .pth, .pt, .bin, .pkl, .ckpt or .safetensors file, known by its content and not by its ending.
+    """The tensors of a .pth, .pt, .bin, .pkl, .ckpt or .safetensors file, whose format is recognized by its content.
 
-    `key` is where its author put the weights; otherwise the usual places are looked at. Prefixes of wrappers and
-    counters of tools are left out; see `versions` for other prefixes. The tensors of new files are read from the disk
-    when they are used. Raises BadInput if there is no file, BadCheckpoint if it is damaged, holds anything but
-    weights, holds values that are not numbers, or would run code.
+    `key` is where its author stored the weights; without it, the usual places are searched. Prefixes of wrappers and
+    counters of tools are left out; see `versions` for other prefixes. The tensors of files in torch's newer format are
+    read from disk only when they are used. Raises BadInput if there is no file, BadCheckpoint if it is damaged, holds
+    anything but weights, holds NaN, or would run code.
     """
     if not path.is_file():
         raise BadInput(f"There is no file {path}; name the file of weights that you fetched.")
@@ -74,7 +74,7 @@ def read_foreign(path: Path, *, key: str = "") -> dict[str, Tensor]:
 
 
 def refuse_nan(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raises BadCheckpoint that names the first tensor with values that are not numbers."""
+    """Raises BadCheckpoint, naming the first tensor that holds NaN."""
     for name, value in state.items():
         if value.is_floating_point() and value.numel() and bool(_smallest(value).isnan()):
             raise BadCheckpoint(
@@ -84,7 +84,7 @@ def refuse_nan(state: Mapping[str, Tensor], path: Path) -> None:
 
 
 def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same under keys without the prefixes that all of them have."""
+    """The same state under keys without the prefixes that all of them share."""
     for prefix in PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             return without_prefix({key.removeprefix(prefix): value for key, value in state.items()})
@@ -92,10 +92,10 @@ def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def versions(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The state as it is, and then what it may be meant to be: the part under each of PARTS, without that prefix.
+    """The state itself, and then the other possible readings of it: the part under each of PARTS, without the prefix.
 
-    Only whoever knows networks can tell which one it is: `model.` is part of the names in some, and `net_g.` may
-    stand beside the discriminator's `net_d.`.
+    Which reading is right depends on the network: in some, `model.` is part of the keys, and `net_g.` may stand beside
+    the discriminator's `net_d.`.
     """
     yield dict(state)
     for prefix in PARTS:
@@ -117,11 +117,11 @@ def _from_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([*PLAIN, *_array_makers()]):
             if path.suffix.lower() != ".safetensors":
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
-            with path.open("rb") as file:  # torch goes by this ending, and not by the content
+            with path.open("rb") as file:  # given a path, torch would go by its suffix, not by the content
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadCheckpoint(
-            f"{path} holds more than plain weights ({_culprit(error)}), so nothing of it was run or taken; "
+            f"{path} holds more than plain weights ({_culprit(error)}), so nothing in it was run or used; "
             "get the file from its author's page."
         ) from error
     except Exception as error:  # a foreign file can be anything, and torch raises as many kinds of errors
@@ -129,7 +129,7 @@ def _from_pickle(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> bool:
-    """Whether it is the newer kind of file, an archive, and a sound one: torch stores its parts uncompressed."""
+    """Whether the file is in torch's newer format, an archive of uncompressed parts; raises if that is damaged."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\3\4":
             return False
@@ -149,7 +149,7 @@ def _check_archive(path: Path) -> bool:
 
 
 def _state_in(content: Any, path: Path, key: str) -> dict[str, Tensor]:
-    """Go down through containers to the tensors."""
+    """The tensors in the containers of a file."""
     if not isinstance(content, Mapping) or not content:
         raise BadCheckpoint(f"{path} holds a {type(content).__name__} without weights; give a file of weights.")
     if (inside := _inside(content, key)) is not None:
@@ -162,7 +162,7 @@ def _state_in(content: Any, path: Path, key: str) -> dict[str, Tensor]:
 
 
 def _inside(content: Mapping[Any, Any], key: str) -> Mapping[Any, Any] | None:
-    """The container to go into: the author's, a usual one, or the only one that holds tensors by their names."""
+    """The container to descend into: the author's, a usual one, or the only one that holds named tensors."""
     names = {str(name).lower(): name for name in content}
     wanted = [key, *(names[name] for name in CONTAINERS if name in names)]
     usual = [content[name] for name in wanted if isinstance(content.get(name), Mapping) and content[name]]
@@ -177,7 +177,7 @@ def _has_tensors(content: Mapping[Any, Any]) -> bool:
 
 
 def _smallest(tensor: Tensor) -> Tensor:
-    """NaN if there is one, without a copy of the whole: a file can claim a tensor larger than the numbers it has."""
+    """The minimum, which is NaN if there is a NaN; makes no copy, as a file can claim a tensor larger than its data."""
     stored = tensor.untyped_storage()
     if tensor.numel() * tensor.itemsize > stored.nbytes():
         tensor = torch.empty(0, dtype=tensor.dtype).set_(stored)
@@ -189,7 +189,7 @@ def _damaged(path: Path, reason: str) -> BadCheckpoint:
 
 
 def _culprit(error: Exception) -> str:
-    """The function that the file wanted to have called, from torch's many lines."""
+    """The function that the file tried to call, taken from torch's long message."""
     text = str(error)
     named = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"class ([\w.]+)", text)
     return f"it calls {named[1]}" if named else text.split("error: ", 1)[-1].splitlines()[0][:80]

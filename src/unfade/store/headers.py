@@ -1,7 +1,7 @@
-"""What a file of weights says of its network, checked before anything is built: the file can be anybody's.
+"""A file's description of its network, checked before anything is built, since the file may not be trustworthy.
 
-Numbers have a range, settings have the types of their dataclass, and the network is first built without memory for its
-numbers, and with no more tensors than the file has to fill them.
+Numbers must be in range and settings of the types of their dataclass. The network is first built without memory for its
+tensors, and with no more of them than the file can fill.
 """
 
 import json
@@ -22,12 +22,12 @@ from unfade.errors import BadCheckpoint, BadInput, UnfadeError
 
 Config = dict[str, Any]
 
-LARGEST = 65_536  # of any number in the settings of a network: none has more codes, channels or pixels
-LONGEST = 256  # of any list or text
-DEEPEST = 4  # dictionaries and lists within each other
+LARGEST = 65_536  # the largest number in the settings of a network: none has more codes, channels or pixels
+LONGEST = 256  # the most items of a list, or characters of a text
+DEEPEST = 4  # the deepest nesting of dictionaries and lists
 WIDEST_FACE = 2048  # px
-PARTS = 100  # modules for each tensor of a file: no network has so many that hold nothing
-BESIDE = 1 << 26  # numbers that a network may compute for itself: 256 MB as float32
+PARTS = 100  # the most modules for each tensor of a file
+BESIDE = 1 << 26  # the most values that a network may compute itself, beyond the file's: 256 MB as float32
 
 
 def read_config(text: str, path: Path) -> Config:
@@ -47,12 +47,12 @@ def whole_size(size: object, path: Path | str = "The file") -> int:
     """A side in px that a header or a card gives. Raises BadCheckpoint for anything but a whole number in range."""
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= WIDEST_FACE:
         got = "no size of its pictures" if size is None else f"pictures of {_short(size)} px"
-        raise _odd(path, f"it says {got}, where a whole number of 1..{WIDEST_FACE} is due")
+        raise _odd(path, f"it states {got}, but a whole number of 1..{WIDEST_FACE} is expected")
     return size
 
 
 def values_of(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Values for fields of the dataclass `kind` from JSON's: tuples of lists, dataclasses of dictionaries.
+    """Values for the fields of the dataclass `kind` from JSON: lists become tuples, dictionaries dataclasses.
 
     Raises BadInput for a field it does not have, and for a value of another type.
     """
@@ -63,14 +63,14 @@ def values_of(kind: type, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_described(build: Callable[[], nn.Module], state: Mapping[str, Tensor], path: Path) -> nn.Module:
-    """Build the network that a header describes on the meta device, where it takes no memory, and return that.
+    """Build the network that a header describes on the meta device, where it takes no memory, and return it.
 
     Raises BadCheckpoint if it cannot be built, or is larger than the file that should fill it.
     """
     try:
         with torch.device("meta"), _at_most(len(state), sum(value.numel() for value in state.values())):
             network = build()
-    except Exception as error:  # of settings that nobody tried
+    except Exception as error:  # untested settings may raise anything
         raise _odd(path, f"its network cannot be built ({_line(error)})") from error
     beside = sum(value.numel() for value in network.buffers()) - sum(value.numel() for value in state.values())
     if beside > BESIDE:
@@ -83,7 +83,7 @@ def _odd(path: Path | str, reason: str) -> BadCheckpoint:
 
 
 def _outside(value: object, depth: int = 0, name: str = "it") -> str | None:
-    """What is out of all range, in words."""
+    """What in a configuration is out of range, in words; None if nothing is."""
     if isinstance(value, bool | NoneType):
         return None
     if isinstance(value, int | float):
@@ -119,7 +119,7 @@ def _cast(hint: Any, value: object, name: str) -> object:
 
 @contextmanager
 def _at_most(tensors: int, numbers: int) -> Iterator[None]:
-    """Inside, a network of this thread that outgrows so many tensors and numbers, or many times as many parts, ends."""
+    """Inside, building a network in this thread fails if it exceeds these numbers of tensors and values, or PARTS."""
     mine, counts = threading.get_ident(), {"tensors": 0, "numbers": 0, "parts": 0}
 
     def counted(module: nn.Module, name: str, value: Tensor | None) -> None:

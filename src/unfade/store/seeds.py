@@ -1,4 +1,4 @@
-"""Seeds and fingerprints from what they are for, and from nothing else: not from order, batch size or restarts."""
+"""Seeds and fingerprints that depend only on their purpose, and not on order, batch size or restarts."""
 
 import hashlib
 import json
@@ -15,9 +15,9 @@ def seed_for(*parts: object) -> int:
 
 
 def fingerprint(*parts: object) -> str:
-    """16 hexadecimal digits that stand for settings, weights and contents; the order of a mapping has no part in it.
+    """16 hexadecimal digits that identify settings, weights and contents; the order of a mapping does not matter.
 
-    Parts are what JSON can hold, and frozen dataclasses of it; of anything else its text counts.
+    Parts are values that JSON can hold, and frozen dataclasses of such values; anything else counts by its text.
     """
     text = json.dumps(parts, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Which pictures make up a training step: kept decoded, in an order that follows from the step number alone."""
+"""The pictures of each training step, kept decoded, in an order that depends on the step number alone."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from unfade.store.seeds import seed_for
 
 @dataclass(frozen=True)
 class Draw:
-    """One place in the order."""
+    """One position in the order."""
 
     item: int
     epoch: int
@@ -26,17 +26,17 @@ class Draw:
 
 
 class Order:
-    """A shuffled order over `count` items, anew in each epoch, without replacement.
+    """A shuffled order over the items, anew in each epoch, without replacement.
 
-    With weights, an epoch holds an item as often as its weight says, rounded up or down at random (systematic
-    resampling), so that an item of weight 1/3 is in about one epoch of three.
+    An epoch holds an item as often as its weight says, rounded up or down at random (systematic resampling), so that
+    an item of weight 1/3 is in about one epoch of three.
     """
 
     def __init__(self, weights: Sequence[float], *, seed: int):
         self._edges = np.cumsum(np.asarray(weights, dtype=np.float64))
         self._seed = seed
         self.epoch_length = max(1, round(float(self._edges[-1])))
-        self._drawn: dict[int, np.ndarray] = {}  # of the last epochs asked for
+        self._drawn: dict[int, np.ndarray] = {}  # the orders of the last epochs that were needed
 
     def step(self, step: int, batch: int) -> list[Draw]:
         """The items of training step `step`, counted from 0."""
@@ -61,11 +61,11 @@ class Order:
 
 
 class Pictures:
-    """Square pictures of one size. As many as fit in `keep` bytes stay decoded, in 8 bits; the rest is read each time.
+    """Square pictures of one size. As many as fit in `keep` bytes stay decoded, in 8 bits; others are read every time.
 
-    The kept ones are one tensor, which worker processes share: a fork reads the same memory, and pickling a tensor
-    for another process moves it to shared memory, once. Raises UnreadableImage or BadInput for a file that cannot be
-    used: the kept ones are read at once.
+    The kept pictures are one tensor, which worker processes share: a fork reads the same memory, and pickling a tensor
+    for another process moves it to shared memory once. Raises UnreadableImage or BadInput for a file that cannot be
+    used; the kept pictures are read at the start.
     """
 
     def __init__(self, paths: Sequence[Path], size: int, *, keep: int = 2 << 30):
@@ -85,7 +85,7 @@ class Pictures:
 
     @property
     def all_kept(self) -> bool:
-        """Whether no file will be read again."""
+        """Whether all pictures are kept, so that no file is read again."""
         return len(self._kept) == len(self.paths)
 
     def _keep(self, index: int) -> None:
@@ -97,14 +97,14 @@ class Pictures:
 
 
 def flip(image: Tensor, draw: Draw, seed: int) -> Tensor:
-    """Mirror left and right for half of the places in the order, always the same ones."""
+    """Mirror the image left to right at half of the positions in the order; the same ones in every run."""
     return image.flip(-1) if seed_for("flip", seed, draw.position) & 1 else image
 
 
 def find_training_pictures(folder: Path, weights: Mapping[str, float]) -> tuple[list[Path], list[float]]:
-    """All pictures below a folder, sorted, with the weight of the subfolder each lies in (1 unless given).
+    """All pictures below a folder, sorted, with the weight of the subfolder in which each lies (1 unless given).
 
-    Raises BadInput for an empty folder or a weight for a subfolder that is not there.
+    Raises BadInput for an empty folder or a weight for a subfolder that does not exist.
     """
     names = files_below(folder, SUFFIXES) if folder.is_dir() else ()
     paths = [folder / name for name in names if name.suffix.lower() in SUFFIXES]

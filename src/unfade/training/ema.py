@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """A running average of a network's parameters; buffers are taken as they are."""
+    """A moving average of a network's parameters; buffers are not averaged."""
 
     def __init__(self, network: nn.Module, decay: float, *, ramp: bool = False):
         self.decay = decay
-        self.ramp = ramp  # a shorter memory at the start, for a network that starts from nothing
+        self.ramp = ramp  # a faster decay at the start, for a network that is trained from scratch
         self._average = {k: v.detach().clone() for k, v in network.named_parameters()}
 
     def update(self, network: nn.Module, step: int) -> None:
@@ -24,7 +24,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
-        """Inside, the network has the averaged weights; afterwards its own again."""
+        """Inside, the network has the averaged weights; afterwards it gets its own back."""
         own = {k: v.detach().clone() for k, v in network.named_parameters()}
         self.copy_to(network)
         try:
@@ -33,7 +33,7 @@ class MovingAverage:
             _copy(own, network)
 
     def copy_to(self, network: nn.Module) -> None:
-        """Give the network the averaged weights for good."""
+        """Give the network the averaged weights permanently."""
         _copy(self._average, network)
 
     def state_dict(self) -> dict[str, Tensor]:

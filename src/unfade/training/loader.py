@@ -1,7 +1,7 @@
-"""Batches ahead of the loop that uses them: made by worker processes, or by a thread, the same bit for bit.
+"""Batches prepared ahead of the training loop by worker processes or a thread, identical bit for bit.
 
-A batch is a function of its step number, so nothing depends on who makes it, on how many do, or on where a run that
-was killed goes on.
+A batch is a function of its step number, so nothing depends on which worker makes it, on the number of workers, or on
+where a killed run continues.
 """
 
 import multiprocessing
@@ -36,22 +36,22 @@ AHEAD = 2  # batches that each worker prepares in advance
 
 @dataclass
 class Clock:
-    """How long a loop waited for its data, and how long it took in all."""
+    """How long a loop waited for its data, and how long it took in total."""
 
     waiting: float = 0.0  # seconds
     total: float = 0.0  # seconds
 
     @property
     def share(self) -> float:
-        """Of the time that was waited, 0..1."""
+        """The share of the time spent waiting, 0..1."""
         return self.waiting / self.total if self.total else 0.0
 
 
 def watched(feed: Iterator[Batch], clock: Clock) -> Iterator[Batch]:
-    """Pass batches on and add to `clock`, from the second one on: the first waits for the workers to start.
+    """Pass batches on and add to `clock`, from the second batch on, as the first waits for the workers to start.
 
-    Nothing waits for the device here. On a GPU, which may still be busy while the loop waits, the share is the most
-    that it can have been idle for want of data.
+    Nothing here waits for the device. On a GPU, which may still be busy while the loop waits, the share is an upper
+    bound of the time that it was idle for lack of data.
     """
     asked = None
     for batch in feed:
@@ -70,10 +70,10 @@ def feeding(
 ) -> Iterator[Iterator[Batch]]:
     """Inside, an iterator over `batches(step)` for each step, in order; for CUDA in pinned memory.
 
-    With workers, those processes call `batches`; where they are not forked (see `start_method`) it is pickled, and a
-    script that trains must keep its work below `if __name__ == "__main__":`. With 0 a thread calls it. An error of
-    `batches` is raised when its step is due. Raises UnfadeError when a worker is killed, also while another step is
-    under way. No process is left behind, however the context is left.
+    `batches` is called by the worker processes. Where they are not forked (see `start_method`) it is pickled, and a
+    script that trains must keep its work below `if __name__ == "__main__":`. With 0 workers, a thread calls it. An
+    error of `batches` is raised when its step is due. Raises UnfadeError as soon as a worker is killed. No process is
+    left behind, however the context is left.
     """
     if workers < 0:
         raise BadInput(f"Expected 0 or more workers, got {workers}; 0 prepares batches in a thread.")
@@ -92,17 +92,17 @@ def feeding(
 
 
 def spare_workers() -> int:
-    """As many workers as there are cores that this process may use, less the one that trains; at most MOST_WORKERS."""
+    """The number of cores that this process may use, minus one for the training itself; at most MOST_WORKERS."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(cores - 1, MOST_WORKERS)
 
 
 def start_method() -> str:
-    """How worker processes begin, as multiprocessing names it.
+    """How worker processes are started, by multiprocessing's name.
 
-    A fork begins at once and shares the decoded pictures as they lie in memory. Where CUDA is at work it must not be
-    used: the driver's threads and locks do not come along, and the child hangs or fails at what it inherited. macOS'
-    own libraries have the same trouble, and Windows has no fork.
+    A fork starts at once and shares the decoded pictures in memory. Once CUDA is initialized it must not be used: the
+    child lacks the driver's threads but inherits its locks, and hangs or fails. macOS' own libraries have the same
+    problem, and Windows has no fork.
     """
     if sys.platform != "linux":
         return "spawn"
@@ -140,14 +140,14 @@ def _from_processes(batches: Batches, steps: range, workers: int, pin: bool) -> 
                 collate_fn=_as_it_is,
                 worker_init_fn=_begin_worker,
                 multiprocessing_context=method,
-                generator=torch.Generator(),  # else it would draw from the generator of everybody
+                generator=torch.Generator(),  # else it would draw from torch's global generator
             )
             made = iter(loader)
         for batch in made:
             if isinstance(batch, UnfadeError):
                 raise batch
             yield tuple(batch)
-    finally:  # left to the garbage collector, workers would live as long as the traceback of an error does
+    finally:  # left to the garbage collector, workers would live as long as the traceback of an error
         if made is not None:
             _end(made)
 
@@ -155,7 +155,7 @@ def _from_processes(batches: Batches, steps: range, workers: int, pin: bool) -> 
 def _end(made: Any) -> None:
     try:
         made._shutdown_workers()
-    finally:  # Ctrl-C once more, or a worker that does not listen
+    finally:  # after a second Ctrl-C, or for a worker that does not react
         for worker in made._workers:
             if worker.is_alive():
                 worker.kill()
@@ -163,7 +163,7 @@ def _end(made: Any) -> None:
 
 
 class _Steps(Dataset[Batch | UnfadeError]):
-    """Batches by step number, as a worker makes them."""
+    """Batches by step number, made in a worker."""
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -171,18 +171,18 @@ class _Steps(Dataset[Batch | UnfadeError]):
     def __getitem__(self, step: int) -> Batch | UnfadeError:
         try:
             return tuple(_shared(tensor) for tensor in self.batches(step))
-        except UnfadeError as error:  # handed over as it is: raised, it would arrive with a traceback for a message
+        except UnfadeError as error:  # returned, not raised, as torch would put a traceback into its message
             return error
 
 
 def _shared(tensor: Tensor) -> Tensor:
-    """Where the training process can read it. Left to the queue's own thread, a failure would be a hang."""
+    """A tensor in shared memory, for the training process. In the queue's own thread, a failure would hang."""
     try:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise UnfadeError(
             f"There is no room for batches in shared memory ({error}); use fewer `workers` or none (0), "
-            "or give the container more of it."
+            "or give the container more shared memory."
         ) from error
     return tensor
 
@@ -192,7 +192,7 @@ def _as_it_is(batch: T) -> T:
 
 
 def _begin_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the training process ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the training process ends its workers
     sys.excepthook = _say_no_more
     threading.Thread(target=_end_with_training, daemon=True).start()
     torch.set_num_threads(1)  # there are as many workers as cores already
@@ -200,13 +200,13 @@ def _begin_worker(worker: int) -> None:
 
 
 def _say_no_more(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C may come while a batch is handed over, and the thread that does it would print that nobody took it."""
+    """Silences the queue's thread, which would print an error if Ctrl-C comes while it passes a batch on."""
     if not isinstance(error, ConnectionError):
         sys.__excepthook__(kind, error, trace)
 
 
 def _end_with_training() -> None:
-    """Also when that was killed. A fork server, which is all that torch watches, lives as long as its workers do."""
+    """Ends a worker with the training process, even if that is killed; torch watches only the fork server."""
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
@@ -215,10 +215,10 @@ def _end_with_training() -> None:
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """OpenCV's threads do not come along in a fork, and the child would wait for them: inside, there are none.
+    """Inside, OpenCV has no threads, as a forked child would wait for them forever, and two warnings are off.
 
-    Not worth a warning are more workers than cores, which somebody asked for, and other threads at a fork: a worker
-    takes none of the locks that those of this process (progress, OpenMP) may hold.
+    More workers than cores are what the caller asked for, and other threads at a fork do no harm: a worker takes none
+    of the locks that those of this process (progress, OpenMP) may hold.
     """
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)

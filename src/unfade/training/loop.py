@@ -1,7 +1,7 @@
 """The one training loop: for a prior, for pre-training a restorer and for fine-tuning it.
 
-It knows no network and no loss. Batches are a function of the step number, and everything random in a step is seeded
-by that number, so a run that was killed goes on from its checkpoint exactly as if it had not been.
+It depends on no network and no loss. Batches are a function of the step number, and all randomness in a step is seeded
+by that number, so a killed run continues from its checkpoint exactly as if it had not been interrupted.
 """
 
 import math
@@ -41,10 +41,10 @@ class LoopSettings:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 0.0  # largest gradient norm; 0: not clipped
-    ema: float = 0.0  # decay of the moving average that is kept in the end; 0: the last weights are kept
-    ema_ramp: bool = False  # a shorter memory at the start of training from nothing
+    ema: float = 0.0  # decay of the moving average that becomes the result; 0: the result is the last weights
+    ema_ramp: bool = False  # a faster decay at the start, for training from scratch
     bf16: bool = False  # run networks in bfloat16 where the device has it
-    compile: bool = False  # run the model by torch.compile, for long trainings on a GPU: it takes a minute or two
+    compile: bool = False  # use torch.compile, for long trainings on a GPU: compiling takes a minute or two
     checkpoint_every: int = 500  # steps
     validate_every: int = 1000  # steps
     seed: int = 0
@@ -52,7 +52,7 @@ class LoopSettings:
 
 @dataclass
 class History:
-    """What happened: the mean of each loss term over every LOG_EVERY steps, and the scores of each validation."""
+    """The record of a run: the mean of each loss term over every LOG_EVERY steps, and the scores of each validation."""
 
     losses: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
@@ -78,10 +78,10 @@ def train(
 ) -> History:
     """Train `model` in place on `batches(step)` and return the history.
 
-    Only parameters with requires_grad learn. With `checkpoint`, a run goes on where the file says, and the file stays
-    after the last step. `workers` processes prepare the batches, or a thread if 0: no result depends on their number,
-    so it may change from call to call (see `loader.feeding` for what they ask of `batches`). Raises OutputConflict
-    when the checkpoint was made with other settings, Diverged when the loss is not a number any more.
+    Only parameters with requires_grad are trained. With `checkpoint`, a run continues from that file if it exists, and
+    the file stays after the last step. `workers` processes prepare the batches, or a thread if 0; no result depends on
+    their number, so it may change from call to call (see `loader.feeding` for what they require of `batches`). Raises
+    OutputConflict when the checkpoint was made with other settings, Diverged when the loss becomes NaN or infinite.
     """
     run = _Run(model, objective, settings)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -109,13 +109,13 @@ def cosine(settings: LoopSettings, progress: float) -> float:
 
 
 def trapezoid(settings: LoopSettings, progress: float) -> float:
-    """Constant for two thirds, then linearly down to the final one: the length can be changed while it is constant."""
+    """Constant for two thirds, then linear down to the final one; the length may change in the constant part."""
     falling = max(0.0, (progress - 2 / 3) * 3)
     return settings.learning_rate + (settings.final_learning_rate - settings.learning_rate) * falling
 
 
 def halving(settings: LoopSettings, progress: float) -> float:
-    """Halved at 7/8 and again at 19/20 of the run: CodeFormer's, at 35,000 and 38,000 of 40,000 steps."""
+    """Halved at 7/8 and again at 19/20 of the run, as CodeFormer's at 35,000 and 38,000 of 40,000 steps."""
     return settings.learning_rate * 0.5 ** sum(progress >= share for share in (0.875, 0.95))
 
 
@@ -137,7 +137,7 @@ class _Run:
 
     def __init__(self, model: nn.Module, objective: Objective, settings: LoopSettings):
         self.model, self.objective, self.settings = model, objective, settings
-        self.faster = torch.compile(model) if settings.compile else model  # of the same parameters
+        self.faster = torch.compile(model) if settings.compile else model  # it shares the model's parameters
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.optimizer = torch.optim.AdamW(
@@ -222,7 +222,7 @@ class _Run:
 
 
 def _fingerprint(settings: LoopSettings) -> dict[str, Any]:
-    """The settings that must not change in the middle; a run may become longer, shorter, faster or saved more often."""
+    """The settings that must not change when a run continues; its length, speed and checkpoints may change."""
     kept = asdict(settings)
     for name in ("steps", "compile", "checkpoint_every", "validate_every"):
         del kept[name]
@@ -241,12 +241,12 @@ def _check_same(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]
 
 
 def _write(state: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:  # a path would go to C++, which does not say that the disk is full
+    with path.open("wb") as file:  # given a path, torch writes in C++, which does not report a full disk
         torch.save(state, file)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises a dozen kinds for a damaged file
+    except Exception as error:  # torch raises many kinds of errors for a damaged file
         raise BadCheckpoint(f"{path} is damaged ({error}); remove it to start again.") from error

@@ -1,4 +1,4 @@
-"""Modes that put back what they found."""
+"""Context managers for modes, which restore the previous state at their end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import nn
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Inside, torch's own generators start from `seed`: for dropout and fresh weights, which take no other."""
+    """Inside, torch's global generators start from `seed`, for dropout and initial weights, which use no others."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The networks whose files can be read or taken from others: each says in its own file how it is known and built."""
+"""The networks whose files can be read or imported: each network's own file defines how it is recognised and built."""
 
 import torch
 
@@ -29,7 +29,7 @@ from unfade.nets import (
 )
 from unfade.nets.architecture import Architecture, Config, State
 
-ARCHITECTURES: dict[str, Architecture] = {  # a network that has the keys of another one too stands before it
+ARCHITECTURES: dict[str, Architecture] = {  # a network whose keys include all keys of another comes before it
     "unet": unet.ARCHITECTURE,
     "swinir": swinir.ARCHITECTURE,
     "codeformer": codeformer.ARCHITECTURE,
@@ -61,7 +61,7 @@ ARCHITECTURES: dict[str, Architecture] = {  # a network that has the keys of ano
 
 
 def shapes(architecture: Architecture, config: Config) -> State:
-    """The tensors of the network, without memory for their numbers."""
+    """The tensors of the network on the meta device, without memory for their values."""
     with torch.device("meta"):
         tensors: State = architecture.build(config).state_dict()
     return tensors

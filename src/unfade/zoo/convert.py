@@ -1,4 +1,4 @@
-"""Published files become safetensors that this program reads: recognised, checked against the network, converted."""
+"""Importing published files: they are recognised, checked against the network and converted to safetensors."""
 
 import json
 import re
@@ -31,7 +31,7 @@ DTYPES = (
     torch.uint8,
     torch.bool,
 )
-NAMED = 4  # keys that an error lists before it counts
+NAMED = 4  # keys that an error lists by name; it counts the others
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Recognised:
 
 
 def import_files(files: Sequence[Path], *, name: str = "", urls: Sequence[str] = ()) -> Imported:
-    """Convert the published file (or files) of one model; `urls` are where they came from, for its card.
+    """Convert the published file (or files) of one model; `urls` are their sources, for the card.
 
-    A known hash gives the model its name, another file is imported under `name`. Nothing in the files is executed, and
-    nothing is written unless all of it fits. Raises BadInput, BadCheckpoint for other weights than expected,
+    A file with a known hash gets the name of its model, any other file `name`. Nothing in the files is executed, and
+    nothing is written unless everything fits. Raises BadInput, BadCheckpoint for other weights than expected,
     OutputConflict if the name is taken by another file, DiskFull.
     """
     for file in files:
@@ -79,7 +79,7 @@ def import_files(files: Sequence[Path], *, name: str = "", urls: Sequence[str] =
 
 
 def recognise(state: State, files: Sequence[Path]) -> Recognised:
-    """Which network these tensors are: its exact keys and shapes. Raises BadCheckpoint that names what does not fit."""
+    """The network to whose keys and shapes the tensors fit exactly. Raises BadCheckpoint, naming what does not fit."""
     where = " and ".join(str(file) for file in files)
     for version in versions(state):
         if (found := _known(version, where, len(files))) is not None:
@@ -100,7 +100,7 @@ def _known(state: State, where: str, files: int) -> Recognised | None:
 
 
 def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | None:
-    """The row of the table that these files are: by hash, by the name given, by a file's name where no hash is known.
+    """The row of the table for these files: by hash, by the given `name`, or by a file's name where no hash is known.
 
     Raises BadInput for a name that cannot be used, BadCheckpoint if a row of that name has another hash.
     """
@@ -144,7 +144,7 @@ def _converted(name: str, known: Architecture, state: State, where: str) -> Stat
 
 
 def _fitting(name: str, known: Architecture, state: State, published: State, where: str) -> Recognised:
-    """The configuration that all shapes fit; otherwise the complaint about the one that fits best."""
+    """The network in the configuration that all shapes fit. Raises BadCheckpoint about the one that fits best."""
     complaints: list[list[str]] = []
     for config in known.configs(published):
         complaints.append(differences(shapes(known, config), state))
@@ -158,7 +158,7 @@ def _fitting(name: str, known: Architecture, state: State, published: State, whe
 
 
 def differences(network: State, file: State) -> list[str]:
-    """What does not fit between a network's tensors and a file's, one phrase for each key."""
+    """The differences between a network's tensors and a file's, one phrase for each key."""
     phrases = [f"{key} is missing" for key in network if key not in file]
     phrases += [f"{key} is unknown" for key in file if key not in network]
     for key in network.keys() & file.keys():
@@ -171,7 +171,7 @@ def differences(network: State, file: State) -> list[str]:
 
 
 def _untested(row: Model, state: State) -> Recognised:
-    """A file known by its hash, of a network that is not built here: its tensors are kept for programs that have it."""
+    """A file with a known hash, of a network that unfade does not have; its tensors are kept for other programs."""
     return Recognised(row.architecture, {"size": row.size} if row.size else {}, state)
 
 
@@ -211,7 +211,7 @@ def _write(row: Model | None, name: str, found: Recognised, card: dict[str, Any]
 
 
 def _keep(row: Model, file: Path, card: dict[str, Any]) -> Imported:
-    """A file that is used as it was published."""
+    """Imports a file that is used as it was published, without conversion."""
     path = path_of(row)
     found = Recognised(row.architecture, {}, {})
     _check_free(path, card)
@@ -229,12 +229,12 @@ def _check_free(path: Path, card: Mapping[str, Any]) -> None:
 
 
 def _header(found: Recognised) -> dict[str, str]:
-    """What `read_weights` reads."""
+    """The header that `read_weights` reads."""
     return {"architecture": found.architecture, "config": json.dumps(found.config)}
 
 
 def _apart(state: State) -> dict[str, Tensor]:
-    """Copies of the tensors that share memory with one before them: safetensors refuses those."""
+    """The tensors, with copies of those that share memory with an earlier one, which safetensors refuses."""
     seen: set[int] = set()
     result = {}
     for key, value in state.items():

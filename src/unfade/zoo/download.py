@@ -1,6 +1,6 @@
-"""Published files over http(s): resumed where they stopped, from the first mirror that has them, and checked whole.
+"""Downloads over http(s): resumed where they stopped, from the first mirror that has the file, and checked by hash.
 
-Only the standard library: proxies come from the usual environment variables (http_proxy, https_proxy, no_proxy).
+Uses only the standard library; proxies come from the usual environment variables (http_proxy, https_proxy, no_proxy).
 """
 
 import http.client
@@ -24,9 +24,9 @@ from unfade.store.checkpoints import read_object, sha256_of
 from unfade.zoo.models import offline
 from unfade.zoo.published import Download
 
-MEGABYTE = 1_000_000  # what progress counts in
-NUMBER = r"\d{1,18}"  # of bytes
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers that may be another one in a moment
+MEGABYTE = 1_000_000  # bytes, the unit of progress
+NUMBER = r"\d{1,18}"  # a number of bytes
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP errors that may be temporary
 
 
 class DownloadFailed(UnfadeError):
@@ -35,27 +35,27 @@ class DownloadFailed(UnfadeError):
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """How patient a download is."""
+    """The limits of a download."""
 
     timeout: float = 30.0  # seconds without a byte
     total: float = 6 * 3600.0  # seconds for one file, all addresses and tries together
-    most: int = 20_000_000_000  # bytes of a file whose size nobody knows
-    tries: int = 4  # at each address; every one goes on where the last one stopped
+    most: int = 20_000_000_000  # bytes, the largest file where its size is not known in advance
+    tries: int = 4  # at each address; every try continues where the last one stopped
     pause: float = 1.0  # seconds before the second try, doubled before each further one
     chunk: int = 1 << 20  # bytes read at once
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that came whole."""
+    """A file that was downloaded completely."""
 
     path: Path
-    url: str  # the address that gave it; "": all of it was there already
+    url: str  # the address that gave it; "": the whole file was there already
     sha256: str
 
 
 class _Again(Exception):
-    """It failed, but may work in a moment."""
+    """This address failed, but may work in a moment."""
 
 
 class _Refused(Exception):
@@ -66,10 +66,10 @@ def fetch(
     download: Download, folder: Path, *, urls: Sequence[str], progress: Progress = silent,
     settings: DownloadSettings | None = None,
 ) -> Fetched:  # fmt: skip
-    """Bring a file into `folder` and check its hash; a part left by a killed run is gone on with.
+    """Download a file into `folder` and check its hash; a part that a killed run left is resumed.
 
     Raises BadInput offline or for other addresses than http(s), DownloadFailed when every address failed, BadCheckpoint
-    when what came has another hash (it is deleted, nothing else is).
+    when the downloaded file has another hash (it is deleted, and nothing else is).
     """
     _check_addresses(urls)
     settings = settings or DownloadSettings()
@@ -97,12 +97,12 @@ def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
-    except ValueError:  # a bracket or a port that is none
+    except ValueError:  # a stray bracket or an invalid port
         return False
 
 
 class _Clock:
-    """The end of patience with one file."""
+    """The time limit for one file."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.end = seconds, time.monotonic() + seconds
@@ -110,13 +110,13 @@ class _Clock:
     def check(self) -> None:
         """Raises _Refused when the time is over."""
         if time.monotonic() > self.end:
-            raise _Refused(f"was not done within {self.seconds:,.0f} s; what came is kept, and gone on with next time")
+            raise _Refused(f"was not done within {self.seconds:,.0f} s; the part that came is kept for the next try")
 
 
 def _bring(
     url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings, clock: _Clock
 ) -> None:
-    """Try one address until the part is whole. Raises _Refused, or _Again when patience is over."""
+    """Try one address until the file is complete. Raises _Refused, or _Again after the last try."""
     if not _is_address(url):
         raise _Refused("is not an http or https address")
     for attempt in range(settings.tries):
@@ -143,7 +143,7 @@ def _checked(part: "_Part", download: Download, url: str) -> Fetched:
 def _transfer(
     url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings, clock: _Clock
 ) -> None:
-    """One request: append what is missing to the part."""
+    """Make one request and append the missing bytes to the part."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "unfade"})
     begun = part.resume(request, url, known=download.sha256 is not None)
     with _answer(request, part, settings.timeout) as response:
@@ -189,7 +189,7 @@ def _answer(request: urllib.request.Request, part: "_Part", timeout: float) -> I
 
 
 def _extent(response: Any, begun: int) -> tuple[int, int | None]:
-    """(first byte that comes, bytes of the whole file if the server says it)."""
+    """(offset of the first byte in the answer, bytes of the whole file or None if the server does not say)."""
     if response.status == 206:
         told = re.fullmatch(rf"bytes ({NUMBER})-\d+/({NUMBER})", response.headers.get("Content-Range", ""), re.ASCII)
         if told is None or int(told[1]) != begun:
@@ -197,14 +197,14 @@ def _extent(response: Any, begun: int) -> tuple[int, int | None]:
         return begun, int(told[2])
     length = response.headers.get("Content-Length")
     if length is not None and not re.fullmatch(NUMBER, length.strip(), re.ASCII):
-        raise _Refused(f"says a size that is no number ({length[:40]!r})")
+        raise _Refused(f"gives a size that is not a number ({length[:40]!r})")
     return 0, None if length is None else int(length)
 
 
 def _chunks(response: Any, size: int) -> Iterator[bytes]:
     while True:
         try:
-            chunk = response.read1(size)  # what is there: a slow server is noticed
+            chunk = response.read1(size)  # only what has arrived, so that a slow server is noticed
         except (OSError, http.client.HTTPException) as error:
             raise _Again(_reason(error)) from error
         if not chunk:
@@ -213,7 +213,7 @@ def _chunks(response: Any, size: int) -> Iterator[bytes]:
 
 
 class _Part:
-    """The bytes that are there so far, and beside them which version of the file they are of."""
+    """The bytes received so far, and a record of the version of the file to which they belong."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -224,10 +224,10 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def resume(self, request: urllib.request.Request, url: str, *, known: bool) -> int:
-        """Ask for the rest only; returns how many bytes are there.
+        """Make `request` ask for the missing bytes only; returns how many bytes are there.
 
-        The server sends the whole file if it is another one by now (If-Range). Where it cannot tell, the rest is
-        trusted only if the hash of the whole is known.
+        The server sends the whole file if it has changed (If-Range). Where it gives no version, the rest is trusted
+        only if the hash of the whole file is known.
         """
         told = read_object(self.about)
         etag = told.get("etag", "") if told.get("url") == url else ""
@@ -239,7 +239,7 @@ class _Part:
         return self.size
 
     def begin(self, url: str, etag: str, start: int) -> None:
-        """Keep the first `start` bytes and remember the version; weak tags say nothing about bytes."""
+        """Keep the first `start` bytes and record the version; weak tags are not used, as they allow other bytes."""
         with room_for(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
@@ -256,14 +256,14 @@ class _Part:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to anything else, and to nothing that is no address."""
+    """Follows redirects, but never from https to another protocol, and only to valid addresses."""
 
     def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
         try:
             return super().http_error_302(req, fp, code, msg, headers)
         except (ValueError, http.client.InvalidURL) as error:
             fp.close()
-            raise _Refused(f"leads to an address that is none ({error})") from error
+            raise _Refused(f"leads to an invalid address ({error})") from error
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
@@ -277,7 +277,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """http and https only: no file:, ftp: or data: addresses, whatever a server redirects to."""
+    """An opener of http and https only: no file:, ftp: or data: addresses, wherever a server redirects."""
     opener = urllib.request.OpenerDirector()
     kinds = (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _Redirects,
              urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler)  # fmt: skip
@@ -292,5 +292,5 @@ def _reason(error: Exception) -> str:
 
 
 def discard_parts(folder: Path, download: Download) -> None:
-    """Delete what `fetch` brought, once it is converted."""
+    """Delete the files of `fetch`, once they are converted."""
     _Part(folder / f"{download.file}.part").discard()

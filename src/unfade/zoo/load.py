@@ -19,7 +19,7 @@ from unfade.zoo.models import find_weights, licence_of
 
 N = TypeVar("N")
 Build = Callable[[Config], nn.Module]  # from the header of a file, with fresh weights
-SAID = {  # how a kind, and the setting that names one, are called where it is not by the kind's own name
+SAID = {  # the noun and the setting for a kind, where they are not the kind's own name
     "identity": ("an embedder", "embedder"),
     "parser": ("a parser", "mask"),
     "upscaler": ("an upscaler", "background"),
@@ -33,11 +33,11 @@ class Loaded(Generic[N]):
     network: N
     path: Path
     architecture: str
-    licence: str  # a name in LICENCES, or what its card says
+    licence: str  # a name in LICENCES, or the licence in its card
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file, hexadecimal."""
+        """SHA-256 of the file, hexadecimal."""
         return sha256_of(self.path)
 
 
@@ -60,9 +60,9 @@ def load_network(
 ) -> Loaded[Any]:
     """The network that a name of the table, a file or a run folder stands for, in evaluation mode.
 
-    `builds` has, by architecture, what is built from the header of a file: the published networks of that kind, unless
-    given. `reader_of` says who reads a file that unfade did not write, None where unfade did. `fill` puts the tensors
-    of the file into what was built, which has memory of its own then, for it may learn.
+    `builds` maps an architecture to the function that builds its network from a file's header; by default it has the
+    published networks of that kind. `reader_of` returns the reader of a file that another program wrote, None for one
+    of unfade's. `fill` puts the tensors of the file into a network that has its own memory, so that it can be trained.
 
     Raises UnknownModel, which says how to get it, or BadCheckpoint for a file that is damaged or of another kind.
     """
@@ -76,7 +76,7 @@ def load_network(
     build = partial(_builder(weights, builds, kind, path), weights.config)
     network = check_described(build, weights.state, path)
     if fill or not {name for name, _ in network.named_buffers()} <= network.state_dict().keys():
-        network = build()  # something in it is not in the file
+        network = build()  # it needs values that are not in the file
     (fill or _fill)(network, weights.state, path)
     return Loaded(network.eval().to(device), path, weights.architecture, licence)
 

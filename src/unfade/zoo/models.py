@@ -1,4 +1,4 @@
-"""The table of models: what there is by name, and where its file lies."""
+"""The table of models: their names, and where their files are."""
 
 import json
 import os
@@ -31,29 +31,29 @@ def weights_folder() -> Path:
 
 
 def offline() -> bool:
-    """Whether UNFADE_OFFLINE forbids to open a connection."""
+    """Whether UNFADE_OFFLINE forbids connections."""
     return os.environ.get("UNFADE_OFFLINE", "0") not in ("", "0")
 
 
 def path_of(model: Model) -> Path:
-    """Where the file of a model lies, or would lie: in the package, or in the user's folder of imported models."""
+    """The path of a model's file, existing or not: in the package, or in the user's folder of imported models."""
     if model.built_in:
         return Path(str(files("unfade") / "weights" / model.file))
     return weights_folder() / model.file
 
 
 def row_of(name: str) -> Model:
-    """The row of that name. Raises UnknownModel, which lists the names there are."""
+    """The row of that name. Raises UnknownModel, which lists the known names."""
     if name not in MODELS:
         raise UnknownModel(f"There is no model named {name}; there are: {', '.join(MODELS)}.")
     return MODELS[name]
 
 
 def find_weights(spec: str | Path, kind: Kind) -> Path:
-    """The file that a name, a path of a .safetensors file, or a run folder stands for.
+    """The file of weights for a name, the path of a .safetensors file, or a run folder.
 
     A name is one of the table, or one that the user gave to an imported file. Raises UnknownModel, which lists the
-    names there are, or has the command that brings what is missing.
+    known names or, for a file that is missing, gives the command that gets it.
     """
     model = MODELS.get(str(spec))
     if model and model.kind == kind:
@@ -71,7 +71,7 @@ def find_weights(spec: str | Path, kind: Kind) -> Path:
 
 
 def licence_of(spec: str | Path, path: Path) -> str:
-    """The licence of a name, whose file is `path`: the table's, or what the card beside it says; else "unknown"."""
+    """The licence of a model with the file `path`: the table's, or that in the card beside the file; else "unknown"."""
     model = MODELS.get(str(spec))
     return model.licence if model else str(card_of(path).get("licence", "unknown"))
 
@@ -83,7 +83,7 @@ def find_named(name: str) -> Path:
 
 
 def imported() -> dict[str, Path]:
-    """Files under names that are not in the table, given by the user."""
+    """The user's files under names that are not in the table."""
     found = sorted(path for path in weights_folder().glob("*.safetensors") if card_of(path))
     return {path.stem: path for path in found if path.stem not in MODELS}
 
@@ -96,7 +96,7 @@ def card_of(weights: Path) -> dict[str, Any]:
 
 
 def present(model: Model) -> Path:
-    """The file of a model. Raises UnknownModel with the command that brings it if it is not there."""
+    """The file of a model. Raises UnknownModel, with the command that gets it, if it is missing."""
     path = path_of(model)
     if not path.exists():
         raise UnknownModel(f"The weights of {model.name} are not at {path}; {how_to_get(model)}.")
@@ -104,7 +104,7 @@ def present(model: Model) -> Path:
 
 
 def how_to_get(model: Model) -> str:
-    """What to do for a model that is not there, as the end of a sentence."""
+    """How to get a model that is missing, as the end of a sentence."""
     if model.built_in:
         return "install unfade again"
     addresses = [download.urls[0] for download in model.downloads if download.urls]
@@ -118,7 +118,7 @@ def how_to_get(model: Model) -> str:
 
 
 def import_command(model: Model) -> str:
-    """The command that takes files fetched by hand."""
+    """The command that imports files fetched by hand."""
     return shlex.join(["unfade", "models", "import", *(d.file for d in model.downloads), "--as", model.name])
 
 

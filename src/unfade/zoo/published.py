@@ -1,4 +1,4 @@
-"""What is known about each model before it is there: where its files lie, their hashes, whose they are."""
+"""What is known about each model before it is downloaded: the addresses, hashes and licences of its files."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from unfade.nets.architecture import Kind
 
 @dataclass(frozen=True)
 class Licence:
-    """Terms of use, as far as this program has to know them."""
+    """Terms of use, as far as this program needs them."""
 
-    commercial: bool  # may the weights be used for money
-    url: str  # where the text is
+    commercial: bool  # whether commercial use of the weights is allowed
+    url: str  # address of the text
 
 
 LICENCES = {
@@ -34,8 +34,8 @@ class Download:
     file: str  # its name
     sha256: str | None = None  # of the whole file; None: unknown until first seen
     bytes: int | None = None  # None: unknown
-    urls: tuple[str, ...] = ()  # mirrors, in the order in which they are tried; empty: has to be found by the user
-    key: str = ""  # where in the file the weights lie; "": found by itself
+    urls: tuple[str, ...] = ()  # mirrors, in the order in which they are tried; empty: the user has to find the file
+    key: str = ""  # key of the weights in the file; "": found automatically
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Model:
     size: int  # side of its images in pixels; 0: any
     licence: str  # a name in LICENCES
     author: str
-    source: str = ""  # page of the author
-    downloads: tuple[Download, ...] = ()  # none: comes with the package
+    source: str = ""  # the author's page
+    downloads: tuple[Download, ...] = ()  # empty: comes with the package
 
     @property
     def built_in(self) -> bool:
@@ -58,28 +58,28 @@ class Model:
 
     @property
     def commercial(self) -> bool:
-        """Whether its licence lets it be used for money."""
+        """Whether its licence allows commercial use."""
         return LICENCES[self.licence].commercial
 
     @property
     def file(self) -> str:
-        """Name of its file once it is there."""
+        """Name of its imported file."""
         return f"{self.name}{'.onnx' if self.architecture == 'onnx' else '.safetensors'}"
 
 
 def github(path: str) -> str:
-    """Address of a page of GitHub."""
+    """Address of a page on GitHub."""
     return f"https://github.com/{path}"
 
 
 def hugging_face(repository: str, file: str) -> str:
-    """Address of a file of a repository there."""
+    """Address of a file in a repository on Hugging Face."""
     return f"https://huggingface.co/{repository}/resolve/main/{file}"
 
 
 def released(repository: str, tag: str, file: str, sha256: str | None, size: int | None = None, key: str = "",
              mirrors: tuple[str, ...] = ()) -> tuple[Download, ...]:  # fmt: skip
-    """The one file of a model that is attached to a release on GitHub, and perhaps lies elsewhere too."""
+    """The single file of a model, attached to a release on GitHub and perhaps mirrored elsewhere."""
     return (Download(file, sha256, size, (github(f"{repository}/releases/download/{tag}/{file}"), *mirrors), key),)
 
 
@@ -123,7 +123,7 @@ PUBLISHED = (
     Model("ffhq-256-dr2", "prior", "unet", 256, "not stated", "Wang et al. 2023", "https://arxiv.org/abs/2303.06885",
           (Download("DR2_FFHQ.pkl"),)),
     Model("pgdiff-restorer", "guide", "pgdiff-restorer", 512, SLAB, "Yang et al. 2023", github("pq-yang/PGDiff"),
-          (Download("pgdiff-restorer.pth"),)),  # our name for it: their page links to a drive
+          (Download("pgdiff-restorer.pth"),)),  # our name for the file: the authors' page links to a drive
     Model("diffbir-face", "guide", "diffbir", 512, "not stated", "Lin et al. 2023", github(DIFFBIR),
           (Download("face_full_v1.ckpt", urls=(hugging_face("lxq007/DiffBIR", "face_full_v1.ckpt"),)),)),
     Model("vqgan-codeformer", "vqgan", "vqgan", 512, SLAB, "Zhou et al. 2022", github(CODEFORMER),

@@ -1,4 +1,4 @@
-"""A model of the table by its name: downloaded, checked, imported."""
+"""Downloading, checking and importing a model of the table by its name."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from unfade.zoo.published import Download, Model
 def pull(
     name: str, *, mirror: str = "", progress: Progress = silent, settings: DownloadSettings | None = None
 ) -> Imported:
-    """Download and import a model of the table. `mirror` is an address that is tried first; with "/" at its end the
+    """Download and import a model of the table. `mirror` is an address that is tried first; if it ends in "/", the
     file's name is added.
 
     Raises BadInput if its licence was not accepted or it comes with the package, UnknownModel if it has no address or
@@ -35,7 +35,7 @@ def pull(
             for download, urls in zip(row.downloads, addresses, strict=True)
         ]
     except (DownloadFailed, BadCheckpoint) as error:
-        way_out = f"A file that you bring from elsewhere is taken by `{import_command(row)}`."
+        way_out = f"A file from elsewhere can be imported with `{import_command(row)}`."
         raise type(error)(f"{error} {way_out}") from error
     try:
         result = import_files([file.path for file in fetched], name=name, urls=[file.url for file in fetched])
@@ -47,7 +47,7 @@ def pull(
 
 
 def pullable(name: str) -> Model:
-    """The row of a model that is here or can be fetched now. Raises UnknownModel, BadInput if it is built in."""
+    """The row of a model that is imported or can be fetched. Raises UnknownModel, BadInput if it is built in."""
     row = row_of(name)
     if row.built_in:
         raise BadInput(f"{name} comes with unfade; there is nothing to pull.")
