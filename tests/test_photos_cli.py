@@ -178,7 +178,7 @@ def test_flags_about_whole_photos_are_refused_for_aligned_faces(
     flags = ONLY_WHOLE[name]
     result = restored(run, tmp_path / "faces", tmp_path / "out", models, "--aligned", *flags)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"{flags[0]} is about whole photos, and --aligned says that these are faces")
+    assert result.err.startswith(f"{flags[0]} is for whole photos, but --aligned says that these are faces")
     assert not (tmp_path / "out").exists()
 
 
