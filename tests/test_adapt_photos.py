@@ -85,7 +85,7 @@ def test_photos_become_faces_targets_and_restored_photos(models: Models, tmp_pat
         assert b"compositeWithTrainedAlgorithmicMedia" in image.info["xmp"]
     assert json.loads((run / "restorer.json").read_text())["pairs"] == 6
     report = (run / "report.html").read_text()
-    for shown in ("6 photos found, 4 restored, with 6 faces", "sub__a_00.png", "bare.png", "bad.png"):
+    for shown in ("6 photos found; 4 with 6 faces restored", "sub__a_00.png", "bare.png", "bad.png"):
         assert shown in report
     assert "1 failed + 1 without a face" in report
     for shown in ("Photos (4)", "Faces (6)", "Failed (1)", "Without a face (1)", "What the diffusion prior made"):

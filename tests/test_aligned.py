@@ -101,9 +101,9 @@ def test_how_results_are_written_can_be_chosen(run, models: Models, tmp_path: Pa
 @pytest.mark.parametrize(
     ("choice", "aligned", "said"),
     [
-        ({"size": "large"}, True, "`size` of the photo or of the restorer, got large"),
-        ({"size": "restorer"}, False, "say `aligned`"),
-        ({"size": "restorer", "provenance": False}, True, "gives plain PNG files"),
+        ({"size": "large"}, True, "`size` to be photo or restorer, got large"),
+        ({"size": "restorer"}, False, "set `aligned`"),
+        ({"size": "restorer", "provenance": False}, True, "writes plain PNG files"),
     ],
 )
 def test_sizes_that_cannot_be(choice: dict[str, Any], aligned: bool, said: str, models: Models, tmp_path: Path) -> None:

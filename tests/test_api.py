@@ -61,9 +61,9 @@ def test_what_is_about_whole_photos_is_refused_for_faces(models: Models, tmp_pat
     }  # fmt: skip
     for name, value in whole.items():
         settings = unfade.RestoreSettings(**{name: value})  # type: ignore[arg-type]
-        with pytest.raises(unfade.BadInput, match=f"`{name}` is about whole photos"):
+        with pytest.raises(unfade.BadInput, match=f"`{name}` is for whole photos"):
             unfade.restore(tmp_path / "faces", tmp_path / "out", models[0], settings, aligned=True)
-    with pytest.raises(unfade.BadInput, match="`mask` is about whole photos"):
+    with pytest.raises(unfade.BadInput, match="`mask` is for whole photos"):
         unfade.adapt(tmp_path / "faces", tmp_path / "out", aligned=True, mask="none")
     assert not (tmp_path / "out").exists()
 

@@ -193,7 +193,7 @@ def test_flags_about_whole_photos_are_refused_for_aligned_faces(
         (("--quality", "0"), "The quality lies in 1..100"),
         (("--strength", "2"), "The strength must lie in 0..1"),
         (("--scale", "3"), "The scale of the results is 1, 2 or 4"),
-        (("--scale", "2", "--background", "none"), "need a background"),
+        (("--scale", "2", "--background", "none"), "need a `background`"),
         (("--batch", "0"), "Faces are restored one or more at a time, got --batch 0"),
     ],
 )

@@ -235,7 +235,7 @@ class Film:
             if likeness and likeness.tells_apart(distance):
                 at = self.told[number]["first"]
                 told = f"identity distance {distance:.2f}"
-                yield f"the face that begins in frame {at} no longer resembles itself ({told})"
+                yield f"the face that begins in frame {at} may no longer show the same person ({told})"
 
 
 def _ahead(items: Iterator[Any], count: int) -> Generator[Any]:

@@ -17,7 +17,7 @@ from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
 
-LEFT_ALONE = " already sharper than the restorer can draw: left as it came"
+LEFT_ALONE = " already sharper than the restorer's results: left unchanged"
 
 
 def restore_faces(

@@ -220,7 +220,7 @@ class _Restoring:
     def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
         for found, distance in zip(one.faces, distances, strict=False):
             if self.parts.likeness and self.parts.likeness.tells_apart(distance):
-                yield f"face {found.index} no longer resembles itself (identity distance {distance:.2f})"
+                yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
     def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
         kind = self.settings.kind
