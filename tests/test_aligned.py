@@ -46,7 +46,7 @@ def test_detail_finer_than_the_restorers_stays(tmp_path: Path) -> None:
 def test_a_smaller_face_comes_back_as_small(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a.png", np.full((24, 24, 3), 160, np.uint8))
     (entry,) = dimmed(tmp_path / "photos", 96)
-    assert entry.notes[1] == "the restorer's face, 4.0 times as large, is brought back; `size` restorer keeps it"
+    assert entry.notes[1] == "the restorer's face, 4.0 times as large, was reduced; `size` restorer keeps its size"
     assert np.abs(load(tmp_path / "out" / "a.png") - (160 + 127.5) / 2).max() <= 1
 
 

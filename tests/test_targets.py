@@ -249,7 +249,7 @@ def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path, prior):
         ({"factor": 32}, "factor 32"),
         ({"begin_with": "noise"}, "Targets cannot begin with noise; they can with: restored, face"),
         ({"update": "euler"}, "no update named euler; there are: ddpm"),
-        ({"batch": 0}, "one or more at a time, got 0"),
+        ({"batch": 0}, "of 1 or more faces, got 0"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], message: str) -> None:
