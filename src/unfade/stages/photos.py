@@ -107,7 +107,7 @@ class Framed:
     size: int  # px, of the crops
 
     def __call__(self, name: str, photo: Photo) -> list[FoundFace]:
-        """Raises BadInput for a picture that is not square or too small, UnreadableImage for a fully transparent one."""
+        """Raises BadInput for a picture that is not square or too small, UnreadableImage for a transparent one."""
         path, side = self.root / name, photo.width
         refuse_clear(photo, path)
         refuse_tiny(photo.width, photo.height, path)
