@@ -91,7 +91,7 @@ class SpandrelRestorer(ImageLevelRestorer):
     published = True
 
     def __init__(self, descriptor: Any, size: int, keys: Mapping[str, str]) -> None:
-        """`descriptor` is spandrel's ImageModelDescriptor, `size` in px, `keys` the file's key for each of the net's."""
+        """`descriptor` is spandrel's ImageModelDescriptor, `size` in px, `keys` the file's keys of the network's."""
         super().__init__()
         self.family = str(descriptor.architecture.id)
         _check(descriptor, self.family, size)
