@@ -49,7 +49,7 @@ def test_evaluate_is_what_the_command_does(run, tmp_path: Path) -> None:
     assert said["files"] == found.as_dict()["files"]
     with pytest.raises(unfade.OutputConflict, match=r"scores\.csv"):
         unfade.evaluate(faces, truth=faces, metrics=("psnr",), csv=table)
-    with pytest.raises(unfade.BadInput, match="`csv` takes the scores of each file"):
+    with pytest.raises(unfade.BadInput, match="`csv` is for the scores of single pictures"):
         unfade.evaluate(faces, truth=faces, metrics=("fid",), csv=tmp_path / "other.csv")
 
 
