@@ -182,7 +182,7 @@ def test_a_photo_that_comes_while_the_adaptation_runs_is_not_called_bare(models:
 
 def test_no_photo_with_a_face_is_said_plainly(models: Models, tmp_path: Path) -> None:
     save(tmp_path / "photos" / "bare.png", scene())
-    with pytest.raises(BadInput, match=r"^None of the 1 photos .*bare\.png shows no face that was asked for"):
+    with pytest.raises(BadInput, match=r"^None of the 1 photos .*bare\.png: no face found that matches the settings"):
         adapt(tmp_path / "photos", tmp_path / "run", brief(models))
 
 

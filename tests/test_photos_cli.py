@@ -218,7 +218,7 @@ def test_a_missing_detector_says_what_fetches_it(
         result = run(command, *rest, "--out", tmp_path / "out", *flags)
         assert (result.code, result.out) == (2, "")
         assert "unfade models pull retinaface-mobilenet" in result.err
-        assert "say --aligned" in result.err
+        assert "set --aligned" in result.err
         assert not (tmp_path / "out").exists()
     unknown = restored(run, photos, tmp_path / "out", models, "--detector", "eyes")
     assert (unknown.code, "There is no detector named eyes" in unknown.err) == (2, True)
@@ -251,7 +251,7 @@ def test_flags_of_adapt_arrive(
     detect = all_of_them.detect
     assert (detect.min_face, detect.max_face, detect.min_score) == (20, 200, 0.7)
     refused = run("adapt", photos, "--out", tmp_path / "run", "--aligned", "--faces", "0")
-    assert (refused.code, refused.err.startswith("--faces is about whole photos")) == (2, True)
+    assert (refused.code, refused.err.startswith("--faces is for whole photos")) == (2, True)
 
 
 @pytest.mark.usefixtures("marks")

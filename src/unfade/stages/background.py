@@ -122,6 +122,6 @@ def _risen(start: int, tile: int, scale: int, middle: float, overlap: int) -> Te
 def _write(result: Photo, top: int, pixels: Tensor) -> None:
     pixels = pixels[:, : result.height - top]
     if not torch.isfinite(pixels).all():
-        raise BadInput("The network for the background gave values that are not finite; choose another `background`.")
+        raise BadInput("The network for the background gave values that are not numbers; choose another `background`.")
     window = (0, top, result.width, top + pixels.shape[1])
     result.paste(window, pixels, torch.ones(pixels.shape[1:], dtype=torch.bool))
