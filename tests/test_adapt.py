@@ -126,7 +126,7 @@ def test_a_second_round_is_an_adaptation_of_the_first(models: Models, tmp_path: 
         assert (run / "targets" / name).read_bytes() == (tmp_path / "by-hand" / "targets" / name).read_bytes()
     assert (attempts_by(run, twice), attempts_by(run, settings)) == (run / "round-1" / WEIGHTS, settings.restorer)
     assert (done.counts.found, done.counts.done, done.restorer) == (3, 3, run / WEIGHTS)
-    with pytest.raises(BadInput, match="one round or more, got 0"):
+    with pytest.raises(BadInput, match="Expected `rounds` to be 1 or more, got 0"):
         replace(settings, rounds=0)
 
 

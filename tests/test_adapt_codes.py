@@ -182,7 +182,7 @@ def test_clean_faces_are_refused_where_nothing_looks_at_them(
 def test_losses_of_another_family_are_refused(settings: AdaptSettings, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
     for wrong in (replace(settings, losses=ImageLossSettings()), replace(small(*models), losses=CodeLossSettings())):
-        with pytest.raises(BadInput, match=r"learns with \w+LossSettings, not \w+: begin with settings_for"):
+        with pytest.raises(BadInput, match=r"learns with \w+LossSettings, not \w+: start from settings_for"):
             adapt(tmp_path / "photos", tmp_path / "run", wrong, aligned=True)
     assert not (tmp_path / "run").exists()
 

@@ -85,7 +85,7 @@ def test_photos_become_faces_targets_and_restored_photos(models: Models, tmp_pat
         assert b"compositeWithTrainedAlgorithmicMedia" in image.info["xmp"]
     assert json.loads((run / "restorer.json").read_text())["pairs"] == 6
     report = (run / "report.html").read_text()
-    for shown in ("6 photos found, 4 restored, with 6 faces", "sub__a_00.png", "bare.png", "bad.png"):
+    for shown in ("6 photos found; 4 with 6 faces restored", "sub__a_00.png", "bare.png", "bad.png"):
         assert shown in report
     assert "1 failed + 1 without a face" in report
     for shown in ("Photos (4)", "Faces (6)", "Failed (1)", "Without a face (1)", "What the diffusion prior made"):
@@ -182,7 +182,7 @@ def test_a_photo_that_comes_while_the_adaptation_runs_is_not_called_bare(models:
 
 def test_no_photo_with_a_face_is_said_plainly(models: Models, tmp_path: Path) -> None:
     save(tmp_path / "photos" / "bare.png", scene())
-    with pytest.raises(BadInput, match=r"^None of the 1 photos .*bare\.png shows no face that was asked for"):
+    with pytest.raises(BadInput, match=r"^None of the 1 photos .*bare\.png: no face found that matches the settings"):
         adapt(tmp_path / "photos", tmp_path / "run", brief(models))
 
 

@@ -53,5 +53,5 @@ def test_blur_is_no_disagreement_and_colour_is() -> None:
 
 
 def test_a_limit_below_the_median_is_refused(pairs: list[Pair]) -> None:
-    with pytest.raises(BadInput, match="1 or more times"):
+    with pytest.raises(BadInput, match="to be 1 or more"):
         agreeing(pairs, 0.5)

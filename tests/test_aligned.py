@@ -46,7 +46,7 @@ def test_detail_finer_than_the_restorers_stays(tmp_path: Path) -> None:
 def test_a_smaller_face_comes_back_as_small(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a.png", np.full((24, 24, 3), 160, np.uint8))
     (entry,) = dimmed(tmp_path / "photos", 96)
-    assert entry.notes[1] == "the restorer's face, 4.0 times as large, is brought back; `size` restorer keeps it"
+    assert entry.notes[1] == "the restorer's face, 4.0 times as large, was reduced; `size` restorer keeps its size"
     assert np.abs(load(tmp_path / "out" / "a.png") - (160 + 127.5) / 2).max() <= 1
 
 
@@ -101,9 +101,9 @@ def test_how_results_are_written_can_be_chosen(run, models: Models, tmp_path: Pa
 @pytest.mark.parametrize(
     ("choice", "aligned", "said"),
     [
-        ({"size": "large"}, True, "`size` of the photo or of the restorer, got large"),
-        ({"size": "restorer"}, False, "say `aligned`"),
-        ({"size": "restorer", "provenance": False}, True, "gives plain PNG files"),
+        ({"size": "large"}, True, "`size` to be photo or restorer, got large"),
+        ({"size": "restorer"}, False, "set `aligned`"),
+        ({"size": "restorer", "provenance": False}, True, "writes plain PNG files"),
     ],
 )
 def test_sizes_that_cannot_be(choice: dict[str, Any], aligned: bool, said: str, models: Models, tmp_path: Path) -> None:

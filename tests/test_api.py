@@ -49,7 +49,7 @@ def test_evaluate_is_what_the_command_does(run, tmp_path: Path) -> None:
     assert said["files"] == found.as_dict()["files"]
     with pytest.raises(unfade.OutputConflict, match=r"scores\.csv"):
         unfade.evaluate(faces, truth=faces, metrics=("psnr",), csv=table)
-    with pytest.raises(unfade.BadInput, match="`csv` takes the scores of each file"):
+    with pytest.raises(unfade.BadInput, match="`csv` is for the scores of single pictures"):
         unfade.evaluate(faces, truth=faces, metrics=("fid",), csv=tmp_path / "other.csv")
 
 
@@ -61,9 +61,9 @@ def test_what_is_about_whole_photos_is_refused_for_faces(models: Models, tmp_pat
     }  # fmt: skip
     for name, value in whole.items():
         settings = unfade.RestoreSettings(**{name: value})  # type: ignore[arg-type]
-        with pytest.raises(unfade.BadInput, match=f"`{name}` is about whole photos"):
+        with pytest.raises(unfade.BadInput, match=f"`{name}` is for whole photos"):
             unfade.restore(tmp_path / "faces", tmp_path / "out", models[0], settings, aligned=True)
-    with pytest.raises(unfade.BadInput, match="`mask` is about whole photos"):
+    with pytest.raises(unfade.BadInput, match="`mask` is for whole photos"):
         unfade.adapt(tmp_path / "faces", tmp_path / "out", aligned=True, mask="none")
     assert not (tmp_path / "out").exists()
 

@@ -210,7 +210,7 @@ def test_what_the_choices_mean() -> None:
         assert found.enlarge is not None
         assert np.array_equal(found.enlarge(photo).levels, enlarged(photo, 2).levels)
         assert not found.recrop
-    with pytest.raises(BadInput, match=r"^Photos 2 times as large need a background: say lanczos, or name a model\.$"):
+    with pytest.raises(BadInput, match=r"^Photos 2 times as large need a `background`: lanczos, or a model\.$"):
         background_of("none", large)
     with pytest.raises(UnknownModel, match=r"realesrgan-x2.* none or lanczos"):
         background_of("nonsense", plain)

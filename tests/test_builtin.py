@@ -97,5 +97,5 @@ def test_the_demonstration(few_samples: Path, tmp_path: Path) -> None:
     assert learned.isdisjoint(path.name for path in list_images(few_samples / "held_out_photos"))
     page = done.report.read_text()
     assert "held out: never learned from" in page
-    assert "the scores are of 3 others" in page
+    assert "the scores are for 3 others" in page
     assert "http://" not in page.replace("http://www.w3.org", "")

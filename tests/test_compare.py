@@ -177,7 +177,7 @@ def test_bad_input_is_one_sentence(done, tmp_path: Path) -> None:
             results={"theirs": tmp_path / "other"},
         )  # fmt: skip
     for methods in ((), (FIRST, FIRST)):
-        with pytest.raises(BadInput, match="Name each method once"):
+        with pytest.raises(BadInput, match="Name one or more methods, each once"):
             replace(settings, methods=methods)
 
 

@@ -50,7 +50,7 @@ def test_every_face_of_every_photo_is_cut(place: Place) -> None:
     entries = place.run()
     assert statuses(entries) == {"a.jpg": "done", "b.png": "no_face", "d.png": "failed", "写真/c.png": "done"}
     assert (entries[0].notes, entries[0].output) == (("2 faces",), "a_00.png")
-    assert "shows no face that was asked for" in entries[1].reason
+    assert "no face found that matches the settings" in entries[1].reason
     assert place.faces() == ["a_00.png", "a_01.png", "写真__c_00.png"]
     expected = {"a.jpg": ["a_00.png", "a_01.png"], "b.png": [], "写真/c.png": ["写真__c_00.png"]}
     assert faces_in(place.out) == expected

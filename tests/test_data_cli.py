@@ -105,7 +105,7 @@ def test_long_lists_are_cut_in_words_and_whole_in_json(run: Run, folder: Path) -
     save_pictures(Path("many"), [f"{n}.png" for n in range(data.SHOWN + 3)], size=16)
     args = ("data", "prepare", "folder", "many", "--out", "out", "--size", "32")
     lines = run(*args).out.splitlines()
-    assert lines[-2] == "  and 3 more; --json has them all"
+    assert lines[-2] == "  and 3 more; --json lists all"
     assert len(lines) == data.SHOWN + 3
     assert len(run(*args, "--json").json["failures"]) == data.SHOWN + 3
 
@@ -125,14 +125,14 @@ def test_what_cannot_be_started_is_one_line(run: Run, folder: Path) -> None:
 def test_verify_names_what_is_wrong(run: Run, folder: Path) -> None:
     run("data", "prepare", "folder", "faces", "--out", "out", "--size", "16", "--crop")
     result = run("data", "verify", "out")
-    assert (result.code, result.out) == (0, "4 in the manifest = 4 as they were + 0 missing + 0 changed; 0 extra\n")
+    assert (result.code, result.out) == (0, "4 in the manifest = 4 unchanged + 0 missing + 0 changed; 0 extra\n")
     Path("out/a.png").unlink()
     Path("out/b.png").write_bytes(b"")
     Path("out/c.png").write_bytes(b"")
     result = run("data", "verify", "out")
     assert result.code == 1
     assert result.out.splitlines() == [
-        "4 in the manifest = 2 as they were + 1 missing + 1 changed; 1 extra",
+        "4 in the manifest = 2 unchanged + 1 missing + 1 changed; 1 extra",
         "  missing: a.png",
         "  changed: b.png",
         "  extra: c.png",

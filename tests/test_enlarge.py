@@ -132,7 +132,7 @@ def test_a_picture_too_large_for_its_format_fails_alone(place: Place) -> None:
 
 @pytest.mark.parametrize("scale", [0, 3, 8, -1])
 def test_other_scales_are_refused(scale: int) -> None:
-    with pytest.raises(BadInput, match=rf"^The scale of the results is 1, 2 or 4, got {scale}\.$"):
+    with pytest.raises(BadInput, match=rf"^Expected `scale` to be 1, 2 or 4, got {scale}\.$"):
         PhotoSettings(scale=scale)
 
 

@@ -263,7 +263,7 @@ def test_statistics_of_other_features_are_refused() -> None:
     one = PictureSet("a", statistics(np.ones((2, 3))), 2)
     with pytest.raises(BadInput, match="b has 4 features a picture, but a has 3"):
         compare_sets(["fid"], one, PictureSet("b", Moments(np.zeros(4), np.eye(4))))
-    with pytest.raises(BadInput, match="b has moments alone"):
+    with pytest.raises(BadInput, match="b has only moments"):
         compare_sets(["kid"], replace(one, features=np.ones((2, 3))), PictureSet("b", Moments(np.zeros(3), np.eye(3))))
 
 
@@ -346,7 +346,7 @@ def test_weights_that_are_absent_are_named_with_their_command(
         (("--truth", "truth", "--metrics", "cat"), "There is no metric cat; there are: psnr, "),
         (("--reference", "nobody"), "there are: fid-ffhq-512, fid-celeba-test"),
         (("--reference", "fid-ffhq-512"), "unfade models pull fid-ffhq-512"),
-        (("--reference", "truth", "--csv", "s.csv"), "--csv takes the scores of each file"),
+        (("--reference", "truth", "--csv", "s.csv"), "--csv is for the scores of single pictures"),
         (("--metrics", "niqe,psnr"), "give --truth"),
         (
             ("--metrics", "niqe"),

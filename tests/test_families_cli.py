@@ -58,9 +58,9 @@ def test_flags_of_a_codeformer_arrive(
 
 
 REFUSED = {
-    "--gan-weight 0.1": r"--gan-weight is about pictures, but .* learns on codes: leave it out",
-    "--perceptual-weight 0.1": "--perceptual-weight is about pictures",
-    "--perceptual none": "--perceptual is about pictures",
+    "--gan-weight 0.1": r"--gan-weight is for losses on pictures, but .* learns from codes: leave it out",
+    "--perceptual-weight 0.1": "--perceptual-weight is for losses on pictures",
+    "--perceptual none": "--perceptual is for losses on pictures",
     "--code-losses all": "no code losses named all; there are: codes, fusion",
     "--fidelity 1.5": r"fidelity must lie in 0\.\.1, got 1\.5",
     "--strength 1.5": r"strength must lie in 0\.\.1 .*got 1\.5",
@@ -86,9 +86,11 @@ def test_flags_of_a_codeformer_are_refused_for_others(models: Models, tmp_path: 
     common = ("--out", tmp_path / "out", "--restorer", models[0], "--device", "cpu")
     with_prior = (*common, "--prior", models[1])
     for command in (("adapt", "--aligned", *with_prior), ("restore", "--aligned", *common), ("targets", *with_prior)):
-        refused(run(*command, tmp_path / "faces", "--fidelity", "0.5"), "A swinir has no fidelity to choose, got 0.5")
+        refused(
+            run(*command, tmp_path / "faces", "--fidelity", "0.5"), "The fidelity of a swinir cannot be set, got 0.5"
+        )
     for command in (("adapt", tmp_path / "faces", "--aligned"), ("finetune", tmp_path / "faces", tmp_path / "faces")):
-        refused(run(*command, *with_prior, "--code-losses", "codes"), "--code-losses is for a CodeFormer")
+        refused(run(*command, *with_prior, "--code-losses", "codes"), "--code-losses is for CodeFormer")
     assert not (tmp_path / "out").exists()
 
 

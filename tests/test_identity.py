@@ -217,15 +217,15 @@ def test_notes_and_sidecars_tell(tmp_path: Path) -> None:
         return 0.81 if face.shape == restored.shape and restored.max() < face.max() else 0.1
 
     entries = place.run(parts=Parts(likeness=Likeness(measure, 0.6)), sidecar=True)
-    warned = [note for note in entries[0].notes if "resembles" in note]
-    assert warned == [f"face {i} no longer resembles itself (identity distance 0.81)" for i in (0, 1)]
+    warned = [note for note in entries[0].notes if "same person" in note]
+    assert warned == [f"face {i} may no longer show the same person (identity distance 0.81)" for i in (0, 1)]
     told = json.loads((place.out / "a.png.json").read_text())
     assert [face["identity_distance"] for face in told["faces"]] == [0.81, 0.81]
     lenient = Parts(likeness=Likeness(measure, 0.9))
     (place.folder / "journal.jsonl").unlink()
     for path in place.out.iterdir():
         path.unlink()
-    assert not [note for entry in place.run(parts=lenient) for note in entry.notes if "resembles" in note]
+    assert not [note for entry in place.run(parts=lenient) for note in entry.notes if "same person" in note]
 
 
 @pytest.fixture
@@ -251,11 +251,11 @@ def test_restore_warns_by_the_embedder_that_is_named(marks: Path, models: tuple[
         entries = restore(marks / "photos", marks / "out", models[0], RestoreSettings(find, settings, embedder=name))
         assert [entry.status for entry in entries] == ["done"] * 3
         sidecar = json.loads((marks / "out" / "0.png.json").read_text())
-        notes = [note for note in entries[0].notes if "resembles" in note]
+        notes = [note for note in entries[0].notes if "same person" in note]
         told[name] = notes, sidecar["faces"][0].get("identity_distance")
     assert told[None] == ([], 0), "the one that comes with the package"
     assert told["far"] == (
-        ["face 0 no longer resembles itself (identity distance 1.28)"],
+        ["face 0 may no longer show the same person (identity distance 1.28)"],
         pytest.approx(1.281, abs=1e-3),
     )
     assert told["near"] == ([], 0)
@@ -277,10 +277,10 @@ def test_the_report_of_an_adaptation_warns(marks: Path, models: tuple[Path, Path
         photos = marks / "faces"
         write_faces(photos, 3)
     done = adapt(photos, marks / "run", small(*models), find=find, embedder="far")
-    (warning,) = [text for text in done.page.warnings if "resemble" in text]
-    assert warning.startswith("3 of 3 faces no longer resemble themselves (identity distance over 0.6): ")
+    (warning,) = [text for text in done.page.warnings if "same person" in text]
+    assert warning.startswith("3 of 3 results may no longer show the same person (identity distance over 0.6): ")
     name = "0_00.png" if whole else "face00.png"
     assert f"{name} (1.28)" in warning
     assert warning in (marks / "run" / "report.html").read_text()
     again = adapt(photos, marks / "run", small(*models), find=find, embedder="near")
-    assert not [text for text in again.page.warnings if "resemble" in text]
+    assert not [text for text in again.page.warnings if "same person" in text]

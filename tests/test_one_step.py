@@ -100,7 +100,7 @@ def test_a_nearly_clean_face_is_changed_a_little(monkeypatch: pytest.MonkeyPatch
     changed = (face - restorer(face)).mean((1, 2, 3))
     torch.testing.assert_close(changed, torch.tensor([0.0, 0.0, 0.25, 1.0, 1.0]))
     assert torch.equal(restorer(face)[:2], face[:2])
-    with pytest.raises(BadInput, match="has more damage than a clean one"):
+    with pytest.raises(BadInput, match="`damaged` to be larger than `clean`"):
         OneStepSettings(clean=0.2)
 
 

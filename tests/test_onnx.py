@@ -241,7 +241,7 @@ def test_other_files_are_refused(exported: Path, tmp_path: Path) -> None:
 @needs_extra
 def test_an_exported_one_is_not_exported_again(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unfade.hosts.export.load_restorer", load_restorer)
-    with pytest.raises(BadInput, match="exported restorer already"):
+    with pytest.raises(BadInput, match="already an exported restorer"):
         export(exported, tmp_path / "again.onnx")
 
 
@@ -265,7 +265,7 @@ def test_where_it_may_be_written(models: Models, tmp_path: Path) -> None:
     [
         ({"batch": 0}, "1 face or more"),
         ({"opset": 9}, "18..23"),
-        ({"to": "caffe"}, "exported `to` onnx, spandrel, published, not caffe"),
+        ({"to": "caffe"}, "`to` to be one of onnx, spandrel, published, got caffe"),
         ({"dtype": "int8"}, "float32 or float16"),
         ({"to": "spandrel", "batch": 1}, "`batch` is for ONNX files"),
         ({"to": "published", "fidelity": 0.5}, "`fidelity` is for ONNX files"),

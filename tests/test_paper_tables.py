@@ -120,7 +120,7 @@ def test_equal_ways_are_one_run() -> None:
 def test_the_command(run) -> None:
     words = run("table", "--check")
     assert words.code == 0
-    assert "155 repeated cells, 80 means and 10 numbers of table 27 compared; 11 rows do not fit:" in words.out
+    assert "155 repeated cells, 80 means and 10 numbers of table 27 compared; 11 rows are inconsistent:" in words.out
     assert "table 8: weight 0.5, 4x severe has PSNR 22.28" in words.out
     assert len(run("table", "--check", "--json").json["contradictions"]) == 11
     assert run("table", "--check", "--quiet").out == ""

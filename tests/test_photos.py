@@ -44,7 +44,7 @@ def test_faces_are_chosen_from_left_to_right(choice: str, numbers: list[int]) ->
 
 @pytest.mark.parametrize("choice", ["", "first", "0,,1", "-1", "1.5", "0;1", "ALL"])
 def test_a_choice_that_is_none_is_refused(choice: str) -> None:
-    with pytest.raises(BadInput, match=r"^Faces are chosen by all, largest, or numbers"):
+    with pytest.raises(BadInput, match=r"^Expected faces to be all, largest, or numbers"):
         Choice(choice)
 
 

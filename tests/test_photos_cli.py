@@ -78,7 +78,7 @@ def test_restore_says_what_it_did(run: Callable[..., Result], photos: Path, mode
     assert result.counts == {"found": 5, "done": 3, "skipped": 0, "failed": 1, "no_face": 1}
     reasons = dict(json.loads(result.out)["failures"])
     assert reasons["bad.png"].startswith(f"{photos / 'bad.png'} is not a picture that can be read")
-    assert "shows no face that was asked for" in reasons["bare.png"]
+    assert "no face found that matches the settings" in reasons["bare.png"]
     assert sorted(files_of(tmp_path / "out")) == ["a.jpg", "grey.png", "sub/b.png"]
     (photos / "bad.png").unlink()
     again = run("restore", photos, "--out", tmp_path / "out", "--restorer", models[0], "--device", "cpu")
@@ -178,23 +178,23 @@ def test_flags_about_whole_photos_are_refused_for_aligned_faces(
     flags = ONLY_WHOLE[name]
     result = restored(run, tmp_path / "faces", tmp_path / "out", models, "--aligned", *flags)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith(f"{flags[0]} is about whole photos, and --aligned says that these are faces")
+    assert result.err.startswith(f"{flags[0]} is for whole photos, but --aligned says that these are faces")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--faces", "some"), "Faces are chosen by all, largest, or numbers"),
+        (("--faces", "some"), "Expected faces to be all, largest, or numbers"),
         (("--min-face", "50", "--max-face", "20"), "min-face is the smaller one"),
         (("--min-score", "0.1"), "The least score of a face lies between"),
         (("--paste", "glue"), "A way of pasting is one of change, face, published"),
         (("--format", "gif"), "gif is not a format that is written"),
-        (("--quality", "0"), "The quality lies in 1..100"),
+        (("--quality", "0"), "Expected --quality to lie in 1..100"),
         (("--strength", "2"), "The strength must lie in 0..1"),
-        (("--scale", "3"), "The scale of the results is 1, 2 or 4"),
-        (("--scale", "2", "--background", "none"), "need a background"),
-        (("--batch", "0"), "Faces are restored one or more at a time, got --batch 0"),
+        (("--scale", "3"), "Expected --scale to be 1, 2 or 4"),
+        (("--scale", "2", "--background", "none"), "need a --background"),
+        (("--batch", "0"), "Expected a --batch of 1 or more faces, got 0"),
     ],
 )
 @pytest.mark.usefixtures("marks")
@@ -218,7 +218,7 @@ def test_a_missing_detector_says_what_fetches_it(
         result = run(command, *rest, "--out", tmp_path / "out", *flags)
         assert (result.code, result.out) == (2, "")
         assert "unfade models pull retinaface-mobilenet" in result.err
-        assert "say --aligned" in result.err
+        assert "set --aligned" in result.err
         assert not (tmp_path / "out").exists()
     unknown = restored(run, photos, tmp_path / "out", models, "--detector", "eyes")
     assert (unknown.code, "There is no detector named eyes" in unknown.err) == (2, True)
@@ -251,7 +251,7 @@ def test_flags_of_adapt_arrive(
     detect = all_of_them.detect
     assert (detect.min_face, detect.max_face, detect.min_score) == (20, 200, 0.7)
     refused = run("adapt", photos, "--out", tmp_path / "run", "--aligned", "--faces", "0")
-    assert (refused.code, refused.err.startswith("--faces is about whole photos")) == (2, True)
+    assert (refused.code, refused.err.startswith("--faces is for whole photos")) == (2, True)
 
 
 @pytest.mark.usefixtures("marks")

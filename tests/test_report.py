@@ -290,7 +290,7 @@ def test_lists_of_what_is_not_done_add_up_to_the_counts() -> None:
     assert sizes == {"Failed": counts.failed, "Skipped": counts.skipped, "Without a face": counts.no_face}
     assert lists["Failed"].lines == [Line("b", "about b"), Line("d", "about d")]
     assert [listing.title for listing in undone(entries[1:2], ": ours")] == ["Failed: ours"]
-    assert undone(entries[:1]) == notes(entries) == named("Left alone", [], "") == []
+    assert undone(entries[:1]) == notes(entries) == named("Left unchanged", [], "") == []
     (noted,) = notes([replace(entries[0], notes=("1 face", "was CMYK"))])
     assert noted.lines == [Line("a", "was CMYK")]
 

@@ -116,7 +116,9 @@ def test_a_photo_without_a_face_is_listed_and_copied_only_if_asked(place: Place)
     os.utime(path, (1e9, 1e9))
     (entry,) = place.run()
     assert (entry.status, entry.output) == ("no_face", "")
-    assert entry.reason.startswith(f"{path} shows no face that was asked for, upright or turned by 90, 180 or 270 ")
+    assert entry.reason.startswith(
+        f"{path}: no face found that matches the settings, upright or rotated by 90, 180 or 270 "
+    )
     assert not place.out.exists() or place.written() == []
     (entry,) = place.run(copy=True)
     assert (entry.status, entry.output) == ("no_face", "a.jpg")

@@ -177,9 +177,9 @@ def test_a_safetensors_file_of_another_program(tmp_path: Path) -> None:
 def test_what_no_restorer_can_be_is_refused() -> None:
     with pytest.raises(BadInput, match="maps 1 to 1"):
         restorer_of(compact(channels=1), size=32, source=ANYWHERE)
-    with pytest.raises(BadCheckpoint, match="of no architecture that spandrel knows"):
+    with pytest.raises(BadCheckpoint, match="has no architecture that spandrel knows"):
         restorer_of({"weight": torch.zeros(1)}, size=32, source=ANYWHERE)
-    with pytest.raises(BadCheckpoint, match="is not quite"):
+    with pytest.raises(BadCheckpoint, match="but does not fit it"):
         restorer_of(compact() | {"body.2.bias": torch.zeros(3)}, size=32, source=ANYWHERE)
 
 

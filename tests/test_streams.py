@@ -59,8 +59,8 @@ def test_an_error_of_the_system_is_one_sentence(run, tmp_path: Path, monkeypatch
     told = run("models", "path", "small-prior")
     assert told.code == 2
     assert told.err == (
-        f"{tmp_path / 'kept'} cannot be used (Permission denied); check its name and rights, or name another place "
-        "(UNFADE_WEIGHTS names another folder of weights).\n"
+        f"{tmp_path / 'kept'} cannot be used (Permission denied); check its name and permissions, or choose "
+        "another place (UNFADE_WEIGHTS sets the folder of weights).\n"
     )
 
 

@@ -120,7 +120,7 @@ def test_adaptation_blends_in_its_last_step_only(models: Models, tmp_path: Path)
 
 def test_fidelity_is_refused_where_there_is_none(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 1)
-    with pytest.raises(BadInput, match=r"A swinir has no fidelity to choose, got 0\.5: leave `fidelity` out"):
+    with pytest.raises(BadInput, match=r"The fidelity of a swinir cannot be set, got 0\.5: leave `fidelity` out"):
         restore(tmp_path / "photos", tmp_path / "out", models[0], RestoreSettings(fidelity=0.5), aligned=True)
     with pytest.raises(BadInput, match="no fidelity"):
         adapt(tmp_path / "photos", tmp_path / "out", replace(small(*models), fidelity=0.5), aligned=True)

@@ -318,7 +318,7 @@ def test_the_list(run, tiny: Scale) -> None:
     assert [row["table"] for row in found["tables"]] == [*NAMES, "all"]
     assert "RTX 3090" in found["tables"][0]
     assert run("table", "--list", "--quiet").out == ""
-    assert f"Times are those of {MOST} photos" in run("table", "--list").out
+    assert f"Times are for {MOST} photos" in run("table", "--list").out
 
 
 def test_times_of_the_list_follow_from_what_is_made() -> None:

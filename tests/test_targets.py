@@ -243,13 +243,13 @@ def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path, prior):
         ({"spacing": "ddim300"}, "spacing ddim300"),
         ({"spacing": "2000"}, "spacing 2000"),
         ({"spacing": "many"}, "spacing many"),
-        ({"start": 250}, "start must lie in 1..249"),
-        ({"start": 0}, "start must lie in"),
+        ({"start": 250}, "`start` to lie in 1..249"),
+        ({"start": 0}, "`start` to lie in"),
         ({"factor": 5}, "factor 5 does not divide a side of 32"),
         ({"factor": 32}, "factor 32"),
-        ({"begin_with": "noise"}, "Targets cannot begin with noise; they can with: restored, face"),
+        ({"begin_with": "noise"}, "`begin_with` to be one of restored, face, got noise"),
         ({"update": "euler"}, "no update named euler; there are: ddpm"),
-        ({"batch": 0}, "one or more at a time, got 0"),
+        ({"batch": 0}, "of 1 or more faces, got 0"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], message: str) -> None:

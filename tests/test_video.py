@@ -368,7 +368,9 @@ def test_strength_colour_and_likeness_have_an_effect(tmp_path):
     assert change() == pytest.approx(38, abs=2)
     assert change(strength=0.5) == pytest.approx(19, abs=2)
     assert change(parts=Parts(likeness=Likeness(lambda a, b: 0.71, 0.6))) == pytest.approx(38, abs=2)
-    assert notes[-1][-1] == "the face that begins in frame 0 no longer resembles itself (identity distance 0.71)"
+    assert (
+        notes[-1][-1] == "the face that begins in frame 0 may no longer show the same person (identity distance 0.71)"
+    )
 
 
 def grey(i: int, width: int, height: int) -> np.ndarray:

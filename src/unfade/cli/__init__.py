@@ -1,4 +1,4 @@
-"""The command line: flags to one recipe or stage. Only this room prints."""
+"""The command line: turns flags into settings and calls one recipe or stage. Only this room prints."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ from unfade.memory import few_arenas, return_large
 from unfade.shown import printable
 from unfade.zoo.models import weights_folder
 
-STOPPED = "Stopped. What was finished is kept; run the same command again to go on from here."
+STOPPED = "Stopped. What was finished is kept; run the same command again to resume."
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo.demo)
-TUNED = "Defaults of the prior and the training are the built-in models'; other restorers have their family's."
+TUNED = "The defaults shown are those for the built-in models; other restorers use the defaults of their family."
 app.command(epilog=TUNED)(adapt.adapt)
 app.command()(restore.restore)
 app.command(epilog=TUNED)(steps.targets)
@@ -63,14 +63,14 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_say_version)
     ] = False,
 ) -> None:
     """Adapt a face restorer to a folder of your own degraded photos."""
 
 
 def start() -> None:
-    """Run the command line in a process of its own, whose memory is arranged for it."""
+    """Entry point of the installed command: sets up the process's memory allocator, then runs `main`."""
     few_arenas()
     if sys.argv[1:2] == ["restore"]:
         return_large()
@@ -88,23 +88,23 @@ def main() -> None:
     except KeyboardInterrupt:
         _end(STOPPED, 130)
     except SystemExit as end:
-        if end.code == 130:  # Typer's, of Ctrl-C
+        if end.code == 130:  # Typer has caught Ctrl-C itself
             _end(STOPPED, 130)
         raise
 
 
 def _end(sentence: str, code: int) -> NoReturn:
-    drop_output()  # of which something may be left, where it is full
-    with suppress(OSError):  # nobody listens any more
+    drop_output()  # unwritten output would fail again when the process ends
+    with suppress(OSError):  # standard error may be closed too
         print(printable(sentence), file=sys.stderr, flush=True)
     sys.exit(code)
 
 
 def _refused(error: OSError) -> str:
-    """An error of the system that no room foresaw, in one sentence."""
+    """One sentence for an operating-system error that no room has handled."""
     reason = error.strerror or str(error) or type(error).__name__
     if error.filename is None:
-        return f"The system refused something ({reason}); what was finished before is kept."
+        return f"The operating system reported an error ({reason}); what was finished before is kept."
     place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else f"file {error.filename}"
-    moved = " (UNFADE_WEIGHTS names another folder of weights)" if place.startswith(str(weights_folder())) else ""
-    return f"{place} cannot be used ({reason}); check its name and rights, or name another place{moved}."
+    moved = " (UNFADE_WEIGHTS sets the folder of weights)" if place.startswith(str(weights_folder())) else ""
+    return f"{place} cannot be used ({reason}); check its name and permissions, or choose another place{moved}."

@@ -8,7 +8,9 @@ from unfade.cli.command import Outcome, command, passed_over_lines, sum_line
 from unfade.cli.settings import Find, Learning, Targets, adapt_settings
 from unfade.progress import Progress
 
-Truth = Annotated[Path | None, f.option(f.OUTPUT, "Clean versions, if there are any: scores in the report.")]
+Truth = Annotated[
+    Path | None, f.option(f.OUTPUT, "Folder of clean versions, if you have them; the report then has scores.")
+]
 
 
 @command
@@ -36,7 +38,7 @@ def adapt(
     mask: f.Mask = None,
     progress: Progress,
 ) -> Outcome:
-    """Adapt a restorer to PHOTOS and restore them: faces, pseudo targets, fine-tuning, results, report."""
+    """Adapt a restorer to PHOTOS and restore them with it; the report shows every step."""
     from unfade.recipes.adapt import adapt as run
 
     found = find.settings(aligned=aligned)

@@ -1,4 +1,4 @@
-"""What every command does around its own work: flags in, one outcome out, as words or JSON, and the exit code.
+"""What all commands share: reading the flags, printing the outcome as text or JSON, and the exit code.
 
 A command's body turns flags into settings, calls one recipe or stage, and returns an `Outcome`.
 """
@@ -25,29 +25,30 @@ if TYPE_CHECKING:
     from unfade.jobs.journal import Entry
 
 PassedOver = tuple[tuple[str, int], ...]  # as `images.finding.Found` has it
-Told = Sequence[tuple[str, str]]  # (file, what is said about it)
+Remarks = Sequence[tuple[str, str]]  # (file, remark about it)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command came to. In words, `rows` are a table and everything else a line each, in this order."""
+    """The outcome of a command. As text, `rows` and `tables` are printed first, then a line for everything else."""
 
-    result: Mapping[str, object]  # for JSON, whose reasons are those of the journal
+    result: Mapping[str, object]  # for JSON; its reasons are worded as in the journal
     lines: Sequence[str] = ()
-    failures: Told | None = None  # these two are in JSON as well; None: it does not work item by item
-    notes: Told | None = None
+    failures: Remarks | None = None  # in JSON too, as are `notes`; None if the command does not work item by item
+    notes: Remarks | None = None
     last: Sequence[str] = ()
-    failed: int = 0  # items that are not done: the exit code is 1 if there are any
-    rows: Sequence[Mapping[str, object]] = ()
-    tables: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)  # more of them, by their titles
+    failed: int = 0  # items that are not done; the exit code is 1 if there are any
+    rows: Sequence[Mapping[str, object]] = ()  # of one table
+    tables: Mapping[str, Sequence[Mapping[str, object]]] = field(default_factory=dict)  # more tables, by title
 
     def as_dict(self) -> dict[str, object]:
         """The JSON object."""
-        told = {"failures": self.failures, "notes": self.notes}
-        return {**self.result, **{name: [[*pair] for pair in some] for name, some in told.items() if some is not None}}
+        remarks = {"failures": self.failures, "notes": self.notes}
+        given = {name: pairs for name, pairs in remarks.items() if pairs is not None}
+        return {**self.result, **{name: [[*pair] for pair in pairs] for name, pairs in given.items()}}
 
     def in_words(self) -> Iterator[str]:
-        """Line by line."""
+        """The lines of text that follow the tables."""
         yield from self.lines
         yield from failure_lines(self.failures or ())
         yield from note_lines(self.notes or ())
@@ -56,13 +57,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Flags:
-    """Flags that belong together: a command that has a parameter of such a class has a flag for each field."""
+    """A group of flags: a command with a parameter of such a class has a flag for each field."""
 
 
 def command(body: Callable[..., Outcome]) -> Callable[..., None]:
-    """A command that has the flags of the body, and --json and --quiet.
+    """Turn a body into a command with a flag for each of its parameters, and --json and --quiet.
 
-    A parameter of the body that is called `progress` is no flag: it gets what shows progress.
+    A parameter called `progress` does not become a flag; it receives the progress display.
     """
     hints = get_type_hints(body, include_extras=True)
     given = signature(body).parameters
@@ -96,7 +97,7 @@ def _flag(name: str, hint: Any, default: Any) -> Parameter:
 
 
 def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
-    """Say what came of it, as one JSON object or in words, and exit with 1 if some items failed."""
+    """Print the outcome as one JSON object or as text, and exit with 1 if some items failed."""
     if as_json:
         text = json.dumps(outcome.as_dict(), ensure_ascii=False)
         put(text if text.isprintable() else json.dumps(outcome.as_dict()))
@@ -112,7 +113,7 @@ def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
 
 
 def of_entries(entries: "list[Entry]", out: Path, *, passed_over: PassedOver = ()) -> Outcome:
-    """What became of each picture of a stage."""
+    """The outcome of a stage that has processed pictures one by one."""
     from unfade.jobs.journal import Counts, notes_of
     from unfade.jobs.runs import of_gone
 
@@ -129,34 +130,34 @@ def of_entries(entries: "list[Entry]", out: Path, *, passed_over: PassedOver = (
 
 
 def sum_line(counts: Mapping[str, int]) -> str:
-    """found = done + skipped + failed + no face, in words."""
+    """The counts as one line: found = done + skipped + failed + without a face."""
     return "{found} found = {done} done + {skipped} skipped + {failed} failed + {no_face} without a face".format(
         **counts
     )
 
 
-def failure_lines(failures: Told) -> list[str]:
-    """The reasons, one a line."""
+def failure_lines(failures: Remarks) -> list[str]:
+    """One line for each failure: the file and the reason."""
     return [f"  {name}: {reason}" for name, reason in failures]
 
 
 def passed_over_lines(passed_over: PassedOver, place: Path | None = None) -> list[str]:
-    """What is a picture and was not read, in one line; none where there is nothing of the kind."""
+    """One line that counts the pictures of formats that are not read; no line if there are none."""
     from unfade.images.finding import in_words
 
-    return [f"not read{f' of {place}' if place else ''}: {in_words(passed_over)}"] if passed_over else []
+    return [f"not read{f' in {place}' if place else ''}: {in_words(passed_over)}"] if passed_over else []
 
 
 def gone_lines(files: Sequence[str]) -> list[str]:
-    """What is in the folder of results from photos that were not given this time, in one line; none if nothing is."""
+    """One line about results of earlier runs whose photos were not given this time; no line if there are none."""
     if not files:
         return []
     first, more = ", ".join(files[:3]), f" and {len(files) - 3} more" if len(files) > 3 else ""
-    return [f"of photos that are gone, made by an earlier run and left as they are: {first}{more}"]
+    return [f"results of an earlier run whose photos are no longer there, left as they are: {first}{more}"]
 
 
-def note_lines(notes: Told) -> list[str]:
-    """One line for each kind of note, the same but for its numbers: the first file it is about, and how many more."""
+def note_lines(notes: Remarks) -> list[str]:
+    """One line for all notes that differ only in numbers: the first file, how many more files, and its note."""
     kinds: dict[str, list[tuple[str, str]]] = {}
     for item, note in notes:
         kinds.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append((item, note))
@@ -168,7 +169,7 @@ def _and_more(count: int) -> str:
 
 
 def _print_table(rows: Sequence[Mapping[str, object]], title: str | None = None) -> None:
-    """Numbers to four digits."""
+    """Print a table, with numbers to four significant digits."""
     from rich.console import Console
     from rich.table import Table
 
@@ -183,7 +184,7 @@ def _print_table(rows: Sequence[Mapping[str, object]], title: str | None = None)
 
 
 def _cell(value: object) -> Any:
-    """Of numbers four digits; of names what is printable, and no markup."""
+    """Numbers to four significant digits; names as printable text in which Rich sees no markup."""
     from rich.text import Text
 
     return Text(f"{value:.4g}" if isinstance(value, float) else printable(str(value)))

@@ -1,4 +1,4 @@
-"""`unfade compare`: the same faces through many methods."""
+"""The command `unfade compare`: run several methods on the same faces."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,16 +18,16 @@ def compare(
     out: f.Out,
     methods: Annotated[
         str,
-        typer.Option(help="With commas: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
+        typer.Option(help="Comma-separated: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
                           "pgdiff-restored, diffbir, or any restorer: a name, a file, a run folder."),
     ] = "restorer,ours,difface,dr2",
-    truth: Annotated[Path | None, typer.Option(help="Clean versions: scores in the table.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Folder of clean versions; the table then has scores.")] = None,
     results: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER: results made elsewhere; may be given several times.")
+        list[str] | None, typer.Option(help="NAME=FOLDER: results of another program; may be given several times.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="More columns, with commas: lpips, lpips_alex, deg, deg_sface, lmd; with no truth too: "
-                               "musiq, maniqa, maniqa_pipal, niqe."),
+        str, typer.Option(help="More columns, comma-separated. With --truth: lpips, lpips_alex, deg, deg_sface, lmd; "
+                               "with or without: musiq, maniqa, maniqa_pipal, niqe."),
     ] = "",
     restorer: f.Restorer = "small-restorer",
     prior: f.Prior = "small-prior",
@@ -38,7 +38,7 @@ def compare(
     *,
     progress: Progress,
 ) -> Outcome:  # fmt: skip
-    """Run several methods on the same FACES: one table with time and memory, one sheet, one report."""
+    """Run several methods on the same FACES; make a table with time and memory, a contact sheet and a report."""
     from dataclasses import asdict
 
     from unfade.recipes.compare import CompareSettings

@@ -1,4 +1,4 @@
-"""What the user sees on stderr while work goes on, and the one way to standard output."""
+"""Progress on standard error, and the one function that prints on standard output."""
 
 import errno
 import os
@@ -12,18 +12,18 @@ from unfade.progress import Advance, Progress, silent
 from unfade.shown import printable
 
 EVERY = 5.0  # seconds between plain lines
-PATIENCE = 2.0  # seconds before anything is said of work that may be over at once
+PATIENCE = 2.0  # seconds before the first line, so that short work prints none
 
 
 def progress(*, quiet: bool) -> Progress:
-    """A bar on a terminal, plain lines elsewhere, nothing if quiet."""
+    """A progress bar on a terminal, plain lines elsewhere, nothing if quiet."""
     if quiet:
         return silent
     return _bar if sys.stderr.isatty() else _lines
 
 
 def put(text: str) -> None:
-    """Print text on standard output. Raises UnfadeError if nobody takes it any more: a full disk, a closed pipe."""
+    """Print text on standard output. Raises UnfadeError if it cannot be written: a full disk, a closed pipe."""
     encoding = sys.stdout.encoding or "utf-8"
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
@@ -32,13 +32,13 @@ def put(text: str) -> None:
         reason = "it is closed" if error.errno in (errno.EBADF, errno.EPIPE) else error.strerror
         raise UnfadeError(
             f"Standard output cannot be written to ({reason}); what the command made is kept, and the same command "
-            "goes on from there."
+            "resumes from there."
         ) from error
 
 
 def drop_output() -> None:
-    """Let what is left for standard output go nowhere, so that the end of the process does not fail on it again."""
-    with suppress(OSError, ValueError):  # in tests it is no file
+    """Discard whatever is still to be written to standard output, so that the process does not fail again at exit."""
+    with suppress(OSError, ValueError):  # under pytest it may have no file descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -70,14 +70,14 @@ def _bar(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
 @contextmanager
 def _lines(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
     clock, label = _Clock(total, start), printable(label)
-    said = clock.begin + PATIENCE - EVERY
+    printed = clock.begin + PATIENCE - EVERY
 
     def advance(amount: float) -> None:
-        nonlocal said
+        nonlocal printed
         clock.done += amount
         now = time.monotonic()
-        if now - said >= EVERY and now - clock.begin >= PATIENCE and clock.done < total:
-            said = now
+        if now - printed >= EVERY and now - clock.begin >= PATIENCE and clock.done < total:
+            printed = now
             speed = f", {clock.rate()}, {clock.left()} left" if clock.rate() else ""
             print(f"{label}: {clock.done:.0f} of {total}{speed}", file=sys.stderr, flush=True)
 
@@ -88,14 +88,14 @@ def _lines(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
 
 
 class _Clock:
-    """How fast it goes and how long it will take."""
+    """The speed of the work, and the time that is left."""
 
     def __init__(self, total: int, start: int):
         self.total, self.start, self.done = total, start, float(start)
         self.begin = time.monotonic()
 
     def rate(self) -> str | None:
-        """None as long as nothing is done: then nobody knows."""
+        """Items per second, or seconds per item; None before the first item is done."""
         done = self.done - self.start
         if done <= 0:
             return None

@@ -1,4 +1,4 @@
-"""The commands `unfade data ...`: sets of faces that you have downloaded, made ready."""
+"""The commands `unfade data ...`: prepare and verify face data sets that you have downloaded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,11 +13,9 @@ from unfade.progress import Progress
 if TYPE_CHECKING:
     from unfade.datasets.prepare import Prepared
 
-SHOWN = 20  # of many names or reasons; --json has them all
+SHOWN = 20  # names or reasons that are printed; --json has all of them
 
-app = typer.Typer(
-    help="Sets of faces that you have downloaded, made ready for training and tests.", no_args_is_help=True
-)
+app = typer.Typer(help="Prepare face data sets that you have downloaded for training and tests.", no_args_is_help=True)
 
 
 @app.command()
@@ -28,18 +26,25 @@ def prepare(
     out: f.Out,
     size: Annotated[int, typer.Option(help="Side of the pictures, in pixels.")] = 512,
     split: Annotated[
-        tuple[int, int] | None, typer.Option(help="Pictures in OUT/train and OUT/test; celebahq has 2500 500.")
+        tuple[int, int] | None,
+        typer.Option(help="How many pictures go to OUT/train and OUT/test; default for celebahq: 2500 500."),
     ] = None,
-    stems: Annotated[Path | None, typer.Option(help="Text file of the stems for the split, one a line.")] = None,
-    min_face: Annotated[int | None, typer.Option(help="wider: shorter side of a face's box; 48 by default.")] = None,
-    crop: Annotated[bool, typer.Option("--crop", help="Take the central square of what is not square.")] = False,
-    enlarge: Annotated[bool, typer.Option("--enlarge", help="Take what is smaller than --size, too.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Take the first so many only, to try.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads; by default one for each core.")] = None,
+    stems: Annotated[Path | None, typer.Option(help="Text file of the file stems for the split, one per line.")] = None,
+    min_face: Annotated[
+        int | None, typer.Option(help="wider: least length of the shorter side of a face's box, px. Default: 48.")
+    ] = None,
+    crop: Annotated[
+        bool, typer.Option("--crop", help="Crop pictures that are not square to their central square.")
+    ] = False,
+    enlarge: Annotated[
+        bool, typer.Option("--enlarge", help="Enlarge pictures smaller than --size; without it they are skipped.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Process only this many pictures, for a trial run.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads. Default: one per core.")] = None,
     *,
     progress: Progress,
 ) -> Outcome:
-    """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is fetched; docs/data.md has more."""
+    """Make a folder of faces of one size, with a manifest, from SOURCE. Nothing is downloaded; see docs/data.md."""
     from unfade.datasets.data_sets import PrepareSettings
     from unfade.datasets.prepare import prepare as run
     from unfade.datasets.splits import read_stems
@@ -66,7 +71,7 @@ def verify(
     wrong = {"missing": found.missing, "changed": found.changed, "extra": found.extra}
     good = found.checked - len(found.missing) - len(found.changed)
     counts = " + ".join(f"{len(names)} {what}" for what, names in wrong.items() if what != "extra")
-    lines = [f"{found.checked} in the manifest = {good} as they were + {counts}; {len(found.extra)} extra"]
+    lines = [f"{found.checked} in the manifest = {good} unchanged + {counts}; {len(found.extra)} extra"]
     lines += _first(failure_lines([(what, name) for what, names in wrong.items() for name in names]))
     result = {"checked": found.checked, **{what: list(names) for what, names in wrong.items()}}
     return Outcome(result, lines, failed=sum(map(len, wrong.values())))
@@ -102,4 +107,4 @@ def _about(prepared: "Prepared") -> list[str]:
 
 def _first(lines: Sequence[str]) -> list[str]:
     more = len(lines) - SHOWN
-    return [*lines[:SHOWN], *([f"  and {more} more; --json has them all"] if more > 0 else [])]
+    return [*lines[:SHOWN], *([f"  and {more} more; --json lists all"] if more > 0 else [])]

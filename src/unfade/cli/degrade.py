@@ -1,4 +1,4 @@
-"""`unfade degrade`: clean faces to degraded ones."""
+"""The command `unfade degrade`: make degraded faces from clean ones."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +12,11 @@ from unfade.cli.settings import Damage
 from unfade.errors import BadInput
 from unfade.progress import Progress
 
-PER_WORKER = 16  # pictures that are worth the start of another worker process
+PER_WORKER = 16  # pictures for which starting one more worker process pays off
 
 Truth = Annotated[Path, typer.Argument(help="Folder of clean faces.")]
-Size = Annotated[int | None, typer.Option(help="Bring the faces to this size first.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; by default one for each core.")]
+Size = Annotated[int | None, typer.Option(help="Resize the faces to this side first, px.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.")]
 
 
 @command
@@ -31,7 +31,7 @@ def degrade(
     damage: Damage,
     progress: Progress,
 ) -> Outcome:
-    """Make degraded faces of clean ones, to train with or to rehearse on; degradation.jsonl says how each was made."""
+    """Degrade the clean faces of TRUTH; degradation.jsonl records every random parameter of each face."""
     from unfade.images.files import list_images
     from unfade.jobs.run_stage import SMALLEST
     from unfade.jobs.runs import open_run
@@ -59,13 +59,13 @@ def degrade(
 
 
 def _need_at_least(lowest: int, flag: str, value: int | None) -> None:
-    """Before the folder is made: a flag that cannot be followed leaves nothing behind."""
+    """Raises BadInput for a value that is too low; called before the output folder is made."""
     if value is not None and value < lowest:
         raise BadInput(f"Expected {flag} to be at least {lowest}, got {value}; leave it out for the default.")
 
 
 def _versions() -> dict[str, str]:
-    """The pictures can be made again bit for bit with these."""
+    """The versions of the libraries with which the pictures can be reproduced bit for bit."""
     import cv2
     import numpy as np
 

@@ -13,14 +13,16 @@ from unfade.progress import Progress
 
 @command
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder that is filled.")] = Path("unfade-demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="The shortest run: to see that everything works.")] = False,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("unfade-demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Run as few steps as possible, only to see that everything works.")
+    ] = False,
     seed: f.Seed = 0,
     device: f.Device = "auto",
     *,
     progress: Progress,
 ) -> Outcome:
-    """See the whole story on sample photos with the built-in models, offline."""
+    """Adapt the built-in restorer to sample photos and score it on others; works offline."""
     from unfade.recipes.demo import DEMO, QUICK
     from unfade.recipes.demo import demo as run
 

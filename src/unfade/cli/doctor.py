@@ -6,7 +6,7 @@ from collections.abc import Callable
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command
 
-EXTRAS = {  # and the packages that they bring
+EXTRAS = {  # and the packages that they install
     "video": ("av",),
     "archs": ("spandrel",),
     "vqfr": ("torchvision",),
@@ -17,7 +17,7 @@ OPTIONAL = ("detector", "identity", "parser", "landmarks", "perceptual", "upscal
 
 @command
 def doctor(device: f.Device = "auto") -> Outcome:
-    """Say what this machine can do: devices, speed and weights of the built-in models, what else could be added."""
+    """Show what this machine can do: devices, speed of the built-in models, missing weights and optional extras."""
     import os
     import platform
 
@@ -49,7 +49,7 @@ def doctor(device: f.Device = "auto") -> Outcome:
 
 
 def _not_pulled() -> dict[str, list[str]]:
-    """Published models that are not here, of the kinds that commands take beside restorers and priors."""
+    """Published models that have not been pulled, by kind: those that commands can use besides restorers and priors."""
     from unfade.zoo.models import MODELS, path_of
 
     found: dict[str, list[str]] = {}
@@ -66,7 +66,7 @@ def _installed(package: str) -> bool:
 
 
 def _in_words(value: object) -> str:
-    """No brackets and no quotes; what is true of a name by "yes" or "no"."""
+    """A value as plain text, without Python's brackets and quotes; booleans as "yes" or "no"."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
@@ -77,9 +77,9 @@ def _in_words(value: object) -> str:
 
 
 def _seconds_per_face(device: str) -> dict[str, float]:
-    """Seconds of one restoration and of one pseudo target as `adapt` makes it, from a few steps.
+    """Seconds to restore one face and to make one pseudo target as `adapt` does, estimated from a few steps.
 
-    In bfloat16 where the device has it, as built-in models are adapted.
+    Computed in bfloat16 where the device supports it, as in an adaptation of the built-in models.
     """
     import torch
 

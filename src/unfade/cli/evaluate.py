@@ -20,29 +20,29 @@ def evaluate(
     results: Annotated[Path, typer.Argument(help="Folder of results.")],
     truth: Annotated[Path | None, typer.Option(help="Folder of clean versions, with the same file names.")] = None,
     reference: Annotated[
-        str | None, typer.Option(help="For fid and kid: folder of clean faces, or statistics by name (fid-ffhq-512).")
+        str | None, typer.Option(help="For fid and kid: folder of clean faces, or name of statistics (fid-ffhq-512).")
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
-                          "feature_distance, identity_distance, deg, deg_sface, lmd, fid, kid, and with no truth: "
-                          "musiq, maniqa, maniqa_pipal, niqe. Default with --truth: the first four, and of square "
-                          "pictures identity_distance; with --reference: fid."),
+        typer.Option(help="Comma-separated. With --truth: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
+                          "feature_distance, identity_distance, deg, deg_sface, lmd; with --reference: fid, kid; with "
+                          "or without: musiq, maniqa, maniqa_pipal, niqe. Default with --truth: the first four, and "
+                          "identity_distance if the pictures are square; with --reference: fid."),
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="CSV file for the scores of each picture.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="ntire: the identity check of the NTIRE 2025 challenge and four of the six terms "
-                                      "of its score; takes --photos and --subset in place of --truth and --metrics."),
+                                      "of its score; needs --photos and --subset instead of --truth and --metrics."),
     ] = None,
     photos: Annotated[Path | None, typer.Option(help="For ntire: the degraded faces, with the same names.")] = None,
     subset: Annotated[
-        str | None, typer.Option(help="For ntire: where they are from: celeba, lfw, celebchild, wider, webphoto.")
+        str | None, typer.Option(help="For ntire: the data set of the faces: celeba, lfw, celebchild, wider, webphoto.")
     ] = None,
     device: f.Device = "auto",
     *,
     progress: Progress,
 ) -> Outcome:  # fmt: skip
-    """Score a folder of results: each against its truth, all against a reference set, or each by itself."""
+    """Score a folder of results: against the truth, against a reference set, or without any reference."""
     from unfade.errors import BadInput
     from unfade.evaluation.evaluate import evaluate as run
 
@@ -65,7 +65,7 @@ def _outcome(
     result: Mapping[str, object], lines: Sequence[str], found: "Evaluation", failed: Sequence[tuple[str, str]],
     rows: Sequence[Mapping[str, object]] = (),
 ) -> Outcome:  # fmt: skip
-    """With what was not read, what failed, and what was converted before it was scored."""
+    """Adds lines for the pictures that were not read, that failed, or that were converted before scoring."""
     left_out = [
         line for place, endings in found.passed_over.items() for line in passed_over_lines(endings, Path(place))
     ]

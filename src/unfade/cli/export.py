@@ -15,23 +15,25 @@ Out = Annotated[Path, typer.Option("--out", help="File to write: .onnx, .safeten
 To = Annotated[
     str | None,
     typer.Option(
-        help="onnx (default): a whole program, for ONNX Runtime and browsers. spandrel: weights that spandrel and the "
-        "programs built on it open. published: the file that the network's own authors read."
+        help="onnx (default): the network with its weights, for ONNX Runtime and browsers. spandrel: weights for "
+        "spandrel and programs built on it, such as ComfyUI. published: weights for the network's original code."
     ),
 ]
 LayoutWords = Annotated[
     str | None,
     typer.Option(
         "--layout",
-        help="Pictures of an ONNX file, words with commas between them: rgb or bgr; signed (-1..1), unit (0..1) or "
-        "bytes (0..255); nchw or nhwc. Default: rgb,signed,nchw.",
+        help="How an ONNX file takes and returns pictures, comma-separated: rgb or bgr; signed (-1..1), unit (0..1) "
+        "or bytes (0..255); nchw or nhwc. Default: rgb,signed,nchw.",
     ),
 ]
 Dtype = Annotated[
-    str | None, typer.Option(help="Of the stored weights: float32 (default), or float16 for half the file.")
+    str | None, typer.Option(help="Type of the stored weights: float32 (default), or float16 for half the size.")
 ]
-FixedBatch = Annotated[int | None, typer.Option("--fixed-batch", min=1, help="Faces per run; without it, any number.")]
-Opset = Annotated[int | None, typer.Option(help="Version of the ONNX operators, 18 to 23; by default 20.")]
+FixedBatch = Annotated[
+    int | None, typer.Option("--fixed-batch", min=1, help="Fixed number of faces per run. Default: any number.")
+]
+Opset = Annotated[int | None, typer.Option(help="ONNX operator set version, 18 to 23. Default: 20.")]
 
 
 @command
@@ -46,7 +48,7 @@ def export(
     fidelity: f.Fidelity = None,
     refine: f.Refine = None,
 ) -> Outcome:
-    """Write RESTORER as one file for other programs, checked against the network on random faces before it is there."""
+    """Export RESTORER to a file for other programs, once it gives the network's own results on random faces."""
     from unfade.hosts.export import export as run
     from unfade.hosts.settings import ExportSettings
     from unfade.restorers.layout import layout_of

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from unfade.zoo.convert import Imported
     from unfade.zoo.published import Model
 
-app = typer.Typer(help="The models there are: pull, import and check them.", no_args_is_help=True)
+app = typer.Typer(help="List, download, import, check and export models.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of a model, as `unfade models list` shows it.")]
 
 
 @app.command("list")
 @command
 def list_models(
-    licence: Annotated[str | None, typer.Option(help="commercial: only those that may be used for money.")] = None,
+    licence: Annotated[str | None, typer.Option(help="commercial: only models that may be used commercially.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only one kind: prior, restorer, detector, ...")] = None,
 ) -> Outcome:
-    """List the models: which are here, their kind, size and licence."""
+    """List the models, with their kind, size and licence, and whether they are on this machine."""
     from unfade.errors import BadInput
     from unfade.zoo.models import MODELS
 
@@ -41,7 +41,7 @@ def list_models(
 @app.command("show")
 @command
 def show(name: Name) -> Outcome:
-    """Show one model with its card, and where its files come from."""
+    """Show a model, its card, and where its files come from."""
     from unfade.store.checkpoints import read_card, sha256_of
     from unfade.zoo.models import MODELS, how_to_get, imported, row_of
 
@@ -54,7 +54,7 @@ def show(name: Name) -> Outcome:
     lines += [line for file in row["files"] for line in _file_lines(file)]
     lines += [f"{key}: {_said(value)}" for key, value in card.items() if key not in {**row, **stored}]
     if not path.exists():
-        lines.append(f"It is not here; {how_to_get(MODELS[name])}.")
+        lines.append(f"It is not on this machine; {how_to_get(MODELS[name])}.")
     return Outcome({**row, **stored, "card": card}, lines)
 
 
@@ -66,12 +66,12 @@ def pull_model(
         bool, typer.Option("--accept-licence", help="Accept the licence of a model that is not for commercial use.")
     ] = False,
     mirror: Annotated[
-        str, typer.Option(help="Address that is tried first: of the file, or of its folder with / at the end.")
+        str, typer.Option(help="Address to try first: that of the file, or of its folder, ending in /.")
     ] = "",
     *,
     progress: Progress,
 ) -> Outcome:
-    """Download a model, check it, and convert it. Run it again and it goes on where it stopped."""
+    """Download a model, check it and convert it. Run it again to resume an interrupted download."""
     from unfade.zoo.models import path_of
     from unfade.zoo.pulling import pull, pullable
 
@@ -84,8 +84,8 @@ def pull_model(
 @app.command("import")
 @command
 def import_model(
-    files: Annotated[list[Path], typer.Argument(help="The file of weights; all of them for a model that has several.")],
-    name: Annotated[str, typer.Option("--as", help="Name for a file that is in no row of the table.")] = "",
+    files: Annotated[list[Path], typer.Argument(help="The file of weights, or all of them if the model has several.")],
+    name: Annotated[str, typer.Option("--as", help="Name for a model that is not in the list.")] = "",
 ) -> Outcome:
     """Convert weights that you have: .pth, .pt, .pkl, .ckpt or .safetensors of a network that unfade knows."""
     from unfade.zoo.convert import import_files
@@ -96,11 +96,9 @@ def import_model(
 @app.command("verify")
 @command
 def verify(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Names of models; all that are here if none is given.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of models. Default: all on this machine.")] = None,
 ) -> Outcome:
-    """Compare the files that are here with the hashes that were recorded when they were converted."""
+    """Check model files against the hashes recorded when they were converted."""
     from unfade.zoo.models import MODELS, find_named, imported, path_of
 
     here = [name for name, model in MODELS.items() if path_of(model).exists()] + list(imported())
@@ -113,7 +111,7 @@ def verify(
 @app.command("path")
 @command
 def path(name: Name) -> Outcome:
-    """Print where the file of a model lies."""
+    """Print the path of a model's file."""
     from unfade.zoo.models import find_named
 
     place = str(find_named(name))
@@ -122,12 +120,12 @@ def path(name: Name) -> Outcome:
 
 def _imported(result: "Imported") -> Outcome:
     lines = [f"{result.name}: {result.path}", *(f"  note: {note}" for note in result.notes)]
-    said = {"name": result.name, "path": str(result.path), "architecture": result.architecture}
-    return Outcome({**said, "notes": list(result.notes)}, lines)
+    about = {"name": result.name, "path": str(result.path), "architecture": result.architecture}
+    return Outcome({**about, "notes": list(result.notes)}, lines)
 
 
 def _settle_licence(row: "Model", *, accepted: bool) -> None:
-    """Show the licence and have it accepted, once for all models under it."""
+    """Show the licence and ask the user to accept it, once for all models under it."""
     from unfade.errors import BadInput
     from unfade.zoo.models import accept, is_accepted
     from unfade.zoo.published import LICENCES
@@ -137,9 +135,9 @@ def _settle_licence(row: "Model", *, accepted: bool) -> None:
     about = f"{row.name} by {row.author} is under this licence: {row.licence}, not for commercial use."
     print(f"{about} {LICENCES[row.licence].url or row.source}", file=sys.stderr)
     if not accepted and not sys.stdin.isatty():
-        raise BadInput(f"Nobody is here to accept the licence of {row.name}; add --accept-licence if you do.")
+        raise BadInput(f"The licence of {row.name} has to be accepted first; add --accept-licence if you accept it.")
     if not accepted and not typer.confirm("Do you accept it?", err=True):
-        raise BadInput(f"The licence of {row.name} was not accepted, so nothing was fetched.")
+        raise BadInput(f"The licence of {row.name} was not accepted, so nothing was downloaded.")
     accept(row.licence)
 
 
@@ -155,7 +153,7 @@ def _row(model: "Model") -> dict[str, Any]:
 
 
 def _own_rows() -> list[dict[str, Any]]:
-    """Models that the user imported under names of their own."""
+    """The models that the user imported under other names than those of the list."""
     from unfade.zoo.models import card_of, imported
 
     empty = {"kind": "", "architecture": "", "size": 0, "licence": "", "commercial": False, "author": "", "source": ""}
@@ -168,7 +166,7 @@ def _own_rows() -> list[dict[str, Any]]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, object]:
-    """The columns of the table, in 100 characters."""
+    """The columns of the printed table, chosen to fit 100 characters."""
     here = "built in" if row["built_in"] else "yes" if row["here"] else "no"
     size = row["size"] or "any"
     money = "yes" if row["commercial"] else "no"
@@ -179,12 +177,12 @@ def _shown(row: dict[str, Any]) -> dict[str, object]:
 def _file_lines(file: dict[str, Any]) -> list[str]:
     size = f"{file['bytes']:,} bytes" if file.get("bytes") else "size unknown"
     known = file.get("sha256") or "unknown until first seen"
-    addresses = file.get("urls") or ["no address: has to be found by hand"]
+    addresses = file.get("urls") or ["no known address: you have to find it yourself"]
     return [f"file: {file['file']}, {size}", f"  sha256: {known}", *(f"  from: {url}" for url in addresses)]
 
 
 def _said(value: object) -> object:
-    """As a line shows it: of rows that a training wrote down step by step the last one, and how many there are."""
+    """A value as a line of text; of the rows that a training recorded step by step, only the last one and the count."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

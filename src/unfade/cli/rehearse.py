@@ -1,4 +1,4 @@
-"""`unfade rehearse`: what adaptation will do for a camera, on known truth."""
+"""The command `unfade rehearse`: measure what adapting to a camera gains, on faces whose truth is known."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,12 +14,14 @@ from unfade.progress import Progress
 
 @command
 def rehearse(
-    faces: Annotated[Path, typer.Argument(help="Folder of clean, aligned faces; folders below it are searched too.")],
+    faces: Annotated[Path, typer.Argument(help="Folder of clean, aligned faces, searched with its subfolders.")],
     out: f.Out,
     kind: f.Kind = "camera",
-    learn: Annotated[float, typer.Option(help="Share of the faces to adapt to; the others are scored.")] = 0.7,
-    most: Annotated[int, typer.Option(help="Faces to adapt to, at most; 0: all of that share.")] = 0,
-    more: Annotated[Path | None, typer.Option(help="Folder of other clean faces to adapt to, never scored.")] = None,
+    learn: Annotated[
+        float, typer.Option(help="Share of the faces to adapt to; the restorer is scored on the others.")
+    ] = 0.7,
+    most: Annotated[int, typer.Option(help="Largest number of faces to adapt to; 0: the whole share.")] = 0,
+    more: Annotated[Path | None, typer.Option(help="Folder of further clean faces to adapt to; never scored.")] = None,
     restorer: f.Restorer = "small-restorer",
     prior: f.Prior = "small-prior",
     rounds: f.Rounds = None,
@@ -33,7 +35,7 @@ def rehearse(
     targets: Schedule,
     progress: Progress,
 ) -> Outcome:
-    """Degrade clean FACES as a camera would, adapt to some without their truth, and score on the others."""
+    """Degrade clean FACES like a camera, adapt to some of them without using the truth, and score on the others."""
     from unfade.recipes.rehearse import RehearseSettings
     from unfade.recipes.rehearse import rehearse as run
 

@@ -22,7 +22,7 @@ def restore(
     results: Results,
     progress: Progress,
 ) -> Outcome:
-    """Restore the faces of PHOTOS (videos too) with any restorer, an adapted one too; names and formats are kept."""
+    """Restore the faces in PHOTOS, or in videos, with any restorer, adapted or not; names and formats are kept."""
     from unfade.recipes.restore import passed_over
     from unfade.recipes.restore import restore as run
 

@@ -1,4 +1,4 @@
-"""Groups of flags, and the settings they become. None stands for a flag that was not used."""
+"""Groups of flags, and the settings they become. None stands for a flag that was not given."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ S = TypeVar("S")
 
 
 def changed(settings: S, **values: Any) -> S:
-    """The settings with every value that was given."""
+    """The settings with every value replaced that is not None."""
     return replace(settings, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
 
 
@@ -33,7 +33,7 @@ def is_bf16(precision: str | None) -> bool | None:
 
 @dataclass(frozen=True)
 class Find(Flags):
-    """Which faces of whole photos are taken."""
+    """Which faces of whole photos are used."""
 
     which: f.Faces = None
     min_face: f.MinFace = None
@@ -42,7 +42,7 @@ class Find(Flags):
     detector: f.Detector = None
 
     def settings(self, *, aligned: bool) -> "FindSettings":
-        """Raises BadInput for flags that aligned faces have no use for."""
+        """Raises BadInput for flags that have no effect on aligned faces."""
         from unfade.recipes.sources import FindSettings
         from unfade.stages.photos import Choice
 
@@ -77,7 +77,7 @@ class Results(Flags):
     report: f.Report = False
 
     def settings(self, find: Find, *, aligned: bool, **own: Any) -> "RestoreSettings":
-        """`own` are settings by their names. Raises BadInput for flags that aligned faces have no use for."""
+        """`own` are further settings by name. Raises BadInput for flags that have no effect on aligned faces."""
         from unfade.recipes.restore import RestoreSettings
 
         found = find.settings(aligned=aligned)
@@ -102,12 +102,14 @@ def _unused(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if value not in (None, False):
             flag = names.get(name, name).replace("_", "-")
-            raise BadInput(f"--{flag} is about whole photos, and --aligned says that these are faces: leave one out.")
+            raise BadInput(
+                f"--{flag} is for whole photos, but --aligned says that these are faces: leave out one of them."
+            )
 
 
 @dataclass(frozen=True)
 class Schedule(Flags):
-    """How targets are sampled, as a rehearsal has it."""
+    """How targets are sampled: the part of the flags that a rehearsal has too."""
 
     start: f.Start = None
     free_from: f.FreeFrom = None
@@ -152,7 +154,7 @@ def adapt_settings(
     restorer: str, prior: str, seed: int, *,
     targets: Schedule = Schedule(), learning: Learning = Learning(), precision: str | None = None, **own: Any,
 ) -> "AdaptSettings":  # fmt: skip
-    """The defaults for this restorer and prior, with every flag that was given; `own` are settings by their names.
+    """The defaults for this restorer and prior, with every flag that was given; `own` are further settings by name.
 
     Raises BadInput for flags of another family of restorers.
     """
@@ -178,7 +180,7 @@ def adapt_settings(
 
 
 def loop_settings(usual: "LoopSettings", given: Optimiser, **own: Any) -> "LoopSettings":
-    """The training loop with every flag that was given; `own` are settings by their names."""
+    """The training loop with every flag that was given; `own` are further settings by name."""
     return changed(
         usual, steps=given.steps, batch=given.batch, micro_batch=given.micro_batch, learning_rate=given.learning_rate,
         **own,
@@ -187,7 +189,7 @@ def loop_settings(usual: "LoopSettings", given: Optimiser, **own: Any) -> "LoopS
 
 @dataclass(frozen=True)
 class Damage(Flags):
-    """How clean faces are degraded, besides the kind of it."""
+    """How clean faces are degraded, besides the kind of degradation."""
 
     preset: f.Preset = None
     scale: f.Downsampling = None
@@ -196,7 +198,7 @@ class Damage(Flags):
     sensor: f.SensorFile = None
 
     def of_kind(self, kind: str) -> "BlindDegradation | CameraDegradation":
-        """Raises BadInput for a kind there is not, and for a flag that would have no effect."""
+        """Raises BadInput for an unknown kind, and for a flag that would have no effect."""
         from unfade.degradations.sensor import load_sensor
         from unfade.stages.degrade import KINDS
 
@@ -205,7 +207,7 @@ class Damage(Flags):
         given = {name: value for name, value in asdict(self).items() if value is not None}
         for name in ("iso", "demosaic", "sensor"):
             if name in given and kind != "camera":
-                raise BadInput(f"--{name} is of no use to --kind {kind}; leave it out, or choose --kind camera.")
+                raise BadInput(f"--{name} has no effect with --kind {kind}; leave it out, or choose --kind camera.")
         if self.sensor is not None:
             given["sensor"] = load_sensor(self.sensor)
         return KINDS[kind](**given)
@@ -218,14 +220,14 @@ def _kind_of(base: "Losses", code_losses: str | None) -> "Losses":
     if code_losses is None:
         return base
     if not isinstance(base, CodeLossSettings):
-        raise BadInput("--code-losses is for a CodeFormer, and this restorer learns on pictures: leave it out.")
+        raise BadInput("--code-losses is for CodeFormer, but this restorer learns from pictures: leave it out.")
     if code_losses not in CODE_LOSSES:
         raise BadInput(f"There are no code losses named {code_losses}; there are: {', '.join(CODE_LOSSES)}.")
     return CODE_LOSSES[code_losses]
 
 
 def _losses(base: "Losses", weights: dict[str, float | None], perceptual: str | None) -> "Losses":
-    """The losses with the weights that were given, of the terms that compare pictures."""
+    """The losses, with the given weights of the terms that compare pictures."""
     from unfade.restorers.families import picture_losses
     from unfade.restorers.image_level import ImageLossSettings
 
@@ -234,8 +236,8 @@ def _losses(base: "Losses", weights: dict[str, float | None], perceptual: str | 
     if pictures is None:
         if given:
             raise BadInput(
-                f"--{given[0].replace('_', '-')} is about pictures, but this restorer learns on codes: leave it out, "
-                "or say --code-losses fusion."
+                f"--{given[0].replace('_', '-')} is for losses on pictures, but this restorer learns from codes: "
+                "leave it out, or add --code-losses fusion."
             )
         return base
     if isinstance(base, ImageLossSettings):

@@ -1,4 +1,4 @@
-"""The commands `unfade targets` and `unfade finetune`: the two steps of `unfade adapt` on their own."""
+"""The commands `unfade targets` and `unfade finetune`: two steps of `unfade adapt` on their own."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ def targets(
     restorer: f.Restorer = "small-restorer",
     prior: f.Prior = "small-prior",
     fidelity: f.Fidelity = None,
-    batch: Annotated[int | None, typer.Option(help="Faces denoised together; default: 4, more on a GPU.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Faces denoised together. Default: 4, more on a GPU.")] = None,
     precision: f.Precision = "float32",
     seed: f.Seed = 0,
     device: f.Device = "auto",

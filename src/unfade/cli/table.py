@@ -1,4 +1,4 @@
-"""`unfade table`: the paper's tables."""
+"""The command `unfade table`: reproduce the paper's tables."""
 
 import time
 from collections.abc import Sequence
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
 def table(
     name: Annotated[str | None, typer.Argument(help="1 to 27, fig9, fig15, or all.")] = None,
     faces: Annotated[Path | None, typer.Option(help="Folder of clean, aligned faces.")] = None,
-    photos: Annotated[Path | None, typer.Option(help="Folder of aligned photos without a truth: tables 3, 10.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder that is filled.")] = None,
-    scale: Annotated[str, typer.Option(help="builtin: with the models that come along; paper: with its own.")] = (
-        "builtin"
-    ),
-    most: Annotated[int, typer.Option(help="Photos to adapt to, and photos to score, at most; 0: all.", min=0)] = 0,
-    list_tables: Annotated[bool, typer.Option("--list", help="Say which tables there are and what each needs.")] = (
-        False
-    ),
-    check: Annotated[bool, typer.Option("--check", help="Check the printed numbers against each other.")] = False,
+    photos: Annotated[
+        Path | None, typer.Option(help="Folder of aligned photos without a truth, for tables 3 and 10.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
+    scale: Annotated[str, typer.Option(help="builtin: use the built-in models; paper: use the paper's.")] = ("builtin"),
+    most: Annotated[
+        int, typer.Option(help="Largest number of photos to adapt to, and of photos to score; 0: all.", min=0)
+    ] = 0,
+    list_tables: Annotated[bool, typer.Option("--list", help="List the tables and what each needs.")] = (False),
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the paper's printed numbers against each other.")
+    ] = False,
     device: f.Device = "auto",
     *,
     progress: Progress,
 ) -> Outcome:
-    """Make one of the paper's tables, or all, from a folder of clean FACES, which it degrades itself."""
+    """Reproduce one of the paper's tables, or all of them, from a folder of clean faces, which it degrades itself."""
     if list_tables:
         return _list(scale, most)
     if check:
@@ -72,8 +74,8 @@ def _list(scale: str, most: int) -> Outcome:
     chosen = scale_named(scale)
     rows = listed(scale, chosen, most)
     lines = [
-        f"Times are those of {most or MOST} photos to adapt to and as many to score (`most`), a table alone; tables in "
-        "one folder share what they have in common.",
+        f"Times are for {most or MOST} photos to adapt to and as many to score (`most`), and for each table alone; "
+        "tables made in one folder share the work they have in common.",
         f"Metrics at this scale: {', '.join(chosen.metrics)}; without a truth {', '.join(chosen.real_metrics)}.",
     ]
     result = {"scale": scale, "metrics": list(chosen.metrics), "photos": most or MOST, "tables": rows}
@@ -87,7 +89,7 @@ def _check() -> Outcome:
     checked = check_tables()
     lines = [
         f"{checked.repeated} repeated cells, {checked.means} means and {checked.costs} numbers of table 27 compared; "
-        f"{len(checked.contradictions)} rows do not fit:",
+        f"{len(checked.contradictions)} rows are inconsistent:",
         *(f"{printed_tables()[found.table].title}: {found.sentence}" for found in checked.contradictions),
     ]
     result = {

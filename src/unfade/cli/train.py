@@ -17,25 +17,32 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_help=True)
 
-OF_RECIPE = "Default: the recipe's; the card of the result says it."
-Faces = Annotated[Path, typer.Argument(help="Folder of clean, aligned faces; folders below it are searched too.")]
-HeldOut = Annotated[Path | None, typer.Option(help="Folder of faces to validate on, never learned from.")]
-From = Annotated[str | None, typer.Option("--from", help="Name or file of a model to go on from; else from nothing.")]
-Weight = Annotated[list[str] | None, typer.Option(help="SUBFOLDER=WEIGHT, e.g. 0.33; may be given several times.")]
+OF_RECIPE = "Default: the recipe's, recorded in the card of the result."
+Faces = Annotated[Path, typer.Argument(help="Folder of clean, aligned faces, searched with its subfolders.")]
+HeldOut = Annotated[Path | None, typer.Option(help="Folder of faces for validation, never trained on.")]
+From = Annotated[
+    str | None, typer.Option("--from", help="Name or file of a model to start from. Default: random weights.")
+]
+Weight = Annotated[
+    list[str] | None,
+    typer.Option(help="SUBFOLDER=WEIGHT: how often its pictures are used, e.g. 0.33; may be given several times."),
+]
 
 Steps = Annotated[int | None, typer.Option(help=f"Optimiser steps. {OF_RECIPE}")]
 Batch = Annotated[int | None, typer.Option(help=f"Pictures per optimiser step. {OF_RECIPE}")]
 MicroBatch = Annotated[
     int | None, typer.Option(help=f"Pictures per forward pass; gradients are accumulated. {OF_RECIPE}")
 ]
-LearningRate = Annotated[float | None, typer.Option(help=f"Learning rate to begin with. {OF_RECIPE}")]
+LearningRate = Annotated[float | None, typer.Option(help=f"Initial learning rate. {OF_RECIPE}")]
 PerceptualWeight = Annotated[float | None, typer.Option(help=f"Weight of the perceptual term. {OF_RECIPE}")]
 GanWeight = Annotated[
     float | None, typer.Option(help=f"Weight of the adversarial term; 0: no discriminator. {OF_RECIPE}")
 ]
 Compile = Annotated[
     bool | None,
-    typer.Option("--compile", help="Compile the network first, which takes a minute or two: for long trainings."),
+    typer.Option(
+        "--compile", help="Compile the network first, which takes a minute or two and pays off in long trainings."
+    ),
 ]
 
 
@@ -52,7 +59,7 @@ def prior(
     micro_batch: MicroBatch = None,
     learning_rate: LearningRate = None,
     loss_weighting: Annotated[
-        str | None, typer.Option(help="Of the steps in the loss: min-snr (the default), eps (none), v.")
+        str | None, typer.Option(help="Weights of the noise levels in the loss: min-snr (default), eps (none), v.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help=f.PRECISIONS)] = None,
     compile_it: Compile = None,
@@ -62,7 +69,7 @@ def prior(
     *,
     progress: Progress,
 ) -> Outcome:
-    """Train a diffusion prior of 128 px; run it again to go on where it stopped."""
+    """Train a diffusion prior of 128 px; run it again to resume."""
     from unfade.devices import choose_device
     from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
 
@@ -87,14 +94,14 @@ def restorer(
     weight: Weight = None,
     start: From = None,
     from_prior: Annotated[
-        str | None, typer.Option(help="Name or file of a prior whose own network becomes the restorer, in one step.")
+        str | None, typer.Option(help="Name or file of a prior whose network becomes a one-step restorer.")
     ] = None,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: PerceptualWeight = None,
     prior: f.Prior = "small-prior",
     gan_weight: GanWeight = None,
     discriminator_features: Annotated[
-        int | None, typer.Option(help="Channels of its first layer; 64 as published.")
+        int | None, typer.Option(help="Channels of the discriminator's first layer; 64 in the published one.")
     ] = None,
     steps: Steps = None,
     batch: Batch = None,
@@ -108,7 +115,7 @@ def restorer(
     *,
     progress: Progress,
 ) -> Outcome:
-    """Train a restorer of 128 px on blindly degraded faces; run it again to go on where it stopped."""
+    """Train a restorer of 128 px on faces with a blind degradation; run it again to resume."""
     from unfade.degradations.blind import BLIND_PRESETS
     from unfade.devices import choose_device
     from unfade.recipes.pretrain import ONE_STEP_RECIPE, RestorerRecipe, pretrain_restorer

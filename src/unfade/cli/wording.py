@@ -20,9 +20,9 @@ OTHERWISE = {  # settings whose flags have another name
 
 
 def spoken(text: str) -> str:
-    """A message with the flags of the command that was typed in place of settings: `min_face` becomes --min-face.
+    """Replace the settings named in a message with the flags of the running command: `min_face` becomes --min-face.
 
-    What that command has no flag for stays as it is.
+    Settings for which that command has no flag stay as they are.
     """
     if not SETTING.search(text):
         return text
@@ -36,7 +36,7 @@ def spoken(text: str) -> str:
 
 
 def flags_of(words: Sequence[str]) -> set[str]:
-    """The flags of the command that a command line begins with, such as `models pull`."""
+    """The flags of the command that these words of a command line start with, such as `models pull`."""
     from typer.main import get_command
 
     from unfade.cli import app

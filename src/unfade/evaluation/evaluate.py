@@ -1,4 +1,4 @@
-"""Metrics by name: a folder of results, and what there is to compare it with -> everything that can be said of it."""
+"""Compute metrics, chosen by name, for a folder of results."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -35,24 +35,24 @@ from unfade.zoo.load import load_network
 
 
 def load_feature_distance(device: Device) -> Score:
-    """In the features of the built-in prior."""
+    """The feature distance, in the features of the built-in prior."""
     return feature_distance(load_prior("small-prior", device=device))
 
 
 def load_identity_angle(device: Device) -> Score:
-    """By the published ArcFace. Raises UnknownModel, which says how to get it."""
+    """The identity distance by the published ArcFace. Raises UnknownModel, which says how to get it."""
     angle = IdentityAngle(load_network("arcface-18", "identity", device=device).network)
     return lambda restored, truth: angle(restored.to(device), truth.to(device))
 
 
 def load_sface_angle(device: Device) -> Score:
-    """By SFace, which sees colour and runs on the CPU. Raises UnknownModel, which says how to get it."""
+    """The identity distance by SFace, which uses colour and runs on the CPU. Raises UnknownModel, as above."""
     embed = load_embedder("sface")
     return lambda restored, truth: identity_angle(embed(restored), embed(truth))
 
 
 def load_landmark_distance(device: Device) -> Score:
-    """By the published landmark network. Raises UnknownModel, which says how to get it."""
+    """The landmark distance by the published network. Raises UnknownModel, which says how to get it."""
     distance = LandmarkDistance(load_network("awing-fan", "landmarks", device=device).network)
     return lambda restored, truth: distance(restored.to(device), truth.to(device))
 
@@ -70,7 +70,7 @@ def load_musiq(device: Device) -> Score:
 
 
 def load_niqe(device: Device) -> Score:
-    """On the CPU whatever the device: its statistics need float64, which not every GPU has."""
+    """NIQE, always on the CPU: its statistics need float64, which not every GPU supports."""
     return Alone(load_network("niqe-pristine", "quality").network)
 
 
@@ -80,7 +80,7 @@ def load_maniqa(device: Device, name: str, scale: float) -> Score:
     return Alone(lambda restored: cropped(restored.to(device)))
 
 
-LOADED: dict[str, Callable[[Device], Score]] = {  # those of METRICS need no weights
+LOADED: dict[str, Callable[[Device], Score]] = {  # those in METRICS need no weights
     "lpips": load_perceptual,
     "lpips_alex": partial(load_perceptual, name="lpips-alex"),
     "feature_distance": load_feature_distance,
@@ -99,10 +99,10 @@ NAMES = (*METRICS, *LOADED, *SET_METRICS)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found."""
+    """The result of `evaluate`."""
 
-    scores: Scores | None  # file by file, against the truth or alone
-    sets: SetScores | None  # against the reference, as a set
+    scores: Scores | None  # of each file, with or without a truth
+    sets: SetScores | None  # of all files together, against the reference
     passed_over: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)  # folder -> endings not read
 
     @property
@@ -138,14 +138,14 @@ def evaluate(
     device: Device = "auto",
     progress: Progress = silent,
 ) -> Evaluation:
-    """Score a folder of results by the metrics named, of NAMES.
+    """Score a folder of results with the given metrics, which are names in NAMES.
 
-    None named: PSNR, SSIM and, of square pictures, the identity distance if there is a `truth`, FID if there is a
-    `reference`. Those of ALONE need neither. The reference of FID and KID is a folder of pictures, or published
-    statistics by name; without one it is the truth. `csv` is a file to write the scores of each picture to. Nothing is
-    computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with,
-    for a `csv` that would hold nothing, and as `score_folder`, `embed_folder` and `compare_sets` do; OutputConflict if
-    `csv` is there; UnknownModel, with the command that brings it, for weights that are not there.
+    By default these are PSNR, SSIM and, for square pictures, the identity distance if there is a `truth`, and FID if
+    there is a `reference`. Metrics in ALONE need neither. The reference of FID and KID is a folder of pictures, or the
+    name of published statistics; by default it is the truth. `csv` is a file for the scores of each picture. All
+    networks are loaded before anything is computed. Raises BadInput for a metric that is unknown or has nothing to
+    compare with, for a `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets` do;
+    OutputConflict if `csv` exists; UnknownModel, with the command that downloads them, for missing weights.
     """
     results, truth, device = Path(results), Path(truth) if truth else None, choose_device(device)
     names = _chosen(metrics, truth, reference)
@@ -168,10 +168,10 @@ def evaluate(
 
 
 def load_metrics(names: Sequence[str], *, truth: Path | None, device: Device = "cpu") -> dict[str, Score]:
-    """Metrics of NAMES, ready made, but for those of sets: what `score_folder` takes. Raises as `evaluate`."""
+    """The named metrics, loaded for `score_folder`; those of sets are refused. Raises what `evaluate` raises."""
     for name in names:
         if name in SET_METRICS:
-            raise BadInput(f"{name} is of a set and not of a picture; leave it out, and run `unfade evaluate` for it.")
+            raise BadInput(f"{name} scores a set, not single pictures; leave it out, and use `unfade evaluate` for it.")
     return _ready(_chosen(names, truth, None) if names else [], device)
 
 
@@ -180,7 +180,7 @@ def _ready(names: Sequence[str], device: Device) -> dict[str, Score]:
 
 
 def with_published_mean(scores: Scores) -> Scores:
-    """`deg_published` beside `deg`, where that is there."""
+    """The scores, with `deg_published` added to `deg` if that was computed."""
     if "deg" not in scores.summary:
         return scores
     kept = published_angles([values["deg"] for values in scores.files.values()])
@@ -195,7 +195,7 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     if not truth and not reference and not (names and set(names) <= set(ALONE)):
         raise BadInput(
             "There is nothing to score against: give `truth`, `reference`, or both; "
-            f"{', '.join(ALONE)} alone need neither."
+            f"only {', '.join(ALONE)} need neither."
         )
     for name in names:
         if not truth and name not in (*SET_METRICS, *ALONE):
@@ -204,17 +204,17 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
 
 
 def _check_csv(path: Path, names: Sequence[str]) -> None:
-    """Before the hours of scoring."""
+    """Raises, before the long work of scoring, if the file would be empty or exists."""
     if set(names) <= set(SET_METRICS):
         raise BadInput(
-            "`csv` takes the scores of each file, and there are none: add `truth` or metrics of pictures, or leave "
-            "`csv` out."
+            "`csv` is for the scores of single pictures, but there are none: add `truth` or metrics of pictures, or "
+            "leave `csv` out."
         )
     refuse_existing(path)
 
 
 def _usual(truth: Path) -> list[str]:
-    """Without the identity distance where the first picture is not square, as all aligned faces are."""
+    """The default metrics; the identity distance is one of them if the first picture is square, like aligned faces."""
     for path in list_images(truth):
         with suppress(UnreadableImage):
             height, width = read_image(path).shape[-2:]
@@ -225,10 +225,12 @@ def _usual(truth: Path) -> list[str]:
 def _reference(
     names: Sequence[str], spec: str, device: Device, progress: Progress
 ) -> Callable[[Path], tuple[PictureSet, PictureSet]]:
-    """Weights are loaded at once, pictures are read only when those of the results are."""
+    """Load the weights at once; the returned function reads the pictures of the results and of the reference."""
     is_folder = Path(spec).is_dir()
     if "kid" in names and not is_folder:
-        raise BadInput(f"kid needs the pictures of the reference, but {spec} is no folder; name one, or leave kid out.")
+        raise BadInput(
+            f"kid needs the pictures of the reference, but {spec} is not a folder; give one, or leave kid out."
+        )
     known = None if is_folder else published_statistics(spec)
     embedded = partial(embed_folder, embed=load_embed(device=device), progress=progress)
     return lambda results: (embedded(results), known or embedded(Path(spec)))

@@ -1,4 +1,4 @@
-"""The share of a gap: how much of what fine-tuning on the truth gives is recovered without it."""
+"""The share of the gap: how much of the gain of fine-tuning on the truth adaptation achieves without it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from unfade.metrics.distribution import Moments, frechet_distance
 Features = NDArray[np.float32]  # (faces, places, dimensions)
 Space = Callable[[Tensor], Features]  # (B, 3, H, W) in [-1, 1] to (B, places, dimensions)
 Indices = NDArray[np.int64]
-Value = Callable[[Indices], float]  # of a part of the faces, each as often as it was drawn
+Value = Callable[[Indices], float]  # computed for faces by index; in a bootstrap draw, an index may occur repeatedly
 
 METRICS = ("psnr", "ssim", "feature_distance", "identity_distance")
 FRECHET_DRAWS = 200  # of the bootstrap; a mean takes 2000
@@ -24,18 +24,18 @@ FRECHET_DRAWS = 200  # of the bootstrap; a mean takes 2000
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of restoring came to, face by face."""
+    """Scores and features of one way of restoring, face by face."""
 
     files: Mapping[str, Mapping[str, float]]  # file name -> metric -> value
     features: Mapping[str, Features]  # space -> features, the faces in the order of their names
 
     @property
     def count(self) -> int:
-        """How many faces."""
+        """The number of faces."""
         return len(self.files)
 
     def values(self, metric: str) -> NDArray[np.float64]:
-        """(faces,) in the order of their names."""
+        """The values of a metric, (faces,), in the order of their names."""
         return np.array([self.files[name][metric] for name in sorted(self.files)])
 
 
@@ -55,15 +55,15 @@ def features_of(folder: Path, names: Sequence[str], spaces: Mapping[str, Space])
 
 
 def estimates(row: Row, truth: Row, *, seed: int) -> dict[str, Estimate]:
-    """Every metric of one row with its interval: means, and the Frechet distance to the truth in every space."""
+    """Every metric of one row with its interval: means, and the Fréchet distance to the truth in every space."""
     values = _values(row, truth)
     return {name: _estimate(value, row.count, _draws(name), seed) for name, value in values.items()}
 
 
 def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
-    """(adapted - pre-trained) / (supervised - pre-trained) of every metric; NaN where there is no gap.
+    """(adapted - pre-trained) / (supervised - pre-trained) of every metric; NaN if there is no gap.
 
-    `rows` has these three and the truth.
+    `rows` must hold these three rows and the truth.
     """
     truth = rows["truth"]
     before, after, upper = (_values(rows[name], truth) for name in ("pre-trained", "adapted", "supervised"))
@@ -89,14 +89,14 @@ def _mean(values: NDArray[np.float64]) -> Value:
 
 
 def _frechet(features: Features, truth: Features) -> Value:
-    """Of the features at all places together: as many samples as places times faces."""
+    """The Fréchet distance of the features at all places together: places times faces are the samples."""
     one, other = _moments_of(features), _moments_of(truth)
     return lambda drawn: frechet_distance(one(drawn), other(drawn))
 
 
 def _moments_of(features: Features) -> Callable[[Indices], Moments]:
-    """Mean and covariance of the faces drawn, each face's sums taken once: a bootstrap draws them hundreds of times."""
-    centre = features.mean((0, 1), dtype=np.float64)  # sums of squares around it lose nothing to cancellation
+    """Mean and covariance of drawn faces. Each face's sums are computed only once, for hundreds of bootstrap draws."""
+    centre = features.mean((0, 1), dtype=np.float64)  # sums of squares around it avoid cancellation
     shifted = features.astype(np.float64) - centre
     sums, squares = shifted.sum(1), np.einsum("fpi,fpj->fij", shifted, shifted, optimize=True)
 

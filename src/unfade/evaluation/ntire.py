@@ -1,7 +1,7 @@
 """The NTIRE 2025 challenge on real-world face restoration: its identity check, and four of the six terms of its score.
 
 Chen et al., "NTIRE 2025 Challenge on Real-World Face Restoration: Methods and Results" (CVPRW 2025), and the public
-evaluation script of the challenge. CLIP-IQA and Q-Align have no network here, so no sum made here is its score.
+evaluation script of the challenge. CLIP-IQA and Q-Align are not implemented, so the sum is not the challenge's score.
 """
 
 import math
@@ -22,14 +22,14 @@ from unfade.progress import Progress, silent
 EMBEDDER = "adaface-ir50"
 REFERENCE = "fid-ffhq-512"
 LEAST = {"celeba": 0.5, "lfw": 0.6, "celebchild": 0.6, "wider": 0.3, "webphoto": 0.3}  # cosine, by the photos' source
-ALLOWED, OF = 10, 450  # faces below it that the challenge forgives, of all that it has
+ALLOWED, OF = 10, 450  # how many faces below the limit the challenge tolerates, out of its total
 TERMS: Mapping[str, Callable[[float], float]] = {  # of the mean over all pictures; each is 0..1, higher is better
     "maniqa": lambda value: value,
     "musiq": lambda value: value / 100,
     "niqe": lambda value: 0.0 if value > 10 else (10 - value) / 10,  # in this order NaN stays NaN
     "fid": lambda value: 0.0 if value > 100 else (100 - value) / 100,
 }
-ABSENT = ("clipiqa", "qalign")  # terms of the challenge's score that are not here
+ABSENT = ("clipiqa", "qalign")  # terms of the challenge's score that are not implemented
 PROTOCOL = (
     f"NTIRE 2025 real-world face restoration: {len(TERMS)} of its {len(TERMS) + len(ABSENT)} terms "
     f"({', '.join(TERMS)}; without {', '.join(ABSENT)}); MANIQA of 20 fixed crops, faces aligned by FFHQ's template"
@@ -38,25 +38,25 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Ntire:
-    """What `evaluate_ntire` found."""
+    """The result of `evaluate_ntire`."""
 
     evaluation: Evaluation  # of the metrics behind the terms
-    identity: Scores  # adaface: the cosine of each result and its photo
-    least: float  # from which on they are one person
+    identity: Scores  # adaface: the cosine similarity of each result and its photo
+    least: float  # cosine from which on they count as the same person
 
     @property
     def below(self) -> list[str]:
-        """The results that are not taken for the photo's person."""
+        """The results that do not count as the same person as in the photo."""
         return [name for name, values in self.identity.files.items() if not values["adaface"] >= self.least]
 
     @property
     def passed(self) -> bool:
-        """Whether the challenge would have ranked them: at most ten faces below, however many there are."""
+        """Whether the challenge would have ranked them: at most ten faces below the limit, whatever their number."""
         return len(self.below) <= ALLOWED
 
     @property
     def terms(self) -> dict[str, float]:
-        """Each 0..1, higher is better."""
+        """The terms, each in 0..1; higher is better."""
         assert self.evaluation.scores
         assert self.evaluation.sets
         means = {name: mean.mean for name, mean in self.evaluation.scores.summary.items()}
@@ -65,7 +65,7 @@ class Ntire:
 
     @property
     def partial_sum(self) -> float | None:
-        """Of the terms that are here, 0..4; None where identity fails. Not the challenge's score."""
+        """The sum of the implemented terms, 0..4; None if the identity check fails. Not the challenge's score."""
         return sum(self.terms.values()) if self.passed else None
 
     @property
@@ -75,7 +75,7 @@ class Ntire:
 
     @property
     def lines(self) -> list[str]:
-        """In words."""
+        """The result as lines of text."""
         count = len(self.identity.files)
         told = f"{len(self.below)} of {count} below a cosine of {self.least} (the challenge forgives {ALLOWED} of {OF})"
         total = "no sum, because identity fails" if self.partial_sum is None else f"sum {self.partial_sum:.4g}"
@@ -83,7 +83,7 @@ class Ntire:
         return [f"identity {'passes' if self.passed else 'fails'}: {told}", f"terms: {terms}; {total}", PROTOCOL]
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: `Evaluation.as_dict`, and beside it all that belongs to the protocol under `ntire`."""
+        """For JSON: `Evaluation.as_dict`, with the results of the protocol under `ntire`."""
         return {
             **self.evaluation.as_dict(),
             "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
@@ -104,8 +104,8 @@ def evaluate_ntire(
 ) -> Ntire:  # fmt: skip
     """Score aligned, restored faces; `photos` are the degraded ones of the same names, from the `subset` of LEAST.
 
-    Nothing is computed before all networks are there. Raises BadInput for an unknown subset and as `score_folder` and
-    `evaluate` do; UnknownModel, with the command that brings it, for weights that are not there.
+    All networks are loaded before anything is computed. Raises BadInput for an unknown subset and as `score_folder` and
+    `evaluate` do; UnknownModel, with the command that downloads them, for missing weights.
     """
     if subset not in LEAST:
         raise BadInput(f"NTIRE's photos come from {', '.join(LEAST)}, got {subset}; their identity thresholds differ.")
@@ -117,7 +117,7 @@ def evaluate_ntire(
 
 
 def cosine(embedder: Embedder) -> Callable[[Tensor, Tensor], Tensor]:
-    """Of two batches of aligned faces (B, 3, H, W), picture by picture: (B,)."""
+    """The cosine similarity of two batches of aligned faces (B, 3, H, W), picture by picture: (B,)."""
     return lambda one, other: F.cosine_similarity(embedder(one).double(), embedder(other).double())
 
 

@@ -1,4 +1,4 @@
-"""A folder of results, and a folder of truth if there is one -> scores, per file and in the mean."""
+"""Score a folder of results, against a folder of truth if there is one: per file, and means."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ Item = tuple[Path, Path | None]  # the same, where there may be no truth
 
 @dataclass(frozen=True)
 class Alone:
-    """A metric that looks at the result and at no truth."""
+    """A metric that needs only the result, and no truth."""
 
     quality: Quality
 
@@ -67,7 +67,7 @@ _SMALLEST = 11  # pixels, the window of SSIM
 
 
 def built_in_distances(prior: DiffusionPrior) -> dict[str, Score]:
-    """The distances that need no download, computed where the prior is: in its features, and between the persons."""
+    """The distances that need no download: the feature distance, on the prior's device, and the identity distance."""
     device = next(prior.parameters()).device
     return {"feature_distance": feature_distance(prior), "identity_distance": load_identity_distance(device=device)}
 
@@ -79,12 +79,12 @@ class Mean:
     mean: float
     low: float  # bootstrap interval of the mean, 95 %
     high: float
-    count: int  # files it is taken over
+    count: int  # number of files
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score_folder` found."""
+    """The result of `score_folder`."""
 
     files: Mapping[str, Mapping[str, float]]  # file name of the result -> metric -> value
     summary: Mapping[str, Mean]  # by metric
@@ -106,7 +106,7 @@ class Scores:
     def write_csv(self, path: Path) -> None:
         """One line per scored file and one column per metric, written in one step.
 
-        Raises OutputConflict if a file is there.
+        Raises OutputConflict if the file exists.
         """
         refuse_existing(path)
         text = io.StringIO()
@@ -119,7 +119,7 @@ class Scores:
 def pair_by_stem(results: Path, truth: Path) -> list[Pair]:
     """The pictures of two folders, paired by file name without its ending and sorted by it.
 
-    Raises BadInput, naming the first few, when a picture has no partner or when two of a folder share a name.
+    Raises BadInput, naming the first few, if a picture has no partner or if two in a folder share a name.
     """
     found = paired(results, truth)
     sides = zip((results, truth), found.alone, strict=True)
@@ -140,13 +140,13 @@ def score_folder(
 ) -> Scores:
     """Score every picture of `results`, against the one of the same name in `truth` if there is one.
 
-    `extra` adds metrics, ready made, to PSNR and SSIM, which `metrics` may replace; without a truth all have to be
-    `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so that all metrics see the same
+    `extra` are loaded metrics to add to PSNR and SSIM, which `metrics` may replace; without a truth all have to be
+    `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so that all metrics get the same
     resampling. `track` may wrap the pairs to show progress (as `rich.progress.track` does). A file that cannot be read
-    is listed as failed and the rest goes on.
+    is listed as failed, and the others are still scored.
 
-    Raises BadInput when the pairing is not complete, when the sizes of a pair differ (nothing is resized here), when a
-    picture is smaller than a metric's window, and when nothing could be read.
+    Raises BadInput if the pairing is incomplete, if the sizes of a pair differ (nothing is resized here), if a picture
+    is smaller than a metric's window, or if no file could be read.
     """
     metrics = {**metrics, **(extra or {})}
     items: list[Item] = [*pair_by_stem(results, truth)] if truth else [(path, None) for path in list_images(results)]
@@ -168,14 +168,14 @@ def score_folder(
 
 
 def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
-    """The mean and its interval. Where one value is NaN there is no mean: NaN is never silently left out."""
+    """The mean and its interval; NaN if any value is NaN, so that none is left out silently."""
     if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan, math.nan, len(values))
     return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
 
 
 def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None, list[tuple[str, str]]]:
-    """A result, its truth if there is one, and what had to be converted in each."""
+    """A result, its truth if there is one, and notes on what had to be converted in each."""
     result = read_picture(path)
     restored, notes = result.pixels[None], [(path.name, note) for note in result.notes]
     if truth_path is None:
@@ -203,7 +203,7 @@ def _score(path: Path, restored: Tensor, truth: Tensor | None, metrics: Mapping[
 
 
 def _value(path: Path, restored: Tensor, truth: Tensor, name: str, metric: Score) -> float:
-    """Some metrics want pictures of a certain size or shape, and say so without knowing the file."""
+    """Compute a metric; if it refuses the picture's size or shape, raises BadInput with the file's name."""
     try:
         return metric(restored, truth).item()
     except BadInput as error:

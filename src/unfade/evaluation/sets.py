@@ -1,4 +1,4 @@
-"""A folder of pictures against a reference set -> FID and KID, with all that is needed to compare such a number."""
+"""FID and KID of a folder of pictures against a reference set, with the protocol needed to compare such numbers."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ Embed = Callable[[Tensor], Tensor]  # (B, 3, 299, 299), RGB in [-1, 1] -> (B, D)
 
 @dataclass(frozen=True)
 class PictureSet:
-    """What is known of one of the two sets."""
+    """One of the two sets that are compared."""
 
     name: str  # the folder, or the model of the published statistics
     moments: FeatureStatistics | Moments
-    count: int | None = None  # pictures; None: was not published
+    count: int | None = None  # number of pictures; None: not published
     features: NDArray[np.float32] | None = None  # (N, D); None: only the moments are known
     failed: Sequence[tuple[str, str]] = ()  # (file, why it could not be read)
     notes: Sequence[tuple[str, str]] = ()  # (file, what had to be converted)
@@ -39,19 +39,19 @@ class PictureSet:
 
 @dataclass(frozen=True)
 class SetScores:
-    """What `compare_sets` found."""
+    """The result of `compare_sets`."""
 
     values: Mapping[str, float]  # fid, kid
-    found: int  # pictures of the results
-    count: int  # those that could be read
+    found: int  # number of pictures in the results
+    count: int  # number of those that could be read
     reference: str
-    reference_count: int | None  # None: was not published
+    reference_count: int | None  # None: not published
     failed: Sequence[tuple[str, str]] = ()
     notes: Sequence[tuple[str, str]] = ()  # (file, what had to be converted)
 
     @property
     def warnings(self) -> list[str]:
-        """Why the values are not to be trusted, a sentence each."""
+        """Reasons why the values are unreliable, one sentence each."""
         few = min(self.count, self.reference_count or ENOUGH)
         if few >= ENOUGH or "fid" not in self.values:
             return []
@@ -60,13 +60,13 @@ class SetScores:
 
     @property
     def lines(self) -> list[str]:
-        """The values in words, each with its protocol, then the warnings."""
+        """The values as lines of text, each with its protocol, then the warnings."""
         of = f" of {self.reference_count} pictures" if self.reference_count else ""
         protocol = f"{self.count} pictures against {self.reference}{of}; {NETWORK}"
         return [*(f"{name} {value:.4g}: {protocol}" for name, value in self.values.items()), *self.warnings]
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: values, and the protocol beside them."""
+        """For JSON: the values and the protocol."""
         return {
             **self.values,
             "pictures": self.count,
@@ -78,7 +78,7 @@ class SetScores:
 
 
 def compare_sets(names: Sequence[str], results: PictureSet, reference: PictureSet) -> SetScores:
-    """FID, KID or both, as `names` say. Raises BadInput for KID against moments alone, or for other features."""
+    """FID, KID or both, by `names`. Raises BadInput for KID if only moments are known, or if features differ."""
     if results.moments.dimensions != reference.moments.dimensions:
         raise BadInput(
             f"{reference.name} has {reference.moments.dimensions} features a picture, but {results.name} has "
@@ -98,10 +98,10 @@ def compare_sets(names: Sequence[str], results: PictureSet, reference: PictureSe
 
 
 def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> PictureSet:
-    """The features of all pictures of a folder; their moments in float64, added up batch by batch.
+    """The features of all pictures in a folder, and their moments, accumulated in float64 batch by batch.
 
-    Pictures are brought to the network's size one by one, so they may differ in size. Files that cannot be read are
-    listed. Raises BadInput if fewer than two can.
+    Pictures are resized to the network's size one by one, so they may differ in size. Files that cannot be read are
+    listed. Raises BadInput if fewer than two can be read.
     """
     failed: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []
@@ -114,12 +114,12 @@ def embed_folder(folder: Path, embed: Embed, *, progress: Progress = silent) -> 
         parts.append(part)
     if moments is None or moments.count < 2:
         why = f"; {failed[0][1]}" if failed else ""
-        raise BadInput(f"FID and KID need two pictures or more, but {folder} holds {len(parts)} of use{why}.")
+        raise BadInput(f"FID and KID need two pictures or more, but {folder} holds {len(parts)} that can be read{why}.")
     return PictureSet(str(folder), moments, moments.count, np.concatenate(parts), failed, notes)
 
 
 def published_statistics(spec: str) -> PictureSet:
-    """Mean and covariance by name or file. Raises UnknownModel, which says how to get it, or BadCheckpoint."""
+    """Published mean and covariance, by name or file. Raises UnknownModel, which says how to get it, BadCheckpoint."""
     known: StoredStatistics = load_network(spec, "statistics").network
     return PictureSet(spec, Moments(known.mean.numpy(), known.cov.numpy()))
 
@@ -152,5 +152,5 @@ def _batches(
 
 def _features_of(side: PictureSet) -> NDArray[np.float32]:
     if side.features is None:
-        raise BadInput(f"kid needs the pictures of the reference, and {side.name} has moments alone; name a folder.")
+        raise BadInput(f"kid needs the pictures of the reference, but {side.name} has only moments; give a folder.")
     return side.features

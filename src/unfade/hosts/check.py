@@ -1,4 +1,4 @@
-"""Pictures that an exported file and the network that it was made from must agree on."""
+"""Random pictures on which an exported file must agree with the network that it was made from."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""A restorer -> one file that other programs open, checked against the network before it is there."""
+"""Export a restorer to one file for other programs, after checking that it agrees with the network."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -23,7 +23,7 @@ WRITERS: dict[str, Writer] = {"onnx": write_onnx, "spandrel": write_spandrel, "p
 
 
 def export(spec: str | Path, out: Path, settings: ExportSettings = USUAL) -> Exported:
-    """Write a restorer, by its name, file or run folder, to `out` as `settings.to` says.
+    """Export a restorer, given by its name, file or run folder, to `out` in the format `settings.to`.
 
     Raises BadInput for another ending than the format's, without the extra that it needs, for a network that cannot be
     written so, and for a file that differs from the network by more than is allowed (it is not kept); OutputConflict
@@ -31,14 +31,14 @@ def export(spec: str | Path, out: Path, settings: ExportSettings = USUAL) -> Exp
     """
     out = Path(out)
     if out.suffix.lower() != ENDINGS[settings.to]:
-        raise BadInput(f"{out} must end in {ENDINGS[settings.to]}, as files do that are exported `to` {settings.to}.")
+        raise BadInput(f"{out} must end in {ENDINGS[settings.to]}, the file ending for exporting `to` {settings.to}.")
     if out.exists():
         raise OutputConflict(f"{out} is there already; name another file as `out`, or remove it.")
     if settings.to == "onnx":
         need_extra()
     restorer = load_restorer(spec, fidelity=settings.fidelity, refine=settings.refine, device="cpu")
     if isinstance(restorer, OnnxRestorer):
-        raise BadInput(f"{spec} is an exported restorer already; export the one that it was made from.")
+        raise BadInput(f"{spec} is already an exported restorer; export the one that it was made from.")
     metadata = _metadata(spec, restorer)
     checked: list[Checked] = []
 

@@ -1,4 +1,4 @@
-"""A restorer -> a whole program for ONNX Runtime, on any machine and in a browser."""
+"""Export a restorer to an ONNX file, which ONNX Runtime can run on any machine and in a browser."""
 
 import warnings
 from importlib import import_module
@@ -16,7 +16,7 @@ from unfade.restorers.layout import MEAN_AND_STD, InLayout
 from unfade.restorers.onnx import OnnxRestorer
 
 INPUT, OUTPUT = "input", "output"  # the names that programs for face restorers look for
-SMALL = 1024  # values: tensors of fewer stay in float32, and with them every constant that is no weight
+SMALL = 1024  # values; smaller tensors stay in float32, which includes every constant that is not a weight
 
 
 def write_onnx(restorer: Restorer, path: Path, settings: ExportSettings, metadata: dict[str, str]) -> Checked:
@@ -58,7 +58,7 @@ def _program(network: InLayout, settings: ExportSettings) -> Any:
     faces = random_faces(settings.batch or 2, restorer.size, seed=settings.seed)
     shapes = None if settings.batch else ({0: torch.export.Dim("batch", min=1)},)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # they are about torch's own code: no user could act on them
+        warnings.simplefilter("ignore")  # they are about torch's own code, which a user cannot change
         try:
             return torch.onnx.export(
                 network,
@@ -78,7 +78,7 @@ def _program(network: InLayout, settings: ExportSettings) -> Any:
 
 
 def _store_halves(model: Any) -> None:
-    """Keep the weights of a graph as float16, each cast to float32 where the graph begins."""
+    """Store the weights of a graph as float16, with a cast to float32 at its start for each."""
     ir = import_module("onnx_ir")
     graph = model.graph
     for name, value in list(graph.initializers.items()):
@@ -100,7 +100,7 @@ def _store_halves(model: Any) -> None:
 
 @torch.no_grad()
 def _difference(restorer: Restorer, file: Path, settings: ExportSettings) -> float:
-    """The largest difference on random faces: all together, and if the batch is not fixed also one alone."""
+    """The largest difference on random faces: on all together and, if the batch is not fixed, on one alone."""
     exported, layout = OnnxRestorer(file), settings.layout
     faces = random_faces(settings.batch or settings.faces, restorer.size, seed=settings.seed + 1)
     groups = [faces] if settings.batch else [faces, faces[:1]]

@@ -1,4 +1,4 @@
-"""How a restorer is written for other programs, and what came of it."""
+"""The settings and the outcome of an export for other programs."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,29 +12,29 @@ ENDINGS = {"onnx": ".onnx", "spandrel": ".safetensors", "published": ".pth"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 OPSETS = range(18, 24)  # that torch's exporter writes and onnxruntime runs
 LEVEL = 2 / 255  # of 8 bits, in [-1, 1]
-OF_ONNX = ("layout", "batch", "opset", "fidelity", "refine")  # settings that weights alone know nothing of
+OF_ONNX = ("layout", "batch", "opset", "fidelity", "refine")  # settings that have no effect on files with weights only
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How a restorer is written, and how closely the file must agree with it."""
+    """How a restorer is exported, and how closely the file must agree with it."""
 
-    to: str = "onnx"  # a key of ENDINGS: a whole program, weights for spandrel, or the file the network's authors read
-    layout: Layout = PLAIN  # of the pictures that an ONNX file takes and gives
-    dtype: str = "float32"  # of the stored weights; float16 halves the file and computes in float32 all the same
+    to: str = "onnx"  # a key of ENDINGS: ONNX, weights for spandrel, or weights for the network's original code
+    layout: Layout = PLAIN  # of the pictures that an ONNX file takes and returns
+    dtype: str = "float32"  # of the stored weights; float16 halves the file, but it is still computed in float32
     batch: int | None = None  # faces per run; None: any number
     opset: int = 20  # version of the ONNX operators
-    fidelity: float | None = None  # in 0..1, built into an ONNX file; None: the family's own
+    fidelity: float | None = None  # 0..1, built into an ONNX file; None: the restorer's default
     refine: int | None = None  # evaluations after the first; None: the file's own, and only 0 can be exported
-    tolerance: float = 1e-3  # largest difference of a value in [-1, 1]; an eighth of an 8-bit level
-    faces: int = 3  # random faces that are compared, where the batch is not fixed
+    tolerance: float = 1e-3  # largest allowed difference of values in [-1, 1]; an eighth of an 8-bit level
+    faces: int = 3  # random faces to compare, if the batch is not fixed
     seed: int = 0  # of these faces
 
     def __post_init__(self) -> None:
         if self.to not in ENDINGS:
-            raise BadInput(f"A restorer is exported `to` {', '.join(ENDINGS)}, not {self.to}.")
+            raise BadInput(f"Expected `to` to be one of {', '.join(ENDINGS)}, got {self.to}.")
         if self.dtype not in DTYPES:
-            raise BadInput(f"The `dtype` of stored weights is {' or '.join(DTYPES)}, not {self.dtype}.")
+            raise BadInput(f"Expected `dtype` to be {' or '.join(DTYPES)}, got {self.dtype}.")
         if self.batch is not None and self.batch < 1:
             raise BadInput(f"A batch holds 1 face or more, got {self.batch}.")
         if self.opset not in OPSETS:
@@ -46,24 +46,24 @@ class ExportSettings:
 
     @property
     def allowed(self) -> float:
-        """The largest difference that is taken for rounding: one level of 8 bits where it is done on purpose."""
+        """The largest difference that counts as rounding; one 8-bit level if values are rounded on purpose."""
         rounded = self.dtype == "float16" or self.layout.values == "bytes"
         return max(self.tolerance, 1.01 * LEVEL) if rounded else self.tolerance
 
 
 @dataclass(frozen=True)
 class Checked:
-    """How a written file was compared with the network that it was made from."""
+    """The comparison of an exported file with the network that it was made from."""
 
-    difference: float  # largest, of values in [-1, 1]
-    by: str  # who read the file and ran it
-    metadata: dict[str, str]  # in the file, where it has a place for it
-    notes: tuple[str, ...] = ()  # what could not be asked
+    difference: float  # largest difference, of values in [-1, 1]
+    by: str  # the program that read and ran the file
+    metadata: dict[str, str]  # of the file, if its format can hold any
+    notes: tuple[str, ...] = ()  # what could not be checked
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export came to."""
+    """The outcome of an export."""
 
     path: Path
     to: str

@@ -1,4 +1,4 @@
-"""A restorer's weights under the keys, and in the shape, that the programs of its authors and spandrel know."""
+"""Export a restorer's weights with the keys and shapes that spandrel and the network's original code expect."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from unfade.restorers.spandrel import restored_by_spandrel
 from unfade.store.checkpoints import load_state
 from unfade.store.foreign import read_foreign
 
-FEATURES = 64  # channels of a SwinIR's tail, which spandrel takes for granted
+FEATURES = 64  # channels of a SwinIR's last layers, which spandrel assumes
 ONLY = {"gfpgan": GFPGANConfig(), "codeformer": CodeFormerConfig()}  # the one shape of each that spandrel builds
 CONTAINERS = {"codeformer": "params_ema", "gfpgan": "params_ema", "vqfr": "params_ema", "swinir": ""}  # "": bare
 
@@ -30,7 +30,7 @@ Run = Callable[[Tensor], Tensor]
 
 
 def write_spandrel(restorer: Restorer, path: Path, settings: ExportSettings, metadata: dict[str, str]) -> Checked:
-    """Write safetensors that spandrel recognises and this package loads, too.
+    """Write a safetensors file that both spandrel and this package can load.
 
     It is checked by this package and, where that can be imported, by spandrel. Raises BadInput for a family that
     spandrel does not know.
@@ -48,7 +48,7 @@ def write_spandrel(restorer: Restorer, path: Path, settings: ExportSettings, met
 
 
 def write_published(restorer: Restorer, path: Path, settings: ExportSettings, metadata: dict[str, str]) -> Checked:
-    """Write the file that the authors' own programs read: plain tensors, pickled as torch does it.
+    """Write a file for the network's original code: plain tensors, pickled as torch does it.
 
     Such a file has no place for metadata. Raises BadInput for a family that was not published in this form.
     """
@@ -59,7 +59,7 @@ def write_published(restorer: Restorer, path: Path, settings: ExportSettings, me
         )
     state = {key: _stored(value, settings.dtype) for key, value in restorer.net.state_dict().items()}
     container = CONTAINERS[restorer.architecture]
-    with path.open("wb") as file:  # given a name, torch would write the name into the file
+    with path.open("wb") as file:  # if given a path, torch would write its name into the file
         torch.save({container: state} if container else state, file)
     again = RESTORERS[restorer.architecture]({"size": restorer.size, **restorer.config()}).eval()
     load_state(again.net, read_foreign(path), path)
@@ -69,7 +69,7 @@ def write_published(restorer: Restorer, path: Path, settings: ExportSettings, me
 
 
 def widened(restorer: SwinIRRestorer, features: int) -> SwinIRRestorer:
-    """The same restorer with more channels in its tail: all zero, so that they add nothing to any picture."""
+    """The same restorer with more channels in its last layers, all zero, so that results do not change."""
     net = restorer.net
     wide = SwinIR(replace(net.config, upsample_features=features)).eval()
     state = net.state_dict()
@@ -78,7 +78,7 @@ def widened(restorer: SwinIRRestorer, features: int) -> SwinIRRestorer:
 
 
 def _in_spandrels_shape(restorer: Restorer) -> Restorer:
-    """Raises BadInput where spandrel has no such network."""
+    """Raises BadInput if spandrel does not know the network."""
     if isinstance(restorer, SwinIRRestorer) and restorer.net.config.upsample_features <= FEATURES:
         return widened(restorer, FEATURES)
     config: Any = getattr(restorer.net, "config", None)

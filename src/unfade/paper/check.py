@@ -1,4 +1,4 @@
-"""The printed tables against each other: the same run has the same numbers, and a mean is that of what it is taken of.
+"""Check the printed tables against each other: one run must have the same numbers everywhere, and means must be right.
 
 Labels stand for ways to make pictures (`tables.TABLES`), so that rows of different tables are known for the same run
 whatever they are called. Numbers of parameters are counted in the networks themselves.
@@ -15,13 +15,13 @@ from unfade.paper.tables import COSTS, TABLES, Share, Way, as_usual
 from unfade.report.page import METRICS
 from unfade.stages.methods import METHODS
 
-ALIKE = 3  # equal cells from which on two rows of different runs are not so by chance
-OFF = 0.1  # share by which a time may differ from its steps times that of one
+ALIKE = 3  # with so many equal cells, two rows of different runs are not equal by chance
+OFF = 0.1  # relative difference allowed between a time and its number of steps times the time of one
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A row of a table, and the run that it is of."""
+    """A row of a table, and the run that it belongs to."""
 
     table: Printed
     line: Line
@@ -29,18 +29,18 @@ class Cells:
 
     @property
     def run(self) -> tuple[Way, str]:
-        """What it has in common with rows that have to be equal."""
+        """What rows that have to be equal have in common."""
         return self.way, self.line.photos
 
     @property
     def name(self) -> str:
-        """In a sentence."""
+        """The row as it is named in a sentence."""
         return f"{self.line.label}, {self.line.photos}"
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """What does not fit in a table."""
+    """An inconsistency in a table."""
 
     table: str
     sentence: str
@@ -48,7 +48,7 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was compared, and what does not fit."""
+    """What was compared, and the inconsistencies that were found."""
 
     repeated: int  # cells that are printed in more than one table
     means: int  # cells that are means of others
@@ -68,7 +68,7 @@ def check_tables(tables: Mapping[str, Printed] | None = None) -> Checked:
     return Checked(counts[0], counts[1], counts[2], sorted(dict.fromkeys(found), key=lambda c: order[c.table]))
 
 
-Compared = tuple[int, Contradiction | None]  # how many cells, and what does not fit
+Compared = tuple[int, Contradiction | None]  # number of cells, and the inconsistency, if there is one
 
 
 def _rows(tables: Mapping[str, Printed]) -> Iterator[Cells]:
@@ -80,7 +80,7 @@ def _rows(tables: Mapping[str, Printed]) -> Iterator[Cells]:
 
 
 def _repeated(rows: Sequence[Cells]) -> Iterator[Compared]:
-    """The rows of one run against each other."""
+    """Compare the rows of one run with each other."""
     runs: dict[tuple[Way, str], list[Cells]] = defaultdict(list)
     for row in rows:
         runs[row.run].append(row)
@@ -90,7 +90,7 @@ def _repeated(rows: Sequence[Cells]) -> Iterator[Compared]:
 
 
 def _odd_ones(same: Sequence[Cells], rows: Sequence[Cells]) -> Iterator[Contradiction]:
-    """Of rows that should be equal and are not, those whose numbers are another run's; without any, the second one."""
+    """Of rows that should be equal but are not, those with numbers of another run; if there are none, the second."""
     pairs = [(one, two, wrong) for one in same for two in same if (wrong := _different(one, two))]
     odd = [row for row in same if _twin(row, rows)] or [pairs[0][1] if pairs else same[0]]
     for row in odd:
@@ -124,7 +124,7 @@ def _equal(one: Cells, two: Cells) -> list[str]:
 
 
 def _captions(rows: Sequence[Cells], told: set[str]) -> list[Contradiction]:
-    """Rows with the numbers of another run, one of a table, in tables of which nothing is told yet."""
+    """Rows with the numbers of another run, one per table, in tables without an inconsistency so far."""
     found: dict[str, Contradiction] = {}
     for row in rows:
         twin = _twin(row, rows)
@@ -134,7 +134,7 @@ def _captions(rows: Sequence[Cells], told: set[str]) -> list[Contradiction]:
 
 
 def _means(rows: Sequence[Cells]) -> Iterator[Compared]:
-    """Each mean against the rows that it is taken of, in whatever tables they are."""
+    """Compare each mean with the rows that it is the mean of, in whatever tables they are."""
     known = {(*row.run, m): row.line.value(m) for row in reversed(rows) for m in row.line.cells if _legible(row, m)}
     ways = {(row.table.name, row.way): row for row in rows if row.line.photos in MEANS}
 
@@ -152,7 +152,7 @@ def _no_mean(
     row: Cells, wrong: Sequence[str], means: Mapping[str, float], others: Sequence[Cells],
     mean: Callable[[Way, str, str], float],
 ) -> Contradiction:  # fmt: skip
-    """Told with the row whose mean it is, if there is one."""
+    """The inconsistency of a mean, with the row whose mean it really is, if there is one."""
     told = ", ".join(
         f"{_title(m)} {row.line.cells[m]} (the mean is {means[m]:.{_digits(row.line.cells[m]) + 1}f})" for m in wrong
     )
@@ -167,7 +167,7 @@ def _no_mean(
 
 
 def _costs(table: Printed) -> Iterator[Compared]:
-    """Parameters as they are counted, and times against the steps that are walked."""
+    """Compare the printed parameters with counted ones, and times with the numbers of steps."""
     step = next(line.value("s per face") for line in table.lines if line.label == ONE_STEP)
     for line in table.lines:
         printed = line.cells["parameters, M"]
@@ -196,7 +196,7 @@ def _legible(row: Cells, metric: str) -> bool:
 
 
 def _rounds_to(value: float, cell: str) -> bool:
-    """Whether it may be printed so: off by half a unit of the last digit, and half of one for what it is a mean of."""
+    """Whether rounding can explain the value: half a unit of its last digit, plus as much in the values it averages."""
     return cell != UNREADABLE and abs(value - float(cell)) <= 10 ** -_digits(cell) * (1 + 1e-6)
 
 

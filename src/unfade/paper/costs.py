@@ -1,4 +1,4 @@
-"""Table 27: parameters, time and memory of each method, with the published shapes and filled weights.
+"""Table 27: parameters, time and memory of each method, with the published shapes and arbitrary weights.
 
 Time and memory do not depend on what the weights are. A method of diffusion is walked for its first steps alone: the
 steps are alike, so the whole walk takes as long as its first step, with all that is done once, and the other ones.
@@ -35,18 +35,18 @@ from unfade.stages.restore import restore_batch
 from unfade.training.modes import seeded
 
 MEMINFO = Path("/proc/meminfo")
-STEPS = 3  # of a walk that are measured
-REPEATS = 3  # of a restorer; the median counts
+STEPS = 3  # number of sampling steps that are measured
+REPEATS = 3  # number of runs of a restorer; the median is used
 FFHQ_256 = UNetConfig(256, 128, (1, 1, 2, 2, 4, 4), (1,) * 6, (16,), resblock_updown=True)
 WALKS = {"DifFace": "difface", "DiffBIR": "diffbir", "PG-Diff": "pgdiff", "DR2": "dr2", "our targets": "ours"}
 RESTORERS = {"GFPGAN": "gfpgan", "VQFR": "vqfr", "SwinIR": "swinir", "CodeFormer": "codeformer"}
-HEADROOM = 1.5  # of memory, for what is computed beside the weights
+HEADROOM = 1.5  # factor on the memory of the weights, for everything else that is computed
 ONE_STEP = "one step of the prior"
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Of the networks; the defaults are the published ones."""
+    """The shapes of the networks; the defaults are the published ones."""
 
     size: int = 512  # side of a face, px
     restorers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # architecture -> its config
@@ -57,7 +57,7 @@ class Shapes:
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)  # of DiffBIR
 
     def restorer(self, architecture: str) -> Restorer:
-        """With fresh weights."""
+        """The restorer of that architecture, with random weights."""
         return BUILT[architecture]({"size": self.size, **self.restorers.get(architecture, {})}).eval()
 
 
@@ -66,18 +66,18 @@ PUBLISHED = Shapes()
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one face."""
+    """The cost of a method, for one face."""
 
     label: str
     parameters: int  # of the method's own networks, without its first stage
     steps: int = 0  # of diffusion
     per_step: float = math.nan  # seconds
-    seconds: float = math.nan  # of a face, its first stage included
-    memory_mb: float | None = None  # highest of the process (CPU) or of the device while it ran
+    seconds: float = math.nan  # for a face, including the first stage
+    memory_mb: float | None = None  # peak of the process (CPU) or of the device while it ran
     note: str = ""  # why it was not measured
 
     def values(self) -> dict[str, float]:
-        """By the heads of the columns; nothing that was not measured."""
+        """The measured values, by the headings of the columns."""
         told = {
             "parameters, M": self.parameters / 1e6,
             "steps": float(self.steps) if self.steps else math.nan,  # a restorer takes none
@@ -89,7 +89,7 @@ class Cost:
 
 
 class FirstSteps(Guidance):
-    """The same walk, but for the steps after the first so many."""
+    """A guidance that stops after the first few steps."""
 
     def __init__(self, whole: Guidance, steps: int) -> None:
         self.whole, self.steps = whole, steps
@@ -113,7 +113,7 @@ class FirstSteps(Guidance):
 
 
 def measured_costs(shapes: Shapes = PUBLISHED, *, device: str = "cpu", progress: Progress = silent) -> list[Cost]:
-    """Of each method of the table, in its order, and of our targets; one face at a time, in float32."""
+    """The costs of each method in the table, in its order, and of our targets; one face at a time, in float32."""
     costs = []
     with progress("costs", len(WALKS) + len(RESTORERS) + 1) as advance, seeded(torch.device("cpu"), 0):
         for label in [*list(WALKS)[:-1], "GFPGAN", "VQFR", ONE_STEP, "SwinIR", "CodeFormer", "our targets"]:
@@ -141,7 +141,11 @@ def _measured(label: str, shapes: Shapes, device: str) -> Cost:
     try:
         with peak_memory(device) as peak:
             steps, per_step, seconds = _times(label, shapes, device)
-    except (UnfadeError, MemoryError, RuntimeError) as error:  # torch has no class of its own for memory on a CPU
+    except (
+        UnfadeError,
+        MemoryError,
+        RuntimeError,
+    ) as error:  # torch raises a plain RuntimeError if a CPU runs out of memory
         return Cost(label, parameters, note=f"not measured: {str(error).splitlines()[0]}")
     return Cost(label, parameters, steps, per_step, seconds, peak[0])
 
@@ -170,14 +174,14 @@ def _walk_times(method: Method, shapes: Shapes, face: Tensor, device: str, label
         short = replace(method, guide=lambda given: FirstSteps(method.guide(given), count))
         return _seconds(lambda: walk(short, face, first, prior, ImageNoise([0], device), own), device)
 
-    seconds_of(1)  # what is done once in a process is no part of it
+    seconds_of(1)  # a warm-up run: what happens only once per process is not measured
     one, some = seconds_of(1), seconds_of(min(STEPS, steps))
     per_step = (some - one) / (min(STEPS, steps) - 1) if steps > 1 else one
     return steps, per_step, one + (steps - 1) * per_step
 
 
 def steps_of(method: Method) -> int:
-    """Evaluations of the prior in its walk."""
+    """The number of evaluations of the prior in a method's sampling."""
     face = torch.zeros(1, 3, 64, 64)
     return len(method.guide(Inputs(face, face)).timesteps(len(respaced(method.spacing))))
 
@@ -202,7 +206,7 @@ def _count(network: nn.Module) -> int:
 
 
 def available_memory() -> float:
-    """Bytes that this machine can give without swapping; where it does not say, infinity."""
+    """Bytes of memory available without swapping; infinity if the system does not report them."""
     known = re.search(r"MemAvailable: +(\d+) kB", MEMINFO.read_text()) if MEMINFO.exists() else None
     return int(known[1]) * 1024 if known else math.inf
 

@@ -1,4 +1,4 @@
-"""What each table needs before it is begun: photos, models, and about how much time."""
+"""What each table needs: photos, models, and about how much time."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ from unfade.paper.tables import (
 )
 from unfade.stages.methods import METHODS
 
-K = 600  # of 1000, where the paper begins
-MOST = 24  # photos to adapt to, and photos to score, unless it is said how many
+K = 600  # of 1000, where the paper's sampling starts
+MOST = 24  # default number of photos to adapt to, and of photos to score, in these estimates
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one measured item; everything else follows from how many of them a table takes."""
+    """Measured seconds per item; the time of a table follows from the number of items it needs."""
 
     where: str
     evaluation: float  # of the prior, for one face
@@ -36,9 +36,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class Pace:
-    """How much a scale does, and how fast it goes."""
+    """The amount of work at a scale, and its speed."""
 
-    kept: int  # steps of the 1000 that targets are made in
+    kept: int  # number of the 1000 steps that are used for targets
     trained: Mapping[str, int]  # part -> faces seen in a fine-tuning: steps times batch
     speeds: tuple[Speed, ...]
 
@@ -59,7 +59,7 @@ PACES = {
 
 @dataclass
 class Work:
-    """Pieces of tables, each once: the same piece of two tables is one."""
+    """Pieces that tables are made of, each counted once even if several tables share it."""
 
     scale: Scale
     pace: Pace
@@ -67,7 +67,7 @@ class Work:
     pieces: dict[tuple[object, ...], tuple[int, str, int]] = field(default_factory=dict)
 
     def add(self, way: Way, camera: str) -> None:
-        """What a row takes, besides a pass of its restorer: evaluations of the prior and faces trained on."""
+        """The work for a row besides restoring: evaluations of the prior and faces trained on."""
         if isinstance(way, Share) or missing(self.scale, way):
             return
         learning = getattr(way, "learning", None)
@@ -79,7 +79,7 @@ class Work:
             self._method(way.method, learning, camera, "score")
 
     def seconds(self, speed: Speed) -> float:
-        """Of all pieces, one after the other."""
+        """The time for all pieces, one after the other."""
         return sum(
             evaluations * speed.evaluation + (faces * speed.trained[part] if faces else 0.0)
             for evaluations, part, faces in self.pieces.values()
@@ -105,7 +105,7 @@ class Work:
 
 
 def work_of(names: Iterable[str], scale_name: str, scale: Scale, most: int) -> Work:
-    """What tables take together."""
+    """The time for several tables together."""
     work = Work(scale, PACES[scale_name], most)
     for name in names:
         for photos in printed_tables()[name].sets if name != COSTS else ():

@@ -1,4 +1,4 @@
-"""What is printed in the paper's tables, which `printed.toml` holds, and how its cells are read."""
+"""The printed values of the paper's tables, read from `printed.toml`."""
 
 import math
 import tomllib
@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 CAMERAS = tuple(f"{factor}x {noise}" for noise in ("mild", "moderate", "severe") for factor in (4, 8))
-REAL = "real"  # photos of which there is no truth
+REAL = "real"  # real photos, without a truth
 MEANS = {  # sets of photos whose values are means over those of others
     "8x, mean": ("8x moderate", "8x severe"),
     "severe, mean": ("4x severe", "8x severe"),
@@ -26,14 +26,14 @@ class Line:
     cells: Mapping[str, str]  # metric -> as it is printed
 
     def value(self, metric: str) -> float:
-        """NaN where the cell is not legible, or there is none."""
+        """The value of a cell; NaN if it is illegible or missing."""
         cell = self.cells.get(metric, UNREADABLE)
         return math.nan if cell == UNREADABLE else float(cell)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That one row is better than another."""
+    """The claim that one row is better than another."""
 
     metric: str
     better: str
@@ -54,23 +54,23 @@ class Printed:
 
     @property
     def title(self) -> str:
-        """What to call it in a sentence."""
+        """The name of the table in a sentence."""
         return f"figure {self.name.removeprefix('fig')}" if self.name.startswith("fig") else f"table {self.name}"
 
     def line(self, label: str, photos: str) -> Line | None:
-        """None where there is no such row."""
+        """The row with these values; None if there is none."""
         return next((line for line in self.lines if (line.label, line.photos) == (label, photos)), None)
 
 
 @cache
 def printed_tables() -> dict[str, Printed]:
-    """All of them, in the paper's order."""
+    """All tables by name, in the paper's order."""
     text = (files("unfade.paper") / "printed.toml").read_text(encoding="utf-8")
     return {name: _printed(name, **told) for name, told in tomllib.loads(text).items()}
 
 
 def cameras_of(photos: str) -> tuple[str, ...]:
-    """The sets that a value is a mean of; one alone is its own."""
+    """The sets that a value is the mean of; a single set is its own mean."""
     return MEANS.get(photos, (photos,))
 
 

@@ -1,4 +1,4 @@
-"""The paper's tables, made: rows with intervals, what is printed beside them, and whether its claims are seen."""
+"""Reproduce the paper's tables: rows with intervals next to the printed values, and whether its claims are seen."""
 
 import json
 import platform
@@ -33,18 +33,18 @@ from unfade.training.batches import find_training_pictures
 
 @dataclass(frozen=True)
 class Asked:
-    """What tables are to be made of."""
+    """What tables should be made from, and where."""
 
     out: Path
     faces: Path | None = None  # folder of clean, aligned faces
     photos: Path | None = None  # folder of aligned photos without a truth
     scale: str = "builtin"
-    most: int = 0  # photos to adapt to, and photos to score, at most; 0: all
+    most: int = 0  # largest number of photos to adapt to, and of photos to score; 0: all
     device: Device = "auto"
 
 
 def make_tables(name: str, asked: Asked, *, progress: Progress = silent) -> tuple[list[Made], list[str]]:
-    """Make one of the paper's tables, or "all"; resumable. Also says which of all were passed over, and why.
+    """Reproduce one of the paper's tables, or "all"; resumable. Also returns which tables were left out, and why.
 
     Each has a folder in `out` with table.md and table.json; what they are made of lies in `out/runs`. Raises BadInput
     for an unknown table or scale and where its photos are not given, and UnknownModel, with the command that brings it,
@@ -65,7 +65,7 @@ def make_tables(name: str, asked: Asked, *, progress: Progress = silent) -> tupl
 
 
 def device_name(device: str) -> str:
-    """The product name of a GPU, or of the processor."""
+    """The product name of the GPU or CPU."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -90,7 +90,7 @@ def _wanting(name: str, scale: Scale, asked: Asked) -> str:
 
 
 def _check(names: Sequence[str], scale: Scale, device: str) -> None:
-    """All weights are there, or the first that is not is named."""
+    """Raises UnknownModel for the first weights that are missing."""
     guides = {method.own for method in METHODS.values()}
     for name in dict.fromkeys(model for table in names if table != COSTS for model in needs(table, scale)):
         load = load_prior if name == scale.prior else load_own if name in guides else load_restorer

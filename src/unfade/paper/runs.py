@@ -1,4 +1,4 @@
-"""What the paper's tables are made of: degraded photos, targets, restorers, restored photos, each made once.
+"""The pieces that the paper's tables are made of: degraded photos, targets, restorers, restored photos, each made once.
 
 Every piece has a folder of its own, named by a fingerprint of all that it depends on. So tables share pieces without
 knowing of each other, and a killed table goes on where it stopped.
@@ -42,45 +42,45 @@ WEIGHTS, SCORES, PICTURES = "restorer.safetensors", "scores.json", "pictures"
 
 @dataclass(frozen=True)
 class Photos:
-    """Degraded photos, and their truth where there is one."""
+    """Degraded photos, and their truth if there is one."""
 
     folder: Path
-    learn: Sequence[Path]  # photos to adapt to, in an order in which fewer are a part of more
+    learn: Sequence[Path]  # photos to adapt to; a smaller number is always the first part of a larger one
     score: Sequence[Path]  # others, which are scored
 
     @property
     def name(self) -> str:
-        """Stands for everything about them."""
+        """A fingerprint of the photos and their truth."""
         return self.folder.name
 
     @property
     def truth(self) -> Path:
-        """Folder of what scored photos are compared with: themselves where there is no truth."""
+        """The folder that scored photos are compared with: the truth or, without one, the photos themselves."""
         truth = self.folder / "truth" / "score"
         return truth if truth.is_dir() else self.folder / "photos" / "score"
 
 
 @dataclass
 class Folders:
-    """Where pieces lie, in `out`, which of them are made, and what went wrong."""
+    """The folders of pieces in `out`, with a record of which pieces were made and what failed."""
 
     out: Path
     failures: dict[tuple[str, str], None] = field(default_factory=dict, kw_only=True)  # (file, reason), each once
-    made: set[str] = field(default_factory=set, kw_only=True)  # names of folders that this process has looked after
+    made: set[str] = field(default_factory=set, kw_only=True)  # names of folders that this process has made or checked
 
     def _folder(self, kind: str, *parts: object) -> Path:
         return self.out / f"{kind}-{fingerprint(*parts)}"
 
     @contextmanager
     def _run(self, kind: str, *parts: object, files: Sequence[Path] = ()) -> Iterator[tuple[Path, Journal]]:
-        """The run folder of a piece; what it depends on is its settings."""
+        """The run folder of a piece, whose settings are everything that the piece depends on."""
         folder = self._folder(kind, *parts)
         with open_run(folder, {kind: parts}, files=files) as journal:
             yield folder, journal
         self.made.add(folder.name)
 
     def _is_made(self, folder: Path) -> bool:
-        """Whether this process has made it, or seen that it is made."""
+        """Whether this process has already made or checked the piece."""
         return folder.name in self.made
 
     def _note(self, entries: Sequence[Entry]) -> None:
@@ -89,18 +89,18 @@ class Folders:
 
 @dataclass
 class Runs(Folders):
-    """Makes what a table asks for, unless it is there."""
+    """Makes the pieces that a table needs, unless they exist."""
 
     scale: Scale
-    faces: Sequence[Path] = ()  # clean and aligned: what cameras are tried on
+    faces: Sequence[Path] = ()  # clean and aligned, to be degraded
     real: Sequence[Path] = ()  # aligned photos without a truth
-    most: int = 0  # photos to adapt to, and photos to score, at most; 0: all
+    most: int = 0  # largest number of photos to adapt to, and of photos to score; 0: all
     device: str = "cpu"
     progress: Progress = silent
-    sets: dict[str, Photos] = field(default_factory=dict)  # that this process has looked after, by the camera
+    sets: dict[str, Photos] = field(default_factory=dict)  # made or checked by this process, by camera
 
     def photos(self, name: str) -> Photos:
-        """The photos of a camera, or the real ones. Raises BadInput where there are too few."""
+        """The photos of a camera, or the real ones. Raises BadInput if there are too few."""
         if name not in self.sets:
             self.sets[name] = self._photos(name)
         return self.sets[name]
@@ -126,7 +126,7 @@ class Runs(Folders):
         return Photos(folder, learn, score)
 
     def pictures(self, way: Way, photos: Photos, name: str) -> Path:
-        """The folder of what a way makes of the photos that are scored."""
+        """The folder of the results of a way for the photos that are scored."""
         if isinstance(way, Pseudo):
             settings = settings_of(self.scale, way.restorer, name, Learning(way.targets))
             return self.targets(settings, photos, "score")
@@ -139,7 +139,7 @@ class Runs(Folders):
         return self._restored(spec, fidelity, photos)
 
     def restorer(self, part: str, learning: Learning | None, photos: Photos, name: str) -> str:
-        """The name or file of a restorer, fine-tuned on the photos if it is said how."""
+        """The name or file of a restorer, fine-tuned on the photos if `learning` says how."""
         if learning is None:
             return self.scale.restorers[part]
         settings = settings_of(self.scale, part, name, learning)
@@ -153,7 +153,7 @@ class Runs(Folders):
         return str(self._finetuned(settings, learn, targets))
 
     def targets(self, settings: AdaptSettings, photos: Photos, side: str) -> Path:
-        """Pseudo targets of the photos of a side, "learn" or "score"."""
+        """The pseudo targets of one part of the photos, "learn" or "score"."""
         key = fingerprint(_weights(settings.restorer, settings.prior), settings.fidelity)
         with self._run("targets", photos.name, side, settings.targets.identity(), key) as (folder, journal):
             if not self._is_made(folder):
@@ -229,7 +229,7 @@ class Runs(Folders):
 
 
 def lacking(runs: Runs, way: Way, name: str) -> str:
-    """Why a row cannot be made of these photos; "" if it can. All of them go by that name alone."""
+    """The reason why a row cannot be made from these photos; "" if it can."""
     learning = getattr(way, "learning", None)
     if learning is None or learning.photos is None:
         return ""
@@ -240,7 +240,7 @@ def lacking(runs: Runs, way: Way, name: str) -> str:
 def _real(
     parts: Mapping[str, list[Path]], folder: Path, size: int, journal: Journal, progress: Progress
 ) -> list[Entry]:
-    """Bring photos without a truth to size."""
+    """Resize photos without a truth."""
     entries = []
     for part, paths in parts.items():
         taken = take_aligned(paths, folder / "photos" / part, size=size, journal=journal, progress=progress)
@@ -251,7 +251,7 @@ def _real(
 
 
 def _weights(restorer: str, prior: str) -> dict[str, str]:
-    """Hashes of their files, which are not loaded: what is made of them may be there already."""
+    """The hashes of the models' files, without loading them, since results made with them may already exist."""
     return {
         "restorer": sha256_of(find_weights(restorer, "restorer")),
         "prior": sha256_of(find_weights(prior, "prior")),

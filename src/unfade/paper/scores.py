@@ -19,14 +19,14 @@ Column = NDArray[np.float64]  # (faces,) in the order of their names
 
 @dataclass(frozen=True)
 class Values:
-    """The scores of the pictures of one way."""
+    """The scores of the pictures made in one way."""
 
     files: Mapping[str, Mapping[str, float]]  # file name -> metric -> value
     sets: Mapping[str, float]  # metric of the set -> value
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of single pictures."""
+        """The names of the metrics of single pictures."""
         return tuple(next(iter(self.files.values()), {}))
 
     def column(self, metric: str) -> Column:
@@ -39,13 +39,13 @@ class Verdict:
     """Whether a claim of the paper is seen: the interval of the difference, face by face, lies on its side of 0."""
 
     claim: Claim
-    metric: str  # that it was tried with
+    metric: str  # the metric with which it was tested
     verdict: str
     difference: Estimate | None = None  # of the better from the worse; positive is what is claimed
 
 
 def mean_of_sets(values: Sequence[Values]) -> Values:
-    """The mean over sets of photos, face by face: all were made of the same faces."""
+    """The mean over sets of photos, face by face; all sets show the same faces."""
     first = values[0]
     names = sorted(set.intersection(*(set(each.files) for each in values)))
     files = {n: {m: float(np.mean([v.files[n][m] for v in values])) for m in first.metrics} for n in names}
@@ -59,14 +59,14 @@ def estimates_of(values: Values) -> dict[str, Estimate]:
 
 
 def share_of(before: Values | None, after: Values | None, upper: Values | None) -> dict[str, Estimate]:
-    """(after - before) / (upper - before) of each metric; nothing where a row is missing."""
+    """(after - before) / (upper - before) of each metric; empty if a row is missing."""
     if before is None or after is None or upper is None:
         return {}
     return {m: _share(*(row.column(m) for row in (before, after, upper))) for m in before.metrics}
 
 
 def verdict_on(claim: Claim, found: Mapping[tuple[str, str], Values], scale: Scale) -> Verdict:
-    """Tried with the paper's metric, or the scale's counterpart, where both rows were made: `found` has them."""
+    """Test claims with the paper's metric, or its counterpart at this scale, if both rows are in `found`."""
     metric = scale.counterparts.get(claim.metric, claim.metric)
     better, worse = (found.get((label, claim.photos)) for label in (claim.better, claim.worse))
     if better is None or worse is None or metric not in better.metrics:
@@ -82,7 +82,7 @@ def exactly(value: float) -> Estimate:
 
 
 def _estimate(values: Column) -> Estimate:
-    """The mean and its interval; NaN where one value is."""
+    """The mean and its interval; NaN if any value is NaN."""
     if np.isnan(values).any():
         return exactly(math.nan)
     low, high = bootstrap(lambda drawn: float(values[drawn].mean()), len(values), rng=np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""What the rows of the paper's tables come to with the models of a scale: settings, models, and what cannot be made."""
+"""The settings and models for the rows of the paper's tables at a scale, and the reasons why some cannot be made."""
 
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def with_targets(usual: TargetSettings, way: Targets, size: int) -> TargetSettin
 
 
 def losses_of(base: AdaptSettings, learning: Learning) -> ImageLossSettings | CodeLossSettings:
-    """The losses of a row. LPIPS is weighed as many times the usual weight as it is in the paper."""
+    """The losses of a row. The weight of LPIPS has the same ratio to the usual weight as in the paper."""
     if learning.losses is None or isinstance(learning.losses, CodeLossSettings):
         return learning.losses or base.losses
     assert isinstance(base.losses, ImageLossSettings)
@@ -52,12 +52,12 @@ def losses_of(base: AdaptSettings, learning: Learning) -> ImageLossSettings | Co
 
 
 def first_stage(scale: Scale, method: str) -> str:
-    """The model that a method begins with; "" if it begins with none, or is none."""
+    """The model of a method's first stage; "" if it has none."""
     return scale.methods[method][1] if method else ""
 
 
 def missing(scale: Scale, way: Way) -> str:
-    """Why a row cannot be made with the models of a scale; "" if it can, once they are there."""
+    """The reason why a row cannot be made with the models of a scale; "" if it can, once the models are available."""
     learning = getattr(way, "learning", None)
     asked = [getattr(way, "method", ""), *((learning.start_from, learning.targets.method) if learning else ())]
     for method in filter(None, asked):
@@ -69,7 +69,7 @@ def missing(scale: Scale, way: Way) -> str:
 
 
 def needs(name: str, scale: Scale) -> tuple[str, ...]:
-    """The models that a table asks for, besides what metrics do."""
+    """The models that a table needs, except those of metrics."""
     found = {scale.prior: None}
     for way in TABLES.get(name, {}).values():
         if isinstance(way, Restored | Pseudo):

@@ -10,35 +10,35 @@ from dataclasses import dataclass, field, replace
 from unfade.errors import BadInput
 from unfade.restorers.code_level import CODE_LOSSES, PARTS, CodeLossSettings
 
-SWINIR, CODEFORMER = "SwinIR", "CodeFormer"  # the parts that two restorers play
+SWINIR, CODEFORMER = "SwinIR", "CodeFormer"  # names of restorers in the paper; each scale has a model for them
 OURS = (1.0, 0.1, 0.1)  # weights of L1, LPIPS and GAN in the paper
 
 
 @dataclass(frozen=True)
 class Targets:
-    """How pseudo targets are made, in the paper's units, where it is not the paper's usual way."""
+    """How pseudo targets are made, in the paper's units; None and "" stand for the paper's usual way."""
 
     start: int | None = None  # K of 1000
-    free_from: int | None = None  # L of 1000; as K, nothing is constrained
+    free_from: int | None = None  # L of 1000; if it equals K, nothing is constrained
     factor: int | None = None  # N in pixels of 512
     begin_with: str | None = None  # "face": without the restorer's first attempt
-    method: str = ""  # another method, whose results are taken for targets
+    method: str = ""  # another method, whose results are used as targets
 
 
 @dataclass(frozen=True)
 class Learning:
-    """How a restorer is fine-tuned, where it is not the paper's usual way."""
+    """How a restorer is fine-tuned; the defaults stand for the paper's usual way."""
 
     targets: Targets = Targets()
     losses: tuple[float, float, float] | CodeLossSettings | None = None  # weights of L1, LPIPS and GAN, or of codes
-    photos: int | None = None  # of them, the first so many; None: all
-    on_truth: bool = False  # the truth in place of the targets
-    start_from: str = ""  # the method whose first stage learns, in place of the restorer's own weights
+    photos: int | None = None  # use only the first so many photos; None: all
+    on_truth: bool = False  # learn from the truth instead of targets
+    start_from: str = ""  # the method whose first stage is fine-tuned, instead of the restorer's own weights
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restorer makes of the photos."""
+    """The photos, restored by a restorer."""
 
     restorer: str  # SWINIR or CODEFORMER
     learning: Learning | None = None  # None: pre-trained
@@ -55,7 +55,7 @@ class Pseudo:
 
 @dataclass(frozen=True)
 class By:
-    """What another method makes of them; its first stage is fine-tuned if it says how."""
+    """The photos, restored by another method, whose first stage may be fine-tuned."""
 
     method: str  # a key of Scale.methods
     learning: Learning | None = None
@@ -75,14 +75,16 @@ Way = Restored | Pseudo | By | Share
 
 @dataclass(frozen=True)
 class Scale:
-    """With which models and metrics tables are made."""
+    """The models and metrics with which tables are made."""
 
     restorers: Mapping[str, str]  # part -> model
     prior: str
     methods: Mapping[str, tuple[str, str]]  # method -> name in METHODS and its first stage, or a restorer and ""
     metrics: tuple[str, ...]  # against the truth
-    real_metrics: tuple[str, ...]  # of photos without a truth; those that compare do so with the photo
-    codes: bool = False  # whether CODEFORMER learns on codes
+    real_metrics: tuple[
+        str, ...
+    ]  # of photos without a truth; metrics that need a second picture compare with the photo
+    codes: bool = False  # whether CODEFORMER learns from codes
     reference: str | None = None  # of fid
     real_reference: str | None = None
     counterparts: Mapping[str, str] = field(default_factory=dict)  # of the paper's metrics, for its claims
@@ -231,7 +233,7 @@ TABLES: dict[str, dict[str, Way]] = {
     },
     "fig15": by_photos(SWINIR),
 }  # fmt: skip
-COSTS = "27"  # which takes no runs: see `table_costs`
+COSTS = "27"  # needs no runs, see `table_costs`
 NAMES = (*(str(n) for n in range(1, 28)), "fig9", "fig15")
 
 
@@ -252,7 +254,7 @@ def scale_named(name: str) -> Scale:
 
 
 def as_usual(way: Way) -> Way:
-    """The same way, the paper's usual losses not mentioned: equal ways are the same run of the paper."""
+    """The same way without losses that are the paper's usual ones, so that equal ways are the same run of the paper."""
     learning = getattr(way, "learning", None)
     if isinstance(way, Restored) and learning is not None and learning.losses == OURS:
         return replace(way, learning=replace(learning, losses=None))

@@ -1,4 +1,4 @@
-"""A table that was made, as Markdown, with what is printed in the paper beside it, and as JSON."""
+"""A reproduced table as Markdown, next to the values printed in the paper, and as JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from unfade.report.page import METRICS
 
 @dataclass(frozen=True)
 class Row:
-    """One way on one set of photos."""
+    """The row of one way on one set of photos."""
 
     label: str
     photos: str
@@ -31,11 +31,11 @@ class Made:
     verdicts: Sequence[Verdict]
     about: Mapping[str, object]  # photos, models, device
     failures: Sequence[tuple[str, str]]  # (file, reason)
-    file: Path  # Markdown; JSON is beside it
+    file: Path  # Markdown; the JSON file is next to it
 
 
 def as_markdown(made: Made) -> str:
-    """The table, its claims and what it was made of."""
+    """The table, its claims and what it was made from."""
     title = f"# {made.printed.title.capitalize()}: {made.printed.caption}"
     about = [f"- {name}: {value}" for name, value in made.about.items()]
     return "\n".join([title, "", *side_by_side(made.printed, made.rows), *claim_lines(made.verdicts), *about, ""])
@@ -77,7 +77,7 @@ def cells_of(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 def claim_lines(verdicts: Sequence[Verdict]) -> list[str]:
-    """Lines of Markdown: what the paper's rows claim, and whether ours show it."""
+    """Lines of Markdown: the claims of the paper's rows, and whether ours support them."""
     lines = [f"- {claimed(verdict)}" for verdict in verdicts]
     return [*lines, ""] if lines else []
 
@@ -91,7 +91,7 @@ def claimed(verdict: Verdict) -> str:
 
 
 def estimate(metric: str, value: Estimate) -> str:
-    """A value and, where it has one, its interval."""
+    """A value and its interval, if it has one."""
     if math.isnan(value.value):
         return "-"
     if value.low == value.high:
@@ -100,7 +100,7 @@ def estimate(metric: str, value: Estimate) -> str:
 
 
 def number(metric: str, value: float) -> str:
-    """With as many digits as the metric is told with, else four significant ones."""
+    """A number with as many digits as the metric is reported with, or else four significant digits."""
     return f"{value:.{METRICS[metric].digits}f}" if metric in METRICS else f"{value:.4g}"
 
 
@@ -110,7 +110,7 @@ def title_of(metric: str) -> str:
 
 
 def as_json(made: Made) -> dict[str, object]:
-    """All of it; what is no number is None."""
+    """The table for JSON; values that are not finite become None."""
     return {
         "table": made.name,
         "caption": made.printed.caption,

@@ -1,4 +1,4 @@
-"""The main job: photos -> faces -> pseudo targets -> adapted restorer -> restored photos -> report."""
+"""The main workflow: photos -> faces -> pseudo targets -> adapted restorer -> restored photos -> report."""
 
 import time
 from collections.abc import Iterator
@@ -41,17 +41,17 @@ WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
 
 @dataclass(frozen=True)
 class Adapted:
-    """What a run came to."""
+    """The outcome of an adaptation."""
 
     restorer: Path
     report: Path
     counts: Counts  # of the photos
     failures: list[tuple[str, str]]  # (file name, reason), of any stage
     notes: list[tuple[str, str]]  # (file name, what was noted about its result)
-    seconds: dict[str, float]  # of each stage, in this call
+    seconds: dict[str, float]  # spent on each stage in this call
     history: History
-    page: Report  # what the report shows
-    passed_over: tuple[tuple[str, int], ...] = ()  # endings of pictures that are not read, and how many
+    page: Report  # the content of the report
+    passed_over: tuple[tuple[str, int], ...] = ()  # file endings of pictures that cannot be read, with their counts
 
 
 def adapt(
@@ -69,13 +69,14 @@ def adapt(
     device: Device = "auto",
     progress: Progress = silent,
 ) -> Adapted:
-    """Adapt a restorer to a folder of photos and restore them. Run it again and it goes on where it stopped.
+    """Adapt a restorer to a folder of photos and restore them with it. Run it again to resume an interrupted run.
 
-    `find` says which faces of the photos are taken and `whole` how their results are written; with `aligned` the
-    pictures are square face crops in FFHQ's framing, which these are not about. `real` is a folder of clean faces for
-    the discriminator, `truth` one of clean versions of the restorer's size, for the report's scores; `embedder` and
-    `mask` are as for `restore`. Raises BadInput when no photo can be used, a truth does not fit or the settings are
-    another family's, OutputConflict for another run.
+    `find` says which faces of the photos are used and `whole` how results are pasted and written. With `aligned` the
+    pictures are square face crops in FFHQ's framing, and neither may be given. `real` is a folder of clean faces, to
+    learn from re-degraded and for the discriminator; `truth` is a folder of clean versions of the restorer's size, for
+    the scores of the report. `embedder` and `mask` are as in `RestoreSettings`. Raises BadInput if no photo can be
+    used, a truth does not fit, or the settings are those of another family of restorers; OutputConflict if `out` holds
+    another run.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     if aligned:
@@ -117,18 +118,18 @@ def adapt(
 
 @dataclass(frozen=True)
 class _Learned:
-    """What the last round came to."""
+    """The outcome of the last round."""
 
     history: History
     targets: list[Entry]
-    left_out: list[str]  # names of the faces whose targets disagreed with them
+    left_out: list[str]  # names of the faces that their targets disagree with
 
 
 def _learned(
     out: Path, faces: list[Path], restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior], clean: list[Path],
     settings: AdaptSettings, key: dict[str, str], journal: Journal, clock: "_Clock", progress: Progress,
 ) -> _Learned:  # fmt: skip
-    """Rounds of targets and fine-tuning; the restorer learns in place."""
+    """Make targets and fine-tune, for each round; the restorer is changed in place."""
     for folder, stage in _rounds(out, settings.rounds):
         with clock.measure("targets"):
             targets = make_targets(
@@ -146,14 +147,14 @@ def _learned(
 
 
 def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:
-    """Whose first attempts the pseudo targets of a finished run began with: the restorer before its last round."""
+    """The restorer that made the first attempts for the last targets of a run: the one before the last round."""
     return settings.restorer if settings.rounds == 1 else [*_rounds(out, settings.rounds)][-2][0] / WEIGHTS
 
 
 def _faces(
     source: Source, photos: Path, out: Path, size: int, journal: Journal, progress: Progress
 ) -> tuple[list[Entry], list[Path]]:
-    """Raises BadInput where there is none."""
+    """An entry for each photo, and the files of the faces. Raises BadInput if there is no face."""
     entries, faces = source.take(out, size, journal, progress)
     if not faces:
         raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
@@ -161,21 +162,21 @@ def _faces(
 
 
 def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
-    """Where each round leaves its targets and weights, the last in the run's folder, and its stage in the journal."""
+    """For each round, the folder of its targets and weights and its stage in the journal; the last one's is `out`."""
     for number in range(1, count):
         yield out / f"round-{number}", f"{STAGE} of round {number}"
     yield out, STAGE
 
 
 def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:
-    """The faces that a round has targets of."""
+    """The faces for which a round has made targets, with these."""
     return [Pair(out / "faces" / t.item, folder / "targets" / t.output) for t in targets if t.status == "done"]
 
 
 def _truths(folder: Path, faces: Path | None, side: int) -> dict[str, Path]:
-    """Clean versions by their stems; those of the photos alone, where these are the faces.
+    """Clean versions by file stem; only those of the given `faces`, where the photos are aligned faces.
 
-    Raises BadInput before the work begins for two of one stem on either side and for truths that are not `side` px.
+    Raises BadInput, before any work begins, if two files on either side share a stem, or a truth is not `side` px.
     """
     truths = by_stem(folder)
     if faces is not None:
@@ -186,7 +187,7 @@ def _truths(folder: Path, faces: Path | None, side: int) -> dict[str, Path]:
 
 
 class _Clock:
-    """Seconds of each stage, of all rounds together."""
+    """Measures the seconds spent on each stage, summed over all rounds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

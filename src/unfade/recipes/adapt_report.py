@@ -1,4 +1,4 @@
-"""The report of an adaptation, from what its run folder holds."""
+"""The report of an adaptation, made from its run folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from unfade.training.loop import History
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
 
-NAMED = 10  # faces that a warning names
+NAMED = 10  # at most so many faces are named in a warning
 
 COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets"}  # folders of the run
 FILES = {
@@ -41,20 +41,20 @@ CURVES = {
     "code": "cross-entropy of the codes",
     "held_out_l1": "held-out pairs: mean absolute difference",
     "held_out_perceptual": "held-out pairs: feature distance",
-    "redegraded_l1": "held-out clean faces, damaged as the photos: mean absolute difference",
-    "redegraded_perceptual": "held-out clean faces, damaged as the photos: feature distance",
+    "redegraded_l1": "held-out clean faces, degraded like the photos: mean absolute difference",
+    "redegraded_perceptual": "held-out clean faces, degraded like the photos: feature distance",
 }
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What the stages of a run left to be told."""
+    """The results of a run's stages that the report shows."""
 
     photos: Sequence[Entry]
     faces: Sequence[Entry]  # of the restored faces
     targets: Sequence[Entry]
     left_out: Sequence[str]  # names of the faces whose targets were not learned from
-    folder: str  # of the run, where restored faces lie
+    folder: str  # subfolder of the run that holds the restored faces
     history: History
     views: Mapping[str, Views]  # of whole photos, by name
 
@@ -73,10 +73,10 @@ def report_of(
     metrics: Mapping[str, Metric],
     likeness: Likeness | None = None,
 ) -> Report:
-    """The page of a run: its photos, its faces, and the counts of its photos.
+    """The report of a run: its photos, its faces, and the counts of its photos.
 
-    `truth` maps stems to clean versions, where there are any: PSNR, SSIM and `metrics` are computed against these.
-    `likeness` compares a face with its result, and the page warns of results that are no longer the same person.
+    `truth` maps file stems to clean versions, if there are any; PSNR, SSIM and `metrics` are computed against these.
+    `likeness` compares each face with its result, and the page warns of results that no longer look like the person.
     """
     columns = {**COLUMNS, "adapted": ran.folder}
     counts = Counts.of(ran.photos)
@@ -104,33 +104,33 @@ def report_of(
 
 
 def _summary(counts: Counts, faces: int) -> str:
-    return f"{counts.found} photos found, {counts.done} restored, with {faces} faces, by a restorer adapted to them."
+    return f"{counts.found} photos found; {counts.done} with {faces} faces restored by a restorer adapted to them."
 
 
 def _warnings(faces: int) -> list[str]:
-    few = [f"Only {faces} faces: an adapted restorer may be worse than the pre-trained one below about 20."]
+    few = [f"Only {faces} faces: with fewer than about 20, an adapted restorer may be worse than the pre-trained one."]
     more = [f"The page shows the {SHOWN} of {faces} faces that changed most; the folder restored/ holds all."]
     return (few if faces < 20 else []) + (more if faces > SHOWN else [])
 
 
 def _kept(history: History) -> list[str]:
-    """What is said where adapting would have done harm."""
+    """A warning if adapting made the restorer worse."""
     if not became_worse(history):
         return []
-    return ["Adapting made held-out faces worse, so the pre-trained restorer was kept: results are its own."]
+    return ["Adapting made held-out faces worse, so these results are those of the pre-trained restorer."]
 
 
 def _left_out(names: Sequence[str]) -> list[str]:
-    """What is said of targets that disagreed with their photos."""
+    """A warning about targets that disagree with their photos."""
     if not names:
         return []
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return [f"{len(names)} targets disagreed with their photos and were left out: {', '.join(names[:NAMED])}{more}."]
+    return [f"{len(names)} targets disagreed with their photos and were not used: {', '.join(names[:NAMED])}{more}."]
 
 
 def _left_alone(ran: Ran) -> list[str]:
     count = len(_unchanged(ran))
-    return [f"{count} faces were already sharper than the restorer can draw: left as they were."] if count else []
+    return [f"{count} faces were already sharper than the restorer's results and left unchanged."] if count else []
 
 
 def _unchanged(ran: Ran) -> list[str]:
@@ -138,31 +138,32 @@ def _unchanged(ran: Ran) -> list[str]:
 
 
 def _lists(ran: Ran) -> list[Listing]:
-    """What a user may look for by name; the first ones add up to the counts."""
+    """Lists of items by name; those of the photos add up to the counts."""
     return [
         *undone(ran.photos),
         *undone(ran.targets, ": targets"),
-        *named("Left alone", _unchanged(ran), "Faces that were already sharper than the restorer can draw."),
-        *named("Targets left out", ran.left_out, "Their colours disagreed with the photo's."),
+        *named("Left unchanged", _unchanged(ran), "Faces that were already sharper than the restorer's results."),
+        *named("Targets not used", ran.left_out, "Their colours disagreed with those of the photo."),
         *notes(ran.photos),
     ]
 
 
 def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likeness: Likeness | None) -> list[str]:
-    """A warning of the results that are not taken for the same person's as their faces, the least alike first."""
+    """A warning that names the results that may no longer show the same person, least similar first."""
     if likeness is None:
         return []
     folders = [run / columns[name] for name in ("input", "adapted")]
     apart = {e.output: likeness.distance(*(read_image(folder / e.output) for folder in folders)) for e in done}
-    strange = sorted(((far, name) for name, far in apart.items() if likeness.tells_apart(far)), reverse=True)
-    if not strange:
+    strangers = sorted(((far, name) for name, far in apart.items() if likeness.tells_apart(far)), reverse=True)
+    if not strangers:
         return []
-    named = ", ".join(f"{name} ({far:.2f})" for far, name in strange[:NAMED])
-    more = f" and {len(strange) - NAMED} more" if len(strange) > NAMED else ""
-    told = (
-        f"{len(strange)} of {len(done)} faces no longer resemble themselves (identity distance over {likeness.limit})"
+    named = ", ".join(f"{name} ({far:.2f})" for far, name in strangers[:NAMED])
+    more = f" and {len(strangers) - NAMED} more" if len(strangers) > NAMED else ""
+    warning = (
+        f"{len(strangers)} of {len(done)} results may no longer show the same person "
+        f"(identity distance over {likeness.limit})"
     )
-    return [f"{told}: {named}{more}."]
+    return [f"{warning}: {named}{more}."]
 
 
 def _files(run: Path, columns: Mapping[str, str], name: str, truth: Mapping[str, Path]) -> dict[str, Path]:
@@ -179,7 +180,7 @@ def _scores(
     truth: Mapping[str, Path],
     more: Mapping[str, Metric],
 ) -> list[dict[str, object]]:
-    """Mean scores against the truth, of the faces that have one of the same size."""
+    """Mean scores against the truth, over the faces that have one."""
     metrics = {"psnr": psnr, "ssim": ssim, **more}
     rows: list[dict[str, object]] = []
     for column in ("input", "pre-trained", "target", "adapted"):

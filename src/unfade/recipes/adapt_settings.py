@@ -1,4 +1,4 @@
-"""What an adaptation depends on, and its defaults for each family of restorers."""
+"""The settings of an adaptation, and their defaults for each family of restorers."""
 
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
@@ -18,44 +18,44 @@ from unfade.training.loop import LoopSettings
 from unfade.zoo.load import Loaded
 from unfade.zoo.models import find_weights
 
-DRAWN = Path(str(files("unfade") / "samples" / "drawn"))  # by the built-in prior, of pure noise
+DRAWN = Path(str(files("unfade") / "samples" / "drawn"))  # synthetic faces that the built-in prior made from pure noise
 DRAWN_SIZE = 128  # px
-CLEAN = ("drawn", "targets")  # faces of nobody that come with the package, for restorers of their size; or the targets
-BEGUN_WITH = "restorer_sha256"  # in the key of what was made: the restorer that it was made with
+CLEAN = ("drawn", "targets")  # "drawn": the synthetic faces in DRAWN, for restorers up to their size
+BEGUN_WITH = "restorer_sha256"  # key under which the hash of the restorer that made something is recorded
 
 
 @dataclass(frozen=True)
 class AdaptSettings:
     """Everything that the result depends on, besides the photos.
 
-    The defaults are the paper's for restorers that learn on pictures (Sec. 4.1); see `settings_for` for others. Raises
-    BadInput for a strength outside 0..1, or less than one round.
+    The defaults are the paper's for restorers that learn from pictures (Sec. 4.1); see `settings_for` for others.
+    Raises BadInput for an unknown `clean`, a strength outside 0..1, or less than one round.
     """
 
-    restorer: str = "small-restorer"  # a name of the table, a file, or a run folder
-    prior: str = "small-prior"  # the same
+    restorer: str = "small-restorer"  # name of a model, a file, or a run folder
+    prior: str = "small-prior"  # name of a model or a file
     targets: TargetSettings = TargetSettings()
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     losses: Losses = field(default_factory=ImageLossSettings)
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
-    clean: str = "drawn"  # what `finetune.redegraded` damages: a key of CLEAN; not asked where clean faces are given
-    fidelity: float | None = None  # in 0..1, of targets, validation and results; None: the family's own, if it has one
-    agreement: float = 0.0  # leave out targets that differ so many times as much as the median one does; 0: none
-    refine: int | None = None  # 0..3, of the results alone; None: the restorer's own, if it has such a choice
-    strength: float = 1.0  # in 0..1: blends the restored photos with the photos
-    rounds: int = 1  # of targets and fine-tuning; later ones begin with what the adapted restorer makes
+    clean: str = "drawn"  # faces that `finetune.redegraded` degrades, one of CLEAN; not used if clean faces are given
+    fidelity: float | None = None  # 0..1, for targets, validation and results; None: the family's default, if any
+    agreement: float = 0.0  # leave out targets that differ more than this many times the median difference; 0: use all
+    refine: int | None = None  # 0..3, for the results only; None: the restorer's own, if it can refine
+    strength: float = 1.0  # 0..1: blends the restored photos with the originals
+    rounds: int = 1  # of making targets and fine-tuning; later rounds start from the adapted restorer
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
         if self.clean not in CLEAN:
-            raise BadInput(f"Clean faces are {' or '.join(CLEAN)}, got {self.clean}.")
+            raise BadInput(f"Expected `clean` to be {' or '.join(CLEAN)}, got {self.clean}.")
         if self.rounds < 1:
-            raise BadInput(f"An adaptation takes one round or more, got {self.rounds}.")
+            raise BadInput(f"Expected `rounds` to be 1 or more, got {self.rounds}.")
 
     def identity(self) -> dict[str, object]:
-        """What the result depends on: everything but how many faces are denoised together.
+        """The settings that the result depends on: all but the number of faces that are denoised together.
 
-        Choices that were not made are not mentioned, so that runs begun before there was a choice go on.
+        Newer settings are left out at their defaults, so that runs of versions without them can be resumed.
         """
         values = {**asdict(self), "targets": self.targets.identity()}
         if not self.finetune.redegraded:
@@ -64,10 +64,10 @@ class AdaptSettings:
         return {name: value for name, value in values.items() if name not in unmade or value != unmade[name]}
 
 
-# The paper's K = 600 and L = 360 of 1000 in a fifth of its steps; see docs/evidence.md.
+# The paper's K = 600 and L = 360 of 1000, with a fifth of its steps; see docs/evidence.md.
 SHORT_TARGETS = TargetSettings(spacing="50", start=30, free_from=18, bf16=True)
 
-# For small restorers of any family and tens of photos on a processor: minutes instead of days.
+# For small restorers of any family and dozens of photos on a CPU: minutes instead of days.
 SHORT_ADAPT = AdaptSettings(
     targets=SHORT_TARGETS.for_size(128),
     finetune=FinetuneSettings(
@@ -88,8 +88,8 @@ SHORT_ADAPT = AdaptSettings(
     losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0),
 )
 
-# A restorer of one step begins nearer to the truth: a few evaluations of the prior are enough, from the noise that
-# matches each face's damage, and it learns in fewer and smaller steps, from clean faces damaged as the photos are.
+# A one-step restorer starts closer to the truth. A few evaluations of the prior are enough, from the noise level that
+# matches each face's degradation, and it learns in fewer, smaller steps, from clean faces degraded like the photos.
 FEW_EVALUATIONS = TargetSettings(spacing="20", start=6, free_from=3, update="ddim", by_damage=True, bf16=True)
 SMALL_ADAPT = replace(
     SHORT_ADAPT,
@@ -104,9 +104,9 @@ SMALL_ADAPT = replace(
 
 
 def settings_for(restorer: str, prior: str) -> AdaptSettings:
-    """The defaults for these models: the paper's for the restorer's family, or short ones for restorers up to 256 px.
+    """The defaults for these models: the paper's for the restorer's family, or shorter ones for restorers up to 256 px.
 
-    Only the heads of their files are read. Raises UnknownModel, BadCheckpoint.
+    Only the headers of their files are read. Raises UnknownModel, BadCheckpoint.
     """
     head = head_of(restorer)
     family = family_of(head.architecture)
@@ -119,7 +119,7 @@ def settings_for(restorer: str, prior: str) -> AdaptSettings:
 
 
 def as_published(settings: AdaptSettings) -> AdaptSettings:
-    """The same by the paper's recipe alone: K and L alike for all faces, and all photos and targets learned from."""
+    """The settings without our additions to the paper: the same K and L for all faces, learning from all targets."""
     targets = settings.targets
     if targets.by_damage:
         targets = replace(SHORT_TARGETS, factor=targets.factor)
@@ -127,31 +127,31 @@ def as_published(settings: AdaptSettings) -> AdaptSettings:
 
 
 def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> AdaptSettings:
-    """The settings with the fidelity that this restorer runs at.
+    """The settings, with the fidelity that this restorer runs at.
 
-    Raises BadInput for losses of another family, and for clean faces that nothing would use.
+    Raises BadInput for losses of another family, and for clean faces that would not be used.
     """
-    restorer.trainable()  # one that cannot learn says so before anything is made
+    restorer.trainable()  # raises, before any work, for a restorer that cannot learn
     wanted, got = type(family_of(restorer.architecture).losses), type(settings.losses)
     if got is not wanted:
         name = restorer.architecture
-        raise BadInput(f"A {name} learns with {wanted.__name__}, not {got.__name__}: begin with settings_for().")
+        raise BadInput(f"A {name} learns with {wanted.__name__}, not {got.__name__}: start from settings_for().")
     pictures = picture_losses(settings.losses)
     if clean and pictures is None:
         raise BadInput(
-            "Clean faces teach a discriminator of pictures, but this restorer learns on codes: leave `real` out, or "
-            "set `losses` to those of fusion."
+            "Clean faces are for a discriminator of pictures, but this restorer learns from codes: leave `real` out, "
+            "or set `losses` to fusion."
         )
     if clean and pictures is not None and not pictures.gan_weight and not settings.finetune.redegraded:
         raise BadInput(
-            "Clean faces are damaged as the photos are or teach a discriminator, but neither has a weight: "
+            "Clean faces are used for re-degradation or by a discriminator, but the weights of both are 0: "
             "leave `real` out, or raise `redegraded` or `gan_weight`."
         )
     return replace(settings, fidelity=restorer.fidelity)
 
 
 def to_damage(settings: AdaptSettings, size: int, clean: list[Path]) -> list[Path]:
-    """The clean faces that a restorer of `size` px learns from, damaged as the photos are; none: its targets."""
+    """The clean faces to degrade like the photos, for a restorer of `size` px; none: its targets are used instead."""
     if not settings.finetune.redegraded or settings.clean == "targets":
         return []
     drawn = sorted(DRAWN.glob("*.png")) if size <= DRAWN_SIZE else []
@@ -159,5 +159,5 @@ def to_damage(settings: AdaptSettings, size: int, clean: list[Path]) -> list[Pat
 
 
 def weights_key(restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior]) -> dict[str, str]:
-    """Which weights the work begins with."""
+    """The hashes of the weights that the work starts with."""
     return {BEGUN_WITH: restorer.sha256, "prior_sha256": prior.sha256}

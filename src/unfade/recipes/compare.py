@@ -1,4 +1,4 @@
-"""The same faces through many methods: one table, one sheet, one report."""
+"""Run several methods on the same faces: a table, a contact sheet and a report."""
 
 import json
 import threading
@@ -38,34 +38,34 @@ from unfade.zoo.load import Loaded, load_network
 
 SHOWN = 8  # faces on the sheet, drawn at random with a fixed seed
 ON_PAGE = 60  # faces in the report, at most
-FIRST = "restorer"  # the method that is the given restorer alone
+FIRST = "restorer"  # the method that is just the given restorer
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """What is compared."""
+    """Which methods are compared, and with which models."""
 
     methods: tuple[str, ...] = (FIRST, "ours", "difface", "dr2")  # names in METHODS, or restorers
-    restorer: str = "small-restorer"  # the first stage of all methods that have one
-    prior: str = "small-prior"  # of all diffusion methods
+    restorer: str = "small-restorer"  # used by all methods that need a restorer
+    prior: str = "small-prior"  # used by all diffusion methods that do not have their own
     run: MethodSettings = MethodSettings()
 
     def __post_init__(self) -> None:
         if not self.methods or len(set(self.methods)) < len(self.methods):
-            raise BadInput(f"Name each method once, at least one, of {FIRST}, {', '.join(METHODS)}, or a restorer.")
+            raise BadInput(f"Name one or more methods, each once: {FIRST}, {', '.join(METHODS)}, or a restorer.")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method took for each face, in this call; None where nothing was left to do, or it was made elsewhere."""
+    """The cost of a method in this call; None if nothing was left to do, or its results were made elsewhere."""
 
-    seconds: float | None = None
-    memory_mb: float | None = None  # highest of the process (CPU) or of the device while it ran
+    seconds: float | None = None  # per face
+    memory_mb: float | None = None  # peak of the process (CPU) or of the device while it ran
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison came to."""
+    """The outcome of a comparison."""
 
     entries: Mapping[str, Sequence[Entry]]  # method -> an entry for each face
     scores: Mapping[str, Scores]  # method -> scores, where there is a truth or a metric that needs none
@@ -75,11 +75,11 @@ class Comparison:
 
     @property
     def counts(self) -> Counts:
-        """Of all results of all methods."""
+        """The counts of all results of all methods together."""
         return Counts.of(entry for entries in self.entries.values() for entry in entries)
 
     def rows(self) -> list[dict[str, object]]:
-        """A row of the table for each method."""
+        """The table, one row per method."""
         return [
             {
                 "method": name,
@@ -102,13 +102,13 @@ def compare(
     device: Device = "auto",
     progress: Progress = silent,
 ) -> Comparison:
-    """Run every method on a folder of aligned faces, score it, and write a report; resumable.
+    """Run every method on a folder of aligned faces, score the results and write a report; resumable.
 
-    With a truth PSNR, SSIM, the feature and the identity distance are scored; `metrics` of evaluation.evaluate add
-    columns, some without a truth. `results` are folders of results made elsewhere, by name. All pictures are compared
-    at the restorer's size. Raises BadInput for an unknown method or metric, a truth that is missing for some faces or
-    of another size, and for results that do not pair with the faces; UnknownModel, with the command that brings it,
-    for weights that are not there.
+    With a `truth`, PSNR, SSIM, feature distance and identity distance are computed; `metrics`, by their names in
+    `evaluation.evaluate`, add columns, some of which need no truth. `results` are folders of results made elsewhere,
+    by name. All pictures are compared at the restorer's size. Raises BadInput for an unknown method or metric, if the
+    truth of a face is missing or has another size, and for results that do not pair with the faces; UnknownModel, with
+    the command that downloads them, for missing weights.
     """
     results, device = results or {}, choose_device(device)
     named = load_metrics(metrics, truth=truth, device=device)
@@ -154,7 +154,7 @@ def _has_own(name: str) -> bool:
 
 
 def load_own(name: str, *, device: str = "cpu") -> Own:
-    """The network that a method was published with. Raises UnknownModel, which says how to get it."""
+    """The network that a method was published with. Raises UnknownModel, with the way to get it, if it is missing."""
     network: Own = load_network(name, "guide", device=device).network
     return network
 
@@ -189,7 +189,7 @@ def _measured(run: Callable[[], list[Entry]], device: str) -> tuple[list[Entry],
 
 @contextmanager
 def peak_memory(device: str) -> Iterator[list[float | None]]:
-    """The highest memory while the block runs, in MB, in the first place of the list afterwards."""
+    """Yields a list whose only item is, after the block, the peak memory in MB; None if it is not known."""
     peak: list[float | None] = [None]
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -207,7 +207,7 @@ def peak_memory(device: str) -> Iterator[list[float | None]]:
 
 
 def _watch(stop: threading.Event, peak: list[float | None]) -> None:
-    """Linux reports the memory of a process in a file; on other systems there is no number."""
+    """Record the peak resident memory. Reads a file that only Linux has; elsewhere the peak stays None."""
     status = Path("/proc/self/statm")
     while status.exists():
         resident = int(status.read_text().split()[1]) * 4096 / 2**20
@@ -221,10 +221,10 @@ def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score]) -> S
 
 
 def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path, side: int, journal: Journal) -> Path:
-    """The truths of the faces alone, in a folder of their own.
+    """Copy the truths of these faces, and no others, to a folder of their own.
 
-    Raises BadInput where one is missing, is no picture, or is not `side` px wide and high, and for folders of results
-    that do not fit them.
+    Raises BadInput if one is missing, cannot be read, or is not `side` px wide and high, and for folders of results
+    that do not pair with them.
     """
     known = by_stem(truth)
     missing = [path.name for path in inputs if path.stem not in known]
@@ -251,7 +251,7 @@ def _show(
     if drawn:
         pictures = {title: [read_image(files[Path(n).stem]) for n in drawn] for title, files in shown.items()}
         write_png(done.sheet, sheet([*pictures.items()]))
-    failed = [one for name, entries in done.entries.items() for one in undone(entries, f": {name}")]
+    failed = [listing for name, entries in done.entries.items() for listing in undone(entries, f": {name}")]
     counts = Counts.of(taken)
     page = Report(
         title="unfade: methods compared",
@@ -269,7 +269,7 @@ def _show(
 
 
 def _by_stem_if_any(folder: Path) -> dict[str, Path]:
-    """Of a method by which no face could be restored there may be no picture and no folder."""
+    """The pictures of a folder by stem; none if it is empty or missing, as when a method has failed on every face."""
     return by_stem(folder) if folder.is_dir() and any(folder.iterdir()) else {}
 
 

@@ -1,4 +1,4 @@
-"""The whole story on the sample set, offline: adapt to some of the photos, score on others never learned from."""
+"""The demonstration on the sample set, offline: adapt to some of the photos, score on others never learned from."""
 
 import resource
 import sys
@@ -23,7 +23,7 @@ from unfade.report.page import render
 
 SAMPLES = Path(str(files("unfade") / "samples"))
 
-# A little shorter than on a user's photos, so that it takes minutes on two cores.
+# A little shorter than for a user's photos, so that it takes minutes on two cores.
 DEMO = replace(SMALL_ADAPT, finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=60)))
 
 # The shortest run that still does everything: few evaluations of the prior, few steps of the optimiser.
@@ -36,13 +36,13 @@ QUICK = replace(
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration came to; the scores are means over the held-out faces."""
+    """The outcome of the demonstration; the scores are means over the held-out faces."""
 
     pretrained: Mapping[str, float]  # psnr (dB), ssim, feature_distance, identity_distance
     adapted: Mapping[str, float]
-    faces: int  # adapted to
-    held_out: int  # scored on
-    seconds: Mapping[str, float]  # of each stage
+    faces: int  # number of faces adapted to
+    held_out: int  # number of faces scored
+    seconds: Mapping[str, float]  # spent on each stage
     peak_memory_mb: float
     report: Path
     run: Adapted
@@ -80,13 +80,13 @@ def _scores(results: Path, metrics: Mapping[str, Score]) -> dict[str, float]:
 
 
 def _write_report(run: Adapted, out: Path, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """The report of the adaptation, with the held-out faces and their scores in front."""
+    """The report of the adaptation, with the held-out faces and their scores first."""
     photos = {photo.name: photo for photo in list_images(SAMPLES / "held_out_photos")}
     files = {name: _held_out(photo, out) for name, photo in photos.items()}
     faces = shown_faces(files, out, notes=dict.fromkeys(photos, "held out: never learned from"))
     rows = [{"held-out faces": name, **values} for name, values in scores.items()]
     summary = (
-        f"Adapted to {run.counts.done} photos; the scores are of {len(faces)} others that were never learned from."
+        f"Adapted to {run.counts.done} photos; the scores are for {len(faces)} others that were never learned from."
     )
     page = replace(
         run.page, title="unfade: demonstration", summary=summary, scores=rows, faces=[*faces, *run.page.faces]

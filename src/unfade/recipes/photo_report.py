@@ -15,16 +15,16 @@ from unfade.report.pictures import address_of, change_between, picture_of, side_
 from unfade.stages.views import FacesToo, Views, write_views
 from unfade.store.seeds import fingerprint
 
-REPORT, FOLDER = "report.html", "report"  # the page of a run, and the folder beside it with its own pictures
-SHOWN = 1000  # photos on a page, and faces
-RESULTS = ("adapted", "result")  # columns of faces that are results
+REPORT, FOLDER = "report.html", "report"  # the page of a run, and the folder next to it that holds its pictures
+SHOWN = 1000  # at most so many photos, and so many faces, are on a page
+RESULTS = ("adapted", "result")  # titles of columns that hold results
 
 
 def photo_views(
     found: Found, entries: Sequence[Entry], run: Path, journal: Journal, progress: Progress = silent, *,
     results: str = "restored", faces: FacesToo | None = None, key: str = "",
 ) -> dict[str, Views]:  # fmt: skip
-    """The views of the photos that are done, in the folder `report` of a run; `results` is that of their results."""
+    """Write views of the finished photos to the folder `report` of a run; `results` is its folder of results."""
     done = {e.item: (found.root / e.item, run / results / e.output) for e in entries if e.status == "done"}
     shown = {name: done[name] for name in list(done)[:SHOWN]}
     return write_views(shown, run / FOLDER, faces, journal=journal, key=key, progress=progress)
@@ -47,7 +47,7 @@ def shown_faces(
 ) -> list[Face]:
     """The faces that changed most, for a page in `folder`: at most SHOWN of them, the most changed first.
 
-    Each has files by column; the change is that from the first column to the last of RESULTS that it has.
+    Each face has a file for each column; its change is measured from the first column to its result.
     """
     changes = {name: change_between(next(iter(files.values())), _result(files)) for name, files in faces.items()}
     known = [Face(name, {}, (notes or {}).get(name, ""), change) for name, change in changes.items()]
@@ -67,14 +67,14 @@ def report_restored(
     out: Path, found: Found, entries: Sequence[Entry], settings: Mapping[str, object], journal: Journal,
     progress: Progress = silent, *, faces: FacesToo | None = None, films: Found | None = None,
 ) -> None:  # fmt: skip
-    """Write the page of restored photos into their folder; `films` are those of the entries that are no photos."""
+    """Write the report of restored photos to their folder; `films` names the entries that are videos."""
     names = {name.as_posix() for name in films.names} if films else set[str]()
     photos = [entry for entry in entries if entry.item not in names]
     views = photo_views(found, photos, out, journal, progress, results=".", faces=faces, key=fingerprint(settings))
     counts, pairs = Counts.of(entries), _pairs(views)
     page = Report(
         title="unfade: restored photos",
-        summary=f"{counts.found} photos{' and films' * bool(names)} found, {counts.done} restored.",
+        summary=f"{counts.found} photos{' and videos' * bool(names)} found, {counts.done} restored.",
         counts=counts.as_dict(),
         scores=[],
         curves=[],
@@ -89,7 +89,7 @@ def report_restored(
 
 
 def _pairs(views: Mapping[str, Views]) -> dict[str, dict[str, Path]]:
-    """The files of every face, by a name that says which face of its photo it is."""
+    """The files of every face, by the photo's name and the number of the face in it."""
     return {
         f"{name}, face {index}": {"face": before, "result": after}
         for name, view in views.items()
@@ -99,9 +99,9 @@ def _pairs(views: Mapping[str, Views]) -> dict[str, dict[str, Path]]:
 
 def _films(entries: Sequence[Entry], names: Collection[str], out: Path) -> list[Listing]:
     lines = [Line(e.item, address=address_of(out / e.output, out)) for e in entries if e.item in names and e.output]
-    return [Listing("Films", lines, "Each opens in the browser, where that can play it.")] if lines else []
+    return [Listing("Videos", lines, "A link opens the video if the browser can play it.")] if lines else []
 
 
 def _cut(count: int, what: str) -> list[str]:
-    """What is said where a page does not show everything."""
+    """A warning if the page does not show everything."""
     return [f"The page shows {SHOWN:,} of {count:,} {what}; the folder holds all."] if count > SHOWN else []

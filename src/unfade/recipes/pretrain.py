@@ -1,4 +1,4 @@
-"""From a folder of clean, aligned faces to a prior or a restorer."""
+"""Train a prior or a restorer on a folder of clean, aligned faces."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -71,13 +71,13 @@ class PriorRecipe:
     network: UNetConfig = SMALL_PRIOR
     loop: LoopSettings = PRIOR_LOOP
     denoising: DenoisingSettings = DenoisingSettings()
-    weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
-    start: str | Path | None = None  # name or file of a prior to go on from; None: from nothing
+    weights: Mapping[str, float] = field(default_factory=dict)  # how often to use each subfolder's pictures; default 1
+    start: str | Path | None = None  # name or file of a prior to start from; None: random weights
 
 
 @dataclass(frozen=True)
 class PriorBatches:
-    """What a training step of a prior looks at: x0 (B, 3, size, size), steps t (B,) and noise like x0."""
+    """The batch of each training step of a prior: x0 (B, 3, size, size), steps t (B,) and noise of x0's shape."""
 
     pictures: Pictures
     order: Order
@@ -102,9 +102,9 @@ def pretrain_prior(
 ) -> History:
     """Train a prior on the pictures below `faces` and write it to `out` with a card; resumable.
 
-    `held_out` is a folder of faces for validation. `workers` processes prepare the batches: if None, none where a
-    processor trains and all pictures are kept decoded, as there is little to do then. Raises BadInput for a folder
-    without pictures, OutputConflict when `out` is there and no run of this kind has begun it.
+    `held_out` is a folder of faces for validation. `workers` processes prepare the batches. If it is None, there are
+    none when training on a CPU with all pictures kept decoded in memory, since little work is left for them. Raises
+    BadInput for a folder without pictures, OutputConflict if `out` exists but was not begun by such a training.
     """
     checkpoint = _checkpoint(out)
     paths, weights = find_training_pictures(faces, recipe.weights)
@@ -153,23 +153,25 @@ RESTORER_LOOP = LoopSettings(
 
 @dataclass(frozen=True)
 class RestorerRecipe:
-    """How the built-in restorer was trained: on the blind degradation, as the paper's (Appendix B.1)."""
+    """How the older built-in restorer was trained: on the blind degradation, as in the paper (Appendix B.1)."""
 
     network: SwinIRConfig = SMALL
-    from_prior: str | None = None  # name or file of a prior whose network becomes the restorer, in place of `network`
-    entry: OneStepSettings = OneStepSettings()  # how faces enter that network
-    noised: float = 0.0  # share of the faces with white noise in place of the blind degradation: how a prior learns
-    generic: float = 0.0  # share of the faces with generic damage in its place: noise of any colour and grain
-    size: int = 128  # side of the faces in pixels; that of the prior where there is one
+    from_prior: str | None = None  # name or file of a prior whose network becomes the restorer, instead of `network`
+    entry: OneStepSettings = OneStepSettings()  # the noise levels at which faces enter that network
+    noised: float = (
+        0.0  # share of the faces with white noise instead of the blind degradation, as in a prior's training
+    )
+    generic: float = 0.0  # share of the faces with generic degradation instead: noise of any colour and grain
+    size: int = 128  # side of the faces in pixels; with `from_prior`, the prior's
     loop: LoopSettings = RESTORER_LOOP
     losses: ImageLossSettings = ImageLossSettings(perceptual_weight=0, gan_weight=0)
-    prior: str = "small-prior"  # whose features the perceptual term compares, where it has a weight
+    prior: str = "small-prior"  # its features are compared by the perceptual term, if that has a weight
     blind: BlindSettings = BlindSettings()
-    weights: Mapping[str, float] = field(default_factory=dict)  # of subfolders of the training pictures
-    start: str | Path | None = None  # name or file of a restorer to go on from; None: from nothing
+    weights: Mapping[str, float] = field(default_factory=dict)  # how often to use each subfolder's pictures; default 1
+    start: str | Path | None = None  # name or file of a restorer to start from; None: random weights
 
 
-# Its network knows faces already: fewer steps, and the terms that a network of its size can follow.
+# The prior's network has already learned faces, so fewer steps and a smaller discriminator are enough.
 ONE_STEP_RECIPE = RestorerRecipe(
     from_prior="small-prior",
     noised=0.15,
@@ -181,7 +183,7 @@ ONE_STEP_RECIPE = RestorerRecipe(
 
 @dataclass(frozen=True)
 class RestorerBatches:
-    """What a training step of a restorer looks at: faces, degraded anew each time, and truth, (B, 3, size, size)."""
+    """The batch of each training step of a restorer: freshly degraded faces and truth, both (B, 3, size, size)."""
 
     pictures: Pictures
     order: Order
@@ -206,11 +208,11 @@ def pretrain_restorer(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> History:
-    """Train a restorer on the pictures below `faces`, degraded anew each time, and write it to `out`; resumable.
+    """Train a restorer on the pictures below `faces`, freshly degraded in each step, and write it to `out`; resumable.
 
-    `held_out` is a folder of clean faces for validation. `workers` processes prepare the batches: if None, as many as
-    `spare_workers` counts. Raises BadInput for a folder without pictures, OutputConflict when `out` is there and no
-    run of this kind has begun it.
+    `held_out` is a folder of clean faces for validation. `workers` processes prepare the batches; None: as many as
+    `spare_workers` returns. Raises BadInput for a folder without pictures, OutputConflict if `out` exists but was not
+    begun by such a training.
     """
     checkpoint = _checkpoint(out)
     restorer = _fresh_restorer(recipe)
@@ -238,7 +240,7 @@ def pretrain_restorer(
 
 
 def _fresh_restorer(recipe: RestorerRecipe) -> Restorer:
-    """As training begins with it, if it does not go on from another restorer."""
+    """The restorer before training, unless it starts from the weights of another restorer."""
     if recipe.from_prior is not None:
         return one_step_of_prior(recipe.from_prior, recipe.entry)
     with seeded(torch.device("cpu"), recipe.loop.seed):
@@ -246,15 +248,15 @@ def _fresh_restorer(recipe: RestorerRecipe) -> Restorer:
 
 
 def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> Mapping[str, Any] | None:
-    """The configuration of the model that the network goes on from; None: it begins from nothing."""
+    """Load the weights of the model to start from, and return its configuration; None: random weights."""
     return None if start is None else start_from(network, find_weights(start, kind))
 
 
 def _check_prediction(recipe: PriorRecipe, begun_as: Mapping[str, Any] | None) -> None:
-    """The keys and shapes of the two are the same, so nothing else would notice."""
+    """Raises BadInput for a prior that predicts something else: keys and shapes are the same, so loading succeeds."""
     predicts = recipe.network.predicts
     if begun_as is not None and (before := begun_as.get("predicts", "eps")) != predicts:
-        raise BadInput(f"{recipe.start} predicts {before}, not {predicts}; go on with the same.")
+        raise BadInput(f"{recipe.start} predicts {before}, not {predicts}; start from a prior that predicts the same.")
 
 
 def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
@@ -279,14 +281,14 @@ def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tup
 
 
 def noised(truth: Tensor, rng: np.random.Generator, *, highest: int) -> Tensor:
-    """A face (3, H, W) under white noise, as at a random step of the prior up to the highest: x_t / sqrt(alpha_bar)."""
+    """A face (3, H, W) with the white noise of a random step of the prior, at most `highest`: x_t / sqrt(alpha_bar)."""
     alpha_bar = float((1 - linear_betas()).cumprod()[rng.integers(highest + 1)])
     noise = torch.from_numpy(rng.standard_normal(tuple(truth.shape), dtype=np.float32))
     return truth + math.sqrt(1 / alpha_bar - 1) * noise
 
 
 def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Module], dict[str, float]]:
-    """PSNR of held-out faces under fixed degradations, before and after restoring."""
+    """Scores a restorer by the PSNR of held-out faces with fixed degradations, before and after restoring."""
     recipe = replace(recipe, noised=0, generic=0)  # so that every restorer is scored on the same faces
     pairs = [_degraded(truth, f"held out {i}", recipe) for i, truth in enumerate(_held_out(folder, recipe.size))]
 
@@ -315,12 +317,12 @@ def _checkpoint(out: Path) -> Path:
 
 
 def thinned(rows: list[T], most: int = 60) -> list[T]:
-    """At most so many of them, evenly spread, the last one among them: a curve for a card."""
+    """At most `most` rows, evenly spaced and including the last one, so that a card can hold the curve."""
     return rows[:: -max(1, -(-len(rows) // most))][::-1]
 
 
 def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], history: History) -> dict[str, object]:
-    """What the training itself knows; data, licence and use are for whoever publishes the model to add."""
+    """The facts that a training knows; whoever publishes the model adds data, licence and intended use."""
     return {
         "kind": kind,
         "recipe": {**asdict(recipe), "start": recipe.start and str(recipe.start)},

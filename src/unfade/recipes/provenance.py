@@ -1,4 +1,4 @@
-"""What a result says of how it was made."""
+"""The record in a result's metadata of how it was made."""
 
 import json
 from collections.abc import Mapping
@@ -13,6 +13,6 @@ from unfade.stages.restore_photos import PhotoSettings
 def provenance_of(
     restorer: str | Path, sha256: str, choices: Mapping[str, float], settings: PhotoSettings
 ) -> Provenance:
-    """For the metadata of results; no path of the user's machine is in it."""
-    told = json.dumps({**choices, **asdict(settings.paste)}, sort_keys=True)
-    return Provenance(f"unfade {version('unfade')}", Path(restorer).name, sha256, told)
+    """The provenance for the metadata of results; it contains no path of the user's machine."""
+    how = json.dumps({**choices, **asdict(settings.paste)}, sort_keys=True)
+    return Provenance(f"unfade {version('unfade')}", Path(restorer).name, sha256, how)

@@ -1,9 +1,9 @@
-"""A rehearsal on known truth: clean faces, degraded as a camera like yours would, show what adaptation will do.
+"""A rehearsal: degrade clean faces like a given camera, and measure what adapting to it gains.
 
-Part of the faces is adapted to, without their truth; on the others, never learned from, the pre-trained and the adapted
-restorer are scored, and beside them the one fine-tuned on the truth itself: as much as fine-tuning can give. The share
-of that gap which adaptation recovers, (adapted - pre-trained) / (supervised - pre-trained), has no scale and can be
-compared between cameras, metrics and papers.
+The restorer is adapted to a part of the faces, without using their truth. The pre-trained and the adapted restorer are
+then scored on the other faces, next to a supervised one that was fine-tuned on the truth, the most that fine-tuning can
+give. The share of that gap that adaptation closes, (adapted - pre-trained) / (supervised - pre-trained), has no unit
+and can be compared between cameras, metrics and papers.
 """
 
 import math
@@ -42,18 +42,18 @@ from unfade.training.batches import find_training_pictures
 from unfade.zoo.load import Loaded
 
 ROWS = ("pre-trained", "targets", "adapted", "supervised")  # the columns of pictures and the rows of scores
-SUPERVISED = "supervised.safetensors"  # in a rehearsal's folder: what was fine-tuned on the truth
+SUPERVISED = "supervised.safetensors"  # in a rehearsal's folder: the restorer that was fine-tuned on the truth
 SHOWN = 24  # held-out faces in the report
-ENOUGH = 10  # faces to adapt to, and faces to score: with fewer the shares are not to be trusted
+ENOUGH = 10  # with fewer faces than this to adapt to, or to score, the shares are unreliable
 
 
 @dataclass(frozen=True)
 class RehearseSettings:
-    """What is rehearsed."""
+    """The settings of a rehearsal."""
 
     adapt: AdaptSettings = SMALL_ADAPT
-    learn: float = 0.7  # share of the faces that is adapted to; the others are scored
-    most: int = 0  # faces to adapt to, at most; 0: all of that share
+    learn: float = 0.7  # share of the faces to adapt to; the others are scored
+    most: int = 0  # largest number of faces to adapt to; 0: the whole share
     seed: int = 0  # of the split and of the degradation
 
     def __post_init__(self) -> None:
@@ -65,25 +65,25 @@ class RehearseSettings:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a rehearsal came to."""
+    """The outcome of a rehearsal."""
 
-    scores: Mapping[str, Mapping[str, Estimate]]  # row of ROWS -> metric
-    share: Mapping[str, Estimate]  # of the gap recovered, by metric; 1 is all of it
-    learned: int  # faces adapted to
-    held_out: int  # faces scored
+    scores: Mapping[str, Mapping[str, Estimate]]  # row of ROWS -> metric -> score
+    share: Mapping[str, Estimate]  # of the gap that adaptation closes, by metric; 1 is all of it
+    learned: int  # number of faces adapted to
+    held_out: int  # number of faces scored
     failures: Sequence[tuple[str, str]]  # (file, reason)
     report: Path
 
     @property
     def warnings(self) -> list[str]:
-        """Why the shares are not to be trusted, a sentence each."""
+        """Reasons why the shares are unreliable, one sentence each."""
         if min(self.learned, self.held_out) >= ENOUGH:
             return []
         few = f"{self.learned} faces to adapt to and {self.held_out} to score are few"
-        return [f"{few}: with fewer than {ENOUGH} of each, other faces may give quite other shares."]
+        return [f"{few}: with fewer than {ENOUGH} of each, other faces may give very different shares."]
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: a share of no gap is None."""
+        """For JSON; a share is None if there is no gap to close."""
         share = {name: _finite(asdict(estimate)) for name, estimate in self.share.items()}
         return {**asdict(self), "share": share, "warnings": self.warnings, "report": str(self.report)}
 
@@ -102,10 +102,10 @@ def rehearse(
 ) -> Rehearsal:
     """Degrade clean, aligned faces, adapt to some of them, score on the others and write a report; resumable.
 
-    `more` is a folder of other clean faces that are adapted to as well, after those of `faces`, and never scored.
-    `spaces` are features in which Frechet distances to the truth are taken as well; they should not be those of the
-    loss. `supervised` is the folder of a rehearsal whose supervised restorer is taken, if it was made in the same way.
-    Raises BadInput when there are too few faces, OutputConflict when `out` holds another rehearsal.
+    `more` is a folder of further clean faces to adapt to, after those of `faces`; they are never scored. `spaces` are
+    feature spaces in which Fréchet distances to the truth are computed too; they should not be those of the loss.
+    `supervised` is the folder of another rehearsal whose supervised restorer is reused if it was made in the same way.
+    Raises BadInput if there are too few faces, OutputConflict if `out` holds another rehearsal.
     """
     device = choose_device(device)
     found, _ = find_training_pictures(faces, {})
@@ -143,10 +143,10 @@ def rehearse(
 
 
 def split(faces: Sequence[Path], settings: RehearseSettings, more: Sequence[Path] = ()) -> dict[str, list[Path]]:
-    """Faces to learn from and faces to score, in an order that follows from their names and the seed alone.
+    """Faces to learn from and faces to score, in an order that depends only on their names and the seed.
 
-    So fewer faces to learn from are a part of more of them, and the scored ones stay the same. Raises BadInput where
-    a side would be empty.
+    With a smaller `most`, the faces to learn from are therefore a subset of those with a larger one, and the scored
+    faces are the same. Raises BadInput if either part would be empty.
     """
     order, others = (
         sorted(part, key=lambda path: (seed_for("rehearse", settings.seed, path.stem), path.name))
@@ -163,9 +163,9 @@ def prepare(
     parts: Mapping[str, list[Path]], out: Path, degradation: Degradation, *,
     size: int, seed: int, journal: Journal, progress: Progress = silent,
 ) -> list[tuple[str, str]]:  # fmt: skip
-    """Bring the truths to size and degrade them: `out/truth/PART` and `out/photos/PART`; what failed, with the reason.
+    """Resize the truths to `out/truth/PART`, degrade them to `out/photos/PART`, and return failures with their reasons.
 
-    Raises BadInput when no face of a part can be used.
+    Raises BadInput if no face of a part can be used.
     """
     failures = []
     for part, paths in parts.items():
@@ -179,7 +179,7 @@ def prepare(
 
 
 def on_truth(settings: AdaptSettings) -> AdaptSettings:
-    """How one round of `adapt` learns, from the truth: it knows nothing of targets."""
+    """The settings for fine-tuning on the truth instead of targets: like one round of `adapt`, but without targets."""
     true_pairs = replace(settings.finetune, redegraded=0.0)
     return replace(settings, targets=TargetSettings(), finetune=true_pairs, agreement=0.0, rounds=1)
 
@@ -197,9 +197,9 @@ def _supervise(
 
 
 def _borrow_upper_bound(folder: Path, other: Path) -> None:
-    """Take the supervised restorer of another rehearsal, which knows nothing of targets, where there is none yet.
+    """Copy the supervised restorer of another rehearsal, if it has one and this folder does not.
 
-    One that was made in another way is not taken for it: its card says how it was made. Without one nothing happens.
+    It does not depend on the settings of targets. If it was made in another way, its card says so, and it is replaced.
     """
     if not (folder / SUPERVISED).exists() and (other / SUPERVISED).exists():
         for file in (other / SUPERVISED, card_path(other / SUPERVISED)):
@@ -210,7 +210,7 @@ def _results(
     restorers: Mapping[str, str | Path], out: Path, settings: AdaptSettings, prior: Loaded[DiffusionPrior],
     journal: Journal, device: str, progress: Progress,
 ) -> None:  # fmt: skip
-    """The held-out photos through every restorer, and their pseudo targets."""
+    """Restore the held-out photos with every restorer, and make their pseudo targets."""
     photos = sorted((out / "photos" / "score").glob("*.png"))
     for name, spec in restorers.items():
         restorer = loaded_restorer(spec, fidelity=settings.fidelity, device=device)
@@ -226,7 +226,7 @@ def _results(
 
 
 def _rows(out: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict[str, Row]:
-    """Values and features of every held-out face, in one order of faces; the truth has features only."""
+    """Scores and features of every held-out face, in the same order in all rows; the truth has features only."""
     metrics = built_in_distances(prior)
     truth = out / "truth" / "score"
     rows = {}

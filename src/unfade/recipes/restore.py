@@ -1,4 +1,4 @@
-"""Photos -> restored photos, with any restorer."""
+"""Restore photos and videos with any restorer."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -32,34 +32,36 @@ from unfade.zoo.load import Loaded
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()
-SIZES = ("photo", "restorer")  # whose size results have
+SIZES = ("photo", "restorer")  # the size of results: the photo's or the restorer's
 
 
 @dataclass(frozen=True)
 class RestoreSettings:
-    """How photos are restored, whichever restorer does it. Raises BadInput for a strength outside 0..1."""
+    """How photos are restored, with any restorer. Raises BadInput for a strength outside 0..1."""
 
-    find: FindSettings = EVERY_FACE  # which faces of whole photos are found and taken
-    whole: PhotoSettings = PLAIN  # how their results are pasted and written
-    size: str = "photo"  # a key of SIZES; "restorer", for aligned faces alone: PNG files of the restorer's size
-    background: str | Path | None = None  # what lies around the faces, see `background_of`
-    embedder: str | Path | None = None  # tells whether a result resembles the face: a name or file, "none" for nothing
-    mask: str | Path | None = None  # parses faces, so that only they go back: None for ParseNet if pulled, or "none"
-    provenance: bool = True  # results say in their metadata what made them
-    fidelity: float | None = None  # in 0..1; None: the family's own, if it has one
-    refine: int | None = None  # 0..3; None: the restorer's own, if it has such a choice
-    strength: float = 1.0  # in 0..1: blends every face with what it was
+    find: FindSettings = EVERY_FACE  # which faces of whole photos are used
+    whole: PhotoSettings = PLAIN  # how results are pasted and written
+    size: str = "photo"  # one of SIZES; "restorer", for aligned faces only, writes PNG files of the restorer's size
+    background: str | Path | None = None  # what to do with the photo around the faces, see `background_of`
+    embedder: str | Path | None = None  # face embedding that compares person and result: name, file or "none"
+    mask: str | Path | None = (
+        None  # face parser that limits the pasted area: name, file or "none"; None: see `masking_for`
+    )
+    provenance: bool = True  # record in the metadata of results how they were made
+    fidelity: float | None = None  # 0..1; None: the family's default, if any
+    refine: int | None = None  # 0..3; None: the restorer's own, if it can refine
+    strength: float = 1.0  # 0..1: blends every restored face with the original
     batch: int = 8  # faces restored together
-    bf16: bool = False  # the restorer computes in bfloat16 where the device has it
-    report: bool = False  # report.html in `out`: every photo before and after, its faces and notes
+    bf16: bool = False  # run the restorer in bfloat16 where the device supports it
+    report: bool = False  # write report.html to `out`: every photo before and after, its faces and notes
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
 
     def check(self, *, aligned: bool) -> None:
-        """Raises BadInput for what would change nothing in aligned faces, and a size that whole photos cannot have."""
+        """Raises BadInput for settings without effect on aligned faces, and a `size` that whole photos cannot have."""
         if self.size not in SIZES:
-            raise BadInput(f"Results have the `size` of the {' or of the '.join(SIZES)}, got {self.size}.")
+            raise BadInput(f"Expected `size` to be {' or '.join(SIZES)}, got {self.size}.")
         if aligned:
             written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}  # faces know these too
             only_faces(
@@ -70,11 +72,11 @@ class RestoreSettings:
             )
         if self.size == "restorer" and not aligned:
             raise BadInput(
-                "`size` restorer is for faces: say `aligned` if these are square face crops, or leave it out."
+                "`size` restorer is for aligned faces: set `aligned` if these are square face crops, or leave it out."
             )
         if self.size == "restorer" and not (self.whole == PLAIN and self.embedder is None and self.provenance):
             raise BadInput(
-                "`size` restorer gives plain PNG files: leave it out, or all that says how photos are written."
+                "`size` restorer writes plain PNG files: leave it out, or leave out the settings for writing photos."
             )
 
 
@@ -88,14 +90,13 @@ def restore(
     device: Device = "auto",
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Restore the faces of a folder of photos, or of one photo, into `out`; one entry for each photo.
+    """Restore the faces in a folder of photos, or in one photo, and write the photos to `out`; one entry per photo.
 
-    Videos are taken as photos are where PyAV is installed (the extra `video`); see `stages.video.restore_videos`.
-    `restorer` is a name, a .safetensors file or the folder of an adaptation. Photos keep their names, folders, formats
-    and metadata. With `aligned` pictures are square face crops in FFHQ's framing, those of the folder itself: nothing
-    is found, and nothing is around them. They keep their size too, what the restorer changed is brought to it. Run it
-    again and it goes on where it stopped. Raises BadInput, UnknownModel, or OutputConflict when `out` was made
-    otherwise.
+    Videos are restored too if PyAV is installed (the extra `video`); see `stages.video.restore_videos`. `restorer` is
+    a name, a .safetensors file or the folder of an adaptation. Photos keep their names, subfolders, formats and
+    metadata. With `aligned`, the pictures are square face crops in FFHQ's framing, and only those of the folder itself
+    are used, without face detection. They keep their size too: the restorer's changes are resized to it. Run it again
+    to resume an interrupted run. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     settings.check(aligned=aligned)
@@ -127,7 +128,7 @@ def _restored_plainly(
     photos: Path, out: Path, loaded: Loaded[Restorer], identity: dict[str, object], run: Any, report: bool,
     *, progress: Progress, **how: Any,
 ) -> list[Entry]:  # fmt: skip
-    """Aligned faces to PNG files of the restorer's size, with a `report` if asked for."""
+    """Restore aligned faces to PNG files of the restorer's size, and write a report if asked for."""
     faces = find_pictures(photos)
     with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
         entries = restore_faces(
@@ -140,7 +141,7 @@ def _restored_plainly(
 
 @dataclass(frozen=True)
 class _Looked:
-    """What there is to restore, and where its faces are."""
+    """The photos and videos to restore, and how their faces are found."""
 
     photos: Found
     films: Found
@@ -152,7 +153,7 @@ class _Looked:
     def at(
         place: Path, out: Path, size: int, find: FindSettings | None, mask: str | Path | None, device: str
     ) -> "_Looked":
-        """Aligned faces where there is nothing to `find`. Raises BadInput where there is no photo."""
+        """The pictures at `place`; aligned faces if `find` is None. Raises BadInput if there are none."""
         if find is None:
             found = find_pictures(place)
             return _Looked(found, Found(place, ()), Framed(found.root, size), "aligned")
@@ -161,24 +162,24 @@ class _Looked:
         return _Looked(*_photos_and_videos(place, out), finding.finder(size), finding.identity(), masking)
 
     def restored(self, out: Path, network: Restorer, settings: PhotoSettings, parts: Parts, **how: Any) -> list[Entry]:
-        """Photos and films through the restorer, one entry for each."""
+        """Restore the photos and videos; one entry for each."""
         entries: list[Entry] = []
-        for some, work in ((self.photos, restore_photos), (self.films, restore_videos)):
-            if some.names:
-                entries += work(some, out, network, self.finder, settings, parts, **how)
+        for found, work in ((self.photos, restore_photos), (self.films, restore_videos)):
+            if found.names:
+                entries += work(found, out, network, self.finder, settings, parts, **how)
         return entries
 
     def report(
         self, out: Path, entries: list[Entry], settings: dict[str, object], size: int, scale: int, journal: Journal,
         progress: Progress,
     ) -> None:  # fmt: skip
-        """Write the page of what `restored` gave; a photo that is a face has no faces besides."""
+        """Write the report of restored photos; their faces are shown too unless the photos are aligned faces."""
         faces = None if isinstance(self.finder, Framed) else FacesToo(self.finder, size, scale)
         report_restored(out, self.photos, entries, settings, journal, progress, faces=faces, films=self.films)
 
 
 def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:
-    """Endings of the pictures and films that `restore` does not read in a folder, with how many each has."""
+    """The file endings of pictures and videos that `restore` cannot read, with their counts."""
     if aligned:
         return find_pictures(Path(photos)).passed_over
     found, films = _photos_and_videos(Path(photos), Path(out))
@@ -186,7 +187,7 @@ def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -
 
 
 def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:
-    """Raises BadInput where there is neither."""
+    """The photos and videos at a place. Raises BadInput if there are neither."""
     films = find_videos(place, without=out)
     if films.names and place.is_file():
         return Found(place.parent, ()), films
@@ -200,27 +201,27 @@ def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:
 
 @dataclass(frozen=True)
 class Background:
-    """What becomes of a photo around its faces."""
+    """How a photo is changed around its faces."""
 
     identity: dict[str, object]  # what results depend on
-    enlarge: Enlarge | None = None  # None: nothing becomes of it
-    recrop: bool = False  # it changes faces too
+    enlarge: Enlarge | None = None  # None: it is left as it is
+    recrop: bool = False  # whether `enlarge` changes faces too
 
     def told(self, made_by: Provenance) -> Provenance:
-        """With what results say of how they were made."""
+        """The provenance, with the treatment of the background added."""
         return replace(made_by, settings=json.dumps({**json.loads(made_by.settings), **self.identity}, sort_keys=True))
 
 
 def background_of(name: str | Path | None, settings: PhotoSettings, *, device: str = "cpu") -> Background:
-    """ "none" leaves everything outside of the faces as it is, "lanczos" enlarges it, a model (by its name in the table
-    or its file) restores it and brings it to its scale, which may be 1.
+    """How to treat what is outside the faces: "none" leaves it, "lanczos" enlarges it, and a model, by its name or
+    file, restores it at the scale of the results, which may be 1.
 
-    None is "none" at scale 1, else "lanczos". Raises BadInput for "none" at another scale, and what `loaded_upscaler`
-    raises.
+    None stands for "none" at scale 1, and for "lanczos" at others. Raises BadInput for "none" at another scale than 1,
+    and whatever `loaded_upscaler` raises.
     """
     name = str(name or ("none" if settings.scale == 1 else "lanczos"))
     if name == "none" and settings.scale != 1:
-        raise BadInput(f"Photos {settings.scale} times as large need a background: say lanczos, or name a model.")
+        raise BadInput(f"Photos {settings.scale} times as large need a `background`: lanczos, or a model.")
     if name == "none" or (name == "lanczos" and settings.scale == 1):
         return Background({})
     scale: dict[str, object] = {"scale": settings.scale}

@@ -1,4 +1,4 @@
-"""Where the faces of an adaptation come from: whole photos, or pictures that are aligned faces already."""
+"""Where the faces of an adaptation come from: whole photos, or pictures that are already aligned faces."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,23 +25,23 @@ from unfade.zoo.load import Loaded
 from unfade.zoo.models import path_of, row_of
 
 USUAL_PARSER = "parsenet"
-FILLED = PhotoSettings(paste=PasteSettings(feather=0.0))  # for photos that are one face and nothing around it
+FILLED = PhotoSettings(paste=PasteSettings(feather=0.0))  # for photos that a single aligned face fills
 
 
 @dataclass(frozen=True)
 class FindSettings:
-    """Which faces of whole photos are found and taken."""
+    """Which faces of whole photos are found and used."""
 
-    detector: str = "yunet"  # a name of the table or a file
+    detector: str = "yunet"  # name of a model, or a file
     detect: DetectSettings = DetectSettings()
     choice: Choice = Choice()
 
     def loaded(self, *, device: str = "cpu") -> "Finding":
-        """With the detector. Raises UnknownModel where it is not there."""
+        """The settings with the detector loaded. Raises UnknownModel if it is missing."""
         try:
             return Finding(self, loaded_detector(self.detector, device=device))
         except UnknownModel as error:
-            hint = "Pictures that are square face crops need no detector: say `aligned`."
+            hint = "Square face crops need no detector: set `aligned`."
             raise UnknownModel(f"{error} {hint}") from error
 
 
@@ -57,30 +57,30 @@ class Finding:
         return {**asdict(self.settings), "detector": self.detector.sha256}
 
     def finder(self, size: int) -> Finder:
-        """What finds them and aligns them to `size` px."""
+        """A finder that detects faces and aligns them to `size` px."""
         return searching(self.detector.network, self.settings.detect, self.settings.choice, size)
 
 
 def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | None:
-    """What tells whether a result resembles a face, by an embedder's name or file; no such thing for "none".
+    """The comparison of a face with its result, by the name or file of a face embedding; None for "none".
 
-    None is the built-in one. Raises UnknownModel for one that was named and is not there.
+    Without a `spec`, the built-in embedding is used. Raises UnknownModel if the named one is missing.
     """
     return None if spec == "none" else likeness(load_embedder(spec or USUAL_EMBEDDER, device=device))
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How much of a restored face goes back into its photo."""
+    """Which part of a restored face is pasted into its photo."""
 
-    mask: Mask | None = None  # None: all of its square
+    mask: Mask | None = None  # None: the whole square
     identity: Mapping[str, object] = field(default_factory=dict)  # what results depend on
 
 
 def masking_for(spec: str | Path | None, *, device: str = "cpu") -> Masking:
-    """The masks of a parsing network, by its name or file; none for "none".
+    """The masks of a face parser, by its name or file; no mask for "none".
 
-    None is ParseNet if it was pulled, else nothing. Raises UnknownModel for one that was named and is not there.
+    Without a `spec`, ParseNet is used if it has been pulled. Raises UnknownModel if the named one is missing.
     """
     if spec is None:
         spec = USUAL_PARSER if path_of(row_of(USUAL_PARSER)).exists() else "none"
@@ -92,35 +92,35 @@ def masking_for(spec: str | Path | None, *, device: str = "cpu") -> Masking:
 
 @dataclass(frozen=True)
 class Results:
-    """What became of the photos, and the restored faces among them."""
+    """The restored photos and the restored faces."""
 
     photos: list[Entry]  # one for each photo
-    faces: list[Entry]  # one for each face; `output` is a file of `folder`
-    folder: str  # of the run, where restored faces lie
+    faces: list[Entry]  # one for each face; `output` is a file in `folder`
+    folder: str  # subfolder of the run that holds the restored faces
 
 
 class Source(Protocol):
-    """A folder of pictures that an adaptation learns from and restores at its end."""
+    """A folder of pictures that an adaptation learns from and then restores."""
 
     def identity(self) -> dict[str, object]:
         """What a run depends on besides the settings of the adaptation."""
 
     def found(self, run: Path) -> Found:
-        """The pictures, without what the run made. Raises BadInput where there is none."""
+        """The pictures, without those that the run made itself. Raises BadInput if there are none."""
 
     def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        """Write the faces to run/faces: an entry for each picture, and the files of the faces."""
+        """Write the faces to run/faces. Returns an entry for each picture, and the files of the faces."""
 
     def restore(
         self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
         journal: Journal, progress: Progress,
     ) -> Results:  # fmt: skip
-        """Write the results to run/restored; `taken` and `faces` are of `take`, `key` says which weights these are."""
+        """Write the results to run/restored; `taken` and `faces` are from `take`, `key` is the hash of the weights."""
 
 
 @dataclass(frozen=True)
 class AlignedFaces(Source):
-    """Pictures that are square face crops in the framing of FFHQ, in a folder, or one of them."""
+    """A folder of square face crops in the framing of FFHQ, or a single one."""
 
     folder: Path
     likeness: Likeness | None = None  # of a face and its result
@@ -156,7 +156,7 @@ class AlignedFaces(Source):
 
 @dataclass(frozen=True)
 class WholePhotos(Source):
-    """Photos with any number of faces, in a folder and the folders below it, or one photo."""
+    """Photos with any number of faces, in a folder and its subfolders, or a single photo."""
 
     folder: Path
     find: Finding
@@ -166,7 +166,9 @@ class WholePhotos(Source):
 
     def __post_init__(self) -> None:
         if self.settings.scale != 1:
-            raise BadInput("An adaptation keeps the size of photos; enlarge them with `unfade restore` and its result.")
+            raise BadInput(
+                "An adaptation keeps the size of photos; to enlarge them, run `unfade restore` with its result."
+            )
 
     def identity(self) -> dict[str, object]:
         return {"find": self.find.identity(), "photos": asdict(self.settings), **self.masking.identity}
@@ -200,12 +202,12 @@ class WholePhotos(Source):
         return Results(photos, shown, "restored_faces")
 
 
-def only_faces(**said: bool) -> None:
-    """Raises BadInput for what is `said` of whole photos where the pictures are faces, and would change nothing."""
-    for name, changed in said.items():
-        if changed:
+def only_faces(**changed: bool) -> None:
+    """Raises BadInput if a setting for whole photos was changed, which has no effect on aligned faces."""
+    for name, is_changed in changed.items():
+        if is_changed:
             raise BadInput(
-                f"`{name}` is about whole photos, and `aligned` says that these are faces: leave one of them out."
+                f"`{name}` is for whole photos, but `aligned` says that these are faces: leave out one of them."
             )
 
 
@@ -213,7 +215,7 @@ def source_of(
     photos: Path, find: FindSettings | None, settings: PhotoSettings, alike: Likeness | None, masking: Masking,
     *, device: str = "cpu",
 ) -> Source:  # fmt: skip
-    """Aligned faces where there is nothing to find, whole photos otherwise."""
+    """Aligned faces if `find` is None, whole photos otherwise."""
     if find is None:
         return AlignedFaces(photos, alike)
     return WholePhotos(photos, find.loaded(device=device), settings, alike, masking)

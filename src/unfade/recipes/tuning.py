@@ -1,4 +1,4 @@
-"""Fine-tuning of a restorer to a file: what it learns by, when it is done already, and the card it gets."""
+"""Fine-tune a restorer and write it to a file with its card, unless that has been done already."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -37,17 +37,17 @@ def finetune_to_file(
     replace_older: bool = False,
     progress: Progress = silent,
 ) -> History:
-    """Fine-tune `restorer` in place and write it to `out` with a card; a killed run goes on.
+    """Fine-tune `restorer` in place and write it to `out` with a card; resumable.
 
-    `key` has the hashes of these networks, where the restorer is not the one that the settings name.
-    Nothing is done if the card says that the file was made from the same pairs in the same way already. Raises
-    OutputConflict if a file is there that was made otherwise, unless `replace_older`: the file is the run folder's own.
+    `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings name. If the
+    card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises BadInput without
+    any pair, and OutputConflict if `out` was made in another way, unless `replace_older` allows to replace it.
     """
     network, key = restorer.network, key or weights_key(restorer, prior)
     settings = settled(settings, network, clean)
     if not pairs:
         raise BadInput(
-            "No pseudo target could be made, so there is nothing to learn from; the journal.jsonl of the run says why."
+            "No pseudo target could be made, so there is nothing to learn from; see the run's journal.jsonl for why."
         )
     damaged = to_damage(settings, network.size, clean)
     made_of = _made_of(pairs, [*clean, *damaged], settings, key)
@@ -130,7 +130,7 @@ def _card(
 
 
 def _made_of(pairs: list[Pair], others: list[Path], settings: AdaptSettings, key: dict[str, str]) -> str:
-    """What the adapted restorer depends on: its pairs, the settings and the weights it starts from."""
+    """A fingerprint of all that the adapted restorer depends on: its pairs, the settings and the initial weights."""
     contents = [sha256_of(path) for pair in pairs for path in (pair.face, pair.target)]
-    learning = replace(settings, strength=1.0, rounds=1).identity()  # the blend and further rounds come after it
+    learning = replace(settings, strength=1.0, rounds=1).identity()  # neither affects this fine-tuning
     return fingerprint(contents, [sha256_of(path) for path in others], learning, key)

@@ -1,4 +1,4 @@
-"""CodeFormer behind the interface of all restorers, and how it learns: on features and codes (paper, Eq. 13)."""
+"""CodeFormer as a restorer, and how it learns: from features and codes (paper, Eq. 13)."""
 
 import copy
 from collections.abc import Callable
@@ -22,7 +22,7 @@ DECODER = ("quantize", "generator")
 FUSION = "fuse_convs_dict"
 PARTS = ("encoder", "position_emb", "feat_emb", "ft_layers", "idx_pred_layer", *DECODER, FUSION)
 
-CODE_LOOP = LoopSettings(  # the authors' configuration; pairs are mirrored at random beside it
+CODE_LOOP = LoopSettings(  # the authors' configuration, which also mirrors pairs at random
     steps=40_000,
     batch=8,
     micro_batch=8,
@@ -35,27 +35,27 @@ CODE_LOOP = LoopSettings(  # the authors' configuration; pairs are mirrored at r
 
 @dataclass(frozen=True)
 class CodeLossSettings:
-    """Weights of the terms of Eq. 13, and what stays as it is. Defaults: the paper's fine-tuning of CodeFormer."""
+    """Weights of the terms of Eq. 13, and the frozen parts. Defaults: the paper's fine-tuning of CodeFormer."""
 
     feature_weight: float = 1.0  # of the mean squared difference between the target's codebook entries and the latent
     code_weight: float = 0.5  # of the cross-entropy between predicted and the target's codes, nats
-    frozen: tuple[str, ...] = (*DECODER, FUSION)  # names in PARTS that do not learn
-    fidelity: float = 0.0  # w in 0..1 of the picture that teaches the fusion; 0: no picture is made
-    image: ImageLossSettings = field(default_factory=ImageLossSettings)  # of that picture, if there is one
+    frozen: tuple[str, ...] = (*DECODER, FUSION)  # names in PARTS that are not trained
+    fidelity: float = 0.0  # w in 0..1 of the decoded picture from which the fusion learns; 0: no picture is decoded
+    image: ImageLossSettings = field(default_factory=ImageLossSettings)  # losses on that picture, if there is one
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.frozen) - set(PARTS)):
-            raise BadInput(f"The parts of a CodeFormer are {PARTS}, not {unknown}: change frozen.")
+            raise BadInput(f"CodeFormer has no parts {unknown}; set `frozen` to some of {PARTS}.")
         if missing := sorted(set(DECODER) - set(self.frozen)):
             raise BadInput(
-                f"Codes only mean something to a fixed decoder, but {missing} would learn: freeze {DECODER}."
+                f"Codes only have a meaning for a fixed decoder, but {missing} would be trained: freeze {DECODER}."
             )
         if not 0 <= self.fidelity <= 1:
             raise BadInput(f"CodeFormer's fidelity must lie in 0..1, got {self.fidelity}.")
         if (FUSION in self.frozen) != (self.fidelity == 0):
             raise BadInput(
-                f"The fusion learns from pictures of a fidelity above 0 and nothing else does, got fidelity "
-                f"{self.fidelity} and frozen {self.frozen}: set both or neither."
+                f"The fusion learns only from pictures at a fidelity above 0, and nothing else does, got fidelity "
+                f"{self.fidelity} and frozen {self.frozen}: change both or neither."
             )
 
 
@@ -66,11 +66,11 @@ CODE_LOSSES = {  # the rows of the paper's Table 5
 
 
 class CodeObjective(Objective):
-    """Feature loss + cross-entropy on codes, and where the fusion learns too, the image-level terms of Eq. 6-8.
+    """Feature loss + cross-entropy on codes; if the fusion is trained too, also the image-level terms of Eq. 6-8.
 
-    `teacher` names the codes of the target: the pre-trained CodeFormer's own encoder and nearest code, see
-    `own_teacher`. It is no submodule, so that a checkpoint of the objective holds only what learns. Training decodes
-    without adain, and not at all while the fusion is frozen. The other parts are those of `ImageObjective`.
+    `teacher` gives the codes of a target: by the pre-trained CodeFormer's encoder and codebook, see `own_teacher`.
+    It is not a submodule, so that a checkpoint of the objective holds only what is trained. Training decodes without
+    adain, and not at all while the fusion is frozen. The other parts are those of `ImageObjective`.
     """
 
     def __init__(self, settings: CodeLossSettings | None = None, *, teacher: Teacher, **image_parts: Any) -> None:
@@ -84,7 +84,7 @@ class CodeObjective(Objective):
     ) -> dict[str, Tensor]:
         """Weighted terms "feature" and "code" of one micro-batch, all images (B, 3, size, size) in [-1, 1].
 
-        Where the fusion learns, also those of `ImageObjective`, whose discriminator compares with `real`.
+        If the fusion is trained, also the terms of `ImageObjective`, whose real examples are `real`.
         """
         assert isinstance(restorer, CodeFormerRestorer)
         codes = self.codes_of(target)
@@ -103,18 +103,18 @@ class CodeObjective(Objective):
         return net.decode(seen.codes, fidelity=self.settings.fidelity, maps=seen.maps)
 
     def after_backward(self) -> None:
-        """The discriminator's gradients, where there is one."""
+        """Compute the discriminator's gradients, if there is one."""
         if self.image is not None:
             self.image.after_backward()
 
     def after_step(self) -> None:
-        """The discriminator's own step, where there is one."""
+        """Update the discriminator, if there is one."""
         if self.image is not None:
             self.image.after_step()
 
 
 class _Made(nn.Module):
-    """Stands in for the restorer once its picture is made."""
+    """Stands in for the restorer when its picture has already been decoded."""
 
     def __init__(self, restored: Tensor) -> None:
         super().__init__()
@@ -125,9 +125,9 @@ class _Made(nn.Module):
 
 
 def own_teacher(net: CodeFormer) -> Teacher:
-    """Names codes by a frozen copy of this network's encoder and codebook, as they are now: before fine-tuning.
+    """A teacher that uses a frozen copy of this network's encoder and codebook, as they are before fine-tuning.
 
-    It stays in full precision: rounding would swap neighbouring codes.
+    It always computes in float32, since rounding would swap neighbouring codes.
     """
     encoder = copy.deepcopy(net.encoder).requires_grad_(False).eval()
     quantize = copy.deepcopy(net.quantize).requires_grad_(False).eval()
@@ -142,10 +142,10 @@ def own_teacher(net: CodeFormer) -> Teacher:
 
 @dataclass(frozen=True)
 class CodeFormerSettings:
-    """How a CodeFormer restores. Defaults: the paper's, before the prior and in the evaluation."""
+    """How CodeFormer restores. Defaults: the paper's, both for first attempts and in the evaluation."""
 
     fidelity: float = 0.5  # w in 0..1: 0 for the cleanest face, 1 for the closest to the input
-    adain: bool = True  # the codes' features take on the statistics of the input's (published inference)
+    adain: bool = True  # give the codes' features the statistics of the input's (published inference)
 
     def __post_init__(self) -> None:
         if not 0 <= self.fidelity <= 1:
@@ -153,7 +153,7 @@ class CodeFormerSettings:
 
 
 class CodeFormerRestorer(Restorer):
-    """A CodeFormer behind the interface of all restorers. `settings` may be replaced at any time."""
+    """CodeFormer as a restorer. `settings` may be replaced at any time."""
 
     architecture = "codeformer"
     frozen = CodeLossSettings.frozen
@@ -172,17 +172,17 @@ class CodeFormerRestorer(Restorer):
 
     @property
     def fidelity(self) -> float:
-        """w of `settings`."""
+        """The fidelity w of `settings`."""
         return float(self.settings.fidelity)
 
     def set_fidelity(self, fidelity: float) -> None:
-        """Run at another w from now on. Raises BadInput outside 0..1."""
+        """Set the fidelity w. Raises BadInput outside 0..1."""
         self.settings = replace(self.settings, fidelity=fidelity)
 
     def objective(self, settings: CodeLossSettings | None = None, **parts: Any) -> CodeObjective:
-        """Eq. 13, taught by this network as it is now; from here on, `frozen` is what the settings say.
+        """Eq. 13 with this network, as it is now, as the teacher. Sets `frozen` to that of the settings.
 
-        See `CodeObjective` for the parts: teacher, and those of `ImageObjective` where the fusion learns.
+        See `CodeObjective` for the parts: teacher, and those of `ImageObjective` if the fusion is trained.
         """
         settings = settings or CodeLossSettings()
         self.frozen = settings.frozen

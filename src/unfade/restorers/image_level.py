@@ -1,4 +1,4 @@
-"""Restorers that map image to image, and how they learn: L1 + perceptual + adversarial (paper, Eq. 6-8)."""
+"""Restorers that learn from pictures, and how: L1 + perceptual + adversarial loss (paper, Eq. 6-8)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,20 +36,22 @@ class ImageLossSettings:
     perceptual_weight: float = 0.4  # of the mean distance per image; published: 0.1 of the sum over a micro-batch of 4
     gan_weight: float = 0.1  # of the generator's cross-entropy
     discriminator_lr: float = 2e-5  # of AdamW without decay, constant (authors' configuration)
-    discriminator_features: int = 64  # channels of its first layer; for whoever builds it
+    discriminator_features: int = 64  # channels of the discriminator's first layer; used by the caller that builds it
 
 
 class ImageObjective(Objective):
-    """L1 + perceptual + non-saturating adversarial loss, and the training of the discriminator beside it.
+    """L1 + perceptual + non-saturating adversarial loss, together with the training of the discriminator.
 
-    The adversarial term is the published cross-entropy, not the log(1 - D) printed as Eq. 6. The discriminator sees
-    images in [0, 1] and learns in `after_backward` (gradients) and `after_step`; each restorer's pass leaves it alone
-    (the published code lets gradients of later micro-batches leak into it). `micro_batches` is the number of forward
-    passes per step: its gradients are divided by it, as the loop divides the restorer's. A term of weight 0, or
-    without its part, is left out. In eval mode (validation) nothing of the discriminator changes.
+    The adversarial term is the cross-entropy of the published code, not the log(1 - D) printed as Eq. 6. The
+    discriminator gets images in [0, 1] and is trained in `after_backward` (gradients) and `after_step`; the restorer's
+    backward pass does not change its gradients (in the published code, those of later micro-batches leak into it).
+    `micro_batches` is the number of forward passes per step, by which its gradients are divided, as the loop does with
+    the restorer's. A term of weight 0, or whose part is missing, is left out. In eval mode (validation) the
+    discriminator does not change.
 
-    `perceptual` comes on the right device and is frozen here; it is no submodule, so that a checkpoint of the
-    objective holds only what learns. `monitored` has the last weighted terms and both discriminator losses, detached.
+    `perceptual` must be on the right device and is frozen here; it is not a submodule, so that a checkpoint of the
+    objective holds only what is trained. `monitored` holds the last weighted terms and both discriminator losses,
+    detached.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class ImageObjective(Objective):
     ) -> dict[str, Tensor]:
         """Weighted terms "l1", "perceptual", "gan" of one micro-batch, all images (B, 3, H, W) in [-1, 1].
 
-        `real` are clean faces for the discriminator; without them it takes the targets for real.
+        `real` are clean faces as real examples for the discriminator; without them it uses the targets.
         """
         restored = restorer(face)
         terms: dict[str, Tensor] = {}
@@ -101,7 +103,7 @@ class ImageObjective(Objective):
         return cross_entropy(self.discriminator(to_unit(restored)), real=True)
 
     def after_backward(self) -> None:
-        """Adds the discriminator's gradients for the last micro-batch: first of the real, then of the restored."""
+        """Add the discriminator's gradients for the last micro-batch, first for the real, then for restored images."""
         if self.discriminator is None or self._seen is None:
             return
         self.discriminator.requires_grad_(True)
@@ -112,7 +114,7 @@ class ImageObjective(Objective):
         self._seen = None
 
     def after_step(self) -> None:
-        """The discriminator's own step."""
+        """Update the discriminator, if there is one."""
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -125,15 +127,15 @@ class ImageObjective(Objective):
         """Raises BadCheckpoint if only one of the two objectives has a discriminator."""
         if (self.optimizer is None) != (not state):
             raise BadCheckpoint(
-                "An adversarial objective can only go on from an adversarial one, and another only from another: "
-                "resume with the settings of the first run."
+                "A training with a discriminator cannot be resumed without one, nor the other way round: resume with "
+                "the settings of the first run."
             )
         if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
 
 
 def as_function(perceptual: Perceptual | None) -> Perceptual | None:
-    """A network, frozen, as a plain function: its weights never change and do not belong in a checkpoint."""
+    """Freeze a network and wrap it as a plain function, so that its weights stay out of checkpoints."""
     if not isinstance(perceptual, nn.Module):
         return perceptual
     measure = perceptual.requires_grad_(False).eval()
@@ -141,12 +143,12 @@ def as_function(perceptual: Perceptual | None) -> Perceptual | None:
 
 
 def cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
-    """Mean binary cross-entropy of a discriminator's map against all real or all restored."""
+    """Mean binary cross-entropy of a discriminator's map, with the label real or restored for all of it."""
     return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, float(real), dtype=torch.float))
 
 
 class ImageLevelRestorer(Restorer):
-    """A restorer that learns from pictures alone."""
+    """A restorer that learns from pictures only."""
 
     def objective(self, settings: ImageLossSettings | None = None, **parts: Any) -> ImageObjective:
         """See `ImageObjective` for the parts: perceptual, discriminator, micro_batches."""
@@ -154,7 +156,7 @@ class ImageLevelRestorer(Restorer):
 
 
 class SwinIRRestorer(ImageLevelRestorer):
-    """A SwinIR that keeps the picture's size, behind the interface of all restorers."""
+    """A SwinIR that keeps the picture's size, as a restorer."""
 
     architecture = "swinir"
     net: SwinIR
@@ -163,8 +165,8 @@ class SwinIRRestorer(ImageLevelRestorer):
         super().__init__()
         if net.config.upscale != net.config.unshuffle:
             raise BadInput(
-                f"A SwinIR restorer keeps the picture's size, but upscale {net.config.upscale} "
-                f"is not unshuffle {net.config.unshuffle}: make them equal."
+                f"A SwinIR restorer must keep the picture's size, but its upscale is {net.config.upscale} "
+                f"and its unshuffle {net.config.unshuffle}: make them equal."
             )
         self.net = net
         self.size = size
@@ -177,9 +179,9 @@ class SwinIRRestorer(ImageLevelRestorer):
 
 
 class GFPGANRestorer(ImageLevelRestorer):
-    """A GFPGAN v1 clean behind the interface of all restorers.
+    """GFPGAN v1 clean as a restorer.
 
-    Its noise is the stored one, so that a face is always restored to the same picture.
+    It uses the noise stored with the weights, so that the same face always gives the same result.
     """
 
     architecture = "gfpgan"

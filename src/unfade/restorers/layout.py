@@ -1,4 +1,4 @@
-"""How an exported file takes and gives pictures: what the program that runs it has at hand."""
+"""The layout in which an exported file takes and returns pictures, to suit the program that runs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unfade.errors import BadInput
 from unfade.restorers.base import Restorer
 
-WORDS = {  # of each field of a layout
+WORDS = {  # the possible values of each field of a layout
     "colours": ("rgb", "bgr"),
     "values": ("signed", "unit", "bytes"),
     "axes": ("nchw", "nhwc"),
@@ -28,18 +28,18 @@ class Layout:
     def __post_init__(self) -> None:
         for field, words in WORDS.items():
             if (word := getattr(self, field)) not in words:
-                raise BadInput(f"The {field} of a `layout` are {' or '.join(words)}, not {word}.")
+                raise BadInput(f"Expected the {field} of a `layout` to be {' or '.join(words)}, got {word}.")
 
     def __str__(self) -> str:
         return ",".join(getattr(self, field.name) for field in fields(self))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the values."""
+        """The type of the values."""
         return torch.uint8 if self.values == "bytes" else torch.float32
 
     def picture_of(self, face: Tensor) -> Tensor:
-        """(B, 3, H, W), RGB in [-1, 1], what lies beyond cut off, to the layout."""
+        """Convert (B, 3, H, W), RGB clamped to [-1, 1], to the layout."""
         mean, std = MEAN_AND_STD[self.values]
         values = face.clamp(-1, 1)
         if self.values != "signed":
@@ -50,7 +50,7 @@ class Layout:
         return values if self.axes == "nchw" else values.permute(0, 2, 3, 1)
 
     def face_of(self, picture: Tensor) -> Tensor:
-        """The inverse of `picture_of`, but for the rounding of bytes."""
+        """The inverse of `picture_of`, except for the rounding of bytes."""
         mean, std = MEAN_AND_STD[self.values]
         values = picture if self.axes == "nchw" else picture.permute(0, 3, 1, 2)
         values = values.flip(1) if self.colours == "bgr" else values
@@ -61,23 +61,23 @@ PLAIN = Layout()
 
 
 def layout_of(words: Sequence[str]) -> Layout:
-    """A layout from words of WORDS in any order; what they do not say is as in PLAIN.
+    """A layout from words of WORDS in any order; fields without a word are as in PLAIN.
 
-    Raises BadInput for another word, and for two of one field.
+    Raises BadInput for an unknown word, and for two words of one field.
     """
-    layout, said = PLAIN, set()
+    layout, given = PLAIN, set()
     for word in words:
         field = next((field for field, known in WORDS.items() if word in known), None)
-        if field is None or field in said:
+        if field is None or field in given:
             every = "; ".join(", ".join(known) for known in WORDS.values())
-            raise BadInput(f"A `layout` is at most one word of each of these: {every}; not {','.join(words)}.")
-        said.add(field)
+            raise BadInput(f"A `layout` has at most one word of each group: {every}; got {','.join(words)}.")
+        given.add(field)
         layout = replace(layout, **{field: word})
     return layout
 
 
 class InLayout(nn.Module):
-    """A restorer that takes and gives pictures of a layout."""
+    """A restorer that takes and returns pictures in a layout."""
 
     def __init__(self, restorer: Restorer, layout: Layout) -> None:
         super().__init__()

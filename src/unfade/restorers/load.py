@@ -1,4 +1,4 @@
-"""A restorer from a name, a file or a run folder, and back to a file."""
+"""Load a restorer from a name, a file or a run folder, and save it to a file."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from unfade.store.headers import whole_size
 from unfade.zoo.load import Loaded, Reader, load_network
 from unfade.zoo.models import find_weights
 
-RESTORERS: dict[str, Callable[[Config], Restorer]] = {  # from the header of a file, with fresh weights
+RESTORERS: dict[str, Callable[[Config], Restorer]] = {  # build from the header of a file, with random weights
     "swinir": lambda config: SwinIRRestorer(swinir.ARCHITECTURE.build(config), whole_size(config.get("size"))),
     "one_step": one_step.built,
     "gfpgan": lambda config: GFPGANRestorer(gfpgan.ARCHITECTURE.build(config)),
@@ -34,7 +34,7 @@ RESTORERS: dict[str, Callable[[Config], Restorer]] = {  # from the header of a f
 
 @dataclass(frozen=True)
 class RestorerReader(Reader):
-    """How the files of another program are read."""
+    """How the files of other programs are read."""
 
     size_of: Callable[[Path], int]  # side of the face, px
 
@@ -45,7 +45,7 @@ ONNX = RestorerReader(onnx.ARCHITECTURE, onnx.load_onnx, onnx.onnx_size)
 
 @dataclass(frozen=True)
 class Head:
-    """What the head of a file says, without its weights."""
+    """The header of a file, read without its weights."""
 
     architecture: str
     size: int  # side of the face, px
@@ -56,7 +56,7 @@ def head_of(spec: str | Path) -> Head:
     path = find_weights(spec, "restorer")
     if reader := _reader_of(path):
         return Head(reader.architecture, reader.size_of(path))
-    size = image_size(path)  # complains about what cannot be read
+    size = image_size(path)  # raises BadCheckpoint for a file that cannot be read
     with safe_open(path, "pt") as file:
         return Head(file.metadata()["architecture"], size)
 
@@ -70,10 +70,10 @@ def load_restorer(
 ) -> Restorer:
     """A restorer in evaluation mode.
 
-    `spec` is a name, a .safetensors file, the folder of an adaptation, or the file of a restorer of another program.
-    `fidelity` in 0..1 and `refine` in 0..3 are for families that have such a choice; None is the family's own (0.5 for
-    CodeFormer, the file's for a one-step restorer). Raises UnknownModel, BadCheckpoint for weights of another kind,
-    BadInput for a choice that the family does not have and for a device that is not there.
+    `spec` is a name, a .safetensors file, the folder of an adaptation, or another program's file with a restorer.
+    `fidelity` in 0..1 and `refine` in 0..3 are for families that support them; None is the default (0.5 for CodeFormer,
+    the file's for a one-step restorer). Raises UnknownModel, BadCheckpoint for weights of another kind, and BadInput
+    for a choice that the family does not support or a device that is not available.
     """
     return loaded_restorer(spec, fidelity=fidelity, refine=refine, device=device).network
 
@@ -81,7 +81,7 @@ def load_restorer(
 def loaded_restorer(
     spec: str | Path, *, fidelity: float | None = None, refine: int | None = None, device: Device = "auto"
 ) -> Loaded[Restorer]:
-    """The same, with what is known about its file."""
+    """`load_restorer`, together with the facts about the file."""
     loaded: Loaded[Restorer] = load_network(
         spec, "restorer", device=choose_device(device), builds=RESTORERS, reader_of=_reader_of, fill=_fill
     )
@@ -95,34 +95,34 @@ def loaded_restorer(
 def one_step_of_prior(
     spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
 ) -> OneStepRestorer:
-    """Any prior as a restorer, before any training. Raises as `load_prior` does."""
+    """A one-step restorer from any prior, before any training. Raises what `load_prior` raises."""
     unet, damage = load_network(spec, "prior").network, load_network("damage", "damage").network
     return one_step_of(unet, damage, settings).to(device)
 
 
 def reload_restorer(restorer: Restorer, path: Path) -> None:
-    """Give a restorer the weights of a file that `save_restorer` wrote. Raises BadCheckpoint."""
+    """Load the weights of a file that `save_restorer` wrote into a restorer. Raises BadCheckpoint."""
     _fill(restorer, read_weights(path).state, path)
 
 
 def save_restorer(
     path: Path, restorer: Restorer, *, dtype: torch.dtype = torch.float32, about: Mapping[str, str] | None = None
 ) -> None:
-    """Write a restorer so that `load_restorer` gives it back; one that came under published keys keeps them.
+    """Write a restorer to a file for `load_restorer`; if it was loaded with published keys, it is saved with them.
 
-    `about` is what else the file's header says.
+    `about` holds further entries of the file's header.
     """
     config = {"size": restorer.size, **restorer.config()}
     save_weights(path, restorer.stored, architecture=restorer.architecture, config=config, dtype=dtype, about=about)
 
 
 def _reader_of(path: Path) -> RestorerReader | None:
-    """Who reads a file of another program, known by what it holds; None for one of unfade's own."""
+    """The reader of another program's file, recognised by its content; None for unfade's own files."""
     return ONNX if is_onnx(path) else None if is_own(path) else SPANDREL
 
 
 def _fill(restorer: Restorer, state: Mapping[str, Tensor], path: Path) -> None:
-    """From now on, the restorer is written under the keys of this file."""
+    """Load the weights; the restorer will be saved with the keys of this file."""
     if not state.keys() & restorer.stored.state_dict().keys():
         restorer.published = not restorer.published
     load_state(restorer.stored, state, path)

@@ -15,16 +15,16 @@ from unfade.restorers.layout import PLAIN, Layout, layout_of
 from unfade.training.objective import Objective
 
 ARCHITECTURE = "onnx"
-RANGE = "RGB in [-1, 1]"  # what the metadata of files says that have no "layout"
+RANGE = "RGB in [-1, 1]"  # the "range" in the metadata of older files, which have no "layout"
 
 
 class OnnxRestorer(Restorer):
-    """A file of fixed faces per run is fed whole batches, the last one filled up with copies of its last face."""
+    """A restorer in an ONNX file. If the file needs a fixed number of faces, batches are padded with the last face."""
 
     architecture = ARCHITECTURE
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        """Raises BadInput without the extra or its device, BadCheckpoint for another file than `export` writes."""
+        """Raises BadInput without the extra or the device, BadCheckpoint for a file that `export` did not write."""
         super().__init__()
         self.path = path
         self.session = open_session(path, torch.device(device))
@@ -35,7 +35,7 @@ class OnnxRestorer(Restorer):
         self.names: tuple[str, str] = taken.name, given.name
         rows = taken.shape[0]
         self.batch: int | None = rows if isinstance(rows, int) else None  # None: any number
-        # without weights of its own, this says where it runs
+        # an empty parameter, since callers ask the first parameter for the device
         self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
 
     @torch.no_grad()
@@ -60,7 +60,7 @@ class OnnxRestorer(Restorer):
         self._refuse()
 
     def config(self) -> Config:
-        """Raises BadInput: there is nothing to be saved that is not in its file."""
+        """Raises BadInput: it cannot be saved again, and its file already holds everything."""
         self._refuse()
 
     def _refuse(self) -> NoReturn:
@@ -70,7 +70,7 @@ class OnnxRestorer(Restorer):
 
 
 def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxRestorer:
-    """The same in evaluation mode."""
+    """An ONNX restorer in evaluation mode. Raises what `OnnxRestorer` raises."""
     restorer: OnnxRestorer = OnnxRestorer(path, device).eval()
     return restorer
 
@@ -81,14 +81,14 @@ def onnx_size(path: Path) -> int:
 
 
 def open_session(path: Path, device: torch.device) -> Any:
-    """An onnxruntime session on a CUDA device, or else on the processor. Raises BadInput, or BadCheckpoint."""
+    """An onnxruntime session on a CUDA device or on the CPU. Raises BadInput or BadCheckpoint."""
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     provider = _provider(runtime, device)
     try:
         session = runtime.InferenceSession(str(path), options, providers=[provider])
-    except Exception as error:  # onnxruntime has a dozen kinds for a damaged file
+    except Exception as error:  # onnxruntime raises a dozen kinds of errors for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadCheckpoint(f"{path} is not a file that onnxruntime can run ({reason}); export it again.") from error
     if session.get_providers()[0] != provider[0]:  # it only warns when CUDA's libraries are not found
@@ -97,12 +97,11 @@ def open_session(path: Path, device: torch.device) -> Any:
 
 
 def metadata_of(session: Any, path: Path) -> dict[str, str]:
-    """What `unfade models export` wrote into the file. Raises BadCheckpoint for a file of another program."""
+    """The metadata that `unfade models export` wrote into the file. Raises BadCheckpoint for other files."""
     found = dict(session.get_modelmeta().custom_metadata_map)
     if not ("layout" in found or found.get("range") == RANGE) or "size" not in found:
         raise BadCheckpoint(
-            f"{path} does not say that it restores faces, nor their layout: use a file written by `unfade models "
-            "export`."
+            f"{path} has no metadata about its faces and their layout: use a file written by `unfade models export`."
         )
     return found
 
@@ -113,7 +112,7 @@ def _layout(metadata: Mapping[str, str], path: Path) -> Layout:
     try:
         return layout_of(metadata["layout"].split(","))
     except BadInput as error:
-        raise BadCheckpoint(f"{path} says a layout that is not known ({error}); export it again.") from error
+        raise BadCheckpoint(f"{path} has an unknown layout ({error}); export it again.") from error
 
 
 def _provider(runtime: Any, device: torch.device) -> tuple[str, dict[str, str]]:

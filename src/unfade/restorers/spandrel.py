@@ -1,7 +1,7 @@
-"""Image-to-image networks of other authors, as far as spandrel (MIT) knows them, behind the interface of all restorers.
+"""Image-to-image networks that spandrel (MIT) can load, as restorers.
 
-spandrel recognises a network from its weights and builds it. What is taken from it is the network, not its call, which
-cannot be trained, clamps, and feeds some families pictures of the wrong range.
+spandrel recognises a network by its weights and builds it. We use the network but not spandrel's way of calling it,
+which cannot be trained, clamps results, and gives some families pictures in the wrong range.
 """
 
 import warnings
@@ -26,35 +26,35 @@ from unfade.store.foreign import SAFETENSORS, content_of, read_foreign, versions
 from unfade.store.headers import whole_size
 
 ARCHITECTURE = "spandrel"
-FACE_SIZE = 512  # px, of the published face restorers; a card beside the file may say another "size"
+FACE_SIZE = 512  # px, of the published face restorers; the card next to a file may give another "size"
 
 Call = Callable[[nn.Module, Tensor], Any]  # the network and (B, 3, H, W) in [-1, 1] -> (B, 3, s * H, s * W) in [-1, 1]
 
 
 def in_unit(net: nn.Module, face: Tensor) -> Tensor:
-    """The network sees and gives [0, 1]: most do."""
+    """Call a network that takes and returns [0, 1], as most do."""
     return from_unit(net(to_unit(face)))
 
 
 def first_in_unit(net: nn.Module, face: Tensor) -> Tensor:
-    """The same, for a network that gives more than the picture."""
+    """Call a network that takes [0, 1] and returns a tuple that starts with the picture in [0, 1]."""
     return from_unit(net(to_unit(face))[0])
 
 
 def first(net: nn.Module, face: Tensor) -> Tensor:
-    """The network sees and gives [-1, 1], and more than the picture."""
+    """Call a network that takes [-1, 1] and returns a tuple that starts with the picture in [-1, 1]."""
     picture: Tensor = net(face)[0]
     return picture
 
 
 def stored_noise(net: nn.Module, face: Tensor) -> Tensor:
-    """The same for GFPGAN, with the noise of its file instead of fresh one: a face has one result."""
+    """Call GFPGAN with the noise stored in its file instead of fresh noise, so that results are reproducible."""
     picture: Tensor = net(face, randomize_noise=False)[0]
     return picture
 
 
 def weighed(net: nn.Module, face: Tensor) -> Tensor:
-    """The same for CodeFormer, at the fidelity that is usual."""
+    """Call CodeFormer at its usual fidelity, 0.5."""
     picture: Tensor = net(face, 0.5)[0]
     return picture
 
@@ -68,11 +68,11 @@ CALLS: dict[str, Call] = {  # by spandrel's name of the family; all others are c
     "CodeFormer": weighed,
 }
 
-REFUSED = {  # families that are no plain function of a picture, and why
-    "DRUNet": "it must be told the noise level",
-    "DnCNN": "some of its networks must be told the noise level",
+REFUSED = {  # families that are not a plain function from picture to picture, and why
+    "DRUNet": "it needs the noise level as an input",
+    "DnCNN": "some of its networks need the noise level as an input",
     "IPT": "it works on tiles",
-    "MixDehazeNet": "it sees and gives pictures of different ranges",
+    "MixDehazeNet": "its input and output have different ranges",
     "AuraSR": "it draws its own random numbers",
     "DDColor": "it colours grey pictures",
     "CodeFormer": "it learns codes, not pictures; use its own weights with `unfade models import`",
@@ -80,18 +80,18 @@ REFUSED = {  # families that are no plain function of a picture, and why
 
 
 class SpandrelRestorer(ImageLevelRestorer):
-    """A network that spandrel built. Its state has the keys of the file it came from, so that spandrel loads it again.
+    """A network built by spandrel. Its state has the keys of its original file, so that spandrel can load it again.
 
-    Pictures are padded by reflection to the multiple that the network asks for and cut again; the result of one that
-    enlarges is brought back to the face's size. Raises BadInput for a network that is not from 3 channels to 3, is
-    told more than the picture, or wants larger faces.
+    Pictures are padded by reflection to the multiple that the network needs, and cropped afterwards; the result of a
+    network that enlarges is resized to the face's size. Raises BadInput for a network that does not map 3 channels to
+    3, needs other inputs than the picture, or needs larger faces.
     """
 
     architecture = ARCHITECTURE
     published = True
 
     def __init__(self, descriptor: Any, size: int, keys: Mapping[str, str]) -> None:
-        """`descriptor` is spandrel's ImageModelDescriptor, `size` in px, `keys` the file's key of each of the net's."""
+        """`descriptor` is spandrel's ImageModelDescriptor, `size` in px, `keys` the file's keys of the network's."""
         super().__init__()
         self.family = str(descriptor.architecture.id)
         _check(descriptor, self.family, size)
@@ -107,7 +107,7 @@ class SpandrelRestorer(ImageLevelRestorer):
         return restored if self.scale == 1 else resize(restored, *face.shape[-2:])
 
     def enlarged(self, face: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, 3, scale * H, scale * W): what the network itself gives."""
+        """The network's own result for (B, 3, H, W), at its own scale: (B, 3, scale * H, scale * W)."""
         height, width = face.shape[-2:]
         padded = F.pad(face, (0, self.padding, 0, self.padding), "reflect") if self.padding else face
         seen = CALLS.get(self.family, in_unit)(self.net, padded)
@@ -121,32 +121,32 @@ class SpandrelRestorer(ImageLevelRestorer):
 def load_spandrel(path: Path, device: torch.device | str = "cpu") -> SpandrelRestorer:
     """A restorer from a file of an architecture that spandrel knows, whatever the file's ending.
 
-    Nothing of the file is executed. Raises BadInput without the extra, BadCheckpoint for weights that spandrel cannot
-    place.
+    No code in the file is executed. Raises BadInput without the extra, BadCheckpoint for weights that spandrel does not
+    recognise.
     """
     _spandrel(path)
     return restorer_of(read_foreign(path), size=spandrel_size(path), source=path).to(device)
 
 
 def spandrel_size(path: Path) -> int:
-    """Side of the faces in px: what `save_restorer` wrote, or "size" of the card beside the file, or 512."""
+    """Side of the faces in px: as `save_restorer` recorded it, or "size" in the card next to the file, or 512."""
     return image_size(path) if "config" in _header(path) else whole_size(read_card(path).get("size", FACE_SIZE), path)
 
 
 def restorer_of(state: Mapping[str, Tensor], *, size: int = FACE_SIZE, source: Path) -> SpandrelRestorer:
-    """A restorer for faces of `size` px from a state dict, which is left as it is; `source` is named in errors."""
+    """A restorer for faces of `size` px from a state dict, which is not changed; `source` is named in errors."""
     spandrel = _spandrel(source)
     loader = spandrel.ModelLoader(registry=_registry(spandrel))
     state, descriptor = _placed(loader, state, source, spandrel.UnsupportedModelError)
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
-        raise BadInput(f"{source} also wants a mask of what to fill in, which no restorer has; choose another.")
+        raise BadInput(f"{source} is an inpainting network, which also needs a mask; choose another.")
     return SpandrelRestorer(descriptor, size, _keys(loader, state, descriptor.model)).eval()
 
 
 def restored_by_spandrel(path: Path, face: Tensor) -> Tensor:
-    """What the network that spandrel itself builds from a file makes of faces, (B, 3, size, size) in [-1, 1].
+    """The result, for faces (B, 3, size, size) in [-1, 1], of the network that spandrel itself builds from a file.
 
-    Raises BadInput where spandrel cannot be imported, or does not know the network.
+    Raises BadInput if spandrel cannot be imported, or does not know the network.
     """
     try:
         spandrel = import_module("spandrel")
@@ -164,27 +164,27 @@ def restored_by_spandrel(path: Path, face: Tensor) -> Tensor:
 
 
 def _placed(loader: Any, state: Mapping[str, Tensor], source: Path, unknown: type[Exception]) -> tuple[Any, Any]:
-    """The first version of a state that spandrel knows, and what it makes of it."""
+    """The first version of a state that spandrel recognises, and the descriptor that it makes from it."""
     reasons: list[Exception] = []
     for version in versions(state):
         try:
             return version, _load(loader, version)
         except unknown:
             continue
-        except Exception as error:  # of any of forty architectures that looked into the wrong file
+        except Exception as error:  # any of spandrel's forty architectures may fail on a file that is not its own
             reasons.append(error)
     if reasons:
         raise BadCheckpoint(
-            f"{source} looks like an architecture that spandrel knows but is not quite ({_line(reasons[0])}); "
+            f"{source} resembles an architecture that spandrel knows, but does not fit it ({_line(reasons[0])}); "
             "download it again."
         ) from reasons[0]
     raise BadCheckpoint(
-        f"{source} is of no architecture that spandrel knows; try `unfade models import`, which knows others."
+        f"{source} has no architecture that spandrel knows; try `unfade models import`, which knows others."
     )
 
 
 def _header(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; nothing for another file."""
+    """The header of a safetensors file; empty for any other file."""
     if content_of(path) != SAFETENSORS:
         return {}
     with safe_open(path, "pt") as file:
@@ -203,15 +203,16 @@ def _check(descriptor: Any, family: str, size: int) -> None:
     if size < max(needs.minimum, needs.multiple_of):
         raise BadInput(
             f"This {family} needs faces of {max(needs.minimum, needs.multiple_of)} px or more, got {size}; "
-            'write a larger "size" into the card beside its file.'
+            'write a larger "size" into the card next to its file.'
         )
 
 
 def _keys(loader: Any, state: Mapping[str, Tensor], net: nn.Module) -> dict[str, str]:
     """The file's key for each key of the network.
 
-    Where they differ, spandrel loads a second copy in which each tensor is filled with its number in the file, and the
-    numbers are read from where they went. What cannot be told keeps the network's key, which spandrel reads as well.
+    If they differ, spandrel loads a second copy in which each tensor is filled with its index in the file; where an
+    index ends up shows which key it came from. If that fails, the network's own keys are kept, which spandrel can load
+    too.
     """
     own = {key: key for key in net.state_dict()}
     if own.keys() == state.keys():
@@ -219,7 +220,7 @@ def _keys(loader: Any, state: Mapping[str, Tensor], net: nn.Module) -> dict[str,
     numbered = {k: torch.full_like(v, i, dtype=torch.float32) for i, (k, v) in enumerate(state.items(), 1)}
     try:
         found = _load(loader, numbered).model.state_dict()
-    except Exception:  # an architecture that reads its shape from values: the numbers made no sense to it
+    except Exception:  # an architecture that derives its shape from values cannot load the indices
         return own
     names = dict(enumerate(state, 1))
     keys = {key: names.get(int(value.flatten()[0]), key) if value.numel() else key for key, value in found.items()}
@@ -228,7 +229,7 @@ def _keys(loader: Any, state: Mapping[str, Tensor], net: nn.Module) -> dict[str,
 
 def _load(loader: Any, state: Mapping[str, Tensor]) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how its networks are written, nothing that a user could change
+        warnings.simplefilter("ignore")  # about the code of its networks, which a user cannot change
         return loader.load_from_state_dict(dict(state))  # a copy: spandrel renames keys in it
 
 
@@ -257,7 +258,7 @@ def _spandrel(path: Path) -> Any:
         return import_module("spandrel")
     except ImportError as error:
         raise BadInput(
-            f"{path} was not written by unfade, and reading it needs spandrel ({error}): run `pip install "
+            f"{path} was not written by unfade, so reading it needs spandrel ({error}): run `pip install "
             "unfade[archs]`, or try `unfade models import`."
         ) from error
 

@@ -1,4 +1,4 @@
-"""Image-to-image networks for what lies around the faces: Real-ESRGAN, or another one that spandrel (MIT) knows."""
+"""Networks that restore a photo around its faces: Real-ESRGAN, or another one that spandrel (MIT) can load."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,17 +11,17 @@ from unfade.restorers.spandrel import ARCHITECTURE, SpandrelRestorer, restorer_o
 from unfade.store.foreign import read_foreign
 from unfade.zoo.load import Loaded, Reader, load_network
 
-TILE = 256  # px, side of what a network sees at a time: Real-ESRGAN needs 0.3 GB for it
+TILE = 256  # px, side of the tiles that a network gets; Real-ESRGAN needs 0.3 GB for one
 
 
 class Upscaler(nn.Module):
-    """Squares (B, 3, tile, tile) in [-1, 1] to (B, 3, factor * tile, factor * tile) in [-1, 1], wherever they are.
+    """Maps (B, 3, tile, tile) in [-1, 1], on any device, to (B, 3, factor * tile, factor * tile) in [-1, 1].
 
-    It is used, never trained.
+    It is never trained.
     """
 
     def __init__(self, restorer: SpandrelRestorer) -> None:
-        """A restorer of `tile` px squares is this, but for its result, which it brings back to their size."""
+        """`restorer` works on squares of `tile` px; its enlarged result is used, before it is resized."""
         super().__init__()
         self.restorer = restorer
         self.tile: int = restorer.size
@@ -33,11 +33,11 @@ class Upscaler(nn.Module):
 
 
 def loaded_upscaler(spec: str | Path, device: torch.device | str = "cpu", *, tile: int = TILE) -> Loaded[Upscaler]:
-    """A network for backgrounds from a name of the table (realesrgan-x2) or a file of an architecture of spandrel's.
+    """A network for backgrounds, by the name of a model (realesrgan-x2) or a file that spandrel can load.
 
-    Nothing of the file is executed. `tile` is in px. Raises UnknownModel, which says how to get it, BadInput without
-    the extra or for a network that is no plain function of a picture, BadCheckpoint for a file that is damaged or that
-    spandrel cannot place.
+    No code in the file is executed. `tile` is in px. Raises UnknownModel, which says how to get the model; BadInput
+    without the extra, or for a network that is not a plain function from picture to picture; BadCheckpoint for a file
+    that is damaged or that spandrel does not recognise.
     """
 
     def read(path: Path, device: torch.device | str) -> Upscaler:

@@ -1,4 +1,4 @@
-"""VQFR v2 behind the interface of all restorers; it learns from pictures."""
+"""VQFR v2 as a restorer; it learns from pictures."""
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from unfade.restorers.image_level import ImageLevelRestorer
 
 
 class VQFRRestorer(ImageLevelRestorer):
-    """A VQFR v2; its fidelity weighs the main branch, which needs torchvision, against the textures alone (0)."""
+    """VQFR v2. Its fidelity is the weight of the main branch, which needs torchvision; at 0 only textures are used."""
 
     architecture = "vqfr"
     frozen = tuple(f"net.{name}" for name in NOT_IN_FORWARD)
@@ -28,11 +28,11 @@ class VQFRRestorer(ImageLevelRestorer):
 
     @property
     def fidelity(self) -> float:
-        """In 0..1; 1, the whole main branch, unless chosen."""
+        """The weight of the main branch, 0..1; 1 by default."""
         return self._fidelity
 
     def set_fidelity(self, fidelity: float) -> None:
-        """Run at another fidelity from now on. Raises BadInput outside 0..1."""
+        """Set the fidelity. Raises BadInput outside 0..1."""
         if not 0 <= fidelity <= 1:
             raise BadInput(f"VQFR's fidelity must lie in 0..1, got {fidelity}: change `fidelity`.")
         self._fidelity = fidelity

@@ -1,4 +1,4 @@
-"""What lies around the faces, through a network: tile by tile, without seams, in bounded memory."""
+"""Run whole photos through a network, tile by tile, without seams and in bounded memory."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +15,16 @@ from unfade.images.enlarge import brought_to, enlarged_alpha
 from unfade.images.photo import Photo
 from unfade.images.tone import Tone, tone_of
 
-OVERLAP = 16  # px of a tile at each side that its neighbour sees too
+OVERLAP = 16  # px at each side of a tile that the neighbouring tile contains too
 BATCH = 4  # tiles that go through the network together
-MULTIPLE = 8  # px: tiles begin there, for networks that fold pixels into channels see blocks of 2, 4 or 8
+MULTIPLE = 8  # px; tiles begin at multiples of it, since some networks fold blocks of 2, 4 or 8 px into channels
 
 
 class Enlarger(Protocol):
-    """`restorers.upscale.Upscaler`, or whatever does the same."""
+    """The interface of `restorers.upscale.Upscaler`."""
 
-    tile: int  # px, side of what it sees
-    factor: int  # px of its result per px
+    tile: int  # px, side of its input
+    factor: int  # side of its result in relation to its input
 
     def __call__(self, image: Tensor, /) -> Tensor:
         """(B, 3, tile, tile) in [-1, 1] -> (B, 3, factor * tile, factor * tile) in [-1, 1]."""
@@ -32,11 +32,11 @@ class Enlarger(Protocol):
 
 
 def through(upscaler: Enlarger, *, scale: int, colour: bool = False) -> Callable[[Photo], Photo]:
-    """What makes photos of `scale` times their size through a network. Threads may call it: one photo is worked on.
+    """A function that enlarges photos `scale` times with a network. Threads may share it: it works on one at a time.
 
-    Grey and toned photos keep their tone unless they may come out in `colour`.
+    Grey and toned photos keep their tone unless `colour` allows them to become coloured.
     """
-    one_at_a_time = threading.Lock()  # more at once would be no faster, and need twice the memory
+    one_at_a_time = threading.Lock()  # two at once would be no faster and need twice the memory
 
     def enlarge(photo: Photo) -> Photo:
         with one_at_a_time:
@@ -49,25 +49,26 @@ def tiled(
     photo: Photo, upscaler: Enlarger, *, scale: int, overlap: int = OVERLAP, batch: int = BATCH,
     tone: Tone | None = None,
 ) -> Photo:  # fmt: skip
-    """Run the photo through a network: `scale` times the rows and columns, with the same bit depth and metadata.
+    """Enlarge a photo `scale` times with a network; bit depth and metadata stay the same.
 
-    The network's factor may be another: its result is brought to `scale` by area or Lanczos, as the alpha is.
-    Neighbouring tiles share twice the overlap. The outer quarters are dropped and in the middle half one goes over into
-    the other, so a network that looks no farther than overlap / 2 px gives what it would for the whole photo. Beyond
-    the photo a tile is mirrored. `tone` is given back to the result. One row of tiles is float at a time. Raises
-    BadInput for tiles that are too small for the overlap, and for results that are not numbers.
+    If the network's factor is not `scale`, its result is resized by area averaging or Lanczos, as is the alpha channel.
+    Neighbouring tiles share twice the overlap: the outer quarter of that at each end is dropped, and in the middle half
+    one tile fades into the other. A network whose receptive field reaches no further than overlap / 2 px therefore
+    gives the same result as on the whole photo. Tiles are mirrored beyond the border of the photo. `tone` is applied to
+    the result. Only one row of tiles is held as floats at a time. Raises BadInput for tiles that are too small for the
+    overlap, and for results that are not finite.
     """
     tile = upscaler.tile
     if tile % MULTIPLE or tile < max(MULTIPLE, 4 * overlap):
         raise BadInput(
-            f"A tile has a multiple of {MULTIPLE} px and at least {4 * overlap}, not {tile}; choose another."
+            f"The side of a tile must be a multiple of {MULTIPLE} px and at least {4 * overlap}, got {tile}."
         )
     levels = np.empty((photo.height * scale, photo.width * scale, 3), photo.levels.dtype)
     result = replace(photo, levels=levels, alpha=enlarged_alpha(photo, scale))
     columns = _starts(photo.width, tile, overlap)
     across = _shares(columns, tile, overlap, scale)
     rows = _starts(photo.height, tile, overlap)
-    carried = torch.zeros(3, 0, result.width)  # what the previous row of tiles adds to the rows of this one
+    carried = torch.zeros(3, 0, result.width)  # the part of the previous row of tiles that overlaps this one
     for row, after, share in zip(rows, [*rows[1:], photo.height], _shares(rows, tile, overlap, scale), strict=True):
         band = torch.zeros(3, tile * scale, result.width)
         for column, part, pixels in zip(columns, across, _seen(photo, row, columns, upscaler, batch), strict=True):
@@ -83,7 +84,7 @@ def tiled(
 
 
 def _seen(photo: Photo, row: int, columns: Sequence[int], upscaler: Enlarger, batch: int) -> Iterator[Tensor]:
-    """What the network makes of each tile of a row."""
+    """The network's result for each tile of a row."""
     for first in range(0, len(columns), batch):
         tiles = [_tile(photo, row, column, upscaler.tile) for column in columns[first : first + batch]]
         yield from upscaler(torch.stack(tiles)).float().cpu()
@@ -104,7 +105,7 @@ def _starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def _shares(starts: Sequence[int], tile: int, overlap: int, scale: int) -> list[Tensor]:
-    """How much each tile counts along one side, (tile * scale); at every place all of them together are 1."""
+    """The weights of each tile along one side, (tile * scale,); at every place the weights of all tiles sum to 1."""
     middles = [(before + tile + start) / 2 for before, start in pairwise(starts)]
     return [
         _risen(start, tile, scale, before, overlap) * (1 - _risen(start, tile, scale, behind, overlap))
@@ -113,7 +114,7 @@ def _shares(starts: Sequence[int], tile: int, overlap: int, scale: int) -> list[
 
 
 def _risen(start: int, tile: int, scale: int, middle: float, overlap: int) -> Tensor:
-    """From 0 to 1 around a place, over `overlap` px, at the centres of the result's pixels."""
+    """A ramp from 0 to 1, `overlap` px wide and centred on `middle`, at the centres of the result's pixels."""
     places = start + (torch.arange(tile * scale, dtype=torch.float64) + 0.5) / scale
     return ((places - middle) / max(overlap, 1e-9) + 0.5).clamp(0, 1).float()
 
@@ -121,6 +122,6 @@ def _risen(start: int, tile: int, scale: int, middle: float, overlap: int) -> Te
 def _write(result: Photo, top: int, pixels: Tensor) -> None:
     pixels = pixels[:, : result.height - top]
     if not torch.isfinite(pixels).all():
-        raise BadInput("The background's network gave values that are not numbers; choose another `background`.")
+        raise BadInput("The network for the background gave values that are not numbers; choose another `background`.")
     window = (0, top, result.width, top + pixels.shape[1])
     result.paste(window, pixels, torch.ones(pixels.shape[1:], dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""Pictures to aligned faces. Of whole photos `faces.jsonl` keeps the transforms that bring the faces back."""
+"""Cut aligned faces out of pictures. For whole photos, `faces.jsonl` keeps the transforms for pasting them back."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ from unfade.stages.photos import Finder, FoundFace, Opened, no_face_in, opened_g
 
 STAGE = "faces"
 RECORDS = "faces.jsonl"
-LONGEST = 150  # bytes of a name of a face's file before its number
+LONGEST = 150  # bytes, of the name of a face's file without its number
 Record = dict[str, Any]  # a line: the photo's name, the hash of its bytes, and its faces
 
 
@@ -34,19 +34,20 @@ def crop_photos(
 ) -> list[Entry]:
     """Write each face of each photo to `out` as a picture of (size, size); one entry for each photo.
 
-    `faces.jsonl` has a line for each photo that was searched, before its faces are written, so no face is without its
-    transform; `key` says what the faces depend on besides the photos. Crops are lossless and 8 bits. Those of a photo
-    that is gone, or shows other faces now, are removed; a file that this run did not write is never
-    overwritten: its photo is skipped. Bad input fails alone. Raises OutputConflict for another's `faces.jsonl`.
+    `faces.jsonl` gets a line for each photo that was searched, before its faces are written, so that no face lacks its
+    transform. `key` identifies what the faces depend on besides the photos. Crops are lossless, with 8 bits. Those of a
+    photo that is gone, or in which other faces are found now, are removed. A file that this run did not write is never
+    overwritten; its photo is skipped. A bad photo does not stop the others. Raises OutputConflict if `faces.jsonl` is
+    not this run's.
     """
     journal.claim(out / RECORDS)
     cropping = _Cropping(Outputs(STAGE, out, journal, f"{key}/{size}"), flat_names(found))
     with progress(STAGE, len(found.names)) as advance:
         for group in opened_groups(found, find, size, cropping.is_settled):
-            for one in group:
-                if not cropping.is_settled(one.name, one.content):
-                    cropping.cut(one)
-                one.photo = None
+            for opened in group:
+                if not cropping.is_settled(opened.name, opened.content):
+                    cropping.cut(opened)
+                opened.photo = None
             advance(len(group))
     return cropping.finish([name.as_posix() for name in found.names])
 
@@ -54,13 +55,13 @@ def crop_photos(
 def take_aligned(
     photos: Iterable[Path], out: Path, *, size: int, journal: Journal, progress: Progress = silent
 ) -> list[Entry]:
-    """Bring pictures that are face crops already to (size, size) and write them to `out`. One entry for each photo."""
+    """Resize pictures that are already face crops to (size, size) and write them to `out`. One entry for each."""
 
     return run_stage(Stage("faces", _as_it_is, size, 16, f"aligned/{size}"), photos, out, journal, progress=progress)
 
 
 def as_they_are(pictures: Iterable[Path], out: Path, *, stage: str, journal: Journal) -> list[Entry]:
-    """Write pictures to `out` as PNG of 8 bits, each under its own stem. One entry for each."""
+    """Write pictures to `out` as PNG files with 8 bits, each under its own stem. One entry for each."""
     return run_stage(Stage(stage, _as_it_is, None, 16), pictures, out, journal)
 
 
@@ -74,7 +75,7 @@ def faces_in(out: Path) -> Mapping[str, list[str]]:
 
 
 def found_before(out: Path) -> Finder:
-    """Finds the faces that `crop_photos` wrote down, without looking again. Raises BadInput for another photo."""
+    """A finder of the faces that `crop_photos` recorded, without detection. Raises BadInput for any other photo."""
     lines = _records(out)
 
     def find(name: str, photo: Photo) -> list[FoundFace]:
@@ -86,10 +87,10 @@ def found_before(out: Path) -> Finder:
 
 
 def flat_names(found: Found) -> dict[str, str]:
-    """A name without folders for each photo, no two alike: "holiday/1.jpg" is "holiday__1".
+    """A unique name without folders for each photo: "holiday/1.jpg" becomes "holiday__1".
 
-    Where two would be alike they get their endings, and where that is not enough, or the name is too long to have a
-    number after it, a part of their hash. Bytes that are no characters become U+FFFD: later stages make text of names.
+    Names that would be equal get their file endings, and if that is not enough, or a name is too long for a number
+    after it, a part of the hash of the name. Bytes that are not valid text become U+FFFD, since later stages need text.
     """
     flat = {name.as_posix(): _in_characters("__".join(name.with_suffix("").parts)) for name in found.names}
     for longer in (lambda name, short: short + Path(name).suffix.replace(".", "-"), _hashed):
@@ -103,7 +104,7 @@ def _in_characters(name: str) -> str:
 
 
 def _hashed(name: str, short: str) -> str:
-    """The beginning, in whole characters, and eight digits that only this photo's whole name gives."""
+    """The beginning of the short name, in whole characters, and eight digits of the hash of the photo's full name."""
     beginning = os.fsencode(short)[:LONGEST].decode("utf-8", "ignore")
     return f"{beginning}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
@@ -121,7 +122,7 @@ class _Cropping:
         return there and self.outputs.settled(name, content)
 
     def cut(self, one: Opened) -> None:
-        """Write the faces of a photo, its line first."""
+        """Write the line of a photo, then its faces."""
         files = [f"{self.flat[one.name]}_{found.index:02d}.png" for found in one.faces]
         with self.outputs.alone(one.name, one.path):
             self.outputs.claim(one.name, one.path, *files)
@@ -140,7 +141,7 @@ class _Cropping:
             writing.notes = (f"{len(files)} face{'s' * (len(files) > 1)}", *(one.photo.notes if one.photo else ()))
 
     def finish(self, names: list[str]) -> list[Entry]:
-        """One line for each photo that was searched, in the order of `names`, and no face of any other photo."""
+        """Keep one line for each photo that was searched, in the order of `names`; remove faces of other photos."""
         for gone in {entry.item for entry in self.outputs.journal.stage(STAGE)} - set(names):
             self.outputs.withdraw(gone)
         entries = self.outputs.entries(names)
@@ -148,13 +149,13 @@ class _Cropping:
         return entries
 
     def _add(self, one: Opened, files: list[str]) -> None:
-        told = [_told(found, file) for found, file in zip(one.faces, files, strict=True)]
-        self.records[one.name] = {"photo": one.name, "content": one.content, "faces": told}
+        faces = [_as_record(found, file) for found, file in zip(one.faces, files, strict=True)]
+        self.records[one.name] = {"photo": one.name, "content": one.content, "faces": faces}
         self.lines.append(self.records[one.name])
 
 
 def _records(out: Path) -> dict[str, Record]:
-    """The lines by photo, of which the last counts; anything else in the file is ignored."""
+    """The last line of each photo, by the photo's name; anything else in the file is ignored."""
     lines = JsonLines(out / RECORDS).read()
     return {line["photo"]: line for line in lines if fits(line, photo=str, content=str, faces=list)}
 
@@ -163,7 +164,7 @@ def _files_of(record: Record) -> list[str]:
     return [face["file"] for face in record["faces"]]
 
 
-def _told(found: FoundFace, file: str) -> Record:
+def _as_record(found: FoundFace, file: str) -> Record:
     face = found.face
     return {
         "file": file,
@@ -175,7 +176,7 @@ def _told(found: FoundFace, file: str) -> Record:
     }
 
 
-def _found(told: Record) -> FoundFace:
-    left, top, right, bottom = told["box"]
-    face = Face((left, top, right, bottom), np.array(told["points"]), told["score"])
-    return FoundFace(told["index"], face, np.array(told["matrix"]))
+def _found(record: Record) -> FoundFace:
+    left, top, right, bottom = record["box"]
+    face = Face((left, top, right, bottom), np.array(record["points"]), record["score"])
+    return FoundFace(record["index"], face, np.array(record["matrix"]))

@@ -1,4 +1,4 @@
-"""Clean faces to degraded faces, each with its own draw, which is kept: see `remake`."""
+"""Degrade clean faces, each with its own random draw, which is recorded so that `remake` can repeat it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -32,12 +32,12 @@ APPLY: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {  # (3, H, W)
 
 
 class Degradation(Protocol):
-    """What a face is degraded with is drawn first, and then applied by its kind. It can be pickled."""
+    """A degradation: all random parameters are drawn first, then applied according to `kind`. Can be pickled."""
 
     kind: ClassVar[str]  # a key of APPLY
 
     def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw | CameraDraw:
-        """Everything random about one face of so many pixels. Raises BadInput where the face is too small."""
+        """The random parameters for one face of this size. Raises BadInput if the face is too small."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class BlindDegradation:
 
     kind: ClassVar[str] = "blind"
     settings: BlindSettings = field(default_factory=BlindSettings)
-    scale: int | None = None  # r at any size, instead of a draw from the settings' range
+    scale: int | None = None  # downsampling ratio r of all faces, instead of a draw from the range in the settings
 
     def __post_init__(self) -> None:
         if self.scale is not None and self.scale < 1:
             raise BadInput(f"Expected a whole scale of at least 1, got {self.scale}; the paper has 4 and 8.")
 
     def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw:
-        """Raises BadInput where the scale leaves fewer than 2 pixels of a side."""
+        """Raises BadInput if the scale leaves fewer than 2 pixels of a side."""
         draw = draw_blind(rng, size=width, settings=self.settings)
         if self.scale is None:
             return draw
@@ -67,13 +67,13 @@ class BlindDegradation:
 
 @dataclass(frozen=True)
 class CameraDegradation:
-    """The degradation of a small camera in poor light (Eq. 10), which no restorer was trained with."""
+    """The degradation of a small camera in poor light (Eq. 10), with which no restorer was trained."""
 
     kind: ClassVar[str] = "camera"
     settings: CameraSettings = field(default_factory=CameraSettings)
 
     def draw(self, rng: np.random.Generator, *, height: int, width: int) -> CameraDraw:
-        """Raises BadInput where the scale leaves less than one tile of the sensor's colour filter."""
+        """Raises BadInput if the scale leaves less than one tile of the sensor's colour filter."""
         return draw_camera(rng, size=min(height, width), settings=self.settings)
 
 
@@ -90,11 +90,11 @@ def camera_degradation(
     demosaic: str | None = None,
     sensor: Sensor | None = None,
 ) -> CameraDegradation:
-    """By the name of a preset, whose values the others given replace. Raises BadInput for an unknown name."""
+    """By the name of a preset; the other arguments replace its values. Raises BadInput for an unknown name."""
     given = {"scale": scale, "iso": iso, "demosaic": demosaic, "sensor": sensor}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     settings = replace(_preset(CAMERA_PRESETS, preset), **changes)
-    return CameraDegradation(replace(settings, iso=float(settings.iso)))  # 1600 and 1600.0 are written alike
+    return CameraDegradation(replace(settings, iso=float(settings.iso)))  # so that 1600 and 1600.0 give the same record
 
 
 KINDS: dict[str, Callable[..., BlindDegradation | CameraDegradation]] = {
@@ -115,11 +115,11 @@ def degrade_faces(
     journal: Journal,
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write each clean face degraded to `out`, brought to `size` before if it is given. One entry for each face.
+    """Degrade each clean face, resized to `size` first if given, and write it to `out`. One entry for each face.
 
-    The pictures are the same for any number of worker processes. `out/degradation.jsonl` gets a line for each of them,
-    always before the picture, which `remake` reads. More than one worker asks for a main module that can be imported.
-    Raises OutputConflict where a file of that name is another's.
+    The pictures are the same for any number of worker processes. `out/degradation.jsonl` gets a line for each picture,
+    before the picture is written, from which `remake` can make it again. With more than one worker, the main module
+    must be importable. Raises OutputConflict if that file is not this run's.
     """
     if size is not None and size < SMALLEST:
         raise BadInput(f"Expected a size of at least {SMALLEST} pixels, got {size}; leave it out to keep the faces'.")
@@ -143,11 +143,11 @@ def degrade_faces(
 
 
 def remake(truth: Tensor, record: Mapping[str, Any]) -> Tensor:
-    """The degraded face of a line of degradation.jsonl, as parsed: bit for bit the one that was written beside it.
+    """Make the degraded face of a parsed line of degradation.jsonl again, bit for bit.
 
-    `truth` is the whole clean picture, (3, H, W) in [-1, 1], whose file has the line's name and sha256; the result is
-    (3, h, w) of the line's size, or of the truth's where that is null. JPEG is bit for bit the same only with the same
-    release of OpenCV. Raises BadInput for something that is not such a line.
+    `truth` is the whole clean picture, (3, H, W) in [-1, 1], whose file has the line's name and sha256. The result is
+    (3, h, w), with the line's size or, if that is null, the truth's. JPEG compression is the same bit for bit only with
+    the same release of OpenCV. Raises BadInput for anything that is not such a line.
     """
     try:
         name, apply, size, draw = record["name"], APPLY[record["kind"]], record["size"], dict(record["draw"])
@@ -159,7 +159,7 @@ def remake(truth: Tensor, record: Mapping[str, Any]) -> Tensor:
 
 @dataclass(frozen=True)
 class _Degrading:
-    """The stage, as each process makes it for itself."""
+    """Makes the stage in each worker process."""
 
     degradation: Degradation
     size: int | None
@@ -169,7 +169,7 @@ class _Degrading:
         def degraded(item: Item) -> Tensor:
             record = self.record(item)
             result = APPLY[record["kind"]](item.pixels, record["draw"])
-            tell(record)  # before the picture is written: there is none without its line
+            tell(record)  # before the picture is written, so that no picture lacks its line
             return result
 
         def work(items: list[Item], advance: Advance) -> Tensor:
@@ -178,7 +178,7 @@ class _Degrading:
         return Stage("degraded", work, self.size, 1, repr(self))
 
     def record(self, item: Item) -> Record:
-        """The same for the same content, seed and size, whenever it is drawn."""
+        """The line for a face; the same content, seed and size always give the same draw."""
         height, width = item.pixels.shape[-2:]
         rng = np.random.default_rng(item.seed(self.seed, "degrade"))
         draw = self.degradation.draw(rng, height=height, width=width)

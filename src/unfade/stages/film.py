@@ -1,8 +1,8 @@
-"""One film to a restored film: faces are tracked, restored many at a time, and put back frame by frame.
+"""Restore one video: faces are tracked, restored in batches, and pasted back frame by frame.
 
-Three things go on at once: a thread decodes and searches ahead, the restorer works, another thread pastes and encodes.
-Only some frames are in memory, however long the film. A restorer that draws noise seeds it by the face, so a face that
-does not change gives the same result in every frame.
+Three things run in parallel: a thread decodes frames and detects faces ahead, the restorer works, and another thread
+pastes and encodes. Only a few frames are in memory, however long the video is. A restorer that draws noise seeds it
+from the face, so a face that does not change gives the same result in every frame.
 """
 
 from collections import deque
@@ -33,14 +33,14 @@ AHEAD = 4  # frames decoded before they are asked for
 TOGETHER = 8  # frames of a group, at most
 PIXELS = 24_000_000  # of a group; one frame may have more
 CUT_SIDE = 64  # px of the longer side when successive frames are compared
-CUT = 0.2  # mean difference in [-1, 1] from which on another shot begins; taken for one wrongly, nothing is lost
+CUT = 0.2  # mean difference in [-1, 1] that counts as a cut between shots; a false cut does no harm
 
 Run = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is the same for all films of a run."""
+    """What all videos of a run have in common."""
 
     run: Run
     strength: float
@@ -54,24 +54,24 @@ class Work:
 
 @dataclass(eq=False)
 class _Looked:
-    """A frame that waits for those after it, or for the restorer."""
+    """A frame that waits for later frames, or for the restorer."""
 
     frame: Frame
-    faces: list[Face] | None  # None: not looked for
-    cut: bool  # another shot begins
-    tracks: list[tuple[int, Matrix]] = field(default_factory=list)  # number, and frame to crop
+    faces: list[Face] | None  # None: faces were not detected in this frame
+    cut: bool  # whether a new shot begins here
+    tracks: list[tuple[int, Matrix]] = field(default_factory=list)  # number of the track, matrix from frame to crop
     crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each
 
 
 class _Search:
-    """Where the faces of a film are, frame after frame."""
+    """Detects and tracks the faces of a video, frame by frame."""
 
     def __init__(self, reader: VideoReader, name: str, find: Finder, settings: TrackSettings) -> None:
         self.reader, self.name, self.find, self.every = reader, name, find, settings.every
         self.tracks = Tracks(settings)
 
     def __iter__(self) -> Iterator[Any]:
-        """In a thread: frames in order, searched where that is due, and packets."""
+        """Frames in order, with their faces where detection is due, and packets; called in a thread."""
         before: Tensor | None = None
         along = in_frames(self.find)
         for item in self.reader:
@@ -84,7 +84,7 @@ class _Search:
             yield _Looked(item, self._faces(item, along) if due else None, cut)
 
     def track(self, item: _Looked, faces: list[Face], waiting: Iterable[_Looked]) -> None:
-        """Take in the faces of a frame; where they do not fit, those between it and the frame before are searched."""
+        """Track the faces of a frame; if they do not fit the tracks, detect faces in the skipped frames before it."""
         at = item.frame.index
         if item.cut or not self.tracks.expect(at, faces):
             for other in waiting:
@@ -100,24 +100,24 @@ class _Search:
 
 
 class Film:
-    """One film on its way from file to file."""
+    """One video on its way from file to file."""
 
     def __init__(self, reader: VideoReader, name: str, part: Path, work: Work, advance: Advance) -> None:
         self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
         self.search = _Search(reader, name, work.find, work.tracks)
-        self.told: dict[int, dict[str, int]] = {}  # of each track: its first and last frame, and how many show it
-        self.changed = work.parts.enlarge is not None  # by now, in any frame
-        self.distances: dict[int, float] = {}  # of the first face of each track and its result, where it is measured
+        self.told: dict[int, dict[str, int]] = {}  # by track: its first and last frame, and in how many frames it is
+        self.changed = work.parts.enlarge is not None  # whether any frame so far has changed
+        self.distances: dict[int, float] = {}  # by track: identity distance of its first face and the result
         self.notes: tuple[str, ...] = ()
         self._waiting: deque[_Looked] = deque()
         self._group: list[Any] = []  # frames, and packets of sound and subtitles
         self._tones: dict[int, Tone | None] = {}
-        self._restored: set[int] = set()  # tracks of which the restorer changed something
+        self._restored: set[int] = set()  # tracks in which the restorer changed something
         self._writer: VideoWriter | None = None
         self._written: Future[None] | None = None
 
     def restore(self) -> None:
-        """Read, restore and write all of it."""
+        """Read, restore and write the whole video."""
         with ThreadPoolExecutor(1) as thread:
             try:
                 with closing(_ahead(iter(self.search), AHEAD)) as items:
@@ -129,7 +129,7 @@ class Film:
                 self._wait()
                 self._finish()
             except BaseException:
-                with suppress(Exception):  # what went wrong first is what is said
+                with suppress(Exception):  # so that the first error is the one that is raised
                     self._close(thread)
                 raise
             self._close(thread)
@@ -149,7 +149,7 @@ class Film:
             self.search.track(item, item.faces, self._waiting)
 
     def _hand_on(self, thread: ThreadPoolExecutor, keep: int) -> None:
-        """Frames whose faces are known go into the group; a full group is worked on."""
+        """Move all but the last `keep` waiting frames to the group, and restore the group when it is full."""
         while len(self._waiting) > keep:
             one = self._waiting.popleft()
             photo, size = one.frame.photo, self.work.size
@@ -168,11 +168,11 @@ class Film:
                 self._flush(thread)
 
     def _flush(self, thread: ThreadPoolExecutor) -> None:
-        """Restore the faces of the group; begin to write it when the one before is written."""
+        """Restore the faces of the group, and start writing it once the previous group has been written."""
         group, self._group = self._group, []
         crops = [one for item in group if isinstance(item, _Looked) for one in item.crops]
         batches = [crops[first : first + self.work.batch] for first in range(0, len(crops), self.work.batch)]
-        restored = [face for some in batches for face in self.work.run(torch.stack(some)).cpu()]
+        restored = [face for batch in batches for face in self.work.run(torch.stack(batch)).cpu()]
         refuse_no_numbers(restored, self.reader.path)
         self._wait()
         self._written = thread.submit(self._write, group, iter(restored))
@@ -182,7 +182,7 @@ class Film:
             self._written.result()
 
     def _write(self, group: list[Any], restored: Iterator[Tensor]) -> None:
-        """In the other thread."""
+        """Paste and encode the frames of a group; called in the writing thread."""
         writer = self._writer
         assert writer is not None
         for item in group:
@@ -210,7 +210,7 @@ class Film:
         writer.write(item.frame, put_back(item.frame.photo, faces, results, way, parts.tools))
 
     def _measure(self, item: _Looked, results: list[Tensor]) -> None:
-        """The identity distance of the first face of each track and its result."""
+        """Measure the identity distance of the first face of each track and its result."""
         likeness = self.work.parts.likeness
         for (number, _), face, result in zip(item.tracks, item.crops, results, strict=True):
             if likeness is not None and number not in self.distances:
@@ -224,22 +224,22 @@ class Film:
         if self._writer is None:
             raise UnreadableImage(f"{self.reader.path} holds no frame that can be decoded; it is damaged or cut off.")
         self._writer.finish()
-        told = ", ".join((_count(self.reader.frames, "frame"), _count(len(self.told), "track")))
+        counts = ", ".join((_count(self.reader.frames, "frame"), _count(len(self.told), "track")))
         written = (*self.reader.notes, *self._writer.notes) if self.changed else ()
         alone = len(self.told.keys() - self._restored)
-        self.notes = (told, *written, *[f"{_count(alone, 'face')}{LEFT_ALONE}"] * bool(alone), *self._warned())
+        self.notes = (counts, *written, *[f"{_count(alone, 'face')}{LEFT_ALONE}"] * bool(alone), *self._warned())
 
     def _warned(self) -> Iterator[str]:
         likeness = self.work.parts.likeness
         for number, distance in self.distances.items():
             if likeness and likeness.tells_apart(distance):
                 at = self.told[number]["first"]
-                told = f"identity distance {distance:.2f}"
-                yield f"the face that begins in frame {at} no longer resembles itself ({told})"
+                measured = f"identity distance {distance:.2f}"
+                yield f"the face that begins in frame {at} may no longer show the same person ({measured})"
 
 
 def _ahead(items: Iterator[Any], count: int) -> Generator[Any]:
-    """The same in the same order, some of them made by a thread before they are asked for."""
+    """The same items in the same order, up to `count` of them produced by a thread in advance."""
     end = object()
     with ThreadPoolExecutor(1) as reader:
         coming = deque(reader.submit(next, items, end) for _ in range(count))

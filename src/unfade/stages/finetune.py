@@ -1,4 +1,4 @@
-"""(face, target) pairs to a fine-tuned restorer (Sec. 3.3)."""
+"""Fine-tune a restorer on pairs of a face and its pseudo target (Sec. 3.3)."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import mode
 from unfade.training.objective import Objective
 
-HELD_OUT, REDEGRADED = "held_out", "redegraded"  # held-out photos, and held-out clean faces damaged as they were
+HELD_OUT, REDEGRADED = "held_out", "redegraded"  # names of scores: held-out photos, and held-out clean faces degraded
 LEAST_HELD_OUT = 2  # pairs
-LEAST_FITTED = 6  # pairs that a degradation is fitted to
-MOST_FITTED = 100  # pairs at most that it is fitted to
-Distance = Callable[[Tensor, Tensor], Tensor]  # (B, 3, H, W) twice to (B,)
+LEAST_FITTED = 6  # fewest pairs that a degradation is fitted to
+MOST_FITTED = 100  # most pairs that a degradation is fitted to
+Distance = Callable[[Tensor, Tensor], Tensor]  # two (B, 3, H, W) to (B,)
 
 
 @dataclass(frozen=True)
@@ -33,47 +33,47 @@ class FinetuneSettings:
     """How a restorer learns from pseudo targets."""
 
     loop: LoopSettings = field(default_factory=LoopSettings)
-    flip: bool = False  # mirror half of the pairs; the paper does for CodeFormer, not for SwinIR
-    hold_out: float = 0.1  # share of the pairs that is only watched, never learned from; see `split`
+    flip: bool = False  # mirror half of the pairs; the paper does so for CodeFormer, but not for SwinIR
+    hold_out: float = 0.1  # share of the pairs that is kept for validation; see `split`
 
-    # Share of the faces that are clean ones damaged as the folder's photos are, in place of the photos (0: none, as in
-    # the paper; none of fewer than LEAST_FITTED pairs): their truth is known, and nothing that the prior made up of a
-    # photo is learned as truth.
+    # Share of the training faces that are clean faces degraded like the folder's photos, instead of the photos with
+    # their targets. Their truth is known, so that details that the prior invented are not learned as truth. 0 is the
+    # paper's; with fewer than LEAST_FITTED pairs it has no effect.
     redegraded: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.redegraded <= 1:
-            raise BadInput(f"The share of clean faces, damaged anew, must lie in 0..1, got {self.redegraded}.")
+            raise BadInput(f"The share of re-degraded clean faces must lie in 0..1, got {self.redegraded}.")
         if not 0 <= self.hold_out <= 0.5:
             raise BadInput(f"The share to hold out must lie in 0..0.5, got {self.hold_out}.")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A face and its pseudo target, by file."""
+    """The files of a face and of its pseudo target."""
 
     face: Path
     target: Path
 
 
 def pairs_of(faces: Path, targets: Path) -> list[Pair]:
-    """Faces that have a target of the same stem, sorted.
+    """The faces that have a target of the same file stem, with that target, sorted.
 
-    Raises BadInput when there is none, and where two pictures of a folder share a name: one would be learned from with
-    the other's target.
+    Raises BadInput if there are none, or if two pictures of a folder share a stem, since one would be paired with the
+    other's target.
     """
     pairs = [Pair(face, target) for face, target in paired(faces, targets).pairs]
     if not pairs:
         raise BadInput(
-            f"No picture of {targets} has the file name of one of {faces}; make targets from these faces first."
+            f"No picture in {targets} has the file name of one in {faces}; make targets from these faces first."
         )
     return pairs
 
 
 def split(pairs: Sequence[Pair], share: float, *, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to learn from and pairs held out; which ones follows from their names and the seed.
+    """Pairs to learn from and pairs held out, drawn by their names and the seed.
 
-    At least LEAST_HELD_OUT are held out, since fewer show nothing; none of fewer than three times as many pairs.
+    At least LEAST_HELD_OUT are held out, since fewer prove nothing; none if there are fewer than three times as many.
     """
     count = max(LEAST_HELD_OUT, int(len(pairs) * share)) if share and len(pairs) >= 3 * LEAST_HELD_OUT else 0
     drawn = sorted(pairs, key=lambda pair: seed_for("hold out", seed, pair.face.name))
@@ -93,12 +93,12 @@ def finetune(
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> History:
-    """Fine-tune in place, leaving `restorer.frozen` alone; with `checkpoint` a killed run goes on.
+    """Fine-tune in place, without changing `restorer.frozen`; with a `checkpoint`, an interrupted run can be resumed.
 
-    `real` are clean faces for a discriminator; without them it takes the targets for real. `clean` are faces of anyone
-    to be damaged as the photos are (`settings.redegraded`); without them the targets are. `distance` is reported on the
-    held-out pairs beside the mean absolute difference, before the first step (step 0) and while it learns. A restorer
-    that these say became worse gets its old weights back, see `became_worse`.
+    `real` are clean faces as the real examples of a discriminator; without them it uses the targets. `clean` are faces
+    of anyone, to be degraded like the photos (`settings.redegraded`); without them the targets are. Validation on the
+    held-out pairs, before the first step (step 0) and during training, reports the mean absolute difference and
+    `distance`. If `became_worse`, the restorer gets its old weights back.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
     damage = _fitted(learned, restorer.size) if settings.redegraded else None
@@ -128,11 +128,11 @@ def finetune(
 
 
 def became_worse(history: History) -> bool:
-    """Whether held-out pairs are further from their targets after the last step than before the first.
+    """Whether the restorer scores worse on held-out pairs after the last step than before the first.
 
-    Where a degradation was fitted, held-out clean faces damaged by it decide, for their truth is known: the targets of
-    the photos themselves were made from what the restorer did before, and always speak for it. Judged by the mean
-    relative change of the measures. False where nothing was held out.
+    If a degradation was fitted, held-out clean faces degraded by it decide, since their truth is known. The targets of
+    the photos cannot decide then: they were made from the results of the restorer before training, and favour it. The
+    criterion is the mean relative change of the scores. False if nothing was held out.
     """
     if len(history.validations) < 2:
         return False
@@ -144,7 +144,7 @@ def became_worse(history: History) -> bool:
 def _shared_out(
     clean: Sequence[Path], learned: Sequence[Pair], watched: Sequence[Pair]
 ) -> tuple[list[Path], list[Path]]:
-    """Clean faces to learn from and clean faces to watch: targets if there are none, and as many watched as pairs."""
+    """Clean faces to learn from, and clean faces to validate on, as many as pairs; the targets if there are none."""
     if not clean:
         return [pair.target for pair in learned], [pair.target for pair in watched]
     count = min(len(watched), len(clean) // 2)
@@ -152,12 +152,12 @@ def _shared_out(
 
 
 def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
-    """What damaged the photos; None for too few of them."""
+    """The degradation of the photos, fitted to their pairs; None for too few pairs."""
     if len(pairs) < LEAST_FITTED:
         return None
-    some = pairs[:: -(-len(pairs) // MOST_FITTED)]
-    faces, targets = Pictures([p.face for p in some], size), Pictures([p.target for p in some], size)
-    return fit(*(torch.stack([pictures[i] for i in range(len(some))]) for pictures in (faces, targets)))
+    used = pairs[:: -(-len(pairs) // MOST_FITTED)]
+    faces, targets = Pictures([p.face for p in used], size), Pictures([p.target for p in used], size)
+    return fit(*(torch.stack([pictures[i] for i in range(len(used))]) for pictures in (faces, targets)))
 
 
 def _batches(
@@ -218,7 +218,7 @@ def _images(paths: Sequence[Path], size: int) -> list[Tensor]:
 def _distances(
     restorer: nn.Module, faces: Sequence[Tensor], targets: Sequence[Tensor], name: str, distance: Distance | None
 ) -> dict[str, float]:
-    """Means over the faces, restored one by one: NAME_l1, and NAME_perceptual where there is a distance."""
+    """Mean scores of the faces, restored one by one: NAME_l1, and NAME_perceptual if there is a distance."""
     device = next(restorer.parameters()).device
     differences, distances = [], []
     for face, wanted in zip(faces, targets, strict=True):

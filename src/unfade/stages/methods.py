@@ -1,7 +1,8 @@
-"""Faces to restored faces by the diffusion methods that the paper compares with, each with its published settings.
+"""The diffusion methods that the paper compares with, each with its published settings.
 
-A method is a guidance for the one reverse loop, the schedule it walks, whether in pixels or in latents, and whether a
-restorer follows. Filters were published for 256 or 512 px and are scaled to the prior's size: the same share of a face.
+A method is a guidance for the one reverse loop, a schedule, the space it runs in (pixels or latents), and whether a
+restorer runs on the result. Filters were published for 256 or 512 px and are scaled with the prior's size, so that they
+cover the same share of a face.
 """
 
 from collections.abc import Callable, Iterable
@@ -42,19 +43,19 @@ from unfade.stages.restore import choices, restore_batch
 from unfade.store.seeds import fingerprint
 
 T = TypeVar("T")
-Own = PGDiffRestorer | DiffBIR  # networks that methods were published with
+Own = PGDiffRestorer | DiffBIR  # networks that are part of a published method
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a guidance may be made of; images are (B, 3, size, size) in [-1, 1], at the size of the walk."""
+    """What a guidance can be made from; images are (B, 3, size, size) in [-1, 1], of the size that is sampled at."""
 
     face: Tensor
-    restored: Tensor  # what the restorer makes of the face
-    own: Own | None = None  # the network of a method that brings one
+    restored: Tensor  # the restorer's result for the face
+    own: Own | None = None  # the method's own network, if it has one
 
     def own_target(self, x_t: Tensor, t: int) -> Tensor:
-        """What PG-Diff's restorer says of x_t at an original step. Raises BadInput where it is not there."""
+        """PG-Diff's restored face for x_t at step `t` of 1000. Raises BadInput if `own` is not PG-Diff's network."""
         steps = torch.full((len(x_t),), t, device=x_t.device)
         with torch.no_grad():
             target: Tensor = _needed(self.own, PGDiffRestorer)(x_t, self.face, steps)
@@ -62,23 +63,23 @@ class Inputs:
 
     @cached_property
     def own_latents(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the restored picture's latent in DiffBIR. Raises BadInput where it is not there."""
+        """Mean and deviation of the restored picture's latent. Raises BadInput if `own` is not DiffBIR."""
         with torch.no_grad():
             return _needed(self.own, DiffBIR).encode(self.restored)
 
     def own_target_latent(self, noise: Noise) -> Tensor:
-        """A latent of the restored picture, drawn."""
+        """A latent of the restored picture, drawn at random."""
         mean, deviation = self.own_latents
         return mean + deviation * noise(mean)
 
     def factor(self, published: int, size: int) -> int:
-        """A filter's factor, published for so many px, at this size; at least 2, for 1 filters nothing."""
+        """The factor of a filter published for `size` px, scaled to this size; at least 2, since 1 would not filter."""
         return max(2, published * self.face.shape[-1] // size)
 
 
 def _needed(own: object, kind: type[T]) -> T:
     if not isinstance(own, kind):
-        raise BadInput("This method needs the network that it was published with; load it and hand it over.")
+        raise BadInput("This method needs the network that it was published with; load it and pass it as `own`.")
     return own
 
 
@@ -86,12 +87,15 @@ Walk = Callable[["Method", Inputs, DiffusionPrior, Noise], Tensor]
 
 
 def in_pixels(method: "Method", given: Inputs, prior: DiffusionPrior, noise: Noise) -> Tensor:
-    """The given prior under the method's schedule, guided; (B, 3, size, size), not clamped."""
+    """Sample from the given prior with the method's guidance; (B, 3, size, size), not clamped."""
     return sample(prior, method.guide(given), noise, given.face, update=UPDATES[method.update]())
 
 
 def in_latents(method: "Method", given: Inputs, prior: DiffusionPrior, noise: Noise) -> Tensor:
-    """The method's own prior, which knows the restored picture; then the colours of that picture (DiffBIR, Sec. 3)."""
+    """Sample from the method's own prior, conditioned on the restored picture, whose colours the result gets too.
+
+    This is DiffBIR (Sec. 3).
+    """
     network, (hint, _) = _needed(given.own, DiffBIR), given.own_latents
     prior = prior_given(network, hint, spacing=method.spacing)
     latent = sample(prior, method.guide(given), noise, hint, update=UPDATES[method.update]())
@@ -101,14 +105,14 @@ def in_latents(method: "Method", given: Inputs, prior: DiffusionPrior, noise: No
 
 @dataclass(frozen=True)
 class Method:
-    """How one method walks."""
+    """How one method works."""
 
     source: str
     guide: Callable[[Inputs], Guidance]
-    spacing: str  # of the 1000 steps
+    spacing: str  # how many of the 1000 steps are used
     update: str = "ddpm"  # a name in UPDATES
-    restores: bool = False  # the restorer works on the result
-    own: str = ""  # a model of the table that the method was published with
+    restores: bool = False  # whether the restorer runs on the result
+    own: str = ""  # name of the model that is part of the published method, if there is one
     walk: Walk = in_pixels
 
 
@@ -158,7 +162,7 @@ METHODS: dict[str, Method] = {
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """What all methods share."""
+    """The settings that all methods share."""
 
     batch: int = 4  # faces denoised together
     bf16: bool = False  # networks in bfloat16 where the device has it; everything else stays float32
@@ -166,7 +170,7 @@ class MethodSettings:
 
 
 def method_named(name: str) -> Method:
-    """Raises BadInput, which lists the methods there are."""
+    """The method of that name. Raises BadInput, with the list of methods, for an unknown name."""
     if name not in METHODS:
         raise BadInput(f"There is no method named {name}; there are: {', '.join(METHODS)}.")
     return METHODS[name]
@@ -185,10 +189,10 @@ def run_method(
     key: str = "",
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write what a method makes of each aligned face to `out`, at the restorer's size. One entry for each face.
+    """Run a method on aligned faces and write its results to `out`, at the restorer's size. One entry for each face.
 
-    `own` is the network that the method was published with, if it has one. `key` says which weights these are. Raises
-    BadInput for an unknown method, or one without its network.
+    `own` is the method's own network, if it has one. `key` identifies the weights. Raises BadInput for an unknown
+    method, or if its own network is missing.
     """
     method = method_named(name)
     walked = prior.respaced(method.spacing)
@@ -210,7 +214,10 @@ def walk(
     method: Method, face: Tensor, restorer: Restorer, prior: DiffusionPrior, noise: Noise,
     own: Own | None = None,
 ) -> Tensor:  # fmt: skip
-    """(B, 3, S, S) faces of the restorer's size to the same, clamped to [-1, 1]; `prior` has the method's schedule."""
+    """Run a method on (B, 3, S, S) faces of the restorer's size; the same shape, clamped to [-1, 1].
+
+    `prior` already has the method's schedule.
+    """
     size = face.shape[-1]
     side = own.config.size if isinstance(own, DiffBIR) else prior.size
     given = Inputs(_at_size(face, side), _at_size(restore_batch(face, restorer), side), own)

@@ -1,8 +1,8 @@
-"""Whole photos, some at a time: read and searched for faces by threads, ahead of whoever works on them.
+"""Read whole photos and detect their faces in threads, a few photos ahead of the restorer.
 
-Photos are worked on in groups, so that the faces of several go through a network together and memory stays bounded.
-A group is the same in every run, whatever of it is done already: the last bits of a network's output depend on the
-other faces of its batch, and a run that was killed must end as one that was not.
+Photos are processed in groups, so that the faces of several photos go through a network together and memory stays
+bounded. Groups are the same in every run, even if a part of them is already done: the last bits of a network's output
+depend on the other faces in its batch, and a resumed run must give the same results as one that was not interrupted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,23 +28,23 @@ from unfade.store.checkpoints import sha256_of
 TOGETHER = 8  # photos of a group, at most
 PIXELS = 24_000_000  # of a group; one photo may have more
 READERS = 2  # threads that read and search photos
-THOROUGH = 12  # frames of a film from one that is searched in all turns to the next
+THOROUGH = 12  # in every so many frames of a video, faces are searched in all orientations
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of the faces that were found are worked on: all, the largest, or some by their numbers."""
+    """Which of the detected faces are used: all, the largest, or those with given numbers."""
 
-    which: str = "all"  # "all", "largest", or numbers from 0 on, left to right, with commas between them
+    which: str = "all"  # "all", "largest", or comma-separated numbers, counted from 0 at the left
 
     def __post_init__(self) -> None:
         if self.which not in ("all", "largest") and not all(part.strip().isdecimal() for part in self.which.split(",")):
             raise BadInput(
-                f"Faces are chosen by all, largest, or numbers like 0,2 from left to right, not {self.which}."
+                f"Expected faces to be all, largest, or numbers from left to right such as 0,2, got {self.which}."
             )
 
     def of(self, faces: Sequence[Face]) -> list[tuple[int, Face]]:
-        """The chosen ones with their numbers; those of a number that the photo does not have are not there."""
+        """The chosen faces with their numbers; numbers that the photo does not have are ignored."""
         numbered = list(enumerate(faces))
         if self.which == "all" or not faces:
             return numbered
@@ -56,19 +56,19 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class FoundFace:
-    """A face that is worked on."""
+    """A face that was found and chosen."""
 
     index: int  # among all faces of its photo, from left to right
     face: Face
     matrix: Matrix  # (2, 3): the photo to the crop
 
 
-Finder = Callable[[str, Photo], list[FoundFace]]  # from the name of a photo and the photo; may be called by threads
+Finder = Callable[[str, Photo], list[FoundFace]]  # called with a photo's name and the photo, also from threads
 
 
 @dataclass
 class Opened:
-    """What became of a photo when it was read."""
+    """A photo that was read and searched for faces, or the error that prevented it."""
 
     name: str  # its path below the folder of photos, with "/"
     path: Path
@@ -101,13 +101,13 @@ def searching(detector: Detector, settings: DetectSettings, choice: Choice, size
 
 @dataclass(frozen=True)
 class Framed:
-    """Takes every picture for one face that fills it in FFHQ's framing: an aligned crop, whose matrix only scales."""
+    """Treats every picture as an aligned crop of one face in FFHQ's framing, so that its matrix only scales."""
 
     root: Path  # of the pictures, for messages
     size: int  # px, of the crops
 
     def __call__(self, name: str, photo: Photo) -> list[FoundFace]:
-        """Raises BadInput for a picture that is not square or too small, UnreadableImage for one that is clear."""
+        """Raises BadInput for a picture that is not square or too small, UnreadableImage for a transparent one."""
         path, side = self.root / name, photo.width
         refuse_clear(photo, path)
         refuse_tiny(photo.width, photo.height, path)
@@ -117,12 +117,12 @@ class Framed:
 
 
 def in_frames(find: Finder) -> Finder:
-    """The same for the frames of one film, in order: what all turns cost is spent on some of them only."""
+    """A finder for the frames of one video, in order, that searches all orientations only in some frames."""
     return _InFrames(find) if isinstance(find, Searching) else find
 
 
 class _InFrames:
-    """Searches a frame thoroughly in its turn, where faces are not upright, and where there were faces a moment ago."""
+    """Searches all orientations in every THOROUGH-th frame, and if faces are not upright or have disappeared."""
 
     def __init__(self, find: Searching) -> None:
         self.find = find
@@ -139,13 +139,13 @@ class _InFrames:
 
 
 def no_face_in(path: Path) -> str:
-    """Why nothing came of a photo or a film."""
-    tried = "upright or turned by 90, 180 or 270 degrees"
-    return f"{path} shows no face that was asked for, {tried}; look at `min_face`, `choice` and `detector`."
+    """The reason why a photo or a video has no result."""
+    tried = "upright or rotated by 90, 180 or 270 degrees"
+    return f"{path}: no face found that matches the settings, {tried}; check `min_face`, `choice` and `detector`."
 
 
 def groups_of(found: Found) -> Iterator[list[str]]:
-    """The names of all photos, in groups of a few."""
+    """The names of all photos, in groups of at most TOGETHER photos and PIXELS pixels."""
     group: list[str] = []
     pixels = 0
     for name, path in zip(found.names, found.paths, strict=True):
@@ -162,9 +162,9 @@ def groups_of(found: Found) -> Iterator[list[str]]:
 def opened_groups(
     found: Found, find: Finder, size: int, is_settled: Callable[[str, str], bool]
 ) -> Iterator[list[Opened]]:
-    """Every group, read and searched while the one before it is worked on.
+    """Yield every group; each is read and searched while the caller works on the one before.
 
-    A group of which every photo is settled, by its name and the hash of its bytes, comes without photos and faces.
+    A group whose photos are all settled, by their names and the hashes of their bytes, comes without photos and faces.
     """
     with ThreadPoolExecutor(READERS) as readers:
 
@@ -186,7 +186,7 @@ def opened_groups(
 
 
 def _hashed(one: Opened) -> Opened:
-    """A file that cannot be read has no hash; reading it as a photo will say why."""
+    """Compute the hash. A file that cannot be read gets none; reading it as a photo later gives the reason."""
     with suppress(Exception):
         one.content = sha256_of(one.path)
     return one

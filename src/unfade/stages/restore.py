@@ -1,4 +1,4 @@
-"""Aligned faces to restored faces: one pass through a restorer."""
+"""Restore aligned faces, in one pass through a restorer."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
 
-LEFT_ALONE = " already sharper than the restorer can draw: left as it came"
+LEFT_ALONE = " already sharper than the restorer's results: left unchanged"
 
 
 def restore_faces(
@@ -32,11 +32,11 @@ def restore_faces(
     stage: str = "restored",
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write each face restored to `out`, at the restorer's size. One entry for each face.
+    """Restore each face and write it to `out`, at the restorer's size. One entry for each face.
 
-    A grey face stays grey. `strength` in 0..1 blends the result with its input. `key` says which weights these are:
-    faces restored by others, or at another fidelity or strength, are restored again.
-    Raises BadInput for a strength outside 0..1.
+    A grey face stays grey. `strength` in 0..1 blends the result with its input. `key` identifies the weights: faces
+    that were restored with other weights, or at another fidelity or strength, are restored again. Raises BadInput for
+    a strength outside 0..1.
     """
     check_strength(strength)
 
@@ -53,23 +53,25 @@ def restore_faces(
 
 
 def left_alone(faces: Sequence[Tensor], restored: Sequence[Tensor]) -> tuple[str, ...]:
-    """A note of how many faces a restorer gave back as they came, since they are as good as it can draw; or none."""
+    """A note of how many faces the restorer returned unchanged because they are already sharper than its results."""
     count = sum(torch.equal(face, result) for face, result in zip(faces, restored, strict=True))
     return (f"{count} face{'s' * (count > 1)}{LEFT_ALONE}",) if count else ()
 
 
 @torch.no_grad()
 def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) -> Tensor:
-    """(B, 3, size, size) to the same, clamped to [-1, 1]; see `blend` for the strength.
+    """Restore (B, 3, size, size) faces; the same shape, clamped to [-1, 1]. See `blend` for the strength.
 
-    The network computes in bfloat16 if the restorer's `bf16` asks for it and the device has it.
+    The network computes in bfloat16 if the restorer's `bf16` is set and the device supports it.
     """
     device = next(restorer.parameters()).device
     face = face.to(device)
     with mode(False, restorer), autocast(device, bf16=restorer.bf16):
         restored: Tensor = restorer(face)
     restored = restored.float()
-    numbers = torch.where(restored.isfinite(), restored.clamp(-1, 1), torch.nan)  # infinity must not pass for white
+    numbers = torch.where(
+        restored.isfinite(), restored.clamp(-1, 1), torch.nan
+    )  # so that infinity does not become white
     return blend(face, numbers, strength)
 
 
@@ -80,10 +82,9 @@ def check_strength(strength: float) -> None:
 
 
 def choices(restorer: Restorer, strength: float = 1.0) -> dict[str, float]:
-    """What a result depends on besides the weights: fidelity and refinement of a family that has them, the strength
-    and the precision.
+    """What a result depends on besides the weights: fidelity and refinement (if there are any), strength, precision.
 
-    A full strength and float32 are not mentioned, so that runs begun before there was a choice go on.
+    Full strength and float32 are left out, so that runs of versions without these settings can be resumed.
     """
     made = {"fidelity": restorer.fidelity, "refine": restorer.refine, "bf16": restorer.bf16 or None}
     found = {name: float(value) for name, value in made.items() if value is not None}

@@ -1,7 +1,7 @@
-"""Whole photos to restored photos: the faces of several go through the restorer together, and back into their places.
+"""Restore whole photos: the faces of several photos go through the restorer together, then back into their photos.
 
-Three photos' worth of work goes on at once: threads read and search the next group, the restorer works on this one,
-threads paste and encode the one before.
+Three groups of photos are in progress at once: threads read the next group and detect its faces, the restorer works on
+the current one, and threads paste and encode the previous one.
 """
 
 import json
@@ -36,42 +36,42 @@ from unfade.store.seeds import fingerprint
 STAGE = "restored"
 WRITERS = 2  # threads that paste and encode
 SCALES = (1, 2, 4)
-LARGE = 2.0  # px of the photo per px of the restorer's face, above which a note says so
+LARGE = 2.0  # px of the photo per px of the restorer's face; a note is made of faces above it
 
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """How restored faces go back into their photos, and how those are written."""
+    """How restored faces are pasted into their photos, and how photos are written."""
 
     paste: PasteSettings = PasteSettings()
-    colour: bool = False  # True: faces of grey or sepia photos may come out in colour
-    kind: str | None = None  # Pillow's name of the format of the results; None: the photo's own
-    quality: int | None = None  # 1..100 of lossy formats; None: as the photo's own
-    copy: bool = False  # photos without a face are copied
-    sidecar: bool = False  # a JSON file beside each result tells of its faces
-    scale: int = 1  # the results are so many times as large; the caller brings what enlarges them
+    colour: bool = False  # allow faces of grey and sepia photos to become coloured
+    kind: str | None = None  # format of the results, by Pillow's name; None: the photo's own
+    quality: int | None = None  # 1..100, of lossy formats; None: the photo's own
+    copy: bool = False  # copy photos without a face
+    sidecar: bool = False  # write a JSON file about the faces next to each result
+    scale: int = 1  # enlarge results this many times; above 1, the caller has to give `Parts.enlarge`
 
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
-            raise BadInput(f"The quality lies in 1..100, got {self.quality}.")
+            raise BadInput(f"Expected `quality` to lie in 1..100, got {self.quality}.")
         if self.scale not in SCALES:
-            raise BadInput(f"The scale of the results is 1, 2 or 4, got {self.scale}.")
-        suffix_for(Path("photo.png"), self.kind)  # complains about a format that is not written
+            raise BadInput(f"Expected `scale` to be 1, 2 or 4, got {self.scale}.")
+        suffix_for(Path("photo.png"), self.kind)  # raises BadInput for a format that cannot be written
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What is not a setting."""
+    """Loaded networks and other objects that a restoration needs besides its settings."""
 
-    enlarge: Enlarge | None = None  # makes the photo that faces are pasted into, `scale` times as large
-    likeness: Likeness | None = None  # of a face and its result: a stranger is warned of, the sidecar has all distances
-    provenance: Provenance | None = None  # None: results do not say what made them
-    recrop: bool = False  # True: what enlarges restores too, and a face replaces what it made of the face
-    mask: Mask | None = None  # where a restored face is a face; None: all of its square, but for the feather
+    enlarge: Enlarge | None = None  # makes the photo, `scale` times as large, that faces are pasted into
+    likeness: Likeness | None = None  # compares face and result, for warnings and for the distances in the sidecar
+    provenance: Provenance | None = None  # None: results do not record how they were made
+    recrop: bool = False  # whether `enlarge` changes faces too; restored faces then replace what it made of them
+    mask: Mask | None = None  # the part of a restored face that is pasted; None: the whole square, feathered
 
     @property
     def tools(self) -> Tools:
-        """Those that put faces back."""
+        """The parts that are needed for pasting."""
         return Tools(self.enlarge, self.recrop, self.mask)
 
 
@@ -89,17 +89,19 @@ def restore_photos(
     key: str = "",
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write every photo with its faces restored to `out`, under its own name; one entry for each.
+    """Restore the faces of every photo and write the photos to `out` under their own names; one entry for each.
 
-    `strength` in 0..1 blends each face with what it was. `key` says what else the results depend on: the weights, the
-    finder. What is done under the same key and content is kept. A file that this run did not write is never
-    overwritten: its photo is skipped. A photo without a face is no_face, and copied only if asked, and enlarged as
-    the others are. Bad input fails alone, and the rest goes on. Raises BadInput for a strength outside 0..1, a batch
-    below 1, or a scale without a part that enlarges.
+    `strength` in 0..1 blends each face with the original. `key` identifies what else the results depend on, such as
+    the weights and the finder. Results of the same key and content are kept. A file that this run did not write is
+    never overwritten; its photo is skipped. A photo without a face gets the status no_face, and is copied, or enlarged
+    like the others, only if `settings.copy` is set. A bad photo does not stop the others. Raises BadInput for a
+    strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`.
     """
     check_run(settings, parts, strength, batch)
     key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)
-    run = partial(restore_batch, restorer=restorer)  # blended later: a toned face with its photo's tone
+    run = partial(
+        restore_batch, restorer=restorer
+    )  # without `strength`: faces get their tone back before they are blended
     outputs = Outputs(STAGE, out, journal, key)
     work = _Restoring(found, outputs, run, batch, strength, settings, parts)
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
@@ -114,10 +116,10 @@ def restore_photos(
 
 
 def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int) -> None:
-    """Raises BadInput for a strength outside 0..1, a batch below 1, or a scale without a part that enlarges."""
+    """Raises BadInput for a strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`."""
     check_strength(strength)
     if batch < 1:
-        raise BadInput(f"Faces are restored one or more at a time, got `batch` {batch}.")
+        raise BadInput(f"Expected a `batch` of 1 or more faces, got {batch}.")
     if settings.scale != 1 and parts.enlarge is None:
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
@@ -134,7 +136,7 @@ class _Restoring:
         self.results = {name.as_posix(): _output(name, settings.kind) for name in found.names}
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
-        """Restore the faces of a group and have its photos written."""
+        """Restore the faces of a group, and start writing its photos."""
         restored = self._restored([face for one in group for face in one.crops])
         begun = []
         for one in group:
@@ -145,10 +147,10 @@ class _Restoring:
 
     def _restored(self, crops: list[Tensor]) -> Iterator[Tensor | Exception]:
         for first in range(0, len(crops), self.batch):
-            yield from attempted(lambda some: self.run(torch.stack(some)).cpu(), crops[first : first + self.batch])
+            yield from attempted(lambda faces: self.run(torch.stack(faces)).cpu(), crops[first : first + self.batch])
 
     def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
-        """Whether there is something to write, and nothing against it."""
+        """Whether a result should be written; otherwise the reason is recorded, or it has been written before."""
         target = self.results[one.name]
         with self.outputs.alone(one.name, one.path):
             self.outputs.claim(one.name, one.path, target, *[f"{target}.json"] * self.settings.sidecar)
@@ -166,17 +168,17 @@ class _Restoring:
         return True
 
     def _write(self, one: Opened, restored: list[Tensor]) -> None:
-        """In a thread."""
+        """Write the result of one photo; called in a thread."""
         count = None if one.faces else 1  # a copy has no sidecar
         with self.outputs.writing(one.name, one.path, one.content, count=count) as writing:
             if one.faces:
                 self._paste(one, restored, writing)
             else:
                 self._copy(one, writing)
-        one.photo = None  # the group is kept until the next is begun
+        one.photo = None  # frees its memory, since the group is kept until the next one begins
 
     def _copy(self, one: Opened, writing: Writing) -> None:
-        """Bit for bit, unless it is enlarged or becomes a file of another format."""
+        """Copy a photo bit for bit, unless it is enlarged or converted to another format."""
         photo, target = one.photo, writing.path
         assert photo is not None
         same = self.parts.enlarge is None and target.name == one.path.name
@@ -185,7 +187,7 @@ class _Restoring:
         writing.no_face = no_face_in(one.path)
 
     def _paste(self, one: Opened, restored: list[Tensor], writing: Writing) -> None:
-        """Put the faces back, encode and write."""
+        """Paste the faces, encode the photo and write it."""
         photo, settings = one.photo, self.settings
         assert photo is not None
         left = left_alone(one.crops, restored)
@@ -203,41 +205,41 @@ class _Restoring:
         atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
-            told = _sidecar(one, self.results[one.name], distances, notes, self.parts.provenance)
-            atomic_write(writing.files[1], json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+            about = _sidecar(one, self.results[one.name], distances, notes, self.parts.provenance)
+            atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 
     def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:
-        """The photo, enlarged where that is asked for, with its faces in it."""
+        """The photo, enlarged if asked for, with its restored faces."""
         settings = replace(self.settings.paste, upscale=self.settings.scale)
         return put_back(photo, faces, restored, settings, self.parts.tools)
 
     def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
-        """The identity distance of every face and its result; nothing where nothing measures it."""
+        """The identity distance of every face and its result; an empty list if it is not measured."""
         likeness = self.parts.likeness
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
 
     def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
         for found, distance in zip(one.faces, distances, strict=False):
             if self.parts.likeness and self.parts.likeness.tells_apart(distance):
-                yield f"face {found.index} no longer resembles itself (identity distance {distance:.2f})"
+                yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
     def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
         kind = self.settings.kind
         try:
             return encode_photo(photo, kind=kind, quality=self.settings.quality, provenance=provenance)
-        except (OSError, ValueError) as error:  # each format has its largest picture
-            told = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
-            raise BadInput(told) from error
+        except (OSError, ValueError) as error:  # such as a picture larger than the format allows
+            message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
+            raise BadInput(message) from error
 
 
 def _resized(one: Opened, *, whole: bool) -> tuple[str, ...]:
-    """What a small restorer can do for a large face is little; of a face that is the whole photo all is told."""
+    """A note if a face is much larger than the restorer's; for aligned faces (`whole`), of any difference in size."""
     widest = max(1 / scale_of(found.matrix) for found in one.faces)
     if widest > (1 if whole else LARGE):
         return (f"a face is {widest:.1f} times as large as the restorer's: finer detail stays as it was",)
     if whole and widest < 1:
-        return (f"the restorer's face, {1 / widest:.1f} times as large, is brought back; `size` restorer keeps it",)
+        return (f"the restorer's face, {1 / widest:.1f} times as large, was reduced; `size` restorer keeps its size",)
     return ()
 
 
@@ -246,7 +248,7 @@ def _sidecar(
 ) -> dict[str, object]:
     faces = []
     for i, found in enumerate(one.faces):
-        told: dict[str, object] = {
+        face: dict[str, object] = {
             "index": found.index,
             "box": list(found.face.box),
             "points": found.face.points.tolist(),
@@ -254,8 +256,8 @@ def _sidecar(
             "matrix": found.matrix.tolist(),
         }
         if distances:
-            told["identity_distance"] = distances[i]
-        faces.append(told)
+            face["identity_distance"] = distances[i]
+        faces.append(face)
     return {"photo": one.name, "result": result, "faces": faces, "notes": list(notes), **(asdict(made) if made else {})}
 
 
@@ -264,7 +266,7 @@ def _output(name: Path, kind: str | None) -> str:
 
 
 def _wait_for(written: Sequence[Future[None]]) -> None:
-    """Raises what ended one of them; what went wrong with its photo alone is in the journal."""
+    """Raises an error that has to stop the run; errors of a single photo are in the journal instead."""
     for future in written:
         future.result()
 
@@ -273,8 +275,8 @@ def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        told = f"{path} cannot be opened ({error.strerror}); check that it exists and can be read."
-        raise UnreadableImage(told) from error
+        message = f"{path} cannot be opened ({error.strerror}); check that it exists and can be read."
+        raise UnreadableImage(message) from error
 
 
 def _date_as(photo: Photo, target: Path) -> None:

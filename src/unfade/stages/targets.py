@@ -1,4 +1,4 @@
-"""Aligned faces to pseudo targets: restore, noise to step K, denoise with the prior (Algorithm 1)."""
+"""Make pseudo targets from aligned faces: restore, add noise up to step K, denoise with the prior (Algorithm 1)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,47 +31,47 @@ Attempt = Callable[[Tensor], Tensor]  # (B, 3, S, S) faces to the restorer's fir
 class TargetSettings:
     """How pseudo targets are made (Sec. 4.1)."""
 
-    spacing: str = "250"  # how many of the 1000 steps are kept
+    spacing: str = "250"  # how many of the 1000 steps are used
     start: int = 150  # K = 600 of 1000, in respaced steps
-    free_from: int = 90  # L = 360 of 1000: below this the prior runs free
+    free_from: int = 90  # L = 360 of 1000, in respaced steps: below it the prior is unconstrained
     factor: int = (
         16  # N of the low-pass filter, in pixels of the prior's images; 8 keeps more of the restorer's structure
     )
     update: str = "ddpm"  # a name in UPDATES
-    begin_with: str = "restored"  # what is noised: "restored", or "face", without the restorer's first attempt
-    by_damage: bool = False  # noise a face that is less damaged than K's noise by less, see `start_for`
-    batch: int | None = None  # faces denoised together; None: as `together` counts
-    bf16: bool = False  # prior and restorer in bfloat16 where the device has it; the rest stays float32
+    begin_with: str = "restored"  # what noise is added to: the "restored" face, or the degraded "face" itself
+    by_damage: bool = False  # start lower than K for faces that are less degraded, see `start_for`
+    batch: int | None = None  # faces denoised together; None: as many as `together` returns
+    bf16: bool = False  # run prior and restorer in bfloat16 where the device supports it; the rest stays float32
     seed: int = 0
 
     def identity(self) -> dict[str, object]:
-        """What a target depends on: everything but the number of faces made together."""
+        """The settings that a target depends on: all but the number of faces that are denoised together."""
         values = asdict(self)
         unmade = {
             "begin_with": "restored",
             "by_damage": False,
-        }  # not mentioned, so that runs begun before there was a choice go on
+        }  # left out at these defaults, so that runs of versions without these settings can be resumed
         return {k: v for k, v in values.items() if k != "batch" and (k not in unmade or v != unmade[k])}
 
     def check(self, size: int) -> None:
-        """Raises BadInput, naming the setting, for settings that a prior of this size cannot follow."""
+        """Raises BadInput, naming the setting, for settings that do not work with a prior of this size."""
         try:
             steps = len(respaced(self.spacing))
         except ValueError as error:
-            raise BadInput(f"The spacing {self.spacing} is of no use: {error}") from error
+            raise BadInput(f"The spacing {self.spacing} cannot be used: {error}") from error
         if not 0 < self.start < steps:
-            raise BadInput(f"The start must lie in 1..{steps - 1} of the {steps} steps kept, got {self.start}.")
+            raise BadInput(f"Expected `start` to lie in 1..{steps - 1} of the {steps} steps used, got {self.start}.")
         if self.factor < 1 or size % self.factor or size // self.factor < 2:
             raise BadInput(f"The factor {self.factor} does not divide a side of {size} into 2 pixels or more.")
         if self.update not in UPDATES:
             raise BadInput(f"There is no update named {self.update}; there are: {', '.join(UPDATES)}.")
         if self.batch is not None and self.batch < 1:
-            raise BadInput(f"Faces are denoised one or more at a time, got {self.batch} together.")
+            raise BadInput(f"Expected a `batch` of 1 or more faces, got {self.batch}.")
         if self.begin_with not in BEGINNINGS:
-            raise BadInput(f"Targets cannot begin with {self.begin_with}; they can with: {', '.join(BEGINNINGS)}.")
+            raise BadInput(f"Expected `begin_with` to be one of {', '.join(BEGINNINGS)}, got {self.begin_with}.")
 
     def for_size(self, size: int) -> "TargetSettings":
-        """The same filter on images of another size: N is meant for 512 px."""
+        """The same settings for images of another size, with N, which is given for 512 px, scaled to it."""
         return replace(self, factor=max(1, self.factor * size // 512))
 
 
@@ -90,8 +90,9 @@ def make_targets(
 ) -> list[Entry]:
     """Write a pseudo target for each aligned face to `out`; `size` is the restorer's. One entry for each face.
 
-    The target of a grey face is grey: the prior would colour it, and the restorer learn to. `key` says which weights
-    these are: targets made with others, or at another fidelity, are made again. `stage` names them in the journal.
+    The target of a grey face is made grey, since the prior would colour it and the restorer would learn to do so. `key`
+    identifies the weights: targets made with other weights, or at another fidelity, are made again. `stage` is the name
+    of the stage in the journal.
     """
     settings.check(prior.size)
     prior = prior.respaced(settings.spacing)
@@ -115,7 +116,7 @@ def make_targets(
 def by_start(
     face: Tensor, restorer: Restorer, prior: DiffusionPrior, settings: TargetSettings
 ) -> list[tuple[TargetSettings, list[int]]]:
-    """The faces of a batch, by their places in it, that are noised alike, and how."""
+    """Group the faces of a batch by the step they start from: settings with that start, and indices of the faces."""
     matching = restorer.matching_step(face.to(_device(restorer))) if settings.by_damage else None
     if matching is None:
         return [(settings, [*range(len(face))])]
@@ -128,9 +129,9 @@ def by_start(
 
 
 def start_for(matching: int, t_model: Sequence[int], settings: TargetSettings) -> int:
-    """K of a face whose damage matches that step of 1000: the next respaced one above it, at most the settings' K.
+    """K for a face whose degradation matches step `matching` of 1000: the next respaced step above, at most `start`.
 
-    0, no noise at all, for a face without damage: its first attempt is its target.
+    A face without degradation gets 0, that is, no noise: its first attempt is its target.
     """
     if matching == 0:
         return 0
@@ -138,9 +139,9 @@ def start_for(matching: int, t_model: Sequence[int], settings: TargetSettings) -
 
 
 def together(device: torch.device, size: int) -> int:
-    """How many faces of a size go through a prior at once: 4 on a processor; a GPU needs 256 of 128 px to be busy.
+    """How many faces go through a prior at once: 4 on a CPU, and 256 of 128 px on a GPU, which keeps it busy.
 
-    As many pixels at other sizes: 16 faces of 512 px, which a GPU of 8 GB holds without gradients.
+    At other sizes, a GPU gets the same number of pixels: 16 faces of 512 px, which fit into 8 GB without gradients.
     """
     return 4 if device.type == "cpu" else max(1, 256 * 128**2 // size**2)
 
@@ -153,7 +154,10 @@ def pseudo_target(
     settings: TargetSettings,
     after_step: Callable[[], object] = lambda: None,
 ) -> Tensor:
-    """Algorithm 1: (B, 3, S, S) faces to targets of the prior's size, all in [-1, 1]; `attempt` is the restorer's."""
+    """Algorithm 1: targets of the prior's size for (B, 3, S, S) faces, all in [-1, 1].
+
+    `attempt` makes the restorer's first attempt. `after_step` is called after each step of the prior.
+    """
     device = _device(prior)
     with torch.no_grad(), autocast(device, bf16=settings.bf16):
         first = _at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
@@ -165,7 +169,7 @@ def pseudo_target(
     return target.clamp(-1, 1)
 
 
-# Where the low frequencies are held for an update that the published place, x_{t-1}, does not suit.
+# The published constraint corrects x_{t-1}. Updates for which that does not work have another constraint here.
 CONSTRAINTS: dict[str, type[LowFrequency]] = {"dpm++": CleanLowFrequency}
 
 BEGINNINGS: dict[str, Callable[[Attempt, Tensor], Tensor]] = {
@@ -175,7 +179,7 @@ BEGINNINGS: dict[str, Callable[[Attempt, Tensor], Tensor]] = {
 
 
 def _at_size(image: Tensor, size: int) -> Tensor:
-    """Published order: restored at the restorer's size, then brought to the prior's."""
+    """Resize to the prior's size; as published, this is done after the restorer has worked at its own size."""
     return image if image.shape[-1] == size else resize(image, size, size)
 
 

@@ -1,6 +1,6 @@
-"""Films to restored films: one after the other, each by `stages.film`, with its own entry in the journal.
+"""Restore videos, one after the other, each with `stages.film` and with its own entry in the journal.
 
-A run that was killed starts its unfinished film again and keeps the finished ones.
+A resumed run keeps the finished videos and starts the unfinished one again.
 """
 
 import json
@@ -46,12 +46,12 @@ def restore_videos(
     key: str = "",
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write every film with its faces restored to `out`, under its own name; one entry for each.
+    """Restore the faces of every video and write the videos to `out` under their own names; one entry for each.
 
-    As `restore_photos`, one film after the other; `settings.kind` is about photos. A quality of 1..100 is a constant
-    rate factor; without one a result has at most 1.5 times the bits of its source. `find` chooses faces in every frame
-    by itself, so that numbers of faces are those of the frame. A film in which nothing changes is a copy. Needs PyAV;
-    raises BadInput where it is missing.
+    Works like `restore_photos`, except that `settings.kind` has no effect. A quality of 1..100 sets a constant rate
+    factor; without one, a result has at most 1.5 times the bits of its source. `find` chooses the faces of every frame
+    separately, so numbers of faces are counted within a frame. A video in which nothing changes is copied. Raises
+    BadInput if PyAV is not installed.
     """
     check_run(settings, parts, strength, batch)
     pyav()
@@ -65,7 +65,7 @@ def restore_videos(
 
 
 def _restore(path: Path, name: str, outputs: Outputs, work: Work, progress: Progress) -> None:
-    """Write one film, unless it is done or cannot be."""
+    """Restore one video, unless that is already done or it cannot be read."""
     content = ""
     with outputs.alone(name, path):
         outputs.claim(name, path, name, *[f"{name}.json"] * work.settings.sidecar)
@@ -86,15 +86,15 @@ def _restore(path: Path, name: str, outputs: Outputs, work: Work, progress: Prog
 
 @contextmanager
 def _as_one_sentence(reader: VideoReader) -> Iterator[None]:
-    """What goes wrong in reading is said by the reader; the rest is about what is written."""
+    """Turn errors of encoding into one sentence; those of reading come as one sentence from the reader."""
     try:
         yield
     except UnfadeError:
         raise
     except (pyav().FFmpegError, ValueError) as error:
         kind = reader.kind.muxer
-        told = f"{reader.path} cannot be written as {kind} ({reason_of(error)}); convert it to .mkv with H.264 first."
-        raise BadInput(told) from error
+        message = f"{reader.path} cannot be written as {kind} ({reason_of(error)}); convert it to H.264 in .mkv first."
+        raise BadInput(message) from error
 
 
 def _write(path: Path, part: Path, film: Film, work: Work, writing: Writing) -> None:
@@ -103,14 +103,14 @@ def _write(path: Path, part: Path, film: Film, work: Work, writing: Writing) -> 
     writing.notes = film.notes if film.told else ()
     writing.no_face = "" if film.told else no_face_in(path)
     if film.told and work.settings.sidecar:
-        tracks = [{**told, "identity_distance": film.distances.get(number)} for number, told in film.told.items()]
+        tracks = [{**track, "identity_distance": film.distances.get(number)} for number, track in film.told.items()]
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
-        told = {"video": film.name, "result": film.name, "tracks": tracks, "notes": list(film.notes), **made}
-        atomic_write(writing.files[1], json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        about = {"video": film.name, "result": film.name, "tracks": tracks, "notes": list(film.notes), **made}
+        atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
 def _hash_of(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
-        raise UnreadableImage(f"{path} cannot be read ({error.strerror}); look at its rights.") from error
+        raise UnreadableImage(f"{path} cannot be read ({error.strerror}); check its permissions.") from error

@@ -1,4 +1,4 @@
-"""Photos and their results as browsers show them: JPEGs of a screen's size, whatever the files are; and their faces."""
+"""Pictures for the report: photos, results and faces as screen-sized JPEG files, whatever the formats of the photos."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ BEFORE, AFTER = "before.jpg", "after.jpg"
 
 @dataclass(frozen=True)
 class Views:
-    """The files of one photo, each before and after."""
+    """The pictures of one photo, each before and after restoration."""
 
     photo: tuple[Path, Path]
     faces: Mapping[int, tuple[Path, Path]]  # by the number of the face in its photo, from left to right
@@ -37,21 +37,21 @@ class Views:
 
 @dataclass(frozen=True)
 class FacesToo:
-    """Which faces of a photo are shown on their own."""
+    """Which faces of a photo are also shown on their own."""
 
     find: Finder
-    size: int  # px, of the restorer's: their pictures are of this size, or larger where the photo has more, to LARGEST
-    scale: int = 1  # a result is so many times as large as its photo
+    size: int  # px, of the restorer's faces; pictures have this size, or up to LARGEST if the photo has more detail
+    scale: int = 1  # how many times as large as its photo a result is
 
 
 def write_views(
     photos: Mapping[str, tuple[Path, Path]], out: Path, faces: FacesToo | None = None, *, journal: Journal,
     key: str = "", progress: Progress = silent,
 ) -> dict[str, Views]:  # fmt: skip
-    """Write the views of photos and of their results, given by name, to `out`; those that could be made, by name.
+    """Write the views of photos and their results, given by name, to `out`; returns those that could be made, by name.
 
-    What is there already for the same two files is kept; what is of a photo that is not named is removed. `key` says
-    which faces are found.
+    Views that were already made of the same two files are kept; those of photos that are not given are removed. `key`
+    identifies which faces are found.
     """
     outputs = Outputs(
         STAGE, out, journal, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale))
@@ -76,7 +76,7 @@ def _write(name: str, before: Path, content: str, pictures: Mapping[str, Tensor]
 
 
 def _views(name: str, before: Path, after: Path, faces: FacesToo | None) -> Iterator[tuple[str, Tensor]]:
-    """Pictures by the names of their files, which hold nothing of the photo's that a folder or a page might refuse."""
+    """Pictures by file name; the names are hashes, so that any file system and any page accepts them."""
     start, photo, result = hashlib.sha256(os.fsencode(name)).hexdigest()[:16], read_photo(before), read_photo(after)
     yield f"{start}-{BEFORE}", view(photo, SIDE)
     yield f"{start}-{AFTER}", view(result, SIDE)
@@ -94,6 +94,6 @@ def _crops(name: str, photo: Photo, result: Photo, faces: FacesToo) -> Iterator[
 
 
 def _found(out: Path, files: tuple[str, ...]) -> Views:
-    """What the names of the files say: START-before.jpg, START-after.jpg, and START-NUMBER-... of each face."""
+    """The views by their file names: START-before.jpg, START-after.jpg, and START-NUMBER-... for each face."""
     pairs = [(out / one, out / other) for one, other in zip(files[::2], files[1::2], strict=True)]
     return Views(pairs[0], {int(pair[0].name.split("-")[1]): pair for pair in pairs[1:]})
