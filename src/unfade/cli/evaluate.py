@@ -27,7 +27,7 @@ def evaluate(
         typer.Option(help="Comma-separated: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
                           "feature_distance, identity_distance, deg, deg_sface, lmd, fid, kid, and with no truth: "
                           "musiq, maniqa, maniqa_pipal, niqe. Default with --truth: the first four, and of square "
-                          "pictures identity_distance; with --reference: fid."),
+                          "pictures identity_distance; with --reference: fid; with neither: niqe."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of each file there.")] = None,
     protocol: Annotated[

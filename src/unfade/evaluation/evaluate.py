@@ -141,9 +141,9 @@ def evaluate(
     """Score a folder of results by the metrics named, of NAMES.
 
     None named: PSNR, SSIM and, of square pictures, the identity distance if there is a `truth`, FID if there is a
-    `reference`. Those of ALONE need neither. The reference of FID and KID is a folder of pictures, or published
-    statistics by name; without one it is the truth. `csv` is a file to write the scores of each picture to. Nothing is
-    computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with,
+    `reference`, NIQE if there is neither. Those of ALONE need neither. The reference of FID and KID is a
+    folder of pictures, or published statistics by name; without one it is the truth. `csv` is a file to write the
+    scores of each picture to. Nothing is computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with,
     for a `csv` that would hold nothing, and as `score_folder`, `embed_folder` and `compare_sets` do; OutputConflict if
     `csv` is there; UnknownModel, with the command that brings it, for weights that are not there.
     """
@@ -192,7 +192,7 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     for name in names:
         if name not in NAMES:
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
-    if not truth and not reference and not (names and set(names) <= set(ALONE)):
+    if not truth and not reference and not set(names) <= set(ALONE):
         raise BadInput(
             "There is nothing to score against: give `truth`, `reference`, or both; "
             f"{', '.join(ALONE)} alone need neither."
@@ -200,7 +200,8 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     for name in names:
         if not truth and name not in (*SET_METRICS, *ALONE):
             raise BadInput(f"{name} compares each result with its truth: give `truth`, or leave {name} out.")
-    return list(dict.fromkeys(names)) or [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
+    usual = [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
+    return list(dict.fromkeys(names)) or usual or ["niqe"]
 
 
 def _check_csv(path: Path, names: Sequence[str]) -> None:
