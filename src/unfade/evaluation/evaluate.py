@@ -141,11 +141,12 @@ def evaluate(
     """Score a folder of results by the metrics named, of NAMES.
 
     None named: PSNR, SSIM and, of square pictures, the identity distance if there is a `truth`, FID if there is a
-    `reference`, NIQE if there is neither. Those of ALONE need neither. The reference of FID and KID is a
-    folder of pictures, or published statistics by name; without one it is the truth. `csv` is a file to write the
-    scores of each picture to. Nothing is computed before all networks are there. Raises BadInput for a metric that is unknown or has nothing to compare with,
-    for a `csv` that would hold nothing, and as `score_folder`, `embed_folder` and `compare_sets` do; OutputConflict if
-    `csv` is there; UnknownModel, with the command that brings it, for weights that are not there.
+    `reference`, NIQE if there is neither. Those of ALONE need neither. The reference of FID and KID is a folder of
+    pictures, or published statistics by name; without one it is the truth. `csv` is a file to write the scores of each
+    picture to. Nothing is computed before all networks are there. Raises BadInput for a metric that is unknown or has
+    nothing to compare with, for a `csv` that would hold nothing, and as `score_folder`, `embed_folder` and
+    `compare_sets` do; OutputConflict if `csv` is there; UnknownModel, with the command that brings it, for weights that
+    are not there.
     """
     results, truth, device = Path(results), Path(truth) if truth else None, choose_device(device)
     names = _chosen(metrics, truth, reference)
