@@ -443,3 +443,14 @@ def test_sets_go_on_without_what_cannot_be_read(run, folders: tuple[Path, Path],
     refused = run("evaluate", folders[0], "--reference", folders[1])
     assert refused.code == 2
     assert "need two pictures or more" in refused.err
+
+
+def test_results_alone_are_scored_by_niqe(tmp_path: Path) -> None:
+    for i in range(2):
+        write_png(tmp_path / f"{i}.png", picture(192, 192, seed=i)[0])
+    alone = evaluate(tmp_path).scores
+    named = evaluate(tmp_path, metrics=["niqe"]).scores
+    assert alone
+    assert named
+    assert [*alone.summary] == ["niqe"]
+    assert alone.files == named.files

@@ -8,6 +8,7 @@ import pytest
 from unfade.errors import BadInput, OutputConflict, UnreadableImage
 from unfade.images.dimensions import pixels_in
 from unfade.images.files import list_images, read_image
+from unfade.images.finding import files_below
 from unfade.images.photo_files import Found, find_photos, find_pictures, in_words, join_passed_over
 from unfade.training.batches import find_training_pictures
 
@@ -128,3 +129,21 @@ def test_pipes_are_no_pictures_anywhere(tmp_path: Path) -> None:
     assert pixels_in(tmp_path / "pipe.png") == 0
     with pytest.raises(UnreadableImage, match=r"pipe\.png is a pipe, socket or device"):
         read_image(tmp_path / "pipe.png")
+
+
+def test_a_place_that_is_no_file_and_no_folder_is_told_for_what_it_is(tmp_path: Path) -> None:
+    loop, nowhere, pipe = tmp_path / "loop.png", tmp_path / "nowhere.png", tmp_path / "pipe.png"
+    loop.symlink_to(loop.name)
+    nowhere.symlink_to("gone.png")
+    os.mkfifo(pipe)
+    told = {
+        loop: "is a link that leads nowhere",
+        nowhere: "is a link that leads nowhere",
+        pipe: "is neither a file nor a folder",
+        tmp_path / "gone.png": "is not there",
+    }
+    for place, why in told.items():
+        for find in (find_photos, find_pictures):
+            with pytest.raises(BadInput, match=f"{place.name} {why}; name a p"):
+                find(place)
+    assert files_below(loop) == (Path(),)  # as a folder that may not be looked into

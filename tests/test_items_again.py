@@ -112,7 +112,7 @@ def test_the_second_of_two_of_the_same_stem_fails_by_name(place: Place) -> None:
         entries = place.run(Work(), batch=1)
         assert statuses(entries) == {"a.bmp": "done", "a.png": "failed", "b.png": "done"}
         photo = place.photos / "a.png"
-        assert entries[1].reason == f"{photo} would get the same name as a.bmp, a.png; rename one of the two."
+        assert entries[1].reason == f"{photo} and a.bmp would both become a.png; rename one of the two."
     assert np.array_equal(place.output("a.png"), negative(0))
 
 

@@ -392,7 +392,7 @@ def test_two_photos_of_one_name_are_told_apart(place: Place) -> None:
     for _ in range(2):
         entries = place.run(kind="PNG")
         assert statuses(entries) == {"a.bmp": "done", "a.png": "failed", "b.png": "done"}
-        told = f"{place.photos / 'a.png'} would get the same name as a.bmp, a.png; rename one of the two."
+        told = f"{place.photos / 'a.png'} and a.bmp would both become a.png; rename one of the two."
         assert entries[1].reason == told
     (place.photos / "a.bmp").unlink()
     assert statuses(place.run(kind="PNG")) == {"a.png": "skipped", "b.png": "done"}, "a.bmp's result is still there"

@@ -27,7 +27,7 @@ def evaluate(
         typer.Option(help="Comma-separated. With --truth: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
                           "feature_distance, identity_distance, deg, deg_sface, lmd; with --reference: fid, kid; with "
                           "or without: musiq, maniqa, maniqa_pipal, niqe. Default with --truth: the first four, and "
-                          "identity_distance if the pictures are square; with --reference: fid."),
+                          "identity_distance if the pictures are square; with --reference: fid; with neither: niqe."),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file for the scores of each picture.")] = None,
     protocol: Annotated[

@@ -18,6 +18,7 @@ from unfade.datasets.wider import Square, cut
 from unfade.errors import BadInput, DiskFull, OutputConflict, UnreadableImage
 from unfade.images.files import encode
 from unfade.images.filters import fit_square
+from unfade.images.finding import real_path
 from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs
 from unfade.jobs.run_stage import SMALLEST
@@ -128,7 +129,7 @@ def _check(kind: str, source: Path, out: Path, settings: PrepareSettings, limit:
             raise BadInput(f"Expected `{name}` to be at least {lowest}, got {value}.")
     if settings.stems and not (settings.split or kind in OWN_SPLITS):
         raise BadInput("A list of stems is of use to a split only; say how many train and test with `split`.")
-    if out.resolve().is_relative_to(source.resolve()):
+    if real_path(out).is_relative_to(real_path(source)):
         raise OutputConflict(f"{out} lies in the source {source}; name a folder outside as `out`.")
 
 

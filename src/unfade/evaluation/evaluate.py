@@ -141,7 +141,7 @@ def evaluate(
     """Score a folder of results with the given metrics, which are names in NAMES.
 
     By default these are PSNR, SSIM and, for square pictures, the identity distance if there is a `truth`, and FID if
-    there is a `reference`. Metrics in ALONE need neither. The reference of FID and KID is a folder of pictures, or the
+    there is a `reference`; with neither, NIQE. Metrics in ALONE need neither. The reference of FID and KID is a folder of pictures, or the
     name of published statistics; by default it is the truth. `csv` is a file for the scores of each picture. All
     networks are loaded before anything is computed. Raises BadInput for a metric that is unknown or has nothing to
     compare with, for a `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets` do;
@@ -192,7 +192,7 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     for name in names:
         if name not in NAMES:
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
-    if not truth and not reference and not (names and set(names) <= set(ALONE)):
+    if not truth and not reference and not set(names) <= set(ALONE):
         raise BadInput(
             "There is nothing to score against: give `truth`, `reference`, or both; "
             f"only {', '.join(ALONE)} need neither."
@@ -200,7 +200,8 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     for name in names:
         if not truth and name not in (*SET_METRICS, *ALONE):
             raise BadInput(f"{name} compares each result with its truth: give `truth`, or leave {name} out.")
-    return list(dict.fromkeys(names)) or [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
+    usual = [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
+    return list(dict.fromkeys(names)) or usual or ["niqe"]
 
 
 def _check_csv(path: Path, names: Sequence[str]) -> None:

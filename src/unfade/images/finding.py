@@ -1,5 +1,6 @@
 """Finding the pictures below a folder, and counting those of kinds that are not read."""
 
+import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -55,8 +56,8 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
-        raise BadInput(f"{place} is not there; name a photo or the folder that holds the photos.")
-    if without is not None and without.resolve() == place.resolve():
+        raise BadInput(f"{place} {why_not(place)}; name a photo or the folder that holds the photos.")
+    if without is not None and real_path(without) == real_path(place):
         raise OutputConflict(f"{without} is also the input; name another folder as `out`, nothing is overwritten.")
     everything = tuple(_below(place, without))
     names = tuple(sorted(name for name, is_photo in everything if is_photo or name.suffix.lower() in SUFFIXES))
@@ -77,7 +78,7 @@ def find_pictures(place: Path) -> Found:
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
-        raise BadInput(f"{place} is not there; name a picture or the folder that holds the pictures.")
+        raise BadInput(f"{place} {why_not(place)}; name a picture or the folder that holds the pictures.")
     shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
     found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
     passed_over = count_passed_over(shown)
@@ -99,6 +100,18 @@ def files_below(root: Path, suffixes: tuple[str, ...] = (), *, without: Path | N
     found = _below(root, without)
     chosen = (name for name, is_closed in found if is_closed or not suffixes or name.suffix.lower() in suffixes)
     return tuple(sorted(chosen))
+
+
+def real_path(path: Path) -> Path:
+    """Without links. `Path.resolve` raises for links that lead to themselves; here the rest of those stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def why_not(place: Path) -> str:
+    """Why a place that is neither a file nor a folder is none, as the end of a sentence."""
+    if _mode(place) is not None:
+        return "is neither a file nor a folder"
+    return "is a link that leads nowhere" if place.is_symlink() else "is not there"
 
 
 def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:
@@ -123,7 +136,7 @@ def in_words(passed_over: tuple[tuple[str, int], ...]) -> str:
 
 def _left_in(without: Path | None, place: Path) -> str:
     """How many photos of `place` lie in the folder that is passed over, in words."""
-    if without is None or not without.is_dir() or not without.resolve().is_relative_to(place.resolve()):
+    if without is None or not without.is_dir() or not real_path(without).is_relative_to(real_path(place)):
         return ""
     count = len(files_below(without, SUFFIXES))
     return f", apart from {count} in the output folder {without}" if count else ""
@@ -131,12 +144,12 @@ def _left_in(without: Path | None, place: Path) -> str:
 
 def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:
     """Every file that is not hidden, relative to `root`, with True for a folder that cannot be read."""
-    seen = {None if without is None else without.resolve()}
+    seen = {None if without is None else real_path(without)}
     folders, links = [root], list[Path]()  # links last, so that files get a path without a link if they have one
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
-        real = folder.resolve()
-        if real in seen or (folder != root and root.resolve().is_relative_to(real)):
+        real = real_path(folder)
+        if real in seen or (folder != root and real_path(root).is_relative_to(real)):
             continue
         seen.add(real)
         try:

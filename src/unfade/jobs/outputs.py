@@ -74,7 +74,7 @@ class Outputs:
         for file in files:
             other = self._taken.get(file, item)
             if other != item:
-                raise BadInput(f"{place} would get the same name as {other}, {file}; rename one of the two.")
+                raise BadInput(f"{place} and {other} would both become {file}; rename one of the two.")
             if file not in own and lexists(self.out / file):
                 raise _InTheWay(
                     f"{self.out / file} is there already and was not made from {place} by this run; move it or name "

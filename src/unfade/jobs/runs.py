@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from unfade.atomic import atomic_write, is_temporary
 from unfade.errors import OutputConflict
+from unfade.images.finding import real_path
 from unfade.jobs.journal import Entry, Journal, refuse_existing
 
 RUN, JOURNAL = "run.json", "journal.jsonl"
@@ -36,7 +37,7 @@ def open_run(
     made with other settings or one of `files` that no run made, or while another run is at work in it.
     """
     for source in inputs:
-        if folder.resolve() == source.resolve():
+        if real_path(folder) == real_path(source):
             raise OutputConflict(f"{folder} is also the input; name another folder as `out`, nothing is overwritten.")
     wanted = json.loads(json.dumps(settings))
     _check_same(folder, wanted)  # before anything is written
