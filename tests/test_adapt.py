@@ -273,7 +273,7 @@ def test_which_clean_faces_are_damaged(tmp_path: Path) -> None:
     assert to_damage(SMALL_ADAPT, 512, own) == own
     for settings in (replace(SMALL_ADAPT, clean="targets"), as_published(SMALL_ADAPT)):
         assert to_damage(settings, 128, own) == []
-    with pytest.raises(BadInput, match="Clean faces are drawn or targets, got mine"):
+    with pytest.raises(BadInput, match="to be drawn or targets, got mine"):
         replace(SMALL_ADAPT, clean="mine")
 
 

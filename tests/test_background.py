@@ -153,7 +153,7 @@ def test_what_is_no_number_is_refused() -> None:
 
 @pytest.mark.parametrize(("tile", "overlap"), [(60, 8), (32, 16)])
 def test_tiles_that_are_no_use(tile: int, overlap: int) -> None:
-    with pytest.raises(BadInput, match=f"not {tile}"):
+    with pytest.raises(BadInput, match=f"got {tile}"):
         tiled(photo_of(64, 64), Same(tile=tile), scale=1, overlap=overlap)
 
 

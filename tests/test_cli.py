@@ -81,7 +81,7 @@ def test_what_is_not_read_is_said(run, models: Models, tmp_path: Path) -> None:
     assert told["passed_over"] == {str(tmp_path / "faces"): {".cr2": 1}}
     assert told["notes"] == [["face00.png", "transparency laid over white"]]
     said = run(*scored).out
-    assert f"not read of {tmp_path / 'faces'}: 1 .cr2\n" in said
+    assert f"not read in {tmp_path / 'faces'}: 1 .cr2\n" in said
     assert "  face00.png: transparency laid over white\n" in said
 
 

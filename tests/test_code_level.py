@@ -246,7 +246,7 @@ def test_a_checkpoint_of_the_objective_holds_only_what_learns():
     ("wrong", "message"),
     [
         ({"frozen": ("quantize",)}, "freeze"),
-        ({"frozen": ("quantize", "generator", "tail")}, r"not \['tail'\]"),
+        ({"frozen": ("quantize", "generator", "tail")}, r"has no parts \['tail'\]"),
         ({"frozen": ("quantize", "generator")}, "both or neither"),
         ({"fidelity": 0.5}, "both or neither"),
         ({"fidelity": 1.5}, r"0\.\.1, got 1\.5"),

@@ -68,7 +68,7 @@ def test_more_metrics_are_more_columns(done, run, monkeypatch, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("metric", "said"),
     [
-        ("fid", "fid is of a set"),
+        ("fid", "fid scores a set"),
         ("deg", "nothing to score against"),
         ("cat", "no metric cat"),
         ("maniqa", "unfade models pull maniqa-koniq"),

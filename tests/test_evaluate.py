@@ -341,7 +341,7 @@ def test_weights_that_are_absent_are_named_with_their_command(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "give --truth, --reference, or both"),
+        ((), "a.png cannot be scored: NIQE looks at blocks of 96 x 96 pixels"),
         (("--reference", "truth", "--metrics", "psnr"), "psnr compares each result with its truth"),
         (("--truth", "truth", "--metrics", "cat"), "There is no metric cat; there are: psnr, "),
         (("--reference", "nobody"), "there are: fid-ffhq-512, fid-celeba-test"),

@@ -80,7 +80,7 @@ def test_what_is_no_object_is_no_configuration(text: str) -> None:
 
 @pytest.mark.parametrize("size", [None, 0, -1, 1.0, "128", True, 2049, 10**30, [128]])
 def test_a_size_is_a_whole_number_in_range(size: object) -> None:
-    with pytest.raises(BadCheckpoint, match=r"a whole number of 1\.\.2048 is due"):
+    with pytest.raises(BadCheckpoint, match=r"a whole number of 1\.\.2048 is expected"):
         whole_size(size, HERE)
     assert whole_size(128, HERE) == 128
 

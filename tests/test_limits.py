@@ -78,7 +78,7 @@ def test_pixels_that_are_more_than_the_picture_has(tmp_path: Path, bomb: bytes) 
     header = struct.pack(">IIBBBBB", SIDE, SIDE, 8, 2, 0, 0, 0)
     content = PNG_START + chunk(b"IHDR", header) + chunk(b"IDAT", bomb * 20) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(content)
-    assert "of pixels, where" in read_within_bounds(tmp_path / "a.png")[0]
+    assert "of pixels, but" in read_within_bounds(tmp_path / "a.png")[0]
 
 
 @pytest.mark.parametrize("name", [b"juNk", b"tEXt", b"eXIf"])

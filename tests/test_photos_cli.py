@@ -186,8 +186,8 @@ def test_flags_about_whole_photos_are_refused_for_aligned_faces(
     ("flags", "told"),
     [
         (("--faces", "some"), "Expected faces to be all, largest, or numbers"),
-        (("--min-face", "50", "--max-face", "20"), "min-face is the smaller one"),
-        (("--min-score", "0.1"), "The least score of a face lies between"),
+        (("--min-face", "50", "--max-face", "20"), "in rising order"),
+        (("--min-score", "0.1"), "The least score of a face must lie between"),
         (("--paste", "glue"), "A way of pasting is one of change, face, published"),
         (("--format", "gif"), "gif is not a format that is written"),
         (("--quality", "0"), "Expected --quality to lie in 1..100"),

@@ -70,7 +70,7 @@ def test_a_fidelity_is_refused_before_anything_is_written(models: Models, tmp_pa
     write_faces(tmp_path / "faces", 4)
     args = ["rehearse", str(tmp_path / "faces"), "--out", str(tmp_path / "out"), "--restorer", str(models[0])]
     result = CliRunner().invoke(app, [*args, "--prior", str(models[1]), "--fidelity", "0.3"])
-    assert "has no fidelity" in str(result.exception)
+    assert "The fidelity of a swinir cannot be set" in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 

@@ -610,7 +610,7 @@ def test_a_folder_that_may_not_be_written_to(place: Place, monkeypatch: pytest.M
         assert statuses(entries) == {"a.png": "done", "sub/b.png": "failed", "sub/c.png": "failed"}
         for entry in entries[1:]:
             assert "could not be written ([Errno 13] Permission denied" in entry.reason
-            assert "is the result of an older photo and could not be removed" in entry.reason
+            assert "is the result of an older photo but could not be removed" in entry.reason
     assert set(statuses(place.run(copy=True)).values()) == {"done"}
 
 

@@ -122,6 +122,6 @@ def test_fidelity_is_refused_where_there_is_none(models: Models, tmp_path: Path)
     write_faces(tmp_path / "photos", 1)
     with pytest.raises(BadInput, match=r"The fidelity of a swinir cannot be set, got 0\.5: leave `fidelity` out"):
         restore(tmp_path / "photos", tmp_path / "out", models[0], RestoreSettings(fidelity=0.5), aligned=True)
-    with pytest.raises(BadInput, match="no fidelity"):
+    with pytest.raises(BadInput, match="fidelity of a swinir cannot be set"):
         adapt(tmp_path / "photos", tmp_path / "out", replace(small(*models), fidelity=0.5), aligned=True)
     assert not (tmp_path / "out").exists()

@@ -120,8 +120,11 @@ def _from_pickle(path: Path) -> Any:
             with path.open("rb") as file:  # given a path, torch would go by its suffix, not by the content
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        culprit = _culprit(error)
+        if not culprit:
+            raise _damaged(path, "what it holds cannot be unpacked") from error
         raise BadCheckpoint(
-            f"{path} holds more than plain weights ({_culprit(error)}), so nothing in it was run or used; "
+            f"{path} holds more than plain weights ({culprit}), so nothing in it was run or used; "
             "get the file from its author's page."
         ) from error
     except Exception as error:  # a foreign file can be anything, and torch raises as many kinds of errors
