@@ -23,7 +23,7 @@ from unfade.evaluation.gap import Space
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
-from unfade.paper.tables import BASE, CAMERAS, beginnings, factors, lowest_constrained, starts
+from unfade.paper.runs import DEGRADATIONS as CAMERAS
 from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
 from unfade.restorers.load import load_restorer
@@ -32,6 +32,7 @@ from unfade.stages.restore import restore_faces
 from unfade.stages.targets import make_targets
 
 SWINIR = "small-swinir"
+BASE = "4x moderate"  # on which settings are varied
 MAIN = RehearseSettings(SMALL_ADAPT)
 MORE = ("photos 500", "photos 1000")  # of which --more has the other faces
 FEW = replace(MAIN, most=50)  # what is varied: with fewer photos a variant takes a few minutes
@@ -52,10 +53,10 @@ def trained(steps: int) -> RehearseSettings:
 # Steps are respaced ones, 50 of 1000 each, unless the spacing says otherwise.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
     "photos": {str(n): MAIN if n == 162 else replace(MAIN, most=n) for n in (8, 20, 50, 100, 162, 500, 1000)},
-    "L": lowest_constrained(FEW),
-    "N": factors(FEW),
-    "K": starts(FEW),
-    "begin with": beginnings(FEW),
+    "L": {"0": varied(free_from=0), "100": varied(free_from=2), "150": FEW, "unconstrained": varied(free_from=6)},
+    "N": {str(4 * factor): varied(factor=factor) for factor in (1, 2, 4, 8)},  # of 512 px
+    "K": {"300": FEW, "600": varied(start=12, free_from=6), "900": varied(start=18, free_from=9)},
+    "begin with": {name: varied(begin_with=name) for name in ("restored", "face")},
     "restorer": {"small-restorer": FEW, SWINIR: replace(FEW, adapt=settings_for(SWINIR, "small-prior"))},
     "steps of the prior": {
         "6": FEW,
