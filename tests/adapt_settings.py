@@ -1,4 +1,4 @@
-"""Settings of whole adaptations that take a second or two."""
+"""Settings of whole adaptations that take a few seconds."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,27 +11,24 @@ from unfade.stages.targets import TargetSettings
 
 
 def small(restorer: Path | str, prior: Path | str) -> AdaptSettings:
-    """12 steps of a tiny prior, 12 of the optimiser with a checkpoint every 3, all loss terms on."""
+    """Six steps of a tiny prior, six of the optimiser with a checkpoint every two, all loss terms on."""
     loop = replace(
-        SMALL_ADAPT.finetune.loop, steps=12, batch=4, micro_batch=2, checkpoint_every=3, validate_every=6, bf16=False
+        SMALL_ADAPT.finetune.loop, steps=6, batch=2, micro_batch=1, checkpoint_every=2, validate_every=3, bf16=False
     )
     return replace(
         SMALL_ADAPT,
         restorer=str(restorer),
         prior=str(prior),
-        targets=TargetSettings(spacing="20", start=12, free_from=7, factor=4, batch=2),
+        targets=TargetSettings(spacing="20", start=6, free_from=3, factor=4, batch=2),
         finetune=replace(SMALL_ADAPT.finetune, loop=loop),
         losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.1, discriminator_features=8),
     )
 
 
 def small_codes(restorer: Path | str, prior: Path | str) -> AdaptSettings:
-    """4 steps of a tiny prior, 6 on codes with the published schedule and average, a checkpoint every 2."""
+    """Four steps of a tiny prior, six on codes with the published schedule and average."""
     base = small(restorer, prior)
-    loop = replace(
-        base.finetune.loop, steps=6, checkpoint_every=2, validate_every=6, learning_rate=1e-3, schedule="halving",
-        betas=(0.9, 0.99), ema=0.9,
-    )  # fmt: skip
+    loop = replace(base.finetune.loop, learning_rate=1e-3, schedule="halving", betas=(0.9, 0.99), ema=0.9)
     return replace(
         base,
         targets=replace(base.targets, start=4, free_from=2),

@@ -1,9 +1,10 @@
 """The main job on whole photos, end to end on tiny networks: counts, faces, results, report, resuming."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,14 @@ class Stopped(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.fixture(autouse=True)
-def marks_are_faces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "detector").write_text("finds bright squares")
-    marks = Loaded(squares, tmp_path / "detector", "marks", "unknown")
-    monkeypatch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: marks)
+@pytest.fixture(autouse=True, scope="module")
+def marks_are_faces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    file = tmp_path_factory.mktemp("marks") / "detector"
+    file.write_text("finds bright squares")
+    marks = Loaded(squares, file, "marks", "unknown")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: marks)
+        yield
 
 
 def write_photos(folder: Path) -> Path:
@@ -66,9 +70,39 @@ def counts_of(done: Adapted) -> tuple[int, int, int, int]:
     return counts.found, counts.done, counts.failed, counts.no_face
 
 
-def test_photos_become_faces_targets_and_restored_photos(models: Models, tmp_path: Path) -> None:
-    photos, run = write_photos(tmp_path / "photos"), tmp_path / "run"
-    done = adapt(photos, run, brief(models))
+@dataclass(frozen=True)
+class Whole:
+    """A run that nothing disturbed."""
+
+    photos: Path
+    run: Path
+    done: Adapted
+    events: int  # how often it told of progress
+
+    def copied(self, folder: Path) -> tuple[Path, Path]:
+        """The photos and the run, for a test that changes them."""
+        pairs = [(self.photos, folder / "photos"), (self.run, folder / "run")]
+        return tuple(Path(shutil.copytree(*pair)) for pair in pairs)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def whole(models: Models, marks_are_faces: None, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    folder, events = tmp_path_factory.mktemp("whole"), 0
+
+    @contextmanager
+    def counting(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
+        def advance(amount: float) -> None:
+            nonlocal events
+            events += 1
+
+        yield advance
+
+    done = adapt(write_photos(folder / "photos"), folder / "run", brief(models), progress=counting)
+    return Whole(folder / "photos", folder / "run", done, events)
+
+
+def test_photos_become_faces_targets_and_restored_photos(whole: Whole) -> None:
+    photos, run, done = whole.photos, whole.run, whole.done
     assert counts_of(done) == (6, 4, 1, 1)
     assert {name for name, _ in done.failures} == {"bad.png", "bare.png"}
     faces = ["a_00.png", "b_00.png", "b_01.png", "sub__a_00.png", "sub__\ufffd_00.png", "sub__\ufffd_01.png"]
@@ -93,9 +127,8 @@ def test_photos_become_faces_targets_and_restored_photos(models: Models, tmp_pat
     assert len(list((run / "report").iterdir())) == 2 * 4
 
 
-def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
-    photos, run = write_photos(tmp_path / "photos"), tmp_path / "run"
-    first = adapt(photos, run, brief(models))
+def test_a_second_run_changes_nothing(models: Models, whole: Whole) -> None:
+    photos, run, first = whole.photos, whole.run, whole.done
     files = [path for path in run.rglob("*") if path.is_file() and path.suffix != ".html"]
     before = {path: path.stat().st_mtime_ns for path in files}
     second = adapt(photos, run, brief(models))
@@ -103,20 +136,8 @@ def test_a_second_run_changes_nothing(models: Models, tmp_path: Path) -> None:
     assert (second.counts, second.history) == (first.counts, first.history)
 
 
-def test_stopped_anywhere_equals_uninterrupted(models: Models, tmp_path: Path) -> None:
-    photos = write_photos(tmp_path / "photos")
-    events = 0
-
-    @contextmanager
-    def counting(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
-        def advance(amount: float) -> None:
-            nonlocal events
-            events += 1
-
-        yield advance
-
-    adapt(photos, tmp_path / "whole", brief(models), progress=counting)
-    whole, left, stops = events, 0, 0
+def test_stopped_anywhere_equals_uninterrupted(models: Models, whole: Whole, tmp_path: Path) -> None:
+    left, stops = 0, 0
 
     @contextmanager
     def stopping(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
@@ -128,15 +149,15 @@ def test_stopped_anywhere_equals_uninterrupted(models: Models, tmp_path: Path) -
 
         yield advance
 
-    for allowed in (1, 3, whole // 3, whole // 2):
+    for allowed in (1, 3, whole.events // 3, whole.events // 2):
         left = allowed
         try:
-            adapt(photos, tmp_path / "stopped", brief(models), progress=stopping)
+            adapt(whole.photos, tmp_path / "stopped", brief(models), progress=stopping)
         except Stopped:
             stops += 1
     assert stops >= 3
-    adapt(photos, tmp_path / "stopped", brief(models))
-    one, other = files_of(tmp_path / "whole"), files_of(tmp_path / "stopped")
+    adapt(whole.photos, tmp_path / "stopped", brief(models))
+    one, other = files_of(whole.run), files_of(tmp_path / "stopped")
     assert one.keys() == other.keys()
     for name in one.keys() - {"journal.jsonl", "report.html", "run.json", "restorer.json"}:
         if name.startswith("restored/"):  # these name the file of the restorer by its hash
@@ -151,9 +172,8 @@ def files_of(run: Path) -> dict[str, Path]:
     return {path.relative_to(run).as_posix(): path for path in run.rglob("*") if path.is_file()}
 
 
-def test_photos_that_come_and_go(models: Models, tmp_path: Path) -> None:
-    photos, run = write_photos(tmp_path / "photos"), tmp_path / "run"
-    adapt(photos, run, brief(models))
+def test_photos_that_come_and_go(models: Models, whole: Whole, tmp_path: Path) -> None:
+    photos, run = whole.copied(tmp_path)
     kept = (run / "targets" / "b_00.png").stat().st_mtime_ns
     (photos / "a.jpg").rename(tmp_path / "a.jpg")
     save(photos / "new.png", scene(*ONE, seed=9))
@@ -215,10 +235,9 @@ def test_settings_of_the_results_arrive(models: Models, tmp_path: Path) -> None:
     assert names == sorted(["bare.png", *photos_of, *(f"{name}.json" for name in photos_of)])
 
 
-def test_the_adapted_restorer_gives_the_same_on_its_own(models: Models, tmp_path: Path) -> None:
+def test_the_adapted_restorer_gives_the_same_on_its_own(whole: Whole, tmp_path: Path) -> None:
     """`restore` with the run finds the faces again; `adapt` took them from its list."""
-    photos, run = write_photos(tmp_path / "photos"), tmp_path / "run"
-    adapt(photos, run, brief(models))
+    photos, run = whole.photos, whole.run
     entries = restore(photos, tmp_path / "again", run)
     assert [entry.status for entry in entries] == ["done", "done", "failed", "no_face", "done", "done"]
     for name in ("a.jpg", "b.png", "sub/a.png", "sub/\udcff.webp"):

@@ -112,7 +112,8 @@ def test_killed_with_its_workers_and_run_again(run: Run, folder: Path) -> None:
     save_pictures(Path("truth"), [f"{number:02}.png" for number in range(30)], size=128)
     script = "import sys; from unfade.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "degrade", "truth", "--out", "out", "--workers", "2"], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", script, "degrade", "truth", "--out", "out", "--workers", "2", "--size", "128"],
+        stderr=subprocess.DEVNULL,
     )
     end = time.monotonic() + 60
     while time.monotonic() < end and process.poll() is None and len(list(folder.glob("out/*.png"))) < 3:
@@ -120,7 +121,7 @@ def test_killed_with_its_workers_and_run_again(run: Run, folder: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     for out in ("out", "undisturbed"):
-        assert run("degrade", "truth", "--out", out, "--workers", "1").code == 0
+        assert run("degrade", "truth", "--out", out, "--workers", "1", "--size", "128").code == 0
     assert len(contents(folder / "out")) == 32
     assert contents(folder / "out") == contents(folder / "undisturbed")
 

@@ -19,7 +19,7 @@ from unfade.paper import listing as table_list
 from unfade.paper import results as table_results
 from unfade.paper import runs as table_runs
 from unfade.paper import settings as table_settings
-from unfade.paper.costs import measured_costs
+from unfade.paper.costs import Cost, measured_costs
 from unfade.paper.listing import MOST, PACES, listed, work_of
 from unfade.paper.printed import Claim, Printed, cameras_of, printed_tables
 from unfade.paper.results import Asked, device_name, make_tables
@@ -179,27 +179,32 @@ def test_tables_that_are_made_are_only_read(tiny: Scale, asked: Asked, monkeypat
     assert made("fig15", asked).rows == made("4", asked).rows  # of the same pieces
 
 
-SLOW_PIECES = [pytest.param(piece, marks=pytest.mark.slow) for piece in ("make_targets", "restore_faces")]
+PIECES = [
+    ("finetune_to_file", "evaluate"),
+    pytest.param(("make_targets", "restore_faces"), marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("piece", ["finetune_to_file", "evaluate", *SLOW_PIECES])
-def test_killed_and_resumed_is_the_same(
-    piece: str, tiny: Scale, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("pieces", PIECES, ids="-".join)
+def test_killed_twice_and_resumed_is_the_same(
+    pieces: tuple[str, str], tiny: Scale, asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Killed when the second piece of a kind has just been made, then again at another kind."""
     whole = made("21", replace(asked, out=tmp_path / "whole"))
-    work, calls = getattr(table_runs, piece), iter(range(100))
+    for piece in pieces:
+        work, calls = getattr(table_runs, piece), iter(range(100))
 
-    def killed(*args: object, **rest: object) -> object:
-        result = work(*args, **rest)
-        if next(calls) == 3:
-            raise KeyboardInterrupt
-        return result
+        def killed(*args: object, work=work, calls=calls, **rest: object) -> object:
+            result = work(*args, **rest)
+            if next(calls) == 1:
+                raise KeyboardInterrupt
+            return result
 
-    with monkeypatch.context() as patch:
-        patch.setattr(table_runs, piece, killed)
-        with pytest.raises(KeyboardInterrupt):
-            make_tables("21", asked)
-    assert not (asked.out / "table-21" / "table.md").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(table_runs, piece, killed)
+            with pytest.raises(KeyboardInterrupt):
+                make_tables("21", asked)
+        assert not (asked.out / "table-21" / "table.md").exists()
     again = made("21", asked)
     assert again.file.read_bytes() == whole.file.read_bytes()
     assert _contents(asked.out) == _contents(tmp_path / "whole")
@@ -262,9 +267,15 @@ def test_tables_of_real_photos_want_them(tiny: Scale, asked: Asked) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def costs() -> list[Cost]:
+    """The costs of tiny networks, measured once."""
+    return measured_costs(TINY)
+
+
 @pytest.fixture(autouse=True)
-def costs_of_tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_results, "measured_costs", lambda **how: measured_costs(TINY, **how))
+def costs_of_tiny_networks(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(table_results, "measured_costs", lambda **how: request.getfixturevalue("costs"))
 
 
 @pytest.fixture

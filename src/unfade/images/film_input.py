@@ -51,12 +51,7 @@ class VideoReader:
 
     def __init__(self, path: Path, container: Any, kind: Kind) -> None:
         self.path, self.container, self.kind = path, container, kind
-        pictures = [stream for stream in container.streams.video if "attached_pic" not in _dispositions(stream)]
-        if not pictures:
-            raise UnreadableImage(f"{path} holds no moving pictures; name a film.")
-        self.stream = pictures[0]
-        if self.stream.codec_context is None:
-            raise UnreadableImage(f"{path} is coded in a way that FFmpeg cannot read; convert it to H.264 first.")
+        self.stream = _pictures_of(container, path)
         self.codec = str(self.stream.codec_context.codec.canonical_name)
         self.stream.thread_type = "SLICE" if self.codec in WHOLE else "AUTO"
         self.copied = [*container.streams.audio, *container.streams.subtitles]
@@ -262,6 +257,16 @@ def _decoder_of(stream: Any, codec: str) -> Any:
     if codec in WITH_ALPHA and said.get("alpha_mode") == "1":
         return pyav().CodecContext.create(WITH_ALPHA[codec], "r")
     return stream
+
+
+def _pictures_of(container: Any, path: Path) -> Any:
+    """The first stream of moving pictures. Raises UnreadableImage if there is none that can be decoded."""
+    streams = [stream for stream in container.streams.video if "attached_pic" not in _dispositions(stream)]
+    if not streams:
+        raise UnreadableImage(f"{path} holds no moving pictures; name a film.")
+    if streams[0].codec_context is None:
+        raise UnreadableImage(f"{path} is coded in a way that FFmpeg cannot read; convert it to H.264 first.")
+    return streams[0]
 
 
 def _dispositions(stream: Any) -> str:

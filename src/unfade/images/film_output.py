@@ -5,6 +5,7 @@ kept. Where each packet is one frame, the packets of unchanged frames are copied
 """
 
 import os
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,21 +30,48 @@ from unfade.images.provenance import COMPOSITE, Provenance
 WHOLE_PACKETS = ("mp3", "ac3")  # codecs whose packets AVI counts as one unit each, instead of in bytes
 
 
+@dataclass(frozen=True)
+class Written:
+    """How a film is written."""
+
+    scale: int = 1  # its size, in that of the film that was read
+    quality: int | None = None  # 1..100; None: the usual of the encoder
+    provenance: Provenance | None = None  # for its comment
+
+
+class _Stamps:
+    """Time stamps of frames in the encoder's time base, each later than the one before."""
+
+    def __init__(self, reader: VideoReader, unit: Fraction) -> None:
+        self.reader, self.unit = reader, unit
+        self.last: int | None = None  # time stamp of the last frame
+
+    def next(self, source: Any) -> int:
+        """The time stamp of the next frame."""
+        stamp = source.dts if source.pts is None else source.pts
+        if self.reader.kind.muxer == "avi" and self.reader.codec != "mpeg4":
+            stamp = None  # AVI only numbers packets, and those of H.264 are out of order
+        when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / self.unit)
+        if self.last is None:
+            self.last = int(when or 0)
+        else:
+            step: int = max(1, round(1 / (self.reader.rate * self.unit)))
+            self.last = self.last + step if when is None else max(when, self.last + 1)
+        return self.last
+
+
 class VideoWriter:
     """Writes a film that differs from the one that is read only in its pictures. Not thread-safe."""
 
-    def __init__(
-        self, path: Path, reader: VideoReader, first: Frame, *, scale: int, quality: int | None,
-        provenance: Provenance | None,
-    ) -> None:  # fmt: skip
+    def __init__(self, path: Path, reader: VideoReader, first: Frame, how: Written = Written()) -> None:
         self.path, self.reader = path, reader
-        self._last: int | None = None  # time stamp of the last frame
         self._copied = self._unchanged = 0  # unchanged frames: those whose packets were copied, and those encoded anew
-        self._container = _opened_for_writing(path, reader, provenance)
+        self._container = _opened_for_writing(path, reader, how.provenance)
         codec = codec_for(reader)
         self._encoder = ENCODERS[codec]
-        self._pictures = self._as_written(first.source, codec, scale)
-        self._stream = self._add_pictures(first.source, quality)
+        self._pictures = self._as_written(first.source, codec, how.scale)
+        self._stream = self._add_pictures(first.source, how.quality)
+        self._stamps = _Stamps(reader, self._stream.codec_context.time_base)
         self._copies = {one.index: _add_copy(self._container, one, reader) for one in reader.copied}
         for stream in reader.container.streams.attachments:
             self._container.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
@@ -66,7 +94,7 @@ class VideoWriter:
 
     def write(self, frame: Frame, photo: Photo | None) -> None:
         """Encode a picture in place of a frame; None: the unchanged frame."""
-        when = self._last = self._when(frame.source)
+        when = self._stamps.next(frame.source)
         if photo is None and self._may_copy(frame):
             self._copy_picture(frame.packet, when)
             return
@@ -89,7 +117,7 @@ class VideoWriter:
     def close(self) -> None:
         """Close the file. Nothing can be written afterwards."""
         self._container.close()
-        if self._last is not None and self._shape_is_missing():
+        if self._stamps.last is not None and self._shape_is_missing():
             shape, context = self.reader.geometry.shape, self._stream.codec_context
             write_display_size(self.path, round(context.width * shape), context.height)
 
@@ -109,18 +137,6 @@ class VideoWriter:
         packet.pts = packet.dts = when
         packet.stream = self._stream
         self._container.mux(packet)
-
-    def _when(self, source: Any) -> int:
-        """A frame's time stamp in the encoder's time base, always later than the previous one."""
-        unit = self._stream.codec_context.time_base
-        stamp = source.dts if source.pts is None else source.pts
-        if self.reader.kind.muxer == "avi" and self.reader.codec != "mpeg4":
-            stamp = None  # AVI only numbers packets, and those of H.264 are out of order
-        when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / unit)
-        if self._last is None:
-            return int(when or 0)
-        step: int = max(1, round(1 / (self.reader.rate * unit)))
-        return self._last + step if when is None else max(when, self._last + 1)
 
     def _as_written(self, source: Any, codec: str, scale: int) -> Pictures:
         geometry = self.reader.geometry

@@ -36,29 +36,17 @@ class Writing:
         return self.files[0]
 
 
-class Outputs:
-    """The files that one stage makes in one folder, and the journal's entries for its items.
+class OwnFiles:
+    """The files of a folder that one stage may write: which item each is made from.
 
     A file is the stage's own if the journal assigned it to an item before it was written; no other file is overwritten
-    or removed. An item fails alone and leaves no file, but a full disk ends the run. Threads may write different items.
+    or removed.
     """
 
-    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:  # key: of all results
-        self.stage, self.out, self.journal, self.key = stage, out, journal, key
+    def __init__(self, stage: str, out: Path, journal: Journal) -> None:
+        self.stage, self.out, self.journal = stage, out, journal
         self._taken: dict[str, str] = {}  # from a file to the item of this run that it is made from
         self._claims: dict[str, tuple[str, ...]] = {}  # from an item to its files
-
-    def entries(self, items: Iterable[str]) -> list[Entry]:
-        """The last entry of each item, in the order given."""
-        found = (self.journal.entry(self.stage, item) for item in items)
-        return [entry for entry in found if entry is not None]
-
-    def settled(self, item: str, content: str) -> bool:
-        """Whether the last entry of an item still holds for this content (a hash; empty: unknown). Thread-safe."""
-        before = self.journal.entry(self.stage, item)
-        if before is None or before.status not in ("done", "no_face") or not content:
-            return False
-        return before.key == self._key(content) and all(lexists(self.out / file) for file in before.outputs)
 
     def claimed(self, item: str) -> bool:
         """Whether an item may be worked on in this run."""
@@ -85,6 +73,55 @@ class Outputs:
         self._taken |= dict.fromkeys(files, item)
         self._claims[item] = files
 
+    def release(self, item: str) -> None:
+        """Let other items of this run claim the file names of this one."""
+        self._taken = {file: other for file, other in self._taken.items() if other != item}
+        self._claims.pop(item, None)
+
+    def withdraw(self, item: str, *, but: Sequence[str] = ()) -> dict[str, OSError]:
+        """Remove the files made from an item, `but` these. Returns the errors of files that could not be removed.
+
+        Those remain the item's own.
+        """
+        own, left = self._own(item), {}
+        for file in own:
+            try:
+                if file not in but and lexists(self.out / file):
+                    (self.out / file).unlink()
+            except OSError as error:
+                left[file] = error
+        kept = tuple(file for file in own if file in but or file in left)
+        if kept != own:
+            self.journal.record(Entry(self.stage, item, "withdrawn", outputs=kept))
+        return left
+
+    def _own(self, item: str) -> tuple[str, ...]:
+        before = self.journal.entry(self.stage, item)
+        return before.outputs if before else ()
+
+
+class Outputs(OwnFiles):
+    """The files that one stage makes in one folder, and the journal's entries for its items.
+
+    An item fails alone and leaves no file, but a full disk ends the run. Threads may write different items.
+    """
+
+    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:  # key: of all results
+        super().__init__(stage, out, journal)
+        self.key = key
+
+    def entries(self, items: Iterable[str]) -> list[Entry]:
+        """The last entry of each item, in the order given."""
+        found = (self.journal.entry(self.stage, item) for item in items)
+        return [entry for entry in found if entry is not None]
+
+    def settled(self, item: str, content: str) -> bool:
+        """Whether the last entry of an item still holds for this content (a hash; empty: unknown). Thread-safe."""
+        before = self.journal.entry(self.stage, item)
+        if before is None or before.status not in ("done", "no_face") or not content:
+            return False
+        return before.key == self._key(content) and all(lexists(self.out / file) for file in before.outputs)
+
     @contextmanager
     def alone(self, item: str, place: Path, target: Path | None = None) -> Iterator[None]:
         """Records an error in the block as this item's failure, so that the run continues; only a full disk ends it.
@@ -100,8 +137,7 @@ class Outputs:
             self.skipped(item, str(error))
         except Exception as error:
             if target is None:
-                self._taken = {file: other for file, other in self._taken.items() if other != item}
-                self._claims.pop(item, None)
+                self.release(item)
             self.failed(item, place, error, target)
 
     @contextmanager
@@ -128,23 +164,6 @@ class Outputs:
         """Record why there is no result, and remove an earlier one, which must not pass for a result of this run."""
         self._end(Entry(self.stage, item, "failed", reason=_reason(error, place, target)))
 
-    def withdraw(self, item: str, *, but: Sequence[str] = ()) -> dict[str, OSError]:
-        """Remove the files made from an item, `but` these. Returns the errors of files that could not be removed.
-
-        Those remain the item's own.
-        """
-        own, left = self._own(item), {}
-        for file in own:
-            try:
-                if file not in but and lexists(self.out / file):
-                    (self.out / file).unlink()
-            except OSError as error:
-                left[file] = error
-        kept = tuple(file for file in own if file in but or file in left)
-        if kept != own:
-            self.journal.record(Entry(self.stage, item, "withdrawn", outputs=kept))
-        return left
-
     def _end(self, entry: Entry) -> None:
         """Record the last entry of an item that has no files."""
         left = self.withdraw(entry.item)
@@ -154,10 +173,6 @@ class Outputs:
             )
             entry = replace(entry, status="failed", reason=f"{entry.reason} {left_over}", outputs=tuple(left))
         self.journal.record(entry)
-
-    def _own(self, item: str) -> tuple[str, ...]:
-        before = self.journal.entry(self.stage, item)
-        return before.outputs if before else ()
 
     def _key(self, content: str) -> str:
         return fingerprint(self.key, content) if content else ""

@@ -88,8 +88,8 @@ class Folders:
 
 
 @dataclass
-class Runs(Folders):
-    """Makes the pieces that a table needs, unless they exist."""
+class PhotoSets(Folders):
+    """Makes the degraded photos of each camera, and resizes the real ones, unless they exist."""
 
     scale: Scale
     faces: Sequence[Path] = ()  # clean and aligned, to be degraded
@@ -124,6 +124,10 @@ class Runs(Folders):
             for part in ("learn", "score")
         )
         return Photos(folder, learn, score)
+
+
+class Runs(PhotoSets):
+    """Makes the pieces that a table needs, unless they exist."""
 
     def pictures(self, way: Way, photos: Photos, name: str) -> Path:
         """The folder of the results of a way for the photos that are scored."""

@@ -19,10 +19,11 @@ from torch import Tensor
 from unfade.errors import UnreadableImage
 from unfade.faces.align import Matrix, crop
 from unfade.faces.detect import Face
+from unfade.faces.identity import Likeness
 from unfade.faces.restoring import Placed, finished, put_back, refuse_no_numbers, shows_no_change
 from unfade.faces.tracks import Tracks, TrackSettings, steady
 from unfade.images.film_input import Frame, VideoReader
-from unfade.images.film_output import VideoWriter
+from unfade.images.film_output import VideoWriter, Written
 from unfade.images.photo_files import Tone, tone_of
 from unfade.progress import Advance
 from unfade.stages.photos import Finder, in_frames
@@ -99,22 +100,59 @@ class _Search:
         return [found.face for found in find(self.name, frame.photo)]
 
 
+class _Told:
+    """What is known of each track, by its number."""
+
+    def __init__(self, likeness: Likeness | None, colour: bool) -> None:
+        self.likeness, self.colour = likeness, colour
+        self.spans: dict[int, dict[str, int]] = {}  # its first and last frame, and in how many frames it is
+        self.tones: dict[int, Tone | None] = {}  # of its first frame; None: results keep their colours
+        self.distances: dict[int, float] = {}  # identity distance of its first face and the result
+        self.restored: set[int] = set()  # tracks in which the restorer changed something
+
+    def seen(self, number: int, frame: Frame) -> None:
+        """A face of the track is in this frame."""
+        span = self.spans.setdefault(number, {"first": frame.index, "last": 0, "frames": 0})
+        span |= {"last": frame.index, "frames": span["frames"] + 1}
+        if number not in self.tones:
+            self.tones[number] = None if self.colour else tone_of(frame.photo)
+
+    def measure(self, item: _Looked, results: list[Tensor]) -> None:
+        """Measure the identity distance of the first face of each track and its result."""
+        for (number, _), face, result in zip(item.tracks, item.crops, results, strict=True):
+            if self.likeness is not None and number not in self.distances:
+                self.distances[number] = self.likeness.distance(face, result)
+
+    def notes(self) -> Iterator[str]:
+        """How many faces were left alone, and which may show someone else."""
+        if alone := len(self.spans.keys() - self.restored):
+            yield f"{_count(alone, 'face')}{LEFT_ALONE}"
+        for number, distance in self.distances.items():
+            if self.likeness and self.likeness.tells_apart(distance):
+                at = self.spans[number]["first"]
+                measured = f"identity distance {distance:.2f}"
+                yield f"the face that begins in frame {at} may no longer show the same person ({measured})"
+
+
 class Film:
     """One video on its way from file to file."""
 
     def __init__(self, reader: VideoReader, name: str, part: Path, work: Work, advance: Advance) -> None:
         self.reader, self.name, self.part, self.work, self.advance = reader, name, part, work, advance
         self.search = _Search(reader, name, work.find, work.tracks)
-        self.told: dict[int, dict[str, int]] = {}  # by track: its first and last frame, and in how many frames it is
         self.changed = work.parts.enlarge is not None  # whether any frame so far has changed
-        self.distances: dict[int, float] = {}  # by track: identity distance of its first face and the result
         self.notes: tuple[str, ...] = ()
+        self._told = _Told(work.parts.likeness, work.settings.colour)
         self._waiting: deque[_Looked] = deque()
         self._group: list[Any] = []  # frames, and packets of sound and subtitles
-        self._tones: dict[int, Tone | None] = {}
-        self._restored: set[int] = set()  # tracks in which the restorer changed something
         self._writer: VideoWriter | None = None
         self._written: Future[None] | None = None
+
+    @property
+    def tracks(self) -> list[dict[str, float | None]]:
+        """Of each track its first and last frame, in how many frames it is, and its identity distance, if measured."""
+        distances = self._told.distances
+        return [{**span, "identity_distance": distances.get(number)} for number, span in self._told.spans.items()]
 
     def restore(self) -> None:
         """Read, restore and write the whole video."""
@@ -140,10 +178,8 @@ class Film:
             return
         if self._writer is None:
             settings = self.work.settings
-            self._writer = VideoWriter(
-                self.part, self.reader, item.frame,
-                scale=settings.scale, quality=settings.quality, provenance=self.work.parts.provenance,
-            )  # fmt: skip
+            written = Written(settings.scale, settings.quality, self.work.parts.provenance)
+            self._writer = VideoWriter(self.part, self.reader, item.frame, written)
         self._waiting.append(item)
         if item.faces is not None:
             self.search.track(item, item.faces, self._waiting)
@@ -156,10 +192,7 @@ class Film:
             one.tracks = [(number, steady(points, size)) for number, points in self.search.tracks.at(one.frame.index)]
             one.crops = [crop(photo, matrix, size) for _, matrix in one.tracks]
             for number, _ in one.tracks:
-                told = self.told.setdefault(number, {"first": one.frame.index, "last": 0, "frames": 0})
-                told |= {"last": one.frame.index, "frames": told["frames"] + 1}
-                if number not in self._tones:
-                    self._tones[number] = None if self.work.settings.colour else tone_of(photo)
+                self._told.seen(number, one.frame)
             self._group.append(one)
             frames = [item for item in self._group if isinstance(item, _Looked)]
             pixels = len(frames) * photo.height * photo.width
@@ -195,26 +228,16 @@ class Film:
     def _paste(self, item: _Looked, restored: list[Tensor], writer: VideoWriter) -> None:
         settings, parts = self.work.settings, self.work.parts
         way = replace(settings.paste, upscale=settings.scale)
-        faces = [
-            Placed(matrix, crop, self._tones[number])
-            for (number, matrix), crop in zip(item.tracks, item.crops, strict=True)
-        ]
-        pairs = zip(item.tracks, faces, restored, strict=True)
-        self._restored |= {number for (number, _), face, result in pairs if not torch.equal(face.crop, result)}
+        told, pairs = self._told, list(zip(item.tracks, item.crops, restored, strict=True))
+        faces = [Placed(matrix, face, told.tones[number]) for (number, matrix), face, _ in pairs]
+        told.restored |= {number for (number, _), face, result in pairs if not torch.equal(face, result)}
         results = finished(faces, restored, self.work.strength)
         if parts.enlarge is None and shows_no_change(faces, results, way):
             writer.write(item.frame, None)
             return
         self.changed = True
-        self._measure(item, results)
+        told.measure(item, results)
         writer.write(item.frame, put_back(item.frame.photo, faces, results, way, parts.tools))
-
-    def _measure(self, item: _Looked, results: list[Tensor]) -> None:
-        """Measure the identity distance of the first face of each track and its result."""
-        likeness = self.work.parts.likeness
-        for (number, _), face, result in zip(item.tracks, item.crops, results, strict=True):
-            if likeness is not None and number not in self.distances:
-                self.distances[number] = likeness.distance(face, result)
 
     def _close(self, thread: ThreadPoolExecutor) -> None:
         if self._writer is not None:
@@ -224,18 +247,9 @@ class Film:
         if self._writer is None:
             raise UnreadableImage(f"{self.reader.path} holds no frame that can be decoded; it is damaged or cut off.")
         self._writer.finish()
-        counts = ", ".join((_count(self.reader.frames, "frame"), _count(len(self.told), "track")))
+        counts = f"{_count(self.reader.frames, 'frame')}, {_count(len(self._told.spans), 'track')}"
         written = (*self.reader.notes, *self._writer.notes) if self.changed else ()
-        alone = len(self.told.keys() - self._restored)
-        self.notes = (counts, *written, *[f"{_count(alone, 'face')}{LEFT_ALONE}"] * bool(alone), *self._warned())
-
-    def _warned(self) -> Iterator[str]:
-        likeness = self.work.parts.likeness
-        for number, distance in self.distances.items():
-            if likeness and likeness.tells_apart(distance):
-                at = self.told[number]["first"]
-                measured = f"identity distance {distance:.2f}"
-                yield f"the face that begins in frame {at} may no longer show the same person ({measured})"
+        self.notes = (counts, *written, *self._told.notes())
 
 
 def _ahead(items: Iterator[Any], count: int) -> Generator[Any]:

@@ -77,10 +77,10 @@ def _restore(path: Path, name: str, outputs: Outputs, work: Work, progress: Prog
         with read_video(path) as reader, progress(name, reader.expected) as advance, _as_one_sentence(reader):
             film = Film(reader, name, part, work, advance)
             film.restore()
-        if not film.told and not work.settings.copy:
+        if not film.tracks and not work.settings.copy:
             outputs.no_face(name, content, no_face_in(path))
             return
-        with outputs.writing(name, path, content, count=None if film.told else 1) as writing:
+        with outputs.writing(name, path, content, count=None if film.tracks else 1) as writing:
             _write(path, part, film, work, writing)
 
 
@@ -100,12 +100,11 @@ def _as_one_sentence(reader: VideoReader) -> Iterator[None]:
 def _write(path: Path, part: Path, film: Film, work: Work, writing: Writing) -> None:
     write_through(writing.path, part.replace if film.changed else partial(copyfile, path))
     os.utime(writing.path, (path.stat().st_mtime,) * 2)
-    writing.notes = film.notes if film.told else ()
-    writing.no_face = "" if film.told else no_face_in(path)
-    if film.told and work.settings.sidecar:
-        tracks = [{**track, "identity_distance": film.distances.get(number)} for number, track in film.told.items()]
+    writing.notes = film.notes if film.tracks else ()
+    writing.no_face = "" if film.tracks else no_face_in(path)
+    if film.tracks and work.settings.sidecar:
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
-        about = {"video": film.name, "result": film.name, "tracks": tracks, "notes": list(film.notes), **made}
+        about = {"video": film.name, "result": film.name, "tracks": film.tracks, "notes": list(film.notes), **made}
         atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 
