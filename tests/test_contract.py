@@ -69,7 +69,7 @@ CASES = {
     "targets": Case(
         lambda sources, out, journal: make_targets(
             list_images(sources), out, ToyRestorer(32).eval(), tiny_prior(QUICK.spacing),
-            size=32, settings=QUICK, journal=journal,
+            settings=QUICK, journal=journal,
         ),
         face, every=3,
     ),

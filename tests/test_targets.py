@@ -135,7 +135,6 @@ def made(
         out,
         restorer or toy_restorer(),
         prior,
-        size=32,
         settings=settings,
         journal=Journal(out / "journal.jsonl"),
     )
@@ -216,7 +215,7 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path,
 
     out = tmp_path / "targets"
     make_targets(
-        sorted(tmp_path.glob("*.png")), out, toy_restorer(), prior, size=32, settings=QUICK,
+        sorted(tmp_path.glob("*.png")), out, toy_restorer(), prior, settings=QUICK,
         journal=Journal(tmp_path / "journal.jsonl"), progress=Told,
     )  # fmt: skip
     assert (out / "first.png").read_bytes() == (out / "second.png").read_bytes()
@@ -228,7 +227,7 @@ def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path, prior):
     write_png(tmp_path / "grey.png", picture(32, 32, 1)[0].mean(0, keepdim=True).expand(3, 32, 32))
     write_png(tmp_path / "red.png", picture(32, 32, 2)[0])
     faces, journal = sorted(tmp_path.glob("*.png")), Journal(tmp_path / "journal.jsonl")
-    make_targets(faces, tmp_path / "targets", toy_restorer(), prior, size=32, settings=QUICK, journal=journal)
+    make_targets(faces, tmp_path / "targets", toy_restorer(), prior, settings=QUICK, journal=journal)
     restore_faces(faces, tmp_path / "restored", toy_restorer(), journal=journal)
     for folder in ("targets", "restored"):
         grey, red = (read_image(tmp_path / folder / f"{name}.png") for name in ("grey", "red"))

@@ -89,8 +89,16 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     "devices": ("choose_device",),
     "diffusion.load": ("load_prior",),
     "diffusion.prior": ("DiffusionPrior",),
-    "errors": ("BadCheckpoint", "BadInput", "DiskFull", "Diverged", "OutputConflict", "UnfadeError", "UnknownModel",
-               "UnreadableImage"),
+    "errors": (
+        "BadCheckpoint",
+        "BadInput",
+        "DiskFull",
+        "Diverged",
+        "OutputConflict",
+        "UnfadeError",
+        "UnknownModel",
+        "UnreadableImage",
+    ),
     "faces.detect": ("DetectSettings",),
     "faces.paste": ("PasteSettings",),
     "jobs.journal": ("Counts", "Entry"),
@@ -111,7 +119,7 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     "stages.restore_photos": ("PhotoSettings",),
     "stages.targets": ("TargetSettings",),
     "training.loop": ("LoopSettings",),
-}  # fmt: skip
+}
 _PLACES = {name: f"unfade.{room}" for room, names in _ROOMS.items() for name in names}
 
 

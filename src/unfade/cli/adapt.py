@@ -1,7 +1,7 @@
 """The command `unfade adapt`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, passed_over_lines, sum_line
@@ -42,12 +42,10 @@ def adapt(
     from unfade.recipes.adapt import adapt as run
 
     found = find.settings(aligned=aligned)
-    settings = adapt_settings(
-        restorer, prior, seed, targets=targets, learning=learning, precision=precision,
-        fidelity=fidelity, refine=refine, strength=strength, agreement=agreement, rounds=rounds,
-    )  # fmt: skip
-    done = run(photos, out, settings, aligned=aligned, find=found, real=real, truth=truth, embedder=identity,
-               mask=mask, device=device, progress=progress)  # fmt: skip
+    own = {"fidelity": fidelity, "refine": refine, "strength": strength, "agreement": agreement, "rounds": rounds}
+    settings = adapt_settings(restorer, prior, seed, targets, learning, precision, **own)
+    given: Any = {"find": found, "real": real, "truth": truth, "embedder": identity, "mask": mask}
+    done = run(photos, out, settings, aligned=aligned, device=device, progress=progress, **given)
     counts = done.counts.as_dict()
     restored = done.restorer.parent / "restored"
     places = {"restorer": str(done.restorer), "restored": str(restored), "report": str(done.report)}

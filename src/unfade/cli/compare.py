@@ -18,16 +18,21 @@ def compare(
     out: f.Out,
     methods: Annotated[
         str,
-        typer.Option(help="Comma-separated: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
-                          "pgdiff-restored, diffbir, or any restorer: a name, a file, a run folder."),
+        typer.Option(
+            help="Comma-separated: restorer, ours, ours-short, difface, difface-ddim, ilvr, dda, dr2, pgdiff, "
+            "pgdiff-restored, diffbir, or any restorer: a name, a file, a run folder."
+        ),
     ] = "restorer,ours,difface,dr2",
     truth: Annotated[Path | None, typer.Option(help="Folder of clean versions; the table then has scores.")] = None,
     results: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER: results of another program; may be given several times.")
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="More columns, comma-separated. With --truth: lpips, lpips_alex, deg, deg_sface, lmd; "
-                               "with or without: musiq, maniqa, maniqa_pipal, niqe."),
+        str,
+        typer.Option(
+            help="More columns, comma-separated. With --truth: lpips, lpips_alex, deg, deg_sface, lmd; "
+            "with or without: musiq, maniqa, maniqa_pipal, niqe."
+        ),
     ] = "",
     restorer: f.Restorer = "small-restorer",
     prior: f.Prior = "small-prior",
@@ -37,7 +42,7 @@ def compare(
     device: f.Device = "auto",
     *,
     progress: Progress,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Run several methods on the same FACES; make a table with time and memory, a contact sheet and a report."""
     from dataclasses import asdict
 
@@ -47,11 +52,8 @@ def compare(
 
     names = tuple(name.strip() for name in methods.split(",") if name.strip())
     settings = CompareSettings(names, restorer, prior, MethodSettings(batch, bool(is_bf16(precision)), seed))
-    done = run(
-        faces, out, settings,
-        truth=truth, results=_folders(results or []), metrics=[name for name in metrics.split(",") if name],
-        device=device, progress=progress,
-    )  # fmt: skip
+    others, columns = _folders(results or []), [name for name in metrics.split(",") if name]
+    done = run(faces, out, settings, truth=truth, results=others, metrics=columns, device=device, progress=progress)
     counts = done.counts.as_dict()
     failures = [(e.item, e.reason) for rows in done.entries.values() for e in rows if e.status != "done"]
     scores = {name: {k: asdict(v) for k, v in found.summary.items()} for name, found in done.scores.items()}

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unfade.cli import flags as f
-from unfade.cli.command import Outcome, command, failure_lines, note_lines, passed_over_lines
+from unfade.cli.command import Outcome, Remarks, command, failure_lines, note_lines, passed_over_lines
 from unfade.progress import Progress
 
 if TYPE_CHECKING:
     from unfade.evaluation.evaluate import Evaluation
+
+
+Row = Mapping[str, object]
 
 
 @command
@@ -24,15 +27,20 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Comma-separated. With --truth: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
-                          "feature_distance, identity_distance, deg, deg_sface, lmd; with --reference: fid, kid; with "
-                          "or without: musiq, maniqa, maniqa_pipal, niqe. Default with --truth: the first four, and "
-                          "identity_distance if the pictures are square; with --reference: fid; with neither: niqe."),
+        typer.Option(
+            help="Comma-separated. With --truth: psnr, ssim, psnr_matched, ssim_matched, lpips, lpips_alex, "
+            "feature_distance, identity_distance, deg, deg_sface, lmd; with --reference: fid, kid; with "
+            "or without: musiq, maniqa, maniqa_pipal, niqe. Default with --truth: the first four, and "
+            "identity_distance if the pictures are square; with --reference: fid; with neither: niqe."
+        ),
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="CSV file for the scores of each picture.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="ntire: the identity check of the NTIRE 2025 challenge and four of the six terms "
-                                      "of its score; needs --photos and --subset instead of --truth and --metrics."),
+        str | None,
+        typer.Option(
+            help="ntire: the identity check of the NTIRE 2025 challenge and four of the six terms "
+            "of its score; needs --photos and --subset instead of --truth and --metrics."
+        ),
     ] = None,
     photos: Annotated[Path | None, typer.Option(help="For ntire: the degraded faces, with the same names.")] = None,
     subset: Annotated[
@@ -41,7 +49,7 @@ def evaluate(
     device: f.Device = "auto",
     *,
     progress: Progress,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Score a folder of results: against the truth, against a reference set, or without any reference."""
     from unfade.errors import BadInput
     from unfade.evaluation.evaluate import evaluate as run
@@ -53,18 +61,15 @@ def evaluate(
                 "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv."
             )
         return _evaluate_ntire(results, photos, subset, reference, device, progress)
-    found = run(
-        results, truth=truth, reference=reference, metrics=names, csv=csv, device=device,
-        progress=progress,
-    )  # fmt: skip
+    against = {"truth": truth, "reference": reference}
+    found = run(results, **against, metrics=names, csv=csv, device=device, progress=progress)
     rows = [{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()] if found.scores else []
-    return _outcome(found.as_dict(), (), found, found.failed, rows)
+    return _outcome(found, found.as_dict(), found.failed, rows=rows)
 
 
 def _outcome(
-    result: Mapping[str, object], lines: Sequence[str], found: "Evaluation", failed: Sequence[tuple[str, str]],
-    rows: Sequence[Mapping[str, object]] = (),
-) -> Outcome:  # fmt: skip
+    found: "Evaluation", result: Row, failed: Remarks, lines: Sequence[str] = (), rows: Sequence[Row] = ()
+) -> Outcome:
     """Adds lines for the pictures that were not read, that failed, or that were converted before scoring."""
     left_out = [
         line for place, endings in found.passed_over.items() for line in passed_over_lines(endings, Path(place))
@@ -79,4 +84,4 @@ def _evaluate_ntire(
     from unfade.evaluation.ntire import REFERENCE, evaluate_ntire
 
     found = evaluate_ntire(results, photos, subset, reference=reference or REFERENCE, device=device, progress=progress)
-    return _outcome(found.as_dict(), found.lines, found.evaluation, found.failed)
+    return _outcome(found.evaluation, found.as_dict(), found.failed, found.lines)

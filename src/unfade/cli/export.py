@@ -53,11 +53,8 @@ def export(
     from unfade.hosts.settings import ExportSettings
     from unfade.restorers.layout import layout_of
 
-    settings = changed(
-        ExportSettings(),
-        to=to, layout=layout and layout_of(layout.split(",")), dtype=dtype, batch=fixed_batch, opset=opset,
-        fidelity=fidelity, refine=refine,
-    )  # fmt: skip
+    of_file = {"to": to, "layout": layout and layout_of(layout.split(",")), "dtype": dtype, "opset": opset}
+    settings = changed(ExportSettings(), batch=fixed_batch, fidelity=fidelity, refine=refine, **of_file)
     done = run(restorer, out, settings)
     checked = done.checked
     result = {"path": str(done.path), "to": done.to, "size": done.size, **asdict(checked), "allowed": settings.allowed}

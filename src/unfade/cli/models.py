@@ -156,13 +156,14 @@ def _own_rows() -> list[dict[str, Any]]:
     """The models that the user imported under other names than those of the list."""
     from unfade.zoo.models import card_of, imported
 
+    here = {"built_in": False, "here": True}
     empty = {"kind": "", "architecture": "", "size": 0, "licence": "", "commercial": False, "author": "", "source": ""}
+    known = {*empty, "files"}
     found = {name: (path, card_of(path)) for name, path in imported().items()}
     return [
-        {"name": name, **{key: card.get(key, value) for key, value in empty.items()}, "built_in": False, "here": True,
-         "path": str(path), "files": card.get("files", [])}
+        {"name": name, **empty, **here, "path": str(path), "files": [], **{k: v for k, v in card.items() if k in known}}
         for name, (path, card) in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def _shown(row: dict[str, Any]) -> dict[str, object]:
@@ -170,8 +171,8 @@ def _shown(row: dict[str, Any]) -> dict[str, object]:
     here = "built in" if row["built_in"] else "yes" if row["here"] else "no"
     size = row["size"] or "any"
     money = "yes" if row["commercial"] else "no"
-    return {"name": row["name"], "kind": row["kind"], "px": size, "licence": row["licence"], "commercial": money,
-            "here": here}  # fmt: skip
+    same = {name: row[name] for name in ("name", "kind")}
+    return {**same, "px": size, "licence": row["licence"], "commercial": money, "here": here}
 
 
 def _file_lines(file: dict[str, Any]) -> list[str]:

@@ -41,11 +41,9 @@ def rehearse(
 
     degradation = damage.of_kind(kind)
     learning = Learning(steps=steps, learning_rate=learning_rate)
-    adapt = adapt_settings(restorer, prior, seed, targets=targets, learning=learning, fidelity=fidelity, rounds=rounds)
-    done = run(
-        faces, out, degradation, RehearseSettings(adapt, learn, most, seed),
-        more=more, device=device, progress=progress,
-    )  # fmt: skip
+    adapt = adapt_settings(restorer, prior, seed, targets, learning, None, fidelity=fidelity, rounds=rounds)
+    settings = RehearseSettings(adapt, learn, most, seed)
+    done = run(faces, out, degradation, settings, more=more, device=device, progress=progress)
     rows = {**done.scores, "share of the gap": done.share}
     return Outcome(
         {**done.as_dict(), "degradation": asdict(degradation)},

@@ -23,6 +23,11 @@ def changed(settings: S, **values: Any) -> S:
     return replace(settings, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
 
 
+def named(flags: Flags, *names: str) -> dict[str, Any]:
+    """The values of the flags whose settings have the same names."""
+    return {name: getattr(flags, name) for name in names}
+
+
 def is_bf16(precision: str | None) -> bool | None:
     """Whether a precision is bfloat16; None stays None. Raises BadInput for an unknown one."""
     known = {"float32": False, "bfloat16": True, None: None}
@@ -49,7 +54,7 @@ class Find(Flags):
         if aligned:
             _unused(asdict(self))
         usual = FindSettings()
-        numbers = {"min_face": self.min_face, "max_face": self.max_face, "min_score": self.min_score}
+        numbers = named(self, "min_face", "max_face", "min_score")
         choice = None if self.which is None else Choice(self.which)
         return changed(usual, detector=self.detector, detect=changed(usual.detect, **numbers), choice=choice)
 
@@ -82,19 +87,13 @@ class Results(Flags):
 
         found = find.settings(aligned=aligned)
         if aligned:
-            whole = ("paste", "match_colour", "copy", "scale", "background", "mask")
-            _unused({name: getattr(self, name) for name in whole})
+            _unused(named(self, "paste", "match_colour", "copy", "scale", "background", "mask"))
         usual = RestoreSettings()
         paste = changed(usual.whole.paste, way=self.paste, colour="ring" if self.match_colour else None)
-        written = changed(
-            usual.whole, paste=paste, colour=self.colour, kind=self.format, quality=self.quality, copy=self.copy,
-            sidecar=self.sidecar, scale=self.scale,
-        )  # fmt: skip
-        return changed(
-            usual, find=found, whole=written, size=self.size, background=self.background, embedder=self.identity,
-            mask=self.mask, provenance=not self.no_provenance, report=self.report, refine=self.refine,
-            strength=self.strength, bf16=is_bf16(self.precision), **own,
-        )  # fmt: skip
+        same = named(self, "colour", "quality", "copy", "sidecar", "scale")
+        own |= {"find": found, "whole": changed(usual.whole, paste=paste, kind=self.format, **same)}
+        own |= {"embedder": self.identity, "provenance": not self.no_provenance, "bf16": is_bf16(self.precision)}
+        return changed(usual, **own, **named(self, "size", "background", "mask", "report", "refine", "strength"))
 
 
 def _unused(given: dict[str, Any]) -> None:
@@ -151,9 +150,8 @@ class Learning(Optimiser):
 
 
 def adapt_settings(
-    restorer: str, prior: str, seed: int, *,
-    targets: Schedule = Schedule(), learning: Learning = Learning(), precision: str | None = None, **own: Any,
-) -> "AdaptSettings":  # fmt: skip
+    restorer: str, prior: str, seed: int, targets: Schedule, learning: Learning, precision: str | None, **own: Any
+) -> "AdaptSettings":
     """The defaults for this restorer and prior, with every flag that was given; `own` are further settings by name.
 
     Raises BadInput for flags of another family of restorers.
@@ -161,17 +159,12 @@ def adapt_settings(
     from unfade.recipes.adapt_settings import settings_for
 
     base, bf16 = settings_for(restorer, prior), is_bf16(precision)
-    weights = {"perceptual_weight": learning.perceptual_weight, "gan_weight": learning.gan_weight}
+    weights = named(learning, "perceptual_weight", "gan_weight")
+    loop = loop_settings(base.finetune.loop, learning, seed=seed, bf16=bf16)
     return changed(
         base,
         targets=changed(base.targets, seed=seed, bf16=bf16, **asdict(targets)),
-        finetune=changed(
-            base.finetune,
-            loop=loop_settings(base.finetune.loop, learning, seed=seed, bf16=bf16),
-            flip=learning.flip,
-            hold_out=learning.hold_out,
-            redegraded=learning.redegraded,
-        ),
+        finetune=changed(base.finetune, loop=loop, **named(learning, "flip", "hold_out", "redegraded")),
         losses=_losses(_kind_of(base.losses, learning.code_losses), weights, learning.perceptual),
         perceptual=learning.perceptual,
         clean=learning.clean,
@@ -181,10 +174,7 @@ def adapt_settings(
 
 def loop_settings(usual: "LoopSettings", given: Optimiser, **own: Any) -> "LoopSettings":
     """The training loop with every flag that was given; `own` are further settings by name."""
-    return changed(
-        usual, steps=given.steps, batch=given.batch, micro_batch=given.micro_batch, learning_rate=given.learning_rate,
-        **own,
-    )  # fmt: skip
+    return changed(usual, **named(given, "steps", "batch", "micro_batch", "learning_rate"), **own)
 
 
 @dataclass(frozen=True)

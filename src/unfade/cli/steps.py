@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,17 +44,13 @@ def targets(
     where = choose_device(device)
     begun, model = loaded_restorer(restorer, fidelity=fidelity, device=where), loaded_prior(prior, device=where)
     network = begun.network
-    settings = changed(
-        settings_for(restorer, prior).targets,
-        batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how),
-    )  # fmt: skip
+    usual = settings_for(restorer, prior).targets
+    settings = changed(usual, batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how))
     key = weights_key(begun, model)
     identity = {"targets": settings.identity(), **key, **choices(network)}
     with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root]) as journal:
-        entries = make_targets(
-            found.paths, out, network, model.network,
-            size=network.size, settings=settings, journal=journal, key=fingerprint(key), progress=progress,
-        )  # fmt: skip
+        recorded: Any = {"journal": journal, "key": fingerprint(key), "progress": progress}
+        entries = make_targets(found.paths, out, network, model.network, settings=settings, **recorded)
     return of_entries(entries, out, passed_over=found.passed_over)
 
 
@@ -82,7 +78,7 @@ def finetune(
     from unfade.restorers.load import loaded_restorer
     from unfade.stages.finetune import pairs_of
 
-    settings = adapt_settings(restorer, prior, seed, learning=learning, precision=precision, fidelity=fidelity)
+    settings = adapt_settings(restorer, prior, seed, Targets(), learning, precision, fidelity=fidelity)
     pairs = pairs_of(faces, targets)
     where = choose_device(device)
     history = finetune_to_file(

@@ -93,7 +93,9 @@ def _check() -> Outcome:
         *(f"{printed_tables()[found.table].title}: {found.sentence}" for found in checked.contradictions),
     ]
     result = {
-        "repeated": checked.repeated, "means": checked.means, "costs": checked.costs,
+        "repeated": checked.repeated,
+        "means": checked.means,
+        "costs": checked.costs,
         "contradictions": [vars(found) for found in checked.contradictions],
-    }  # fmt: skip
+    }
     return Outcome(result, lines)

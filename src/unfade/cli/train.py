@@ -1,19 +1,19 @@
 """The commands `unfade train prior` and `unfade train restorer`."""
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unfade.cli import flags as f
-from unfade.cli.command import Outcome, command
+from unfade.cli.command import Flags, Outcome, command
 from unfade.cli.settings import changed, is_bf16
 from unfade.errors import BadInput
 from unfade.progress import Progress
 
 if TYPE_CHECKING:
-    from unfade.training.loop import History
+    from unfade.training.loop import History, LoopSettings
 
 app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_help=True)
 
@@ -46,6 +46,23 @@ Compile = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Training(Flags):
+    """How long, how fast and how precisely a model is trained."""
+
+    steps: Steps = None
+    batch: Batch = None
+    micro_batch: MicroBatch = None
+    learning_rate: LearningRate = None
+    precision: Annotated[str | None, typer.Option(help=f.PRECISIONS)] = None
+    compile: Compile = None
+
+    def loop(self, usual: "LoopSettings", seed: int) -> "LoopSettings":
+        """The training loop of a recipe with every flag that was given."""
+        values = asdict(self)
+        return changed(usual, seed=seed, bf16=is_bf16(values.pop("precision")), **values)
+
+
 @app.command("prior")
 @command
 def prior(
@@ -54,19 +71,14 @@ def prior(
     held_out: HeldOut = None,
     weight: Weight = None,
     start: From = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    micro_batch: MicroBatch = None,
-    learning_rate: LearningRate = None,
     loss_weighting: Annotated[
         str | None, typer.Option(help="Weights of the noise levels in the loss: min-snr (default), eps (none), v.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help=f.PRECISIONS)] = None,
-    compile_it: Compile = None,
     seed: f.Seed = 0,
     device: f.Device = "auto",
     workers: f.Workers = None,
     *,
+    training: Training,
     progress: Progress,
 ) -> Outcome:
     """Train a diffusion prior of 128 px; run it again to resume."""
@@ -74,14 +86,10 @@ def prior(
     from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
 
     recipe = PriorRecipe(weights=_weights(weight or []), start=start)
-    recipe = replace(recipe, loop=changed(
-        recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
-        bf16=is_bf16(precision), compile=compile_it, seed=seed,
-    ), denoising=changed(recipe.denoising, weighting=loss_weighting))  # fmt: skip
-    history = pretrain_prior(
-        faces, out, recipe, held_out=held_out, device=choose_device(device), workers=workers,
-        progress=progress,
-    )  # fmt: skip
+    denoising = changed(recipe.denoising, weighting=loss_weighting)
+    recipe = replace(recipe, loop=training.loop(recipe.loop, seed), denoising=denoising)
+    how: Any = {"device": choose_device(device), "workers": workers, "progress": progress}
+    history = pretrain_prior(faces, out, recipe, held_out=held_out, **how)
     return _outcome(history, out)
 
 
@@ -103,16 +111,11 @@ def restorer(
     discriminator_features: Annotated[
         int | None, typer.Option(help="Channels of the discriminator's first layer; 64 in the published one.")
     ] = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    micro_batch: MicroBatch = None,
-    learning_rate: LearningRate = None,
-    precision: Annotated[str | None, typer.Option(help=f.PRECISIONS)] = None,
-    compile_it: Compile = None,
     seed: f.Seed = 0,
     device: f.Device = "auto",
     workers: f.Workers = None,
     *,
+    training: Training,
     progress: Progress,
 ) -> Outcome:
     """Train a restorer of 128 px on faces with a blind degradation; run it again to resume."""
@@ -124,18 +127,11 @@ def restorer(
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
     recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior) if from_prior else RestorerRecipe()
     recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
-    loop = changed(
-        recipe.loop, steps=steps, batch=batch, micro_batch=micro_batch, learning_rate=learning_rate,
-        bf16=is_bf16(precision), compile=compile_it, seed=seed,
-    )  # fmt: skip
-    recipe = replace(recipe, loop=loop, prior=prior, losses=changed(
-        recipe.losses, perceptual_weight=perceptual_weight, gan_weight=gan_weight,
-        discriminator_features=discriminator_features,
-    ))  # fmt: skip
-    history = pretrain_restorer(
-        faces, out, recipe, held_out=held_out, device=choose_device(device), workers=workers,
-        progress=progress,
-    )  # fmt: skip
+    weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight}
+    losses = changed(recipe.losses, discriminator_features=discriminator_features, **weights)
+    recipe = replace(recipe, loop=training.loop(recipe.loop, seed), prior=prior, losses=losses)
+    how: Any = {"device": choose_device(device), "workers": workers, "progress": progress}
+    history = pretrain_restorer(faces, out, recipe, held_out=held_out, **how)
     return _outcome(history, out)
 
 

@@ -84,24 +84,30 @@ class Ntire:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: `Evaluation.as_dict`, with the results of the protocol under `ntire`."""
+        cosines = {name: values["adaface"] for name, values in self.identity.files.items()}
+        found = {"passed": self.passed, "least": self.least, "below": self.below, "allowed": ALLOWED, "files": cosines}
         return {
             **self.evaluation.as_dict(),
             "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
             "ntire": {
                 "protocol": PROTOCOL,
-                "identity": {"passed": self.passed, "least": self.least, "below": self.below, "allowed": ALLOWED,
-                             "files": {name: values["adaface"] for name, values in self.identity.files.items()}},
+                "identity": found,
                 "terms": {name: _finite(value) for name, value in self.terms.items()},
                 "absent": list(ABSENT),
                 "partial_sum": _finite(self.partial_sum),
             },
-        }  # fmt: skip
+        }
 
 
 def evaluate_ntire(
-    results: str | Path, photos: str | Path, subset: str, *, reference: str | Path = REFERENCE,
-    device: Device = "auto", progress: Progress = silent,
-) -> Ntire:  # fmt: skip
+    results: str | Path,
+    photos: str | Path,
+    subset: str,
+    *,
+    reference: str | Path = REFERENCE,
+    device: Device = "auto",
+    progress: Progress = silent,
+) -> Ntire:
     """Score aligned, restored faces; `photos` are the degraded ones of the same names, from the `subset` of LEAST.
 
     All networks are loaded before anything is computed. Raises BadInput for an unknown subset and as `score_folder` and

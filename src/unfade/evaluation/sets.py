@@ -55,8 +55,8 @@ class SetScores:
         few = min(self.count, self.reference_count or ENOUGH)
         if few >= ENOUGH or "fid" not in self.values:
             return []
-        return [f"FID of {few} pictures is far too large (from {ENOUGH} on it is less biased): "
-                "compare it only with values of as many pictures against the same reference."]  # fmt: skip
+        too_large = f"FID of {few} pictures is far too large (from {ENOUGH} on it is less biased)"
+        return [f"{too_large}: compare it only with values of as many pictures against the same reference."]
 
     @property
     def lines(self) -> list[str]:

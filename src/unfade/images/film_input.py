@@ -234,20 +234,19 @@ def range_of(source: Any) -> int:
     return int(source.color_range or (FULL_RANGE if full else 1))
 
 
-def kernel() -> Any:
-    """FFmpeg's flags for resampling chroma between pixel formats: bicubic, exact rounding, full resolution."""
+def reformatted(source: Any, format: str, **colours: int) -> Any:
+    """A frame in another pixel format; chroma is resampled bicubically, in full resolution, with exact rounding."""
     kinds = import_module("av.video.reformatter").Interpolation
-    return kinds.BICUBIC | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT
+    exact = kinds.BICUBIC | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT
+    return source.reformat(format=format, interpolation=exact, **colours)
 
 
 def _levels(source: Any) -> Levels:
     """The levels of a frame: (H, W, 3), or with alpha (H, W, 4), of 8 or 16 bits."""
     deep = max(component.bits for component in source.format.components) > 8
-    format = {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}
-    made = source.reformat(
-        format=format[deep, has_alpha(source)], interpolation=kernel(),
-        src_colorspace=space_of(source), dst_color_range=FULL_RANGE,
-    )  # fmt: skip
+    formats = {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}
+    format, space = formats[deep, has_alpha(source)], space_of(source)
+    made = reformatted(source, format, src_colorspace=space, dst_color_range=FULL_RANGE)
     return cast(Levels, made.to_ndarray())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from unfade.images.film_fields import COLOURS
 from unfade.images.film_geometry import Geometry
-from unfade.images.film_input import FULL_RANGE, Frame, kernel, pyav, range_of, space_of
+from unfade.images.film_input import FULL_RANGE, Frame, pyav, range_of, reformatted, space_of
 from unfade.images.photo import Photo
 
 LIMITED_RANGE = 1
@@ -42,11 +42,9 @@ class Pictures:
     def _same(self, source: Any) -> Any:
         if source.format.name == self.format and not self.converted:
             return source
-        space = space_of(source)
-        made = source.reformat(
-            format=self.format, interpolation=kernel(), src_colorspace=space, dst_colorspace=space,
-            src_color_range=range_of(source), dst_color_range=self.range,
-        )  # fmt: skip
+        spaces = dict.fromkeys(("src_colorspace", "dst_colorspace"), space_of(source))
+        ranges = {"src_color_range": range_of(source), "dst_color_range": self.range}
+        made = reformatted(source, self.format, **spaces, **ranges)
         made.duration = source.duration
         return self.coloured(made, source)
 
@@ -57,9 +55,7 @@ class Pictures:
         else:
             levels = self.geometry.stored(levels, frame.levels, scale=self.scale)
         made = pyav().VideoFrame.from_ndarray(levels, format=RGB[levels.dtype.itemsize, levels.shape[-1]])
-        made = made.reformat(
-            format=self.format, interpolation=kernel(), src_color_range=FULL_RANGE,
-            dst_colorspace=space_of(frame.source), dst_color_range=self.range,
-        )  # fmt: skip
+        ranges = {"src_color_range": FULL_RANGE, "dst_color_range": self.range}
+        made = reformatted(made, self.format, dst_colorspace=space_of(frame.source), **ranges)
         made.duration = frame.source.duration
         return self.coloured(made, frame.source)

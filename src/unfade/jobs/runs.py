@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,19 @@ from unfade.atomic import atomic_write, is_temporary
 from unfade.errors import OutputConflict
 from unfade.images.finding import real_path
 from unfade.jobs.journal import Entry, Journal, refuse_existing
+from unfade.progress import Progress, silent
 
 RUN, JOURNAL = "run.json", "journal.jsonl"
 LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # the lock of a run at work; a text that names the run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run at work."""
+
+    folder: Path
+    journal: Journal
+    progress: Progress = silent
 
 
 @contextmanager

@@ -10,10 +10,11 @@ if TYPE_CHECKING:  # a list of models should not wait for torch
 
 State: TypeAlias = "Mapping[str, Tensor]"
 Config = dict[str, Any]  # numbers, strings and lists: what the header of a file holds
-Kind = Literal[
-    "prior", "restorer", "perceptual", "demosaic", "vqgan", "discriminator", "detector", "parser", "landmarks",
-    "identity", "features", "statistics", "quality", "upscaler", "guide", "damage",
-]  # fmt: skip
+OfFaces = Literal["restorer", "detector", "parser", "landmarks", "identity", "damage"]
+OfPictures = Literal["prior", "demosaic", "vqgan", "discriminator", "upscaler", "guide"]
+OfMeasures = Literal["perceptual", "features", "statistics", "quality"]
+Kind = OfFaces | OfPictures | OfMeasures
+Convert = Callable[[State], State]
 S = TypeVar("S")
 
 
@@ -25,14 +26,13 @@ class Architecture:
     marks: tuple[str, ...]  # keys that it has and those before it in the table have not all of
     build: Callable[[Config], Any]  # with fresh weights
     configs: Callable[[State], Iterable[Config]]  # that the shapes in a file may belong to, the likeliest first
-    convert: Callable[[State], State] = dict  # the published tensors to the network's
+    convert: Convert = dict  # the published tensors to the network's
     files: int = 1  # how many published files make it
 
 
 def of_shapes(
-    kind: Kind, marks: tuple[str, ...], network: "Callable[[Any], nn.Module]", *published: Any,
-    convert: Callable[[State], State] = dict,
-) -> Architecture:  # fmt: skip
+    kind: Kind, marks: tuple[str, ...], network: "Callable[[Any], nn.Module]", *published: Any, convert: Convert = dict
+) -> Architecture:
     """A network that its dataclass of settings alone describes; `published` are those that there are files of."""
     settings = type(published[0])
     return Architecture(kind, marks, lambda config: network(from_header(settings, config)), fixed(*published), convert)

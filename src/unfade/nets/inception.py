@@ -85,8 +85,7 @@ class Mixed(nn.Module):
         self, before: int, chains: Chains, width: float, *, halving: bool = False, by_maximum: bool = False
     ) -> None:
         super().__init__()
-        self.names = {branch: [list(_names(branch, steps, i)) for i in range(len(steps))]
-                      for branch, steps in chains.items()}  # fmt: skip
+        self.names = {name: [list(_names(name, steps, i)) for i in range(len(steps))] for name, steps in chains.items()}
         self.pool = maximum if by_maximum else average
         self.halving = halving
         for branch, steps in chains.items():
@@ -181,8 +180,8 @@ def seen(image: Tensor) -> Tensor:
 
 def inception_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published tensors, with the counters of normalisations, which older files lack and nothing reads."""
-    counters = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(0)
-                for key in published if key.endswith(".bn.running_mean")}  # fmt: skip
+    means = [key for key in published if key.endswith(".bn.running_mean")]
+    counters = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for key in means}
     return {**counters, **published}
 
 

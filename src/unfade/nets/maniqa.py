@@ -167,10 +167,8 @@ class SwinGroup(nn.Module):
 
     def __init__(self, config: MANIQAConfig, width: int) -> None:
         super().__init__()
-        shape = SwinIRConfig(
-            img_size=config.grid, embed_dim=width, heads=config.window_heads, window=config.window,
-            mlp_ratio=config.hidden / width,
-        )  # fmt: skip
+        heads, ratio = config.window_heads, config.hidden / width
+        shape = SwinIRConfig(config.grid, embed_dim=width, heads=heads, window=config.window, mlp_ratio=ratio)
         self.blocks = nn.ModuleList(SwinBlock(shape, shift, 0.0) for shift in (0, config.window // 2))
         self.conv = conv(width, width)
 

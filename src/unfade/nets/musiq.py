@@ -181,9 +181,7 @@ def cut(picture: Tensor, config: MUSIQConfig) -> tuple[Tensor, Tensor]:
     side = config.patch
     picture = padded_as(picture, side, side)
     patches = picture.unfold(2, side, side).unfold(3, side, side)  # (B, 3, rows, columns, side, side)
-    rows, columns = (
-        torch.arange(count, device=picture.device) * config.grid // count for count in patches.shape[2:4]
-    )  # fmt: skip
+    rows, columns = (torch.arange(n, device=picture.device) * config.grid // n for n in patches.shape[2:4])
     places = (rows[:, None] * config.grid + columns).flatten()
     return patches.permute(0, 2, 3, 1, 4, 5).flatten(1, 2), places
 

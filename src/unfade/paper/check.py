@@ -68,6 +68,7 @@ def check_tables(tables: Mapping[str, Printed] | None = None) -> Checked:
     return Checked(counts[0], counts[1], counts[2], sorted(dict.fromkeys(found), key=lambda c: order[c.table]))
 
 
+Mean = Callable[[Way, str, str], float]  # of a way and the photos, by metric
 Compared = tuple[int, Contradiction | None]  # number of cells, and the inconsistency, if there is one
 
 
@@ -149,9 +150,8 @@ def _means(rows: Sequence[Cells]) -> Iterator[Compared]:
 
 
 def _no_mean(
-    row: Cells, wrong: Sequence[str], means: Mapping[str, float], others: Sequence[Cells],
-    mean: Callable[[Way, str, str], float],
-) -> Contradiction:  # fmt: skip
+    row: Cells, wrong: Sequence[str], means: Mapping[str, float], others: Sequence[Cells], mean: Mean
+) -> Contradiction:
     """The inconsistency of a mean, with the row whose mean it really is, if there is one."""
     told = ", ".join(
         f"{_title(m)} {row.line.cells[m]} (the mean is {means[m]:.{_digits(row.line.cells[m]) + 1}f})" for m in wrong

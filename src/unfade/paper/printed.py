@@ -14,6 +14,7 @@ MEANS = {  # sets of photos whose values are means over those of others
     "severe, mean": ("4x severe", "8x severe"),
     "all four, mean": ("4x moderate", "8x moderate", "4x severe", "8x severe"),
 }
+Rows = Sequence[list[str]]
 UNREADABLE = "?"
 
 
@@ -74,9 +75,6 @@ def cameras_of(photos: str) -> tuple[str, ...]:
     return MEANS.get(photos, (photos,))
 
 
-def _printed(
-    name: str, caption: str, metrics: list[str], sets: list[str], rows: list[list[str]],
-    claims: Sequence[list[str]] = (),
-) -> Printed:  # fmt: skip
+def _printed(name: str, caption: str, metrics: list[str], sets: list[str], rows: Rows, claims: Rows = ()) -> Printed:
     lines = [Line(label, photos, dict(zip(metrics, cells.split(), strict=True))) for label, photos, cells in rows]
     return Printed(name, caption, metrics, sets, lines, [Claim(*claim) for claim in claims])

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior, loaded_prior
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import evaluate
 from unfade.jobs.journal import Entry, Journal
-from unfade.jobs.runs import open_run
+from unfade.jobs.runs import Run, open_run
 from unfade.paper.printed import CAMERAS, REAL
 from unfade.paper.scores import Values
 from unfade.paper.settings import first_stage, settings_of
@@ -115,10 +116,8 @@ class PhotoSets(Folders):
             if name == REAL:
                 self._note(_real(parts, folder, size, journal, self.progress))
             else:
-                failures = prepare(
-                    parts, folder, DEGRADATIONS[name], size=size, seed=0, journal=journal, progress=self.progress
-                )
-                self.failures |= dict.fromkeys(failures)
+                run = Run(folder, journal, self.progress)
+                self.failures |= dict.fromkeys(prepare(run, parts, DEGRADATIONS[name], size=size, seed=0))
         learn, score = (
             [path for source in parts[part] if (path := folder / "photos" / part / f"{source.stem}.png").exists()]
             for part in ("learn", "score")
@@ -163,10 +162,9 @@ class Runs(PhotoSets):
             if not self._is_made(folder):
                 restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=self.device)
                 prior = load_prior(settings.prior, device=self.device)
-                self._note(make_targets(
-                    getattr(photos, side), folder / PICTURES, restorer, prior, size=restorer.size,
-                    settings=settings.targets, journal=journal, key=key, progress=self.progress,
-                ))  # fmt: skip
+                given = getattr(photos, side), folder / PICTURES, restorer, prior
+                how: Any = {"settings": settings.targets, "journal": journal, "key": key, "progress": self.progress}
+                self._note(make_targets(*given, **how))
         return folder / PICTURES
 
     def values(self, way: Way, name: str) -> Values:
@@ -207,9 +205,8 @@ class Runs(PhotoSets):
         with self._run("restored", photos.name, fidelity, key) as (folder, journal):
             if not self._is_made(folder):
                 network = load_restorer(spec, fidelity=fidelity, device=self.device)
-                self._note(restore_faces(
-                    photos.score, folder / PICTURES, network, journal=journal, key=key, progress=self.progress
-                ))  # fmt: skip
+                how: Any = {"journal": journal, "key": key, "progress": self.progress}
+                self._note(restore_faces(photos.score, folder / PICTURES, network, **how))
         return folder / PICTURES
 
     def _by(self, way: By, photos: Photos, name: str, side: str = "score") -> Path:
@@ -223,12 +220,10 @@ class Runs(PhotoSets):
         key = fingerprint(_weights(spec, self.scale.prior), sha256_of(find_weights(own, "guide")) if own else "")
         with self._run("method", photos.name, side, method, key) as (folder, journal):
             if not self._is_made(folder):
-                self._note(run_method(
-                    method, getattr(photos, side), folder / PICTURES, load_restorer(spec, device=self.device),
-                    load_prior(self.scale.prior, device=self.device),
-                    own=load_own(own, device=self.device) if own else None,
-                    journal=journal, key=key, progress=self.progress,
-                ))  # fmt: skip
+                models = load_restorer(spec, device=self.device), load_prior(self.scale.prior, device=self.device)
+                guide = load_own(own, device=self.device) if own else None
+                how: Any = {"journal": journal, "key": key, "progress": self.progress}
+                self._note(run_method(method, getattr(photos, side), folder / PICTURES, *models, own=guide, **how))
         return folder / PICTURES
 
 

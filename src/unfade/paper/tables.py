@@ -174,9 +174,11 @@ def one_part(*parts: str) -> Restored:
 
 
 SIDE_BY_SIDE: dict[str, Way] = {
-    "SwinIR": Restored(SWINIR), "SwinIR + ours": Restored(SWINIR, Learning()),
-    "CodeFormer": METHOD_ROWS["CodeFormer"], "CodeFormer + ours": METHOD_ROWS["CodeFormer + ours"],
-}  # fmt: skip
+    "SwinIR": Restored(SWINIR),
+    "SwinIR + ours": Restored(SWINIR, Learning()),
+    "CodeFormer": METHOD_ROWS["CodeFormer"],
+    "CodeFormer + ours": METHOD_ROWS["CodeFormer + ours"],
+}
 TABLES: dict[str, dict[str, Way]] = {
     "1": SIDE_BY_SIDE,
     "2": METHOD_ROWS,
@@ -188,15 +190,30 @@ TABLES: dict[str, dict[str, Way]] = {
         "encoder + transformer": Restored(CODEFORMER, Learning()),
         "encoder + transformer + fusion": learning_codes(CODE_LOSSES["fusion"]),
     },
-    "6": by_losses({
-        "L1": (1, 0, 0), "L1 + LPIPS": (1, 0.1, 0), "L1 + GAN": (1, 0, 0.1), "L1 + LPIPS + GAN": OURS,
-    }),
-    "7": by_losses({
-        f"1, {lpips:g}, {gan:g}": (1.0, lpips, gan)
-        for lpips, gan in (
-            (1, 1), (0.1, 1), (1, 0.1), (0.1, 0.1), (0.01, 1), (0.01, 0.1), (0.01, 0.01), (0.1, 0.01), (1, 0.01),
-        )
-    }),
+    "6": by_losses(
+        {
+            "L1": (1, 0, 0),
+            "L1 + LPIPS": (1, 0.1, 0),
+            "L1 + GAN": (1, 0, 0.1),
+            "L1 + LPIPS + GAN": OURS,
+        }
+    ),
+    "7": by_losses(
+        {
+            f"1, {lpips:g}, {gan:g}": (1.0, lpips, gan)
+            for lpips, gan in (
+                (1, 1),
+                (0.1, 1),
+                (1, 0.1),
+                (0.1, 0.1),
+                (0.01, 1),
+                (0.01, 0.1),
+                (0.01, 0.01),
+                (0.1, 0.01),
+                (1, 0.01),
+            )
+        }
+    ),
     "8": {
         "weight 1": learning_codes(CodeLossSettings(code_weight=1.0)),
         "weight 0.5": Restored(CODEFORMER, Learning()),
@@ -210,8 +227,10 @@ TABLES: dict[str, dict[str, Way]] = {
     "11": pseudo(CODEFORMER, FIDELITY_TARGETS),
     "12": tuned(CODEFORMER, FIDELITY_TARGETS),
     "13": {
-        "DifFace": By("DifFace"), "DifFace + ours": By("DifFace", Learning(losses=(1, 0, 0), start_from="DifFace")),
-        "DiffBIR": By("DiffBIR"), "DiffBIR + ours": By("DiffBIR", Learning(losses=(1, 0, 0), start_from="DiffBIR")),
+        "DifFace": By("DifFace"),
+        "DifFace + ours": By("DifFace", Learning(losses=(1, 0, 0), start_from="DifFace")),
+        "DiffBIR": By("DiffBIR"),
+        "DiffBIR + ours": By("DiffBIR", Learning(losses=(1, 0, 0), start_from="DiffBIR")),
     },
     "14": {"SwinIR": Restored(SWINIR), "its targets": Pseudo(SWINIR), "SwinIR + ours": Restored(SWINIR, Learning())},
     "15": METHOD_ROWS,
@@ -232,7 +251,7 @@ TABLES: dict[str, dict[str, Way]] = {
         for w in (0.0, 0.25, 0.5, 0.75, 1.0)
     },
     "fig15": by_photos(SWINIR),
-}  # fmt: skip
+}
 COSTS = "27"  # needs no runs, see `table_costs`
 NAMES = (*(str(n) for n in range(1, 28)), "fig9", "fig15")
 

@@ -85,8 +85,10 @@ def claim_lines(verdicts: Sequence[Verdict]) -> list[str]:
 def claimed(verdict: Verdict) -> str:
     """In one sentence."""
     claim, metric = verdict.claim, METRICS[verdict.metric]
-    by = f" (by {verdict.difference.value:.{metric.digits}f}, {verdict.difference.low:.{metric.digits}f} to " \
-         f"{verdict.difference.high:.{metric.digits}f})" if verdict.difference else ""  # fmt: skip
+    by = ""
+    if found := verdict.difference:
+        value, low, high = (f"{number:.{metric.digits}f}" for number in (found.value, found.low, found.high))
+        by = f" (by {value}, {low} to {high})"
     return f"{claim.better} better than {claim.worse} in {metric.label}, {claim.photos}: {verdict.verdict}{by}."
 
 
@@ -120,7 +122,7 @@ def as_json(made: Made) -> dict[str, object]:
             {**vars(v.claim), "tried with": v.metric, "verdict": v.verdict, "difference": _difference(v)}
             for v in made.verdicts
         ],
-    }  # fmt: skip
+    }
 
 
 def _difference(verdict: Verdict) -> dict[str, float | None] | None:

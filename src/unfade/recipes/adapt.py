@@ -3,8 +3,9 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
@@ -14,14 +15,22 @@ from unfade.errors import BadInput
 from unfade.evaluation.pairs import built_in_distances
 from unfade.images.files import list_images
 from unfade.images.pairing import by_stem, check_side
-from unfade.jobs.journal import Counts, Entry, Journal, notes_of
-from unfade.jobs.runs import open_run
+from unfade.jobs.journal import Counts, Entry, notes_of
+from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt_report import Ran, report_of
+from unfade.recipes.adapt_report import RESTORED, Ran, report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
 from unfade.recipes.photo_report import photo_views
 from unfade.recipes.restore import EVERY_FACE, PLAIN
-from unfade.recipes.sources import FindSettings, Source, likeness_for, masking_for, only_faces, source_of
+from unfade.recipes.sources import (
+    AlignedFaces,
+    FindSettings,
+    Source,
+    WholePhotos,
+    likeness_for,
+    masking_for,
+    only_faces,
+)
 from unfade.recipes.tuning import finetune_to_file
 from unfade.report.page import Report, render
 from unfade.restorers.base import Restorer
@@ -83,7 +92,9 @@ def adapt(
         only_faces(find=find != EVERY_FACE, whole=whole != PLAIN, mask=mask is not None)
     clean = list_images(Path(real)) if real else []
     likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
-    source = source_of(photos, None if aligned else find, whole, likeness, masking, device=device)
+    source: Source = AlignedFaces(photos, likeness)
+    if not aligned:
+        source = WholePhotos(photos, find.loaded(device=device), whole, likeness, masking)
     begun = loaded_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
@@ -94,26 +105,46 @@ def adapt(
     weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
     clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
     with open_run(out, identity, about={"photos": str(photos)}, inputs=[photos], files=own) as journal:
+        run = Run(out, journal, progress)
         with clock.measure("faces"):
-            entries, faces = _faces(source, photos, out, restorer.size, journal, progress)
+            entries, faces = source.take(run, restorer.size)
+            if not faces:
+                first = entries[0].reason
+                raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {first}")
         with clock.measure("pretrained"):
             restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
-        learned = _learned(out, faces, begun, prior, clean, settings, key, journal, clock, progress)
+        learned = _learned(run, faces, _Begun(begun, prior, clean), settings, clock)
         with clock.measure("restore"):
-            made_by = sha256_of(out / WEIGHTS)
-            results = source.restore(out, entries, faces, restorer, made_by, settings.strength, journal, progress)
-        counts = Counts.of(results.photos)
-        failures = [(e.item, e.reason) for e in [*results.photos, *learned.targets] if e.status != "done"]
-        notes = notes_of(results.photos)
+            adapted = replace(begun, path=out / WEIGHTS)
+            how: Any = {"strength": settings.strength, "key": adapted.sha256, "stage": RESTORED}
+            shown = restore_faces(faces, out / RESTORED, restorer, journal=journal, **how)
+            results = source.restore(run, entries, adapted, settings.strength)
         with clock.measure("report"):
-            views = {} if aligned else photo_views(source.found(out), results.photos, out, journal, progress)
-            ran = Ran(results.photos, results.faces, learned.targets, learned.left_out, results.folder,
-                      learned.history, views)  # fmt: skip
-            page = report_of(out, ran, asdict(settings), truth=truths, metrics=built_in_distances(prior.network),
-                             likeness=likeness)  # fmt: skip
+            views = {} if aligned else photo_views(run, source.found(out), results, out / "restored")
+            ran = Ran(results, shown, learned.targets, learned.left_out, learned.history, views)
+            compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
+            page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
-    return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page,
-                   source.found(out).passed_over)  # fmt: skip
+    return Adapted(
+        out / WEIGHTS,
+        out / "report.html",
+        Counts.of(results),
+        [(e.item, e.reason) for e in [*results, *learned.targets] if e.status != "done"],
+        notes_of(results),
+        clock.seconds,
+        learned.history,
+        page,
+        source.found(out).passed_over,
+    )
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What an adaptation begins with."""
+
+    restorer: Loaded[Restorer]
+    prior: Loaded[DiffusionPrior]
+    clean: list[Path]  # faces to learn from re-degraded
 
 
 @dataclass(frozen=True)
@@ -125,23 +156,18 @@ class _Learned:
     left_out: list[str]  # names of the faces that their targets disagree with
 
 
-def _learned(
-    out: Path, faces: list[Path], restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior], clean: list[Path],
-    settings: AdaptSettings, key: dict[str, str], journal: Journal, clock: "_Clock", progress: Progress,
-) -> _Learned:  # fmt: skip
+def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings, clock: "_Clock") -> _Learned:
     """Make targets and fine-tune, for each round; the restorer is changed in place."""
-    for folder, stage in _rounds(out, settings.rounds):
+    restorer, prior, key = begun.restorer, begun.prior, weights_key(begun.restorer, begun.prior)
+    for folder, stage in _rounds(run.folder, settings.rounds):
         with clock.measure("targets"):
-            targets = make_targets(
-                faces, folder / "targets", restorer.network, prior.network, size=restorer.network.size,
-                settings=settings.targets, journal=journal, key=fingerprint(key), stage=stage, progress=progress,
-            )  # fmt: skip
+            recorded: Any = {"journal": run.journal, "stage": stage, "key": fingerprint(key), "progress": run.progress}
+            models = restorer.network, prior.network
+            targets = make_targets(faces, folder / "targets", *models, settings=settings.targets, **recorded)
         with clock.measure("finetune"):
-            agreed = agreeing(_pairs(out, folder, targets), settings.agreement)
-            history = finetune_to_file(
-                restorer, prior, agreed.kept, folder / WEIGHTS, settings,
-                key=key, clean=clean, replace_older=True, progress=progress,
-            )  # fmt: skip
+            agreed = agreeing(_pairs(run.folder, folder, targets), settings.agreement)
+            how: Any = {"key": key, "clean": begun.clean, "replace_older": True, "progress": run.progress}
+            history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
         key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
     return _Learned(history, targets, [pair.face.name for pair in agreed.left_out])
 
@@ -149,16 +175,6 @@ def _learned(
 def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:
     """The restorer that made the first attempts for the last targets of a run: the one before the last round."""
     return settings.restorer if settings.rounds == 1 else [*_rounds(out, settings.rounds)][-2][0] / WEIGHTS
-
-
-def _faces(
-    source: Source, photos: Path, out: Path, size: int, journal: Journal, progress: Progress
-) -> tuple[list[Entry], list[Path]]:
-    """An entry for each photo, and the files of the faces. Raises BadInput if there is no face."""
-    entries, faces = source.take(out, size, journal, progress)
-    if not faces:
-        raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
-    return entries, faces
 
 
 def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:

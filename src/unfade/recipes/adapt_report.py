@@ -24,7 +24,13 @@ Metric = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H,
 
 NAMED = 10  # at most so many faces are named in a warning
 
-COLUMNS = {"input": "faces", "pre-trained": "pretrained", "target": "targets"}  # folders of the run
+RESTORED = "restored_faces"  # folder of the run that holds the restored faces
+COLUMNS = {
+    "input": "faces",
+    "pre-trained": "pretrained",
+    "target": "targets",
+    "adapted": RESTORED,
+}  # folders of the run
 FILES = {
     "restored photos": "restored",
     "the adapted restorer": "restorer.safetensors",
@@ -54,7 +60,6 @@ class Ran:
     faces: Sequence[Entry]  # of the restored faces
     targets: Sequence[Entry]
     left_out: Sequence[str]  # names of the faces whose targets were not learned from
-    folder: str  # subfolder of the run that holds the restored faces
     history: History
     views: Mapping[str, Views]  # of whole photos, by name
 
@@ -78,17 +83,16 @@ def report_of(
     `truth` maps file stems to clean versions, if there are any; PSNR, SSIM and `metrics` are computed against these.
     `likeness` compares each face with its result, and the page warns of results that no longer look like the person.
     """
-    columns = {**COLUMNS, "adapted": ran.folder}
     counts = Counts.of(ran.photos)
     return Report(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(ran.done)),
         counts=counts.as_dict(),
-        scores=_scores(run, columns, ran.done, truth, metrics),
+        scores=_scores(run, COLUMNS, ran.done, truth, metrics),
         curves=[Curve(title, points) for name, title in CURVES.items() if (points := ran.history.curve(name))],
         settings=settings,
         faces=shown_faces(
-            {entry.item: _files(run, columns, entry.output, truth) for entry in ran.done},
+            {entry.item: _files(run, COLUMNS, entry.output, truth) for entry in ran.done},
             run,
             notes={entry.item: "; ".join(entry.notes) for entry in ran.done},
         ),
@@ -99,7 +103,7 @@ def report_of(
         + _kept(ran.history)
         + _left_out(ran.left_out)
         + _left_alone(ran)
-        + _strangers(run, columns, ran.done, likeness),
+        + _strangers(run, COLUMNS, ran.done, likeness),
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from unfade.images.files import read_image, write_png
 from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
-from unfade.jobs.runs import open_run
+from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
 from unfade.report.listings import undone
@@ -134,8 +135,9 @@ def compare(
         entries: dict[str, Sequence[Entry]] = {}
         costs: dict[str, Cost] = {}
         for name in settings.methods:
-            run = _runner(name, first, others, prior, guides.get(name), settings, journal, fingerprint(key), progress)
-            entries[name], costs[name] = _measured(partial(run, inputs, out / "results" / name), device)
+            method = _Method(name, others.get(name, first), prior, guides.get(name), settings.run, fingerprint(key))
+            work = partial(method.results, inputs, Run(out / "results" / name, journal, progress))
+            entries[name], costs[name] = _measured(work, device)
         places = {name: out / "results" / name for name in settings.methods} | dict(results)
         costs |= {name: Cost() for name in results}
         chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
@@ -159,23 +161,25 @@ def load_own(name: str, *, device: str = "cpu") -> Own:
     return network
 
 
-Run = Callable[[list[Path], Path], list[Entry]]
+@dataclass(frozen=True)
+class _Method:
+    """One of the methods that are compared, with its models."""
 
+    name: str
+    restorer: Loaded[Restorer]
+    prior: DiffusionPrior
+    own: Loaded[Own] | None  # the network that it was published with
+    settings: MethodSettings
+    key: str  # of the restorer and the prior
 
-def _runner(
-    name: str, first: Loaded[Restorer], others: Mapping[str, Loaded[Restorer]], prior: DiffusionPrior,
-    own: Loaded[Own] | None, settings: CompareSettings, journal: Journal, key: str, progress: Progress,
-) -> Run:  # fmt: skip
-    if name in METHODS:
-        key += own.sha256 if own else ""
-        return lambda faces, out: run_method(
-            name, faces, out, first.network, prior,
-            own=own.network if own else None, settings=settings.run, journal=journal, key=key, progress=progress,
-        )  # fmt: skip
-    restorer = first if name == FIRST else others[name]
-    return lambda faces, out: restore_faces(
-        faces, out, restorer.network, journal=journal, key=restorer.sha256, stage=name, progress=progress
-    )
+    def results(self, faces: list[Path], run: Run) -> list[Entry]:
+        """Write the results of the method to the folder of the run; one entry for each face."""
+        how: Any = {"journal": run.journal, "progress": run.progress}
+        network = self.restorer.network
+        if self.name not in METHODS:
+            return restore_faces(faces, run.folder, network, key=self.restorer.sha256, stage=self.name, **how)
+        how |= {"own": self.own.network, "key": self.key + self.own.sha256} if self.own else {"key": self.key}
+        return run_method(self.name, faces, run.folder, network, self.prior, settings=self.settings, **how)
 
 
 def _measured(run: Callable[[], list[Entry]], device: str) -> tuple[list[Entry], Cost]:
@@ -241,9 +245,13 @@ def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path,
 
 
 def _show(
-    done: Comparison, places: Mapping[str, Path], inputs: list[Path], truth: Path | None, taken: list[Entry],
+    done: Comparison,
+    places: Mapping[str, Path],
+    inputs: list[Path],
+    truth: Path | None,
+    taken: list[Entry],
     settings: CompareSettings,
-) -> None:  # fmt: skip
+) -> None:
     columns = {"face": inputs[0].parent, **places} | ({"truth": done.report.parent / "truth"} if truth else {})
     shown = {title: _by_stem_if_any(folder) for title, folder in columns.items()}
     names = [path.name for path in inputs if all(path.stem in files for files in shown.values())]

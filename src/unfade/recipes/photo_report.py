@@ -6,9 +6,8 @@ from pathlib import Path
 
 from unfade.atomic import atomic_write
 from unfade.images.photo_files import Found
-from unfade.jobs.journal import Counts, Entry, Journal, notes_of
-from unfade.jobs.runs import JOURNAL, RUN
-from unfade.progress import Progress, silent
+from unfade.jobs.journal import Counts, Entry, notes_of
+from unfade.jobs.runs import JOURNAL, RUN, Run
 from unfade.report.listings import Line, Listing, notes, undone
 from unfade.report.page import Face, Report, WholePhoto, most_changed_first, render
 from unfade.report.pictures import address_of, change_between, picture_of, side_for
@@ -21,13 +20,12 @@ RESULTS = ("adapted", "result")  # titles of columns that hold results
 
 
 def photo_views(
-    found: Found, entries: Sequence[Entry], run: Path, journal: Journal, progress: Progress = silent, *,
-    results: str = "restored", faces: FacesToo | None = None, key: str = "",
-) -> dict[str, Views]:  # fmt: skip
-    """Write views of the finished photos to the folder `report` of a run; `results` is its folder of results."""
-    done = {e.item: (found.root / e.item, run / results / e.output) for e in entries if e.status == "done"}
+    run: Run, found: Found, entries: Sequence[Entry], results: Path, faces: FacesToo | None = None, key: str = ""
+) -> dict[str, Views]:
+    """Write views of the finished photos, whose results are in the folder `results`, to `report` in that of a run."""
+    done = {e.item: (found.root / e.item, results / e.output) for e in entries if e.status == "done"}
     shown = {name: done[name] for name in list(done)[:SHOWN]}
-    return write_views(shown, run / FOLDER, faces, journal=journal, key=key, progress=progress)
+    return write_views(shown, run.folder / FOLDER, faces, journal=run.journal, key=key, progress=run.progress)
 
 
 def shown_photos(entries: Sequence[Entry], results: Path, views: Mapping[str, Views], folder: Path) -> list[WholePhoto]:
@@ -64,13 +62,19 @@ def _result(files: Mapping[str, Path]) -> Path:
 
 
 def report_restored(
-    out: Path, found: Found, entries: Sequence[Entry], settings: Mapping[str, object], journal: Journal,
-    progress: Progress = silent, *, faces: FacesToo | None = None, films: Found | None = None,
-) -> None:  # fmt: skip
+    run: Run,
+    found: Found,
+    entries: Sequence[Entry],
+    settings: Mapping[str, object],
+    *,
+    faces: FacesToo | None = None,
+    films: Found | None = None,
+) -> None:
     """Write the report of restored photos to their folder; `films` names the entries that are videos."""
+    out = run.folder
     names = {name.as_posix() for name in films.names} if films else set[str]()
     photos = [entry for entry in entries if entry.item not in names]
-    views = photo_views(found, photos, out, journal, progress, results=".", faces=faces, key=fingerprint(settings))
+    views = photo_views(run, found, photos, out, faces, fingerprint(settings))
     counts, pairs = Counts.of(entries), _pairs(views)
     page = Report(
         title="unfade: restored photos",

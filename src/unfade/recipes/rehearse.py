@@ -21,8 +21,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, shares
 from unfade.evaluation.pairs import built_in_distances, score_folder
-from unfade.jobs.journal import Journal
-from unfade.jobs.runs import open_run
+from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
@@ -117,28 +116,26 @@ def rehearse(
     about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED
     own = [out / "report.html", upper, card_path(upper)]
     with open_run(out, {"rehearse": identity, **key}, about=about, inputs=[faces], files=own) as journal:
-        failures = prepare(
-            split(found, settings, others), out, degradation,
-            size=head_of(settings.adapt.restorer).size, seed=settings.seed, journal=journal, progress=progress,
-        )  # fmt: skip
+        run, size = Run(out, journal, progress), head_of(settings.adapt.restorer).size
+        failures = prepare(run, split(found, settings, others), degradation, size=size, seed=settings.seed)
         learn = out / "photos" / "learn"
-        run = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
+        adapted = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
         if supervised is not None:
             _borrow_upper_bound(out, supervised)
         _supervise(out, settings.adapt, prior, device, progress)
         restorers: dict[str, str | Path] = {
             "pre-trained": settings.adapt.restorer,
-            "adapted": run.restorer,
+            "adapted": adapted.restorer,
             "supervised": upper,
         }
-        _results(restorers, out, settings.adapt, prior, journal, device, progress)
+        _results(run, restorers, settings.adapt, prior, device)
         rows = _rows(out, prior.network, spaces or {})
         scores = {name: estimates(rows[name], rows["truth"], seed=settings.seed) for name in ROWS}
-        failures += run.failures
+        failures += adapted.failures
         result = Rehearsal(
-            scores, shares(rows, seed=settings.seed), run.counts.done, rows["truth"].count, failures, own[0]
+            scores, shares(rows, seed=settings.seed), adapted.counts.done, rows["truth"].count, failures, own[0]
         )
-        atomic_write(result.report, render(_report(result, run, settings, repr(degradation))))
+        atomic_write(result.report, render(_report(result, adapted, settings, repr(degradation))))
     return result
 
 
@@ -160,14 +157,13 @@ def split(faces: Sequence[Path], settings: RehearseSettings, more: Sequence[Path
 
 
 def prepare(
-    parts: Mapping[str, list[Path]], out: Path, degradation: Degradation, *,
-    size: int, seed: int, journal: Journal, progress: Progress = silent,
-) -> list[tuple[str, str]]:  # fmt: skip
-    """Resize the truths to `out/truth/PART`, degrade them to `out/photos/PART`, and return failures with their reasons.
+    run: Run, parts: Mapping[str, list[Path]], degradation: Degradation, *, size: int, seed: int
+) -> list[tuple[str, str]]:
+    """Resize the truths to `truth/PART` of a run, degrade them to `photos/PART`, and return failures with reasons.
 
     Raises BadInput if no face of a part can be used.
     """
-    failures = []
+    out, journal, progress, failures = run.folder, run.journal, run.progress, []
     for part, paths in parts.items():
         truth = take_aligned(paths, out / "truth" / part, size=size, journal=journal, progress=progress)
         failures += [(entry.item, entry.reason) for entry in truth if entry.status != "done"]
@@ -207,22 +203,18 @@ def _borrow_upper_bound(folder: Path, other: Path) -> None:
 
 
 def _results(
-    restorers: Mapping[str, str | Path], out: Path, settings: AdaptSettings, prior: Loaded[DiffusionPrior],
-    journal: Journal, device: str, progress: Progress,
-) -> None:  # fmt: skip
+    run: Run, restorers: Mapping[str, str | Path], settings: AdaptSettings, prior: Loaded[DiffusionPrior], device: str
+) -> None:
     """Restore the held-out photos with every restorer, and make their pseudo targets."""
+    out, journal, progress = run.folder, run.journal, run.progress
     photos = sorted((out / "photos" / "score").glob("*.png"))
     for name, spec in restorers.items():
         restorer = loaded_restorer(spec, fidelity=settings.fidelity, device=device)
-        restore_faces(
-            photos, out / "results" / name, restorer.network,
-            journal=journal, key=restorer.sha256, stage=name, progress=progress,
-        )  # fmt: skip
+        network, key, place = restorer.network, restorer.sha256, out / "results" / name
+        restore_faces(photos, place, network, journal=journal, key=key, stage=name, progress=progress)
     first = loaded_restorer(attempts_by(out / "adapted", settings), fidelity=settings.fidelity, device=device)
-    make_targets(
-        photos, out / "results" / "targets", first.network, prior.network, size=first.network.size,
-        settings=settings.targets, journal=journal, key=fingerprint(weights_key(first, prior)), progress=progress,
-    )  # fmt: skip
+    models, key, place = (first.network, prior.network), fingerprint(weights_key(first, prior)), out / "results/targets"
+    make_targets(photos, place, *models, settings=settings.targets, journal=journal, key=key, progress=progress)
 
 
 def _rows(out: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict[str, Row]:

@@ -12,8 +12,8 @@ from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
 from unfade.images.film_input import find_videos
 from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
-from unfade.jobs.journal import Entry, Journal
-from unfade.jobs.runs import open_run
+from unfade.jobs.journal import Entry
+from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
@@ -28,7 +28,6 @@ from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
 from unfade.stages.views import FacesToo
 from unfade.store.seeds import fingerprint
-from unfade.zoo.load import Loaded
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()
@@ -107,7 +106,12 @@ def restore(
     how: Any = {"strength": settings.strength, "batch": settings.batch, "progress": progress}
     run: Any = {"about": {"photos": str(photos)}, "files": [out / REPORT] * settings.report}
     if settings.size == "restorer":
-        return _restored_plainly(photos, out, loaded, identity, run, settings.report, **how)
+        faces = find_pictures(photos)
+        with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
+            entries = restore_faces(faces.paths, out, loaded.network, journal=journal, key=loaded.sha256, **how)
+            if settings.report:
+                report_restored(Run(out, journal, progress), faces, entries, identity)
+            return entries
     whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
     around = background_of(settings.background, whole, device=device)
     likeness = likeness_for(settings.embedder, device=device)
@@ -120,22 +124,9 @@ def restore(
     with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **run) as journal:
         entries = looked.restored(out, loaded.network, whole, parts, journal=journal, **how)
         if settings.report:
-            looked.report(out, entries, identity, loaded.network.size, whole.scale, journal, progress)
-        return entries
-
-
-def _restored_plainly(
-    photos: Path, out: Path, loaded: Loaded[Restorer], identity: dict[str, object], run: Any, report: bool,
-    *, progress: Progress, **how: Any,
-) -> list[Entry]:  # fmt: skip
-    """Restore aligned faces to PNG files of the restorer's size, and write a report if asked for."""
-    faces = find_pictures(photos)
-    with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
-        entries = restore_faces(
-            faces.paths, out, loaded.network, journal=journal, key=loaded.sha256, progress=progress, **how
-        )
-        if report:
-            report_restored(out, faces, entries, identity, journal, progress)
+            shown = FacesToo(looked.finder, loaded.network.size, whole.scale) if not aligned else None
+            films: Any = {"faces": shown, "films": looked.films}
+            report_restored(Run(out, journal, progress), looked.photos, entries, identity, **films)
         return entries
 
 
@@ -168,14 +159,6 @@ class _Looked:
             if found.names:
                 entries += work(found, out, network, self.finder, settings, parts, **how)
         return entries
-
-    def report(
-        self, out: Path, entries: list[Entry], settings: dict[str, object], size: int, scale: int, journal: Journal,
-        progress: Progress,
-    ) -> None:  # fmt: skip
-        """Write the report of restored photos; their faces are shown too unless the photos are aligned faces."""
-        faces = None if isinstance(self.finder, Framed) else FacesToo(self.finder, size, scale)
-        report_restored(out, self.photos, entries, settings, journal, progress, faces=faces, films=self.films)
 
 
 def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:

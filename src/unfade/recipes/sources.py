@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from unfade.errors import BadInput, UnknownModel
 from unfade.faces.detect import DetectSettings
@@ -12,13 +12,13 @@ from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embed
 from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo_files import Found, find_photos, find_pictures
-from unfade.jobs.journal import Entry, Journal
-from unfade.progress import Progress
+from unfade.jobs.journal import Entry
+from unfade.jobs.runs import Run
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
 from unfade.stages.photos import Choice, Finder, Framed, searching
-from unfade.stages.restore import choices, restore_faces
+from unfade.stages.restore import choices
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.store.seeds import fingerprint
 from unfade.zoo.load import Loaded
@@ -90,15 +90,6 @@ def masking_for(spec: str | Path | None, *, device: str = "cpu") -> Masking:
     return Masking(loaded.network, {"mask": loaded.sha256})
 
 
-@dataclass(frozen=True)
-class Results:
-    """The restored photos and the restored faces."""
-
-    photos: list[Entry]  # one for each photo
-    faces: list[Entry]  # one for each face; `output` is a file in `folder`
-    folder: str  # subfolder of the run that holds the restored faces
-
-
 class Source(Protocol):
     """A folder of pictures that an adaptation learns from and then restores."""
 
@@ -108,14 +99,11 @@ class Source(Protocol):
     def found(self, run: Path) -> Found:
         """The pictures, without those that the run made itself. Raises BadInput if there are none."""
 
-    def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        """Write the faces to run/faces. Returns an entry for each picture, and the files of the faces."""
+    def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
+        """Write the faces to the folder `faces`. Returns an entry for each picture, and the files of the faces."""
 
-    def restore(
-        self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
-        journal: Journal, progress: Progress,
-    ) -> Results:  # fmt: skip
-        """Write the results to run/restored; `taken` and `faces` are from `take`, `key` is the hash of the weights."""
+    def restore(self, run: Run, taken: list[Entry], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
+        """Write the results to the folder `restored`; one entry for each of those that `take` returned."""
 
 
 @dataclass(frozen=True)
@@ -131,27 +119,18 @@ class AlignedFaces(Source):
     def found(self, run: Path) -> Found:
         return find_pictures(self.folder)
 
-    def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        entries = take_aligned(self.found(run).paths, run / "faces", size=size, journal=journal, progress=progress)
-        return entries, [run / "faces" / entry.output for entry in entries if entry.status == "done"]
+    def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
+        faces, journal = run.folder / "faces", run.journal
+        entries = take_aligned(self.found(run.folder).paths, faces, size=size, journal=journal, progress=run.progress)
+        return entries, [faces / entry.output for entry in entries if entry.status == "done"]
 
-    def restore(
-        self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
-        journal: Journal, progress: Progress,
-    ) -> Results:  # fmt: skip
-        shown = restore_faces(
-            faces, run / "restored_faces", restorer,
-            journal=journal, strength=strength, key=key, stage="restored_faces",
-        )  # fmt: skip
-        found = replace(self.found(run), names=tuple(Path(entry.item) for entry in taken if entry.status == "done"))
-        made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), FILLED)
-        photos = restore_photos(
-            found, run / "restored", restorer, Framed(found.root, restorer.size), FILLED,
-            Parts(likeness=self.likeness, provenance=made_by),
-            journal=journal, strength=strength, key=key, progress=progress,
-        )  # fmt: skip
+    def restore(self, run: Run, taken: list[Entry], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
+        done = tuple(Path(entry.item) for entry in taken if entry.status == "done")
+        found = replace(self.found(run.folder), names=done)
+        framed = Framed(found.root, restorer.network.size)
+        photos = _restored(run, found, framed, restorer, strength, FILLED, Parts(likeness=self.likeness))
         by_photo = {entry.item: entry for entry in photos}
-        return Results([by_photo.get(entry.item, entry) for entry in taken], shown, "restored_faces")
+        return [by_photo.get(entry.item, entry) for entry in taken]
 
 
 @dataclass(frozen=True)
@@ -176,30 +155,36 @@ class WholePhotos(Source):
     def found(self, run: Path) -> Found:
         return find_photos(self.folder, without=run)
 
-    def take(self, run: Path, size: int, journal: Journal, progress: Progress) -> tuple[list[Entry], list[Path]]:
-        found, finder = self.found(run), self.find.finder(size)
-        key = fingerprint(self.find.identity())
-        entries = crop_photos(found, run / "faces", finder, size=size, journal=journal, key=key, progress=progress)
-        files = faces_in(run / "faces")
+    def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
+        found, finder, faces = self.found(run.folder), self.find.finder(size), run.folder / "faces"
+        how: dict[str, Any] = {"journal": run.journal, "progress": run.progress}
+        entries = crop_photos(found, faces, finder, size=size, key=fingerprint(self.find.identity()), **how)
+        files = faces_in(faces)
         done = [entry.item for entry in entries if entry.status == "done"]
-        return entries, [run / "faces" / file for photo in done for file in files[photo]]
+        return entries, [faces / file for photo in done for file in files[photo]]
 
-    def restore(
-        self, run: Path, taken: list[Entry], faces: list[Path], restorer: Restorer, key: str, strength: float,
-        journal: Journal, progress: Progress,
-    ) -> Results:  # fmt: skip
-        shown = restore_faces(
-            faces, run / "restored_faces", restorer,
-            journal=journal, strength=strength, key=key, stage="restored_faces",
-        )  # fmt: skip
-        found, known = self.found(run), found_before(run / "faces")
-        made_by = provenance_of(f"adapted {restorer.architecture}", key, choices(restorer, strength), self.settings)
-        parts = Parts(likeness=self.likeness, provenance=made_by, mask=self.masking.mask)
-        photos = restore_photos(
-            found, run / "restored", restorer, known, self.settings, parts,
-            journal=journal, strength=strength, key=fingerprint(key, self.identity()), progress=progress,
-        )  # fmt: skip
-        return Results(photos, shown, "restored_faces")
+    def restore(self, run: Run, taken: list[Entry], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
+        known, parts = found_before(run.folder / "faces"), Parts(likeness=self.likeness, mask=self.masking.mask)
+        key = fingerprint(restorer.sha256, self.identity())
+        return _restored(run, self.found(run.folder), known, restorer, strength, self.settings, parts, key)
+
+
+def _restored(
+    run: Run,
+    found: Found,
+    find: Finder,
+    restorer: Loaded[Restorer],
+    strength: float,
+    settings: PhotoSettings,
+    parts: Parts,
+    key: str = "",
+) -> list[Entry]:
+    """Restore photos with the adapted restorer. Without a `key`, results depend on its weights alone."""
+    network, sha256, out = restorer.network, restorer.sha256, run.folder / "restored"
+    made_by = provenance_of(f"adapted {network.architecture}", sha256, choices(network, strength), settings)
+    how: dict[str, Any] = {"strength": strength, "key": key or sha256}
+    how |= {"journal": run.journal, "progress": run.progress}
+    return restore_photos(found, out, network, find, settings, replace(parts, provenance=made_by), **how)
 
 
 def only_faces(**changed: bool) -> None:
@@ -209,13 +194,3 @@ def only_faces(**changed: bool) -> None:
             raise BadInput(
                 f"`{name}` is for whole photos, but `aligned` says that these are faces: leave out one of them."
             )
-
-
-def source_of(
-    photos: Path, find: FindSettings | None, settings: PhotoSettings, alike: Likeness | None, masking: Masking,
-    *, device: str = "cpu",
-) -> Source:  # fmt: skip
-    """Aligned faces if `find` is None, whole photos otherwise."""
-    if find is None:
-        return AlignedFaces(photos, alike)
-    return WholePhotos(photos, find.loaded(device=device), settings, alike, masking)

@@ -46,9 +46,8 @@ def through(upscaler: Enlarger, *, scale: int, colour: bool = False) -> Callable
 
 
 def tiled(
-    photo: Photo, upscaler: Enlarger, *, scale: int, overlap: int = OVERLAP, batch: int = BATCH,
-    tone: Tone | None = None,
-) -> Photo:  # fmt: skip
+    photo: Photo, upscaler: Enlarger, scale: int, overlap: int = OVERLAP, batch: int = BATCH, tone: Tone | None = None
+) -> Photo:
     """Enlarge a photo `scale` times with a network; bit depth and metadata stay the same.
 
     If the network's factor is not `scale`, its result is resized by area averaging or Lanczos, as is the alpha channel.

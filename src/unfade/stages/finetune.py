@@ -25,6 +25,8 @@ HELD_OUT, REDEGRADED = "held_out", "redegraded"  # names of scores: held-out pho
 LEAST_HELD_OUT = 2  # pairs
 LEAST_FITTED = 6  # fewest pairs that a degradation is fitted to
 MOST_FITTED = 100  # most pairs that a degradation is fitted to
+Paths = Sequence[Path]
+Damage = FittedDegradation | None
 Distance = Callable[[Tensor, Tensor], Tensor]  # two (B, 3, H, W) to (B,)
 
 
@@ -87,8 +89,8 @@ def finetune(
     *,
     objective: Objective,
     settings: FinetuneSettings,
-    real: Sequence[Path] = (),
-    clean: Sequence[Path] = (),
+    real: Paths = (),
+    clean: Paths = (),
     distance: Distance | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
@@ -161,9 +163,8 @@ def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
 
 
 def _batches(
-    pairs: Sequence[Pair], real: Sequence[Path], clean: Sequence[Path], size: int, settings: FinetuneSettings,
-    damage: FittedDegradation | None,
-) -> Callable[[int], Batch]:  # fmt: skip
+    pairs: Sequence[Pair], real: Paths, clean: Paths, size: int, settings: FinetuneSettings, damage: Damage
+) -> Callable[[int], Batch]:
     seed, batch = settings.loop.seed, settings.loop.batch
     faces, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
     truths, reals = Pictures(clean, size), Pictures(real, size)
@@ -192,9 +193,8 @@ def _batches(
 
 
 def _score(
-    pairs: Sequence[Pair], clean: Sequence[Path], size: int, distance: Distance | None,
-    damage: FittedDegradation | None, seed: int,
-) -> Callable[[nn.Module], dict[str, float]]:  # fmt: skip
+    pairs: Sequence[Pair], clean: Paths, size: int, distance: Distance | None, damage: Damage, seed: int
+) -> Callable[[nn.Module], dict[str, float]]:
     shown = {HELD_OUT: (_images([p.face for p in pairs], size), _images([p.target for p in pairs], size))}
     if damage is not None and clean:
         truths = _images(clean, size)

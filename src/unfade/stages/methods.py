@@ -211,9 +211,8 @@ def run_method(
 
 
 def walk(
-    method: Method, face: Tensor, restorer: Restorer, prior: DiffusionPrior, noise: Noise,
-    own: Own | None = None,
-) -> Tensor:  # fmt: skip
+    method: Method, face: Tensor, restorer: Restorer, prior: DiffusionPrior, noise: Noise, own: Own | None = None
+) -> Tensor:
     """Run a method on (B, 3, S, S) faces of the restorer's size; the same shape, clamped to [-1, 1].
 
     `prior` already has the method's schedule.

@@ -45,10 +45,11 @@ def restore_faces(
         return grey_where(face, restore_batch(face, restorer, strength=strength))
 
     whole_key = fingerprint(key, choices(restorer, strength))
-    done = Stage(
-        stage, work, restorer.size, batch, whole_key, restorer.bf16,
-        noted=lambda face, result: left_alone([face], [result]),
-    )  # fmt: skip
+
+    def noted(face: Tensor, result: Tensor) -> tuple[str, ...]:
+        return left_alone([face], [result])
+
+    done = Stage(stage, work, restorer.size, batch, whole_key, restorer.bf16, noted=noted)
     return run_stage(done, faces, out, journal, progress=progress)
 
 

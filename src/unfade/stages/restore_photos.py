@@ -6,7 +6,7 @@ the current one, and threads paste and encode the previous one.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -99,11 +99,10 @@ def restore_photos(
     """
     check_run(settings, parts, strength, batch)
     key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)
-    run = partial(
-        restore_batch, restorer=restorer
-    )  # without `strength`: faces get their tone back before they are blended
+    run = partial(restore_batch, restorer=restorer)  # no `strength`: faces get their tone back before they are blended
     outputs = Outputs(STAGE, out, journal, key)
-    work = _Restoring(found, outputs, run, batch, strength, settings, parts)
+    results = {name.as_posix(): _output(name, settings.kind) for name in found.names}
+    work = _Restoring(outputs, run, batch, strength, settings, parts, results)
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
         written: list[Future[None]] = []
         for group in opened_groups(found, find, restorer.size, outputs.settled):
@@ -124,16 +123,17 @@ def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
 
+@dataclass(frozen=True)
 class _Restoring:
     """The state of one run."""
 
-    def __init__(
-        self, found: Found, outputs: Outputs, run: Callable[[Tensor], Tensor], batch: int, strength: float,
-        settings: PhotoSettings, parts: Parts,
-    ) -> None:  # fmt: skip
-        self.outputs, self.run, self.batch, self.strength = outputs, run, batch, strength
-        self.settings, self.parts = settings, parts
-        self.results = {name.as_posix(): _output(name, settings.kind) for name in found.names}
+    outputs: Outputs
+    run: Callable[[Tensor], Tensor]
+    batch: int
+    strength: float
+    settings: PhotoSettings
+    parts: Parts
+    results: Mapping[str, str]  # for each photo the name of its result
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
         """Restore the faces of a group, and start writing its photos."""

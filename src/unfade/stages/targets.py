@@ -81,14 +81,13 @@ def make_targets(
     restorer: Restorer,
     prior: DiffusionPrior,
     *,
-    size: int,
     settings: TargetSettings,
     journal: Journal,
     key: str = "",
     stage: str = STAGE,
     progress: Progress = silent,
 ) -> list[Entry]:
-    """Write a pseudo target for each aligned face to `out`; `size` is the restorer's. One entry for each face.
+    """Write a pseudo target for each aligned face to `out`. One entry for each face.
 
     The target of a grey face is made grey, since the prior would colour it and the restorer would learn to do so. `key`
     identifies the weights: targets made with other weights, or at another fidelity, are made again. `stage` is the name
@@ -110,7 +109,8 @@ def make_targets(
 
     whole_key = fingerprint(key, settings.identity(), choices(restorer))
     batch = settings.batch or together(_device(prior), prior.size)
-    return run_stage(Stage(stage, work, size, batch, whole_key, settings.bf16), faces, out, journal, progress=progress)
+    targets = Stage(stage, work, restorer.size, batch, whole_key, settings.bf16)
+    return run_stage(targets, faces, out, journal, progress=progress)
 
 
 def by_start(

@@ -20,6 +20,7 @@ from unfade.stages.photos import Finder
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
 
+Pairs = Mapping[str, tuple[Path, Path]]  # by name, a photo and its result
 STAGE = "report"
 SIDE = 1600  # px, the longer side of a photo in a report
 LARGEST = 512  # px, of a face's picture
@@ -45,9 +46,8 @@ class FacesToo:
 
 
 def write_views(
-    photos: Mapping[str, tuple[Path, Path]], out: Path, faces: FacesToo | None = None, *, journal: Journal,
-    key: str = "", progress: Progress = silent,
-) -> dict[str, Views]:  # fmt: skip
+    photos: Pairs, out: Path, faces: FacesToo | None, *, journal: Journal, key: str = "", progress: Progress = silent
+) -> dict[str, Views]:
     """Write the views of photos and their results, given by name, to `out`; returns those that could be made, by name.
 
     Views that were already made of the same two files are kept; those of photos that are not given are removed. `key`

@@ -29,9 +29,14 @@ class Weights:
 
 
 def save_weights(
-    path: Path, network: nn.Module, *, architecture: str, config: Mapping[str, Any], dtype: torch.dtype,
+    path: Path,
+    network: nn.Module,
+    *,
+    architecture: str,
+    config: Mapping[str, Any],
+    dtype: torch.dtype,
     about: Mapping[str, str] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a network atomically. Floating point tensors are stored as `dtype`; other tensors as they are.
 
     `about` holds further entries of the header. Equal networks give identical files.

@@ -177,11 +177,14 @@ def _untested(row: Model, state: State) -> Recognised:
 
 def _check_row(row: Model, found: Recognised, files: Sequence[Path]) -> None:
     if found.architecture != row.architecture:
-        raise BadCheckpoint(f"{files[0]} holds a {found.architecture}, but {row.name} is a {row.architecture}; "
-                            "give its own file, or another `name` for this one.")  # fmt: skip
-    if row.size and found.config.get("size", row.size) != row.size:
-        raise BadCheckpoint(f"{files[0]} is for {found.config['size']} px, but {row.name} is for {row.size} px; "
-                            "give its own file, or another `name` for this one.")  # fmt: skip
+        what, wanted = f"holds a {found.architecture}", f"a {row.architecture}"
+    elif row.size and found.config.get("size", row.size) != row.size:
+        what, wanted = f"is for {found.config['size']} px", f"for {row.size} px"
+    else:
+        return
+    raise BadCheckpoint(
+        f"{files[0]} {what}, but {row.name} is {wanted}; give its own file, or another `name` for this one."
+    )
 
 
 def _merged(files: Sequence[Path], key: str) -> State:
@@ -246,10 +249,10 @@ def _apart(state: State) -> dict[str, Tensor]:
 
 def _about(row: Model | None, name: str, found: Recognised) -> dict[str, Any]:
     if row is None:
-        return {"name": name, "kind": ARCHITECTURES[found.architecture].kind, "architecture": found.architecture,
-                "licence": "not stated"}  # fmt: skip
-    return {"name": name, "kind": row.kind, "architecture": row.architecture, "licence": row.licence,
-            "commercial": row.commercial, "author": row.author, "source": row.source}  # fmt: skip
+        known = found.architecture
+        return {"name": name, "kind": ARCHITECTURES[known].kind, "architecture": known, "licence": "not stated"}
+    kept = ("kind", "architecture", "licence", "commercial", "author", "source")
+    return {"name": name, **{field: getattr(row, field) for field in kept}}
 
 
 def _notes(row: Model | None, found: Recognised, card: Mapping[str, Any]) -> list[str]:

@@ -9,12 +9,12 @@ import math
 import re
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib import request as web
 from urllib.parse import urlsplit
 
 from unfade.atomic import atomic_write, room_for
@@ -63,16 +63,14 @@ class _Refused(Exception):
 
 
 def fetch(
-    download: Download, folder: Path, *, urls: Sequence[str], progress: Progress = silent,
-    settings: DownloadSettings | None = None,
-) -> Fetched:  # fmt: skip
+    download: Download, folder: Path, settings: DownloadSettings, *, urls: Sequence[str], progress: Progress = silent
+) -> Fetched:
     """Download a file into `folder` and check its hash; a part that a killed run left is resumed.
 
     Raises BadInput offline or for other addresses than http(s), DownloadFailed when every address failed, BadCheckpoint
     when the downloaded file has another hash (it is deleted, and nothing else is).
     """
     _check_addresses(urls)
-    settings = settings or DownloadSettings()
     part, clock = _Part(folder / f"{download.file}.part"), _Clock(settings.total)
     failures: list[Exception] = []
     for url in urls:
@@ -144,7 +142,7 @@ def _transfer(
     url: str, part: "_Part", download: Download, progress: Progress, settings: DownloadSettings, clock: _Clock
 ) -> None:
     """Make one request and append the missing bytes to the part."""
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "unfade"})
+    request = web.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "unfade"})
     begun = part.resume(request, url, known=download.sha256 is not None)
     with _answer(request, part, settings.timeout) as response:
         if response is None:
@@ -167,7 +165,7 @@ def _transfer(
 
 
 @contextmanager
-def _answer(request: urllib.request.Request, part: "_Part", timeout: float) -> Iterator[Any]:
+def _answer(request: web.Request, part: "_Part", timeout: float) -> Iterator[Any]:
     """The server's answer; None if it says that nothing is missing. Raises _Again or _Refused."""
     try:
         response = _opener().open(request, timeout=timeout)
@@ -223,7 +221,7 @@ class _Part:
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def resume(self, request: urllib.request.Request, url: str, *, known: bool) -> int:
+    def resume(self, request: web.Request, url: str, *, known: bool) -> int:
         """Make `request` ask for the missing bytes only; returns how many bytes are there.
 
         The server sends the whole file if it has changed (If-Range). Where it gives no version, the rest is trusted
@@ -255,10 +253,10 @@ class _Part:
         self.about.unlink(missing_ok=True)
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class _Redirects(web.HTTPRedirectHandler):
     """Follows redirects, but never from https to another protocol, and only to valid addresses."""
 
-    def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
+    def http_error_302(self, req: web.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
         try:
             return super().http_error_302(req, fp, code, msg, headers)
         except (ValueError, http.client.InvalidURL) as error:
@@ -267,8 +265,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
-    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-                         ) -> urllib.request.Request | None:  # fmt: skip
+    def redirect_request(
+        self, req: web.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> web.Request | None:
         allowed = ("https",) if req.type == "https" else ("http", "https")
         if urlsplit(newurl).scheme not in allowed:
             fp.close()
@@ -276,12 +275,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _opener() -> web.OpenerDirector:
     """An opener of http and https only: no file:, ftp: or data: addresses, wherever a server redirects."""
-    opener = urllib.request.OpenerDirector()
-    kinds = (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _Redirects,
-             urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler)  # fmt: skip
-    for kind in kinds:
+    opener = web.OpenerDirector()
+    kinds = (web.ProxyHandler, web.HTTPHandler, web.HTTPSHandler, web.HTTPErrorProcessor, web.HTTPDefaultErrorHandler)
+    for kind in (*kinds, _Redirects):
         opener.add_handler(kind())
     return opener
 

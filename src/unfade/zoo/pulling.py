@@ -9,10 +9,10 @@ from unfade.zoo.download import DownloadFailed, DownloadSettings, discard_parts,
 from unfade.zoo.models import how_to_get, import_command, is_accepted, offline, path_of, row_of, weights_folder
 from unfade.zoo.published import Download, Model
 
+USUAL = DownloadSettings()
 
-def pull(
-    name: str, *, mirror: str = "", progress: Progress = silent, settings: DownloadSettings | None = None
-) -> Imported:
+
+def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: DownloadSettings = USUAL) -> Imported:
     """Download and import a model of the table. `mirror` is an address that is tried first; if it ends in "/", the
     file's name is added.
 
@@ -31,7 +31,7 @@ def pull(
     folder = weights_folder() / "downloads"
     try:
         fetched = [
-            fetch(download, folder, urls=urls, progress=progress, settings=settings)
+            fetch(download, folder, settings, urls=urls, progress=progress)
             for download, urls in zip(row.downloads, addresses, strict=True)
         ]
     except (DownloadFailed, BadCheckpoint) as error:
