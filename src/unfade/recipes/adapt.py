@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from unfade.atomic import atomic_write
@@ -15,7 +15,7 @@ from unfade.evaluation.pairs import built_in_distances
 from unfade.images.files import list_images
 from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, Journal, notes_of
-from unfade.jobs.runs import open_run
+from unfade.jobs.runs import of_gone, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import Ran, report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
@@ -29,6 +29,7 @@ from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
+from unfade.stages.restore_photos import STAGE as RESTORED
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
@@ -52,6 +53,7 @@ class Adapted:
     history: History
     page: Report  # the content of the report
     passed_over: tuple[tuple[str, int], ...] = ()  # file endings of pictures that cannot be read, with their counts
+    of_gone: tuple[str, ...] = ()  # results of earlier runs, in `restored`, whose photos were not given this time
 
 
 def adapt(
@@ -112,8 +114,9 @@ def adapt(
             page = report_of(out, ran, asdict(settings), truth=truths, metrics=built_in_distances(prior.network),
                              likeness=likeness)  # fmt: skip
             atomic_write(out / "report.html", render(page))
+    gone = tuple(of_gone([replace(entry, stage=RESTORED) for entry in results.photos], out, RESTORED))
     return Adapted(out / WEIGHTS, out / "report.html", counts, failures, notes, clock.seconds, learned.history, page,
-                   source.found(out).passed_over)  # fmt: skip
+                   source.found(out).passed_over, gone)  # fmt: skip
 
 
 @dataclass(frozen=True)

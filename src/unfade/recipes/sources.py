@@ -13,13 +13,14 @@ from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo_files import Found, find_photos, find_pictures
 from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.outputs import Outputs
 from unfade.progress import Progress
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
 from unfade.stages.photos import Choice, Finder, Framed, searching
 from unfade.stages.restore import choices, restore_faces
-from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
+from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, restore_photos
 from unfade.store.seeds import fingerprint
 from unfade.zoo.load import Loaded
 from unfade.zoo.models import path_of, row_of
@@ -150,6 +151,9 @@ class AlignedFaces(Source):
             Parts(likeness=self.likeness, provenance=made_by),
             journal=journal, strength=strength, key=key, progress=progress,
         )  # fmt: skip
+        for entry in taken:
+            if entry.status != "done":  # an earlier result must not pass for one of this run
+                Outputs(STAGE, run / "restored", journal).withdraw(entry.item)
         by_photo = {entry.item: entry for entry in photos}
         return Results([by_photo.get(entry.item, entry) for entry in taken], shown, "restored_faces")
 
