@@ -76,6 +76,20 @@ def test_more_photos_later_are_taken_in(models: Models, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns == kept
 
 
+def test_results_of_photos_that_are_gone_are_named_and_those_of_broken_ones_removed(
+    models: Models, tmp_path: Path
+) -> None:
+    photos, results = tmp_path / "photos", tmp_path / "run" / "restored"
+    write_faces(photos, 4)
+    assert adapt(photos, tmp_path / "run", small(*models), aligned=True).of_gone == ()
+    (photos / "face00.png").unlink()
+    (photos / "face01.png").write_bytes((photos / "face01.png").read_bytes()[:99])
+    done = adapt(photos, tmp_path / "run", small(*models), aligned=True)
+    assert done.counts.as_dict() == {"found": 3, "done": 2, "skipped": 0, "failed": 1, "no_face": 0}
+    assert done.of_gone == ("face00.png",)
+    assert sorted(path.name for path in results.iterdir()) == ["face00.png", "face02.png", "face03.png"]
+
+
 def child(photos: Path, out: Path, models: Models) -> "subprocess.Popen[str]":
     command = [sys.executable, str(CHILD), str(photos), str(out), *map(str, models)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=CHILD.parent)

@@ -336,6 +336,7 @@ def test_a_malformed_mirror_is_passed_over(server, tmp_path, mirror):
         fetch(FILE, tmp_path, urls=[mirror], settings=QUICK)
     fetched = fetch(FILE, tmp_path, urls=[mirror, f"{server.url}/whole/face.pth"], settings=QUICK)
     assert fetched.sha256 == SHA
+    assert fetched.passed_over == (f"{mirror} is not an http or https address",)
 
 
 def test_without_a_length_no_more_than_the_known_size_is_taken(get, tmp_path):

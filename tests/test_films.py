@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -49,6 +50,7 @@ KIND_FILES: dict[
     "a.flv": ({}, "flv", "h264"),
     "a.wmv": ({"codec": "wmv2", **SMOOTH}, "asf", "wmv2"),
     "a.mxf": ({"codec": "mpeg2video", **SMOOTH}, "mxf", "mpeg2video"),
+    "a.dv": ({"codec": "dvvideo", "size": (720, 576), **PLAIN}, "dv", "dvvideo"),
     "without": ({"kind": "mp4"}, "mp4", "h264"),
 }
 
@@ -503,6 +505,20 @@ def test_a_frame_that_would_be_too_large_is_refused_before_it_is_made(
     monkeypatch.setattr("unfade.images.film_input.MOST_PIXELS", 160 * 120 * 2 - 1)  # with square pixels it is larger
     with pytest.raises(UnreadableImage, match="160 x 120 px, which is not plausible"), read_video(tmp_path / "a.mp4"):
         pass
+
+
+def test_a_film_that_takes_long_to_open_or_for_one_frame_is_left_after_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(tmp_path / "a.mp4", 3)
+    with read_video(tmp_path / "a.mp4") as reader:
+        monkeypatch.setenv("UNFADE_SECONDS", "1e-9")
+        with pytest.raises(UnreadableImage, match=r"a\.mp4 takes longer than the 1e-09 s that one file may take"):
+            list(reader)
+    monkeypatch.setenv("UNFADE_SECONDS", "0.1")
+    monkeypatch.setattr(av, "open", lambda *_, **__: time.sleep(0.5))
+    (entry,) = restored(tmp_path, "a.mp4")
+    assert entry.reason.startswith(f"{tmp_path / 'a.mp4'} takes longer than the 0.1 s that one file may take to be")
 
 
 @pytest.mark.parametrize("codec", ["libx265", "libx264", "libvpx-vp9"])

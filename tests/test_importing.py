@@ -370,6 +370,15 @@ def test_onnx_files_are_kept_as_they_are(run_models, tmp_path, folder, monkeypat
     assert run_models("verify", "sface")[1] == "sface: unchanged\n"
 
 
+def test_an_onnx_file_with_weights_in_other_files_is_not_imported(run_models, tmp_path, folder, monkeypatch):
+    tensor = bytes([13 << 3 | 2, 3, 10, 1, 97])  # external_data, with an entry
+    (tmp_path / "sface.onnx").write_bytes(bytes([8, 10, 7 << 3 | 2, 7, 5 << 3 | 2, 5]) + tensor)
+    known(monkeypatch, "sface", tmp_path / "sface.onnx")
+    assert "sface.onnx keeps its weights in other files" in refused(
+        run_models, tmp_path / "sface.onnx", folder, "--as", "sface"
+    )
+
+
 # Bad files
 
 
@@ -588,6 +597,18 @@ def test_pull_from_a_mirror_without_a_known_hash(run_models, served, folder, mon
     assert "`unfade models import own.pth --as vqfr-2`" in failed
     code, out, _ = run_models("pull", "vqfr-2", "--mirror", address)
     assert (code, f"the one seen, {sha256_of(path)}, is recorded" in out) == (0, True)
+    assert "passed over" not in out
+
+
+def test_a_mirror_that_gives_nothing_is_named(run_models, served, folder, monkeypatch):
+    address, files = served
+    path = published(files / "own.pth", fill_module(UNetDiscriminatorSN(8)))
+    row = replace(MODELS["vqfr-2"], kind="discriminator", architecture="unet-discriminator", size=0,
+                  downloads=(Download("own.pth", sha256_of(path), urls=(address + "own.pth",)),))  # fmt: skip
+    monkeypatch.setitem(MODELS, "vqfr-2", row)
+    code, out, err = run_models("pull", "vqfr-2", "--mirror", "htp:/own.pth")
+    assert (code, err) == (0, "")
+    assert "note: passed over: htp:/own.pth is not an http or https address" in out
 
 
 def test_a_wrong_hash_deletes_nothing(served, folder, monkeypatch):

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from drawn import coloured
 from tiffs import page, tiff
-from unfade.errors import UnreadableImage
+from toys import ToyRestorer, save_pictures
+from unfade.errors import BadInput, UnreadableImage
 from unfade.images.containers import PNG_START, png
+from unfade.images.files import list_images
 from unfade.images.jxl_header import jxl_size
 from unfade.images.photo_files import read_photo
+from unfade.jobs.journal import Journal
+from unfade.stages.restore import restore_faces
 
 SIDE = 32
 FAR = 3 << 30  # bytes: the file has a hole there, which takes no room on the disk
@@ -141,3 +146,40 @@ def bits(*numbers: tuple[int, int]) -> bytes:
 def test_a_jpeg_xl_says_how_large_it_is(header: bytes, size: tuple[int, int], wrap: Callable[[bytes], bytes]) -> None:
     assert jxl_size(io.BytesIO(wrap(b"\xff\n" + header))) == size
     assert jxl_size(io.BytesIO(b"\xff\n")) in (None, (1, 1))
+
+
+# Files that are slow to read
+
+
+def with_many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes so many times more, each of which costs a pass over the picture."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 2000), (120, 90, 60)).save(buffer, "JPEG", progressive=True)
+    plain = buffer.getvalue()
+    last = plain[plain.rfind(b"\xff\xda") : -2]
+    return plain[:-2] + last * count + plain[-2:]
+
+
+def test_a_small_file_that_takes_long_is_left_after_the_time_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_pictures(tmp_path, ["a.png", "c.png"], size=SIDE)
+    (tmp_path / "b.jpg").write_bytes(with_many_scans(60))
+    assert (tmp_path / "b.jpg").stat().st_size < 30_000
+    monkeypatch.setenv("UNFADE_SECONDS", "0.5")
+    entries = restore_faces(
+        list_images(tmp_path), tmp_path / "out", ToyRestorer(SIDE).eval(), journal=Journal(tmp_path / "journal.jsonl")
+    )
+    assert [entry.status for entry in entries] == ["done", "failed", "done"]
+    assert entries[1].reason == (
+        f"{tmp_path / 'b.jpg'} takes longer than the 0.5 s that one file may take to be read; convert it first, or set "
+        "the environment variable UNFADE_SECONDS to more."
+    )
+
+
+@pytest.mark.parametrize("value", ["fast", "0", "-1", "nan", "inf"])
+def test_a_time_limit_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    (tmp_path / "a.png").write_bytes(sound())
+    monkeypatch.setenv("UNFADE_SECONDS", value)
+    with pytest.raises(BadInput, match=f"UNFADE_SECONDS is '{value}'; set it to a number of seconds"):
+        read_photo(tmp_path / "a.png")

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import product
@@ -19,6 +19,8 @@ from recorded import fill_module, picture
 from tiny_models import write_faces
 from unfade.cli import main
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.faces.detectors import load_detector
+from unfade.faces.identity import load_embedder
 from unfade.hosts.check import random_faces
 from unfade.hosts.export import export
 from unfade.hosts.settings import LEVEL, ExportSettings
@@ -30,6 +32,7 @@ from unfade.restorers.layout import WORDS, Layout, layout_of
 from unfade.restorers.load import head_of, load_restorer
 from unfade.restorers.onnx import OnnxRestorer
 from unfade.store.checkpoints import sha256_of
+from unfade.store.onnx_files import refuse_external
 from unfade.zoo.models import find_weights
 
 Models = tuple[Path, Path]
@@ -327,3 +330,62 @@ def test_the_command(
     assert json.loads(run("--out", tmp_path / "half.onnx", "--dtype", "float16", "--json"))["allowed"] > 0.007
     assert "differs from the network by at most" in run("--out", tmp_path / "any.onnx")
     assert run("--out", tmp_path / "quiet.onnx", "--quiet") == ""
+
+
+# Files that refer to other files
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A part of a protobuf message that holds bytes or a message."""
+    return bytes([*varint(number << 3 | 2), *varint(len(content))]) + content
+
+
+def varint(value: int) -> list[int]:
+    return [value] if value < 128 else [value & 127 | 128, *varint(value >> 7)]
+
+
+NAMED = field(13, field(1, b"location") + field(2, b"../secret.bin"))
+FLAGGED, FLAGGED_LONGER = b"\x70\x01", b"\x70\x81\x80\x00"  # data_location = EXTERNAL, also in more bytes than needed
+INSIDE, WHOLE = b"\x70\x00", field(9, b"\0\0\0\0")
+PLACES: dict[str, Callable[[bytes], bytes]] = {
+    "initializer": lambda tensor: field(7, field(5, tensor)),
+    "after another": lambda tensor: field(7, field(5, WHOLE) + field(5, tensor)),
+    "sparse": lambda tensor: field(7, field(15, field(1, tensor))),
+    "constant": lambda tensor: field(7, field(1, field(5, field(5, tensor)))),
+    "in a branch": lambda tensor: field(7, field(1, field(5, field(6, field(5, tensor))))),
+    "function": lambda tensor: field(25, field(7, field(5, field(10, tensor)))),
+    "training": lambda tensor: field(20, field(2, field(5, tensor))),
+}
+
+
+@pytest.mark.parametrize("tensor", [NAMED, FLAGGED, FLAGGED_LONGER], ids=["named", "flagged", "flagged longer"])
+@pytest.mark.parametrize("place", PLACES)
+def test_weights_in_other_files_are_refused(tmp_path: Path, place: str, tensor: bytes) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"\x08\x0a" + PLACES[place](WHOLE + tensor))
+    with pytest.raises(BadCheckpoint, match=r"a\.onnx keeps its weights in other files, which are not opened; save"):
+        refuse_external(path)
+    path.write_bytes(b"\x08\x0a" + PLACES[place](WHOLE + INSIDE))
+    refuse_external(path)
+    for end in range(len(path.read_bytes())):
+        (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:end])
+        refuse_external(tmp_path / "cut.onnx")  # what is damaged is left to whoever reads it
+
+
+@pytest.mark.parametrize("reads", [load_restorer, load_embedder, load_detector])
+def test_whatever_reads_onnx_refuses_weights_in_other_files(tmp_path: Path, reads: Callable[[Path], object]) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x08\x0a" + PLACES["initializer"](NAMED))
+    with pytest.raises(BadCheckpoint, match=r"a\.bin keeps its weights in other files"):
+        reads(path)
+
+
+@needs_extra
+def test_a_file_that_onnx_itself_split_is_refused(exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    path = tmp_path / "split.onnx"
+    onnx.save(onnx.load(exported), path, save_as_external_data=True, size_threshold=0)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(BadCheckpoint, match="keeps its weights in other files"):
+        load_restorer(path)

@@ -36,7 +36,7 @@ from unfade.jobs.journal import Counts, Entry
 from unfade.restorers.load import load_restorer
 from unfade.stages import photos
 from unfade.stages.photos import FoundFace
-from unfade.stages.restore_photos import Parts, PhotoSettings
+from unfade.stages.restore_photos import Parts, PhotoSettings, result_names
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
 MADE = Provenance("unfade 9", "toy", "ab" * 32, "{}")
@@ -389,13 +389,37 @@ def test_found_is_done_and_skipped_and_failed_and_without_a_face(
 def test_two_photos_of_one_name_are_told_apart(place: Place) -> None:
     for seed, name in enumerate(("a.bmp", "a.png", "b.png")):
         place.save(name, *ONE, seed=seed)
-    for _ in range(2):
-        entries = place.run(kind="PNG")
-        assert statuses(entries) == {"a.bmp": "done", "a.png": "failed", "b.png": "done"}
-        told = f"{place.photos / 'a.png'} and a.bmp would both become a.png; rename one of the two."
-        assert entries[1].reason == told
-    (place.photos / "a.bmp").unlink()
-    assert statuses(place.run(kind="PNG")) == {"a.png": "skipped", "b.png": "done"}, "a.bmp's result is still there"
+    assert statuses(place.run(kind="PNG")) == dict.fromkeys(("a.bmp", "a.png", "b.png"), "done")
+    entries = place.run(kind="PNG")
+    assert [entry.output for entry in entries] == ["a.bmp.png", "a.png", "b.png"]
+    assert "written as a.bmp.png, as another photo has its name" in entries[0].notes
+    assert place.written() == ["a.bmp.png", "a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "kind", "results"),
+    [
+        (["one.gif", "one.jpg", "one.png"], None, ["one.gif.png", "one.jpg", "one.png"]),
+        (["one.gif", "one.jp2"], None, ["one.png", "one.jp2.png"]),
+        (["a/x.png", "a/x.ppm", "x.ppm"], None, ["a/x.png", "a/x.ppm.png", "x.png"]),
+        (["x.heic", "x.jpeg", "x.jpg"], None, ["x.heic.jpg", "x.jpeg", "x.jpg"]),
+        (["x.jpg", "x.tif", "x.webp"], "PNG", ["x.png", "x.tif.png", "x.webp.png"]),
+        (["x.JPG", "x.jpg"], "JPEG", ["x.JPG", "x.jpg"]),
+        (["a.bmp", "a.bmp.png", "a.png"], "PNG", ["a.bmp.png.png", "a.bmp.png", "a.png"]),
+    ],
+)
+def test_a_photo_keeps_its_name_and_others_append_to_theirs(
+    names: list[str], kind: str | None, results: list[str]
+) -> None:
+    assert result_names([Path(name) for name in names], kind) == dict(zip(names, results, strict=True))
+
+
+def test_a_photo_that_takes_its_name_back_moves_the_result_of_another(place: Place) -> None:
+    place.save("a.ppm", *ONE, seed=0)
+    assert [entry.output for entry in place.run()] == ["a.png"]
+    place.save("a.png", *ONE, seed=1)
+    assert [entry.output for entry in place.run()] == ["a.png", "a.ppm.png"]
+    assert place.written() == ["a.png", "a.ppm.png"]
 
 
 def test_a_newcomer_of_the_same_name_does_not_take_over(place: Place) -> None:
@@ -404,7 +428,7 @@ def test_a_newcomer_of_the_same_name_does_not_take_over(place: Place) -> None:
     place.save("a.bmp", *ONE, seed=5)
     before = (place.out / "a.png").read_bytes()
     entries = place.run(kind="PNG")
-    assert statuses(entries) == {"a.bmp": "skipped", "a.png": "done"}
+    assert [entry.output for entry in entries] == ["a.bmp.png", "a.png"]
     assert entries[1:] == first
     assert (place.out / "a.png").read_bytes() == before
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from unfade.cli import flags as f
-from unfade.cli.command import Outcome, command, passed_over_lines, sum_line
+from unfade.cli.command import Outcome, command, gone_lines, passed_over_lines, sum_line
 from unfade.cli.settings import Find, Learning, Targets, adapt_settings
 from unfade.progress import Progress
 
@@ -50,8 +50,14 @@ def adapt(
     restored = done.restorer.parent / "restored"
     places = {"restorer": str(done.restorer), "restored": str(restored), "report": str(done.report)}
     return Outcome(
-        {**counts, "seconds": done.seconds, "passed_over": dict(done.passed_over), **places},
-        [sum_line(counts), *passed_over_lines(done.passed_over)],
+        {
+            **counts,
+            "seconds": done.seconds,
+            "passed_over": dict(done.passed_over),
+            "of_gone_photos": [*done.of_gone],
+            **places,
+        },
+        [sum_line(counts), *passed_over_lines(done.passed_over), *gone_lines(done.of_gone)],
         failures=done.failures,
         notes=done.notes,
         last=[f"{name}: {path}" for name, path in places.items()],

@@ -17,6 +17,7 @@ from unfade.errors import BadCheckpoint
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, find_faces
 from unfade.store.checkpoints import is_own, load_state
 from unfade.store.foreign import is_onnx, read_foreign, versions
+from unfade.store.onnx_files import refuse_external
 from unfade.zoo.load import Loaded, Reader, load_network
 
 Box = tuple[float, float, float, float]
@@ -88,6 +89,7 @@ class YuNet:
     """Wu et al., "YuNet: A Tiny Millisecond-level Face Detector" (2023), from OpenCV's zoo."""
 
     def __init__(self, path: Path) -> None:
+        refuse_external(path)
         try:
             with quiet():
                 self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), LEAST_SCORE, OVERLAP, MOST)

@@ -27,6 +27,7 @@ from unfade.nets.adaface import AdaFace
 from unfade.nets.arcface import ArcFace, grey
 from unfade.nets.dlib_face import DlibFace
 from unfade.store.foreign import is_onnx
+from unfade.store.onnx_files import refuse_external
 from unfade.zoo.load import Reader, load_network
 
 SEEN = 112  # px, side of SFace's input
@@ -122,6 +123,7 @@ class SFace:
     limit = UNIT_LIMIT
 
     def __init__(self, path: Path) -> None:
+        refuse_external(path)
         self._one_at_a_time = threading.Lock()  # a network of OpenCV stores its input, so calls must not overlap
         try:
             with quiet():

@@ -3,6 +3,7 @@
 import io
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from unfade.images.named_colours import of_bmp, of_boxes, of_tiff
 from unfade.images.opening import Opened, mode_name, opened, upright
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo
 from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, Samples
+from unfade.images.time_limit import within_limit
 
 # Pillow unpacks 16 bits to the upper 8; asked for the other byte order, it gives the lower 8
 OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
@@ -43,6 +45,10 @@ def read_photo(path: Path) -> Photo:
 
 def decode(path: Path) -> Photo:
     """`read_photo` without the note on the format that the photo will be written in."""
+    return within_limit(path, partial(_decode, path))
+
+
+def _decode(path: Path) -> Photo:
     notes: list[str] = []
     with opened(path) as found:
         origin = origin_of(found, path, notes)

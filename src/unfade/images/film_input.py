@@ -4,11 +4,13 @@ PyAV, which does the reading and writing (`images/film_output.py`), comes with t
 is opened: no other file or address that it refers to, and none that its name could be mistaken for.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +25,9 @@ from unfade.images.film_geometry import Geometry, Turn, shape_of
 from unfade.images.film_kinds import DEMUXERS, NOT_READ, Kind, is_film, kind_of, written_as
 from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, files_below, join_passed_over
 from unfade.images.photo import Levels, Photo
+from unfade.images.time_limit import most_seconds, too_slow, within_limit
 
 MOST_PIXELS = 2**26  # of a frame; twice as many as 8K
-PATIENCE = 60.0  # s, time limit for opening a film, and for reading each packet
 SPACES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # from H.273's number of a colour matrix to swscale's
 HD = 720  # with at least this many rows, an unspecified matrix is BT.709, otherwise BT.601
 FULL_RANGE = 2
@@ -55,11 +57,7 @@ class VideoReader:
         self.codec = str(self.stream.codec_context.codec.canonical_name)
         self.stream.thread_type = "SLICE" if self.codec in WHOLE else "AUTO"
         self.copied = [*container.streams.audio, *container.streams.subtitles]
-        for stream in self.copied:
-            if stream.codec_context is None:
-                raise UnreadableImage(
-                    f"{path} has {stream.type} of a codec that FFmpeg does not know; convert it first."
-                )
+        _refuse_unknown(self.copied, path)
         self.matrix: tuple[int, ...] | None = None  # the file's display matrix
         self.geometry = Geometry(
             shape=shape_of(self.stream.sample_aspect_ratio, self.stream.codec_context.sample_aspect_ratio)
@@ -119,6 +117,8 @@ class VideoReader:
                 yield next(packets)
             except StopIteration:
                 return
+            except pyav().ExitError as error:  # FFmpeg's answer to the time limit
+                raise too_slow(self.path) from error
             except pyav().FFmpegError:  # taken for the end of the file
                 self.damaged += 1
                 return
@@ -132,12 +132,16 @@ class VideoReader:
             yield frame
 
     def _decoded(self, packet: Any) -> list[Any]:
+        begin = time.monotonic()
         try:
             ends = self._decoder is not self.stream and not packet.size
-            return list(self._decoder.decode(None if ends else packet))
+            decoded = list(self._decoder.decode(None if ends else packet))
         except pyav().FFmpegError:
             self.damaged += 1
-            return []
+            decoded = []
+        if time.monotonic() - begin > most_seconds():
+            raise too_slow(self.path)
+        return decoded
 
     def _checked(self, source: Any) -> Any:
         size = self.stream.codec_context.width, self.stream.codec_context.height
@@ -191,10 +195,13 @@ def read_video(path: Path) -> Iterator[VideoReader]:
     av = pyav()
     allowed = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     kind = kind_of(path)
+    opening = partial(
+        av.open, address_of(path), "r", container_options=allowed, metadata_errors="replace", timeout=most_seconds()
+    )
     try:
-        container = av.open(
-            address_of(path), "r", container_options=allowed, metadata_errors="replace", timeout=PATIENCE
-        )
+        container = within_limit(path, opening)
+    except av.ExitError as error:
+        raise too_slow(path) from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise UnreadableImage(f"{path} is no film that can be read ({reason_of(error)}); it may be damaged.") from error
     with container:
@@ -270,6 +277,13 @@ def _pictures_of(container: Any, path: Path) -> Any:
 
 def _dispositions(stream: Any) -> str:
     return str(stream.disposition.name or stream.disposition)
+
+
+def _refuse_unknown(streams: list[Any], path: Path) -> None:
+    """Raises UnreadableImage if FFmpeg does not know the codec of one of the streams."""
+    for stream in streams:
+        if stream.codec_context is None:
+            raise UnreadableImage(f"{path} has {stream.type} of a codec that FFmpeg does not know; convert it first.")
 
 
 def _matrix(source: Any) -> tuple[int, ...] | None:

@@ -66,13 +66,16 @@ def open_run(
         yield journal
 
 
-def of_gone(entries: Sequence[Entry], folder: Path) -> list[str]:
-    """Files that earlier runs in a folder made from items not among the `entries` of this run, ordered by stage."""
+def of_gone(entries: Sequence[Entry], folder: Path, results: str = ".") -> list[str]:
+    """Files that earlier runs in a folder made from items not among the `entries` of this run, ordered by stage.
+
+    They are paths below `results`, a folder in the run's.
+    """
     journal = Journal(folder / JOURNAL)
     now = {(entry.stage, entry.item) for entry in entries}
     before = [entry for stage in dict.fromkeys(entry.stage for entry in entries) for entry in journal.stage(stage)]
     gone = [entry for entry in before if (entry.stage, entry.item) not in now and entry.status in ("done", "no_face")]
-    return [file for entry in gone for file in entry.outputs if (folder / file).exists()]
+    return [file for entry in gone for file in entry.outputs if (folder / results / file).exists()]
 
 
 @contextmanager

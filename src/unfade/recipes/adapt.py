@@ -16,7 +16,7 @@ from unfade.evaluation.pairs import built_in_distances
 from unfade.images.files import list_images
 from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, notes_of
-from unfade.jobs.runs import Run, open_run
+from unfade.jobs.runs import Run, of_gone, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import RESTORED, Ran, report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
@@ -38,6 +38,7 @@ from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
+from unfade.stages.restore_photos import STAGE as RESTORED_PHOTOS
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
 from unfade.store.checkpoints import card_path, sha256_of
@@ -61,6 +62,7 @@ class Adapted:
     history: History
     page: Report  # the content of the report
     passed_over: tuple[tuple[str, int], ...] = ()  # file endings of pictures that cannot be read, with their counts
+    of_gone: tuple[str, ...] = ()  # results of earlier runs, in `restored`, whose photos were not given this time
 
 
 def adapt(
@@ -108,9 +110,7 @@ def adapt(
         run = Run(out, journal, progress)
         with clock.measure("faces"):
             entries, faces = source.take(run, restorer.size)
-            if not faces:
-                first = entries[0].reason
-                raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {first}")
+            _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
             restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
         learned = _learned(run, faces, _Begun(begun, prior, clean), settings, clock)
@@ -125,17 +125,13 @@ def adapt(
             compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
             page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
-    return Adapted(
-        out / WEIGHTS,
-        out / "report.html",
-        Counts.of(results),
-        [(e.item, e.reason) for e in [*results, *learned.targets] if e.status != "done"],
-        notes_of(results),
-        clock.seconds,
-        learned.history,
-        page,
-        source.found(out).passed_over,
-    )
+    return _outcome(out, results, learned, clock, page, source.found(out).passed_over)
+
+
+def _refuse_none(faces: list[Path], entries: list[Entry], photos: Path) -> None:
+    """Raises BadInput if no photo has given a face."""
+    if not faces:
+        raise BadInput(f"None of the {len(entries)} photos in {photos} could be used; the first: {entries[0].reason}")
 
 
 @dataclass(frozen=True)
@@ -154,6 +150,31 @@ class _Learned:
     history: History
     targets: list[Entry]
     left_out: list[str]  # names of the faces that their targets disagree with
+
+
+def _outcome(
+    out: Path,
+    photos: list[Entry],
+    learned: "_Learned",
+    clock: "_Clock",
+    page: Report,
+    passed_over: tuple[tuple[str, int], ...],
+) -> Adapted:
+    """What a finished run reports; `photos` are the entries of the restored ones."""
+    failures = [(entry.item, entry.reason) for entry in [*photos, *learned.targets] if entry.status != "done"]
+    gone = of_gone([replace(entry, stage=RESTORED_PHOTOS) for entry in photos], out, RESTORED_PHOTOS)
+    return Adapted(
+        out / WEIGHTS,
+        out / "report.html",
+        Counts.of(photos),
+        failures,
+        notes_of(photos),
+        clock.seconds,
+        learned.history,
+        page,
+        passed_over,
+        tuple(gone),
+    )
 
 
 def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings, clock: "_Clock") -> _Learned:

@@ -13,13 +13,14 @@ from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo_files import Found, find_photos, find_pictures
 from unfade.jobs.journal import Entry
+from unfade.jobs.outputs import Outputs
 from unfade.jobs.runs import Run
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
 from unfade.stages.photos import Choice, Finder, Framed, searching
 from unfade.stages.restore import choices
-from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
+from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, restore_photos
 from unfade.store.seeds import fingerprint
 from unfade.zoo.load import Loaded
 from unfade.zoo.models import path_of, row_of
@@ -129,6 +130,9 @@ class AlignedFaces(Source):
         found = replace(self.found(run.folder), names=done)
         framed = Framed(found.root, restorer.network.size)
         photos = _restored(run, found, framed, restorer, strength, FILLED, Parts(likeness=self.likeness))
+        for entry in taken:
+            if entry.status != "done":  # an earlier result must not pass for one of this run
+                Outputs(STAGE, run.folder / "restored", run.journal).withdraw(entry.item)
         by_photo = {entry.item: entry for entry in photos}
         return [by_photo.get(entry.item, entry) for entry in taken]
 

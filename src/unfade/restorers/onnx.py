@@ -12,6 +12,7 @@ from unfade.errors import BadCheckpoint, BadInput
 from unfade.nets.architecture import Config
 from unfade.restorers.base import Restorer
 from unfade.restorers.layout import PLAIN, Layout, layout_of
+from unfade.store.onnx_files import refuse_external
 from unfade.training.objective import Objective
 
 ARCHITECTURE = "onnx"
@@ -82,6 +83,7 @@ def onnx_size(path: Path) -> int:
 
 def open_session(path: Path, device: torch.device) -> Any:
     """An onnxruntime session on a CUDA device or on the CPU. Raises BadInput or BadCheckpoint."""
+    refuse_external(path)
     runtime = _onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -101,8 +101,8 @@ def restore_photos(
     key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)
     run = partial(restore_batch, restorer=restorer)  # no `strength`: faces get their tone back before they are blended
     outputs = Outputs(STAGE, out, journal, key)
-    results = {name.as_posix(): _output(name, settings.kind) for name in found.names}
-    work = _Restoring(outputs, run, batch, strength, settings, parts, results)
+    work = _Restoring(outputs, run, batch, strength, settings, parts, result_names(found.names, settings.kind))
+    work.clear_names()
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
         written: list[Future[None]] = []
         for group in opened_groups(found, find, restorer.size, outputs.settled):
@@ -123,6 +123,23 @@ def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
 
+def result_names(names: Sequence[Path], kind: str | None) -> dict[str, str]:
+    """The file of each photo's result, below the output folder, by the photo's name.
+
+    Where results of several photos would have the same name, the photo that is called so already keeps it, or the first
+    one; the others append the suffix to their whole name: `one.gif` beside `one.png` becomes `one.gif.png`.
+    """
+    wanted = {name: name.with_suffix(suffix_for(name, kind)) for name in names}
+    taken = {result for name, result in wanted.items() if name == result}
+    for name, result in wanted.items():
+        if name != result:
+            longer = name
+            while wanted[name] in taken:
+                longer = wanted[name] = longer.with_name(longer.name + result.suffix)
+            taken.add(wanted[name])
+    return {name.as_posix(): result.as_posix() for name, result in wanted.items()}
+
+
 @dataclass(frozen=True)
 class _Restoring:
     """The state of one run."""
@@ -134,6 +151,13 @@ class _Restoring:
     settings: PhotoSettings
     parts: Parts
     results: Mapping[str, str]  # for each photo the name of its result
+
+    def clear_names(self) -> None:
+        """Remove the results of earlier runs that would have other names now, as another photo may take their names."""
+        for name, result in self.results.items():
+            before = self.outputs.journal.entry(STAGE, name)
+            if before is not None and before.output not in ("", result):
+                self.outputs.withdraw(name)
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
         """Restore the faces of a group, and start writing its photos."""
@@ -198,6 +222,7 @@ class _Restoring:
         notes = (
             *photo.notes,
             *lost_in(photo, kind=settings.kind),
+            *_renamed(one, writing.path),
             *_resized(one, whole=not settings.paste.feather),
             *left,
             *self._warned(one, distances),
@@ -233,6 +258,12 @@ class _Restoring:
             raise BadInput(message) from error
 
 
+def _renamed(one: Opened, result: Path) -> tuple[str, ...]:
+    """A note if another photo keeps the name that the result would have."""
+    is_longer = result.name.startswith(f"{one.path.name}.")
+    return (f"written as {result.name}, as another photo has its name",) if is_longer else ()
+
+
 def _resized(one: Opened, *, whole: bool) -> tuple[str, ...]:
     """A note if a face is much larger than the restorer's; for aligned faces (`whole`), of any difference in size."""
     widest = max(1 / scale_of(found.matrix) for found in one.faces)
@@ -259,10 +290,6 @@ def _sidecar(
             face["identity_distance"] = distances[i]
         faces.append(face)
     return {"photo": one.name, "result": result, "faces": faces, "notes": list(notes), **(asdict(made) if made else {})}
-
-
-def _output(name: Path, kind: str | None) -> str:
-    return name.with_suffix(suffix_for(name, kind)).as_posix()
 
 
 def _wait_for(written: Sequence[Future[None]]) -> None:

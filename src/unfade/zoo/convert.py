@@ -17,6 +17,7 @@ from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.nets.architecture import Architecture, Config, State
 from unfade.store.checkpoints import read_card, sha256_of, sort_header, write_card
 from unfade.store.foreign import read_foreign, versions
+from unfade.store.onnx_files import refuse_external
 from unfade.zoo.architectures import ARCHITECTURES, shapes
 from unfade.zoo.models import MODELS, path_of, weights_folder
 from unfade.zoo.published import Model
@@ -70,6 +71,7 @@ def import_files(files: Sequence[Path], *, name: str = "", urls: Sequence[str] =
     ]
     card: dict[str, Any] = {"files": [entry | _address(urls, i) for i, entry in enumerate(seen)]}
     if row is not None and row.architecture == "onnx":
+        refuse_external(files[0])
         return _keep(row, files[0], card)
     state = _merged(files, _key_of(row))
     found = _untested(row, state) if row and row.architecture not in ARCHITECTURES else recognise(state, files)

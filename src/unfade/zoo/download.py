@@ -11,7 +11,7 @@ import time
 import urllib.error
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib import request as web
@@ -52,6 +52,7 @@ class Fetched:
     path: Path
     url: str  # the address that gave it; "": the whole file was there already
     sha256: str
+    passed_over: tuple[str, ...] = ()  # the addresses tried before it, each with why it gave nothing
 
 
 class _Again(Exception):
@@ -72,15 +73,17 @@ def fetch(
     """
     _check_addresses(urls)
     part, clock = _Part(folder / f"{download.file}.part"), _Clock(settings.total)
-    failures: list[Exception] = []
+    failures: list[str] = []
+    is_wrong = False  # whether an address gave another file
     for url in urls:
         try:
             _bring(url, part, download, progress, settings, clock)
-            return _checked(part, download, url)
+            return replace(_checked(part, download, url), passed_over=tuple(failures))
         except (_Refused, _Again, BadCheckpoint) as error:
-            failures.append(error)
-    told = "; ".join(f"{url} {error}" for url, error in zip(urls, failures, strict=True))
-    kind = BadCheckpoint if any(isinstance(error, BadCheckpoint) for error in failures) else DownloadFailed
+            failures.append(f"{url} {error}")
+            is_wrong = is_wrong or isinstance(error, BadCheckpoint)
+    told = "; ".join(failures)
+    kind = BadCheckpoint if is_wrong else DownloadFailed
     raise kind(f"{download.file} could not be fetched: {told}; try again later, or name another address as `mirror`.")
 
 

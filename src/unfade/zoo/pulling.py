@@ -1,5 +1,6 @@
 """Downloading, checking and importing a model of the table by its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
@@ -43,7 +44,8 @@ def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: 
         _discard(row, folder)  # the next call must not resume a file that cannot be used
         raise
     _discard(row, folder)
-    return result
+    passed_over = tuple(f"passed over: {told}" for file in fetched for told in file.passed_over)
+    return replace(result, notes=(*passed_over, *result.notes))
 
 
 def pullable(name: str) -> Model:
