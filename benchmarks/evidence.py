@@ -186,6 +186,7 @@ def print_cameras(results: Mapping[str, Rehearsal]) -> None:
     for name, result in results.items():
         for row in ROWS:
             print(f"| {name} | {row} | {' | '.join(f'{result.scores[row][m].value:.4g}' for m in metrics)} |")
+        print(f"| {name} | **gain** | {' | '.join(as_gain(result, m) for m in metrics)} |")
         print(f"| {name} | **share** | {' | '.join(as_share(result, m) for m in metrics)} |")
     means = [np.mean([r.share[m].value for r in results.values()]) for m in metrics]
     lows = [np.min([r.share[m].value for r in results.values()]) for m in metrics]
@@ -205,6 +206,12 @@ def print_variants(what: str, results: Mapping[str, Rehearsal]) -> None:
         for row in ("targets", "adapted"):
             print(f"| {variant} | {row} | {' | '.join(f'{result.scores[row][m].value:.4g}' for m in metrics)} |")
         print(f"| {variant} | share | {' | '.join(as_share(result, m) for m in metrics)} |")
+
+
+def as_gain(result: Rehearsal, metric: str) -> str:
+    """+0.37 (+0.30 to +0.45)."""
+    gain = result.gain[metric]
+    return f"{gain.value:+.3g} ({gain.low:+.3g} to {gain.high:+.3g})"
 
 
 def as_share(result: Rehearsal, metric: str) -> str:

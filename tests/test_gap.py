@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unfade.evaluation.gap import METRICS, Row, estimates, shares
+from unfade.evaluation.gap import METRICS, Row, estimates, gains, shares
 
 FACES = 30
 
@@ -58,3 +58,10 @@ def test_faces_are_put_in_order() -> None:
     found = row(1.0)
     backwards = Row(dict(reversed(found.files.items())), {})
     np.testing.assert_array_equal(found.values("psnr"), backwards.values("psnr"))
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.floats(-3, 3))
+def test_the_gain_of_the_same_faces_is_certain_however_much_they_differ(gain: float) -> None:
+    for found in gains(rows(1.0, 1.0 + gain, 2.0), seed=0).values():
+        assert (found.value, found.low, found.high) == pytest.approx((gain, gain, gain), abs=1e-9)

@@ -45,9 +45,10 @@ def test_everything_is_there(done) -> None:
     for row in ROWS:
         assert {path.name for path in list_images(out / "results" / row)} == names["score"]
         assert result.scores[row].keys() == {"psnr", "ssim", "feature_distance", "identity_distance", "frechet_colour"}
-    assert result.share.keys() == result.scores["adapted"].keys()
+    assert result.share.keys() == result.gain.keys() == result.scores["adapted"].keys()
     page = result.report.read_text()
     assert "share of the gap" in page
+    assert "gain by adapting" in page
     assert all(name in page for name in names["score"])
     assert result.warnings[0] in page
     assert "4 faces to adapt to and 4 to score are few" in result.warnings[0] == result.as_dict()["warnings"][0]

@@ -44,11 +44,12 @@ def rehearse(
     adapt = adapt_settings(restorer, prior, seed, targets, learning, None, fidelity=fidelity, rounds=rounds)
     settings = RehearseSettings(adapt, learn, most, seed)
     done = run(faces, out, degradation, settings, more=more, device=device, progress=progress)
-    rows = {**done.scores, "share of the gap": done.share}
+    rows = {**done.scores, "gain by adapting": done.gain, "share of the gap": done.share}
     return Outcome(
         {**done.as_dict(), "degradation": asdict(degradation)},
         [
             f"adapted to {done.learned} photos, scored on {done.held_out} others",
+            *(f"gain by adapting, {k}: {v.value:+.3g} ({v.low:+.3g} to {v.high:+.3g})" for k, v in done.gain.items()),
             *(f"share of the gap, {k}: {v.value:.0%} ({v.low:.0%} to {v.high:.0%})" for k, v in done.share.items()),
             *done.warnings,
         ],

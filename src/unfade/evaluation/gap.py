@@ -60,6 +60,17 @@ def estimates(row: Row, truth: Row, *, seed: int) -> dict[str, Estimate]:
     return {name: _estimate(value, row.count, _draws(name), seed) for name, value in values.items()}
 
 
+def gains(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
+    """adapted - pre-trained of every metric; both are drawn together, so the interval is that of the difference."""
+    truth = rows["truth"]
+    before, after = (_values(rows[name], truth) for name in ("pre-trained", "adapted"))
+
+    def gain(name: str) -> Value:
+        return lambda drawn: after[name](drawn) - before[name](drawn)
+
+    return {name: _estimate(gain(name), truth.count, _draws(name), seed) for name in before}
+
+
 def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
     """(adapted - pre-trained) / (supervised - pre-trained) of every metric; NaN if there is no gap.
 

@@ -92,10 +92,10 @@ def adapt(
     photos, out, device = Path(photos), Path(out), choose_device(device)
     if aligned:
         only_faces(find=find != EVERY_FACE, whole=whole != PLAIN, mask=mask is not None)
-    clean = list_images(Path(real)) if real else []
-    likeness, masking = likeness_for(embedder, device=device), masking_for(mask, device=device)
+    clean, likeness = list_images(Path(real)) if real else [], likeness_for(embedder, device=device)
     source: Source = AlignedFaces(photos, likeness)
     if not aligned:
+        masking = masking_for(mask, device=device)
         source = WholePhotos(photos, find.loaded(device=device), whole, likeness, masking)
     begun = loaded_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     restorer = begun.network
@@ -116,8 +116,7 @@ def adapt(
         learned = _learned(run, faces, _Begun(begun, prior, clean), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
-            how: Any = {"strength": settings.strength, "key": adapted.sha256, "stage": RESTORED}
-            shown = restore_faces(faces, out / RESTORED, restorer, journal=journal, **how)
+            shown = _shown(run, faces, adapted, settings.strength)
             results = source.restore(run, entries, adapted, settings.strength)
         with clock.measure("report"):
             views = {} if aligned else photo_views(run, source.found(out), results, out / "restored")
@@ -126,6 +125,12 @@ def adapt(
             page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
     return _outcome(out, results, learned, clock, page, source.found(out).passed_over)
+
+
+def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
+    """Restore the faces for the report."""
+    how: Any = {"strength": strength, "key": restorer.sha256, "stage": RESTORED}
+    return restore_faces(faces, run.folder / RESTORED, restorer.network, journal=run.journal, **how)
 
 
 def _refuse_none(faces: list[Path], entries: list[Entry], photos: Path) -> None:

@@ -19,7 +19,7 @@ from unfade.devices import Device, choose_device
 from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
-from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, shares
+from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, gains, shares
 from unfade.evaluation.pairs import built_in_distances, score_folder
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
@@ -67,6 +67,7 @@ class Rehearsal:
     """The outcome of a rehearsal."""
 
     scores: Mapping[str, Mapping[str, Estimate]]  # row of ROWS -> metric -> score
+    gain: Mapping[str, Estimate]  # adapted - pre-trained, by metric
     share: Mapping[str, Estimate]  # of the gap that adaptation closes, by metric; 1 is all of it
     learned: int  # number of faces adapted to
     held_out: int  # number of faces scored
@@ -133,7 +134,13 @@ def rehearse(
         scores = {name: estimates(rows[name], rows["truth"], seed=settings.seed) for name in ROWS}
         failures += adapted.failures
         result = Rehearsal(
-            scores, shares(rows, seed=settings.seed), adapted.counts.done, rows["truth"].count, failures, own[0]
+            scores,
+            gains(rows, seed=settings.seed),
+            shares(rows, seed=settings.seed),
+            adapted.counts.done,
+            rows["truth"].count,
+            failures,
+            own[0],
         )
         atomic_write(result.report, render(_report(result, adapted, settings, repr(degradation))))
     return result
@@ -233,6 +240,7 @@ def _rows(out: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict
 def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degradation: str) -> Report:
     out, metrics = result.report.parent, list(result.share)
     scores = [{"held-out faces": row, **_values(result.scores[row], metrics)} for row in ROWS]
+    scores.append({"held-out faces": "gain by adapting", **_values(result.gain, metrics)})
     scores.append({"held-out faces": "share of the gap", **_values(result.share, metrics)})
     names = sorted(path.name for path in (out / "photos" / "score").glob("*.png"))
     drawn = sorted(names, key=lambda name: seed_for("shown", name))[:SHOWN]  # at random, not picked
