@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,12 @@ class Result:
         return {name: self.json[name] for name in ("found", "done", "skipped", "failed", "no_face")}
 
 
+Run = Callable[..., Result]  # takes the words of a command line
+RunModels = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """`run("adapt", "photos", ...)` is what a user would have typed."""
 
     def call(*args: object) -> Result:
@@ -47,7 +52,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.fixture
-def run_models(run):
+def run_models(run: Run) -> RunModels:
     """`run_models("list")` is `unfade models list`: its exit code, output and errors."""
 
     def call(*args: object) -> tuple[int, str, str]:

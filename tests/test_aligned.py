@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from command import Run
 from marked import Dimmer, load, save
 from recorded import picture
 from test_adapt import small
@@ -60,7 +61,9 @@ def test_a_face_of_the_restorers_size_is_what_it_gives(models: Models, tmp_path:
     assert np.abs(load(tmp_path / "out" / path.name) - to_bytes(expected).astype(int)).max() <= 1
 
 
-def test_size_format_and_name_are_kept_unless_the_restorers_are_asked_for(run, models: Models, tmp_path: Path) -> None:
+def test_size_format_and_name_are_kept_unless_the_restorers_are_asked_for(
+    run: Run, models: Models, tmp_path: Path
+) -> None:
     save(tmp_path / "photos" / "a.jpg", to_bytes(picture(64, 64, 1)[0]), quality=80)
     save(tmp_path / "photos" / "b.png", to_bytes(picture(20, 20, 2)[0]))
     save(tmp_path / "photos" / "wide.png", to_bytes(picture(64, 48, 3)[0]))
@@ -78,7 +81,7 @@ def test_size_format_and_name_are_kept_unless_the_restorers_are_asked_for(run, m
     assert sizes == {"a.png": 32, "b.png": 32}
 
 
-def test_one_file_will_do(run, models: Models, tmp_path: Path) -> None:
+def test_one_file_will_do(run: Run, models: Models, tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", picture(64, 64, 1)[0])
     write_png(tmp_path / "b.png", picture(64, 64, 2)[0])
     base = ("restore", tmp_path / "a.png", "--aligned", "--restorer", models[0], "--device", "cpu", "--json")
@@ -88,7 +91,7 @@ def test_one_file_will_do(run, models: Models, tmp_path: Path) -> None:
         assert [read_image(path).shape[-1] for path in (tmp_path / size).glob("*.png")] == [side]
 
 
-def test_how_results_are_written_can_be_chosen(run, models: Models, tmp_path: Path) -> None:
+def test_how_results_are_written_can_be_chosen(run: Run, models: Models, tmp_path: Path) -> None:
     write_png(tmp_path / "a.png", picture(64, 64, 1)[0])
     flags = ("--format", "jpeg", "--quality", "50", "--sidecar", "--no-provenance")
     run("restore", tmp_path / "a.png", "--aligned", "--out", tmp_path / "out", "--restorer", models[0], *flags)

@@ -16,6 +16,7 @@ import unfade.evaluation.evaluate
 import unfade.recipes.adapt
 import unfade.recipes.restore
 from adapt_settings import small
+from command import Run
 from tiny_models import write_faces
 from unfade.devices import automatic, choose_device
 
@@ -39,7 +40,7 @@ def test_the_lines_of_the_readme_run(models: Models, tmp_path: Path, monkeypatch
     assert len([*Path("restored").glob("*.png")]) == 1
 
 
-def test_evaluate_is_what_the_command_does(run, tmp_path: Path) -> None:
+def test_evaluate_is_what_the_command_does(run: Run, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
     faces, table = str(tmp_path / "faces"), str(tmp_path / "scores.csv")
     found = unfade.evaluate(faces, truth=faces, metrics=("psnr",), csv=table)
@@ -81,7 +82,7 @@ def test_names_are_those_that_type_checkers_see() -> None:
         _ = unfade.nothing  # type: ignore[attr-defined]
 
 
-def test_the_version_is_that_of_the_package(run) -> None:
+def test_the_version_is_that_of_the_package(run: Run) -> None:
     told = run("--version")
     assert (told.code, told.out) == (0, f"unfade {unfade.__version__}\n")
 

@@ -22,7 +22,7 @@ def degrees(embeddings):
     return float(cosine.arccos().rad2deg())
 
 
-def test_keys_are_the_published_ones():
+def test_keys_are_the_published_ones() -> None:
     with torch.device("meta"):
         net = ArcFace()
     expected = manifest("manifest_arcface_resnet18")
@@ -34,7 +34,7 @@ def test_keys_are_the_published_ones():
 
 
 @torch.no_grad()
-def test_embedding_is_the_published_one(net):
+def test_embedding_is_the_published_one(net: ArcFace) -> None:
     golden = arrays("arcface18")
     face = grey(picture(512, 512, 51, count=2))
     assert list(face.shape) == golden["gray128.shape"].tolist()
@@ -46,7 +46,7 @@ def test_embedding_is_the_published_one(net):
 
 
 @torch.no_grad()
-def test_embedding_of_files_read_as_the_published_metric_does(net):
+def test_embedding_of_files_read_as_the_published_metric_does(net: ArcFace) -> None:
     golden = arrays("arcface18")
     greys = [cv2.cvtColor(image_u8(512, 512, seed), cv2.COLOR_RGB2GRAY) for seed in (51, 52)]
     small = np.stack([cv2.resize(g, (128, 128), interpolation=cv2.INTER_LINEAR) for g in greys])
@@ -56,24 +56,24 @@ def test_embedding_of_files_read_as_the_published_metric_does(net):
 
 
 @torch.no_grad()
-def test_each_face_of_a_batch_is_embedded_alone():
+def test_each_face_of_a_batch_is_embedded_alone() -> None:
     tiny, faces = fill_module(ArcFace(TINY)).eval(), grey(picture(64, 64, 3, count=3), 32)
     alone = torch.cat([tiny(face[None]) for face in faces])
     assert alone.shape == (3, 8)
     torch.testing.assert_close(tiny(faces), alone, atol=1e-5, rtol=1e-5)
 
 
-def test_grey_of_a_grey_picture_is_itself():
+def test_grey_of_a_grey_picture_is_itself() -> None:
     level = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     torch.testing.assert_close(grey(level.expand(1, 3, 16, 16), 16), level, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 1, 64, 64)])
-def test_another_input_is_refused(shape):
+def test_another_input_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match="use grey first"):
         ArcFace(TINY)(torch.zeros(shape))
 
 
-def test_a_size_that_does_not_divide_is_refused():
+def test_a_size_that_does_not_divide_is_refused() -> None:
     with pytest.raises(BadInput, match="multiple of 16"):
         ArcFaceConfig(size=100)

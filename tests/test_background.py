@@ -13,6 +13,7 @@ from torch import Tensor
 import unfade.recipes.restore
 import unfade.recipes.sources
 import unfade.restorers.upscale
+from command import Run
 from drawn import coloured
 from marked import Place, load, save, scene, squares
 from recorded import picture
@@ -229,7 +230,7 @@ def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path:
         loaded_upscaler(tmp_path / "a.pth")
 
 
-def test_the_flags_arrive(marks: Path, models: tuple[Path, Path], run) -> None:
+def test_the_flags_arrive(marks: Path, models: tuple[Path, Path], run: Run) -> None:
     args = ("restore", marks / "photos", "--restorer", models[0], "--detector", marks / "marks.onnx", "--device", "cpu")
     result = run(*args, "--out", marks / "out", "--scale", "2", "--sidecar")
     assert result.code == 0, result.err

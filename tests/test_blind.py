@@ -44,7 +44,7 @@ PLAIN = BlindDraw(
 )
 
 
-def draws(count, *, size=512, settings=BLIND_PRESETS["swinir"]):
+def draws(count: int, *, size: int = 512, settings: BlindSettings = BLIND_PRESETS["swinir"]):
     rng = np.random.default_rng(7)
     return [draw_blind(rng, size=size, settings=settings) for _ in range(count)]
 
@@ -73,7 +73,7 @@ def recorded_kernels():
 
 
 @pytest.mark.parametrize(("spec", "kernel"), recorded_kernels(), ids=[spec for spec, _ in recorded_kernels()])
-def test_kernels_are_the_published_ones(spec, kernel):
+def test_kernels_are_the_published_ones(spec, kernel) -> None:
     kind, size, *numbers = spec.split("|")
     sigma_x, sigma_y, theta, beta = (float(number) for number in numbers)
     if kind.endswith("_iso") or kind == "iso":
@@ -82,7 +82,7 @@ def test_kernels_are_the_published_ones(spec, kernel):
     np.testing.assert_allclose(blur_kernel(draw), kernel, rtol=0, atol=1e-12)
 
 
-def test_every_stage_is_the_published_one():
+def test_every_stage_is_the_published_one() -> None:
     golden = arrays("blind_swinir_a")
     truth, draw = recorded_face()
     bgr = truth.flip(0).permute(1, 2, 0).add(1).div(2).numpy()
@@ -98,14 +98,14 @@ def test_every_stage_is_the_published_one():
     np.testing.assert_allclose(large, golden["upsampled_bgr"], rtol=0, atol=1e-6)
 
 
-def test_the_whole_is_the_published_one():
+def test_the_whole_is_the_published_one() -> None:
     golden = arrays("blind_swinir_a")
     truth, draw = recorded_face()
     levels = (blind(truth, draw, normal=golden["standard_normal"]) + 1) / 2 * 255
     np.testing.assert_allclose(levels.permute(1, 2, 0).numpy(), golden["lq_u8_rgb"], rtol=0, atol=1.001)
 
 
-def test_separable_blur_is_the_full_one():
+def test_separable_blur_is_the_full_one() -> None:
     image = picture(64, 64, 3)[0].permute(1, 2, 0).numpy()
     round_kernel = replace(PLAIN, sigma_x=4.0, sigma_y=4.0)
     full = stages.blur(image, replace(round_kernel, kernel="aniso"))
@@ -113,7 +113,7 @@ def test_separable_blur_is_the_full_one():
 
 
 @pytest.mark.parametrize("size", [17, 64, 128])
-def test_a_draw_is_the_whole_recipe(size):
+def test_a_draw_is_the_whole_recipe(size: int) -> None:
     truth = picture(size, size, 5)[0]
     for draw in draws(4, size=size):
         again = BlindDraw(**json.loads(json.dumps(asdict(draw))))
@@ -124,24 +124,24 @@ def test_a_draw_is_the_whole_recipe(size):
         assert torch.equal(face, blind(truth, again))
 
 
-def test_oblong_pictures_keep_their_shape():
+def test_oblong_pictures_keep_their_shape() -> None:
     truth = picture(40, 96, 2)[0]
     assert blind(truth, replace(PLAIN, ratio=100.0)).shape == truth.shape
     assert downsampled_size(96, 40, 100.0) == (1, 1)
 
 
-def test_the_result_is_on_the_8_bit_grid():
+def test_the_result_is_on_the_8_bit_grid() -> None:
     levels = (blind(picture(64, 64, 4)[0], draws(1, size=64)[0]) + 1) / 2 * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
 
 
-def test_the_mildest_draw_changes_little():
+def test_the_mildest_draw_changes_little() -> None:
     truth = picture(64, 64, 1)[0]
     smooth = blind(truth, replace(PLAIN, sigma_x=3.0, sigma_y=3.0))  # JPEG's 4:2:0 needs smooth colours
     assert (blind(smooth, PLAIN) - smooth).abs().mean() < 2 / 255 * 2
 
 
-def test_draws_stay_in_their_ranges():
+def test_draws_stay_in_their_ranges() -> None:
     settings = BLIND_PRESETS["codeformer-stage2"]
     for draw in draws(200, settings=settings):
         for value, (low, high) in (
@@ -154,7 +154,7 @@ def test_draws_stay_in_their_ranges():
             assert low <= value <= high
 
 
-def test_probabilities_are_the_settings():
+def test_probabilities_are_the_settings() -> None:
     many = draws(3000, settings=replace(BLIND_PRESETS["gfpgan"], grey_probability=0.2))
     assert abs(sum(draw.kernel == "iso" for draw in many) / 3000 - 0.5) < 0.04
     assert abs(sum(any(draw.shift) for draw in many) / 3000 - 0.3) < 0.04
@@ -164,7 +164,7 @@ def test_probabilities_are_the_settings():
 
 
 @pytest.mark.parametrize("preset", sorted(BLIND_PRESETS))
-def test_pixel_ranges_scale_with_the_face(preset):
+def test_pixel_ranges_scale_with_the_face(preset: str) -> None:
     settings = BLIND_PRESETS[preset]
     for large, small in zip(
         draws(50, settings=settings), draws(50, size=128, settings=settings), strict=True
@@ -179,13 +179,13 @@ def test_pixel_ranges_scale_with_the_face(preset):
 
 @given(st.floats(0.5, 8), st.floats(1, 8), st.floats(1 / 64, 4))
 @hypothesis_settings(max_examples=200, deadline=None)
-def test_a_scaled_ratio_is_never_empty_nor_starts_to_enlarge(low, width, scale):
+def test_a_scaled_ratio_is_never_empty_nor_starts_to_enlarge(low, width: int, scale) -> None:
     scaled_low, scaled_high = scaled_ratio((low, low * width), scale)
     assert scaled_low <= scaled_high
     assert scaled_low >= min(low, 1.0)
 
 
-def test_scaling_by_one_changes_nothing():
+def test_scaling_by_one_changes_nothing() -> None:
     assert scaled_ratio((0.8, 32.0), 1.0) == (0.8, 32.0)
     assert scaled_kernel_size(41, 1.0) == 41
     assert scaled_kernel_size(41, 1 / 64) == 3
@@ -214,7 +214,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(BlindSettings)])
-def test_every_setting_has_an_effect(name):
+def test_every_setting_has_an_effect(name: str) -> None:
     base = BlindSettings(
         kernels=("iso", "generalized_aniso"),
         jitter_probability=0.5,
@@ -248,23 +248,23 @@ def test_every_setting_has_an_effect(name):
     ],
     ids=str,
 )
-def test_every_drawn_parameter_has_an_effect(change):
+def test_every_drawn_parameter_has_an_effect(change) -> None:
     truth = picture(32, 32, 8)[0]
     assert not torch.equal(blind(truth, replace(PLAIN, **change)), blind(truth, PLAIN))
 
 
-def test_the_noise_seed_is_the_noise():
+def test_the_noise_seed_is_the_noise() -> None:
     truth, noisy = picture(32, 32, 8)[0], replace(PLAIN, noise=10.0)
     assert not torch.equal(blind(truth, noisy), blind(truth, replace(noisy, noise_seed=1)))
 
 
-def test_the_shift_is_in_rgb_order():
+def test_the_shift_is_in_rgb_order() -> None:
     flat = torch.zeros(3, 16, 16)
     change = blind(flat, replace(PLAIN, shift=(20.0, 0.0, -10.0))) - blind(flat, PLAIN)
     torch.testing.assert_close(change.mean(dim=(1, 2)) * 255 / 2, torch.tensor([20.0, 0.0, -10.0]), atol=0.6, rtol=0)
 
 
-def test_a_grey_face_has_a_grey_truth_only_where_the_draw_says_so():
+def test_a_grey_face_has_a_grey_truth_only_where_the_draw_says_so() -> None:
     truth = picture(32, 32, 9)[0]
     face, same = blind_pair(truth, replace(PLAIN, grey=True))
     assert torch.equal(face[0], face[1])
@@ -274,7 +274,7 @@ def test_a_grey_face_has_a_grey_truth_only_where_the_draw_says_so():
     torch.testing.assert_close(grey, (truth * weights).sum(0, keepdim=True).expand(3, -1, -1), atol=1e-3, rtol=0)
 
 
-def test_what_cannot_be_degraded_is_refused():
+def test_what_cannot_be_degraded_is_refused() -> None:
     with pytest.raises(BadInput, match="one picture"):
         blind(picture(16, 16, 1), PLAIN)
     with pytest.raises(BadInput, match="normal numbers"):
@@ -297,7 +297,7 @@ def test_what_cannot_be_degraded_is_refused():
     ],
     ids=str,
 )
-def test_impossible_settings_are_refused(wrong):
+def test_impossible_settings_are_refused(wrong) -> None:
     with pytest.raises(BadInput):
         BlindSettings(**wrong)
 
@@ -305,7 +305,7 @@ def test_impossible_settings_are_refused(wrong):
 # GFPGAN's colour jitter
 
 
-def test_a_colour_draw_goes_through_json():
+def test_a_colour_draw_goes_through_json() -> None:
     settings = replace(BLIND_PRESETS["gfpgan"], colour_probability=1.0)
     for draw in draws(5, settings=settings):
         again = BlindDraw(**json.loads(json.dumps(asdict(draw))))
@@ -315,7 +315,7 @@ def test_a_colour_draw_goes_through_json():
         assert torch.equal(blind(truth, again), blind(truth, draw))
 
 
-def test_every_order_is_drawn_and_every_amount_is_within_its_range():
+def test_every_order_is_drawn_and_every_amount_is_within_its_range() -> None:
     settings = replace(BLIND_PRESETS["gfpgan"], colour_probability=1.0)
     many = draws(1000, settings=settings)
     assert len({tuple(name for name, _ in draw.colour) for draw in many}) == 24
@@ -326,7 +326,7 @@ def test_every_order_is_drawn_and_every_amount_is_within_its_range():
         assert high - 0.02 < max(amounts) <= high
 
 
-def test_colour_takes_as_many_draws_whatever_comes_out():
+def test_colour_takes_as_many_draws_whatever_comes_out() -> None:
     after = []
     for probability in (0.0, 1.0):
         rng = np.random.default_rng(3)
@@ -336,18 +336,18 @@ def test_colour_takes_as_many_draws_whatever_comes_out():
     assert after[0] == after[1]
 
 
-def test_only_gfpgan_changes_colours():
+def test_only_gfpgan_changes_colours() -> None:
     assert {name for name, settings in BLIND_PRESETS.items() if settings.colour_probability} == {"gfpgan"}
 
 
-def test_the_order_of_the_steps_counts():
+def test_the_order_of_the_steps_counts() -> None:
     truth = picture(32, 32, 4)[0]
     steps = (("brightness", 1.4), ("contrast", 0.6))
     one, other = (blind(truth, replace(PLAIN, colour=order)) for order in (steps, steps[::-1]))
     assert not torch.equal(one, other)
 
 
-def test_a_third_of_a_turn_makes_red_green():
+def test_a_third_of_a_turn_makes_red_green() -> None:
     red = torch.tensor([1.0, -1.0, -1.0])[:, None, None].expand(3, 16, 16)
     green = blind(red, replace(PLAIN, colour=(("hue", 1 / 3),)))
     torch.testing.assert_close(green.mean(dim=(1, 2)), torch.tensor([-1.0, 1.0, -1.0]), atol=0.03, rtol=0)

@@ -11,6 +11,7 @@ from PIL import Image
 
 import unfade.recipes.adapt
 import unfade.recipes.pretrain
+from command import Run
 from tiny_models import write_faces
 from unfade.cli.flags import BASIC, FACES, OUTPUT, PRIOR, TRAINING, USUAL
 from unfade.recipes.adapt_settings import AdaptSettings, settings_for
@@ -28,7 +29,7 @@ def test_help_and_import_are_light() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_every_command_has_help(run) -> None:
+def test_every_command_has_help(run: Run) -> None:
     for command in (
         "demo",
         "adapt",
@@ -56,7 +57,7 @@ def test_defaults_in_the_help_are_those_of_the_built_in_models() -> None:
     assert {name: {**used, "precision": precision}[name] for name in USUAL} == USUAL
 
 
-def test_the_flags_of_adapt_are_in_panels(run) -> None:
+def test_the_flags_of_adapt_are_in_panels(run: Run) -> None:
     said = run("adapt", "--help").out
     places = [said.index(f"─ {panel} ─") for panel in (BASIC, FACES, PRIOR, TRAINING, OUTPUT)]
     assert places == sorted(places)
@@ -64,7 +65,7 @@ def test_the_flags_of_adapt_are_in_panels(run) -> None:
     assert "Default: 0.0001." in " ".join(said.replace("│", " ").split())
 
 
-def test_what_is_not_read_is_said(run, models: Models, tmp_path: Path) -> None:
+def test_what_is_not_read_is_said(run: Run, models: Models, tmp_path: Path) -> None:
     faces = write_faces(tmp_path / "faces", 2)
     (tmp_path / "faces" / "a.CR2").touch()
     args = ("--restorer", models[0], "--device", "cpu")
@@ -85,14 +86,14 @@ def test_what_is_not_read_is_said(run, models: Models, tmp_path: Path) -> None:
     assert "  face00.png: transparency laid over white\n" in said
 
 
-def test_a_folder_that_is_its_own_output_says_so(run, models: Models, tmp_path: Path) -> None:
+def test_a_folder_that_is_its_own_output_says_so(run: Run, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "w", 2)
     for flags in ((), ("--aligned",)):
         result = run("restore", tmp_path / "w", "--out", tmp_path / "w", "--restorer", models[0], *flags)
         assert (result.code, "w is also the input" in result.err) == (2, True)
 
 
-def test_adapt_says_what_it_did(run, models: Models, tmp_path: Path) -> None:
+def test_adapt_says_what_it_did(run: Run, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "photos", 2)
     (tmp_path / "photos" / "bad.jpg").write_text("no picture")
     args = ("adapt", tmp_path / "photos", "--aligned", "--out", tmp_path / "run", "--restorer", models[0], "--prior")
@@ -112,7 +113,7 @@ def test_adapt_says_what_it_did(run, models: Models, tmp_path: Path) -> None:
     assert (silent.out, silent.err) == ("", "")
 
 
-def test_targets_finetune_restore_evaluate(run, models: Models, tmp_path: Path) -> None:
+def test_targets_finetune_restore_evaluate(run: Run, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 3)
     common = ("--restorer", models[0], "--device", "cpu", "--json")
     made = run("targets", tmp_path / "faces", "--out", tmp_path / "targets", "--prior", models[1], *QUICK, *common)
@@ -142,7 +143,7 @@ def test_targets_finetune_restore_evaluate(run, models: Models, tmp_path: Path) 
     ("--begin-with", "face"),
     ("--precision", "bfloat16"), ("--seed", "1"),
 ], ids=lambda change: change[0])  # fmt: skip
-def test_flags_of_targets_have_an_effect(run, change: tuple[str, str], models: Models, tmp_path: Path) -> None:
+def test_flags_of_targets_have_an_effect(run: Run, change: tuple[str, str], models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 1)
     common = ("--restorer", models[0], "--prior", models[1], "--device", "cpu", "--quiet")
     run("targets", tmp_path / "faces", "--out", tmp_path / "a", *QUICK, *common)
@@ -174,7 +175,7 @@ ADAPT_FLAGS = {
 
 
 @pytest.mark.parametrize("flag", ADAPT_FLAGS, ids=lambda flag: flag[0])
-def test_flags_of_adapt_arrive(run, flag, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_of_adapt_arrive(run: Run, flag, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[AdaptSettings] = []
 
     def record(photos: Path, out: Path, settings: AdaptSettings, **rest: object) -> None:
@@ -190,7 +191,7 @@ def test_flags_of_adapt_arrive(run, flag, models: Models, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("what", ["prior", "restorer"])
-def test_flags_of_train_arrive(run, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_of_train_arrive(run: Run, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     def record(faces: Path, out: Path, recipe: Any, **rest: object) -> History:
@@ -223,7 +224,7 @@ def test_flags_of_train_arrive(run, what: str, tmp_path: Path, monkeypatch: pyte
     assert run("train", what, tmp_path, "--out", "x.safetensors", "--weight", "old").code == 2
 
 
-def test_the_steps_of_a_prior_are_weighed_as_asked(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_steps_of_a_prior_are_weighed_as_asked(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
         unfade.recipes.pretrain, "pretrain_prior", lambda faces, out, recipe, **rest: seen.append(recipe) or History()
@@ -237,7 +238,7 @@ def test_the_steps_of_a_prior_are_weighed_as_asked(run, monkeypatch: pytest.Monk
     assert "there are: eps, v, min-snr" in refused.err
 
 
-def test_flags_of_degrade_have_an_effect(run, tmp_path: Path) -> None:
+def test_flags_of_degrade_have_an_effect(run: Run, tmp_path: Path) -> None:
     write_faces(tmp_path / "truth", 1, size=64)
     results = {}
     for name, flags in {
@@ -267,7 +268,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.replace(" ", "-"))
-def test_bad_input_is_one_sentence(run, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_is_one_sentence(run: Run, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args, message = BAD[case]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -280,14 +281,14 @@ def test_bad_input_is_one_sentence(run, case: str, tmp_path: Path, monkeypatch: 
     assert sorted(path.name for path in tmp_path.rglob("*")) == before, "nothing is left behind"
 
 
-def test_a_checkpoint_of_another_kind(run, models: Models, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_kind(run: Run, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 1)
     result = run("restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "out", "--restorer", models[1])
     assert result.code == 2
     assert "holds a prior (unet), not a restorer" in result.err
 
 
-def test_models_and_doctor(run) -> None:
+def test_models_and_doctor(run: Run) -> None:
     listed = run("models", "list", "--json")
     assert {"small-prior", "small-restorer"} <= {row["name"] for row in listed.json["models"]}
     assert "small-prior" in run("models", "list").out
@@ -303,7 +304,7 @@ def test_models_and_doctor(run) -> None:
     assert not re.search(r"[{}\[\]]", run("doctor", "--device", "cpu").out), "words, no dictionaries"
 
 
-def test_weights_that_are_there_are_not_overwritten(run, models: Models, tmp_path: Path) -> None:
+def test_weights_that_are_there_are_not_overwritten(run: Run, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
     kept = tmp_path / "kept.safetensors"
     kept.write_bytes(b"somebody's work")

@@ -4,6 +4,7 @@ import json
 import os
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def pairs(step: int) -> tuple[Tensor, Tensor]:
     return picture(32, 32, 10, count=2), picture(32, 32, 20, count=2)
 
 
-def fine_tune(restorer, objective, steps=3):
+def fine_tune(restorer, objective, steps: int = 3):
     restorer.requires_grad_(False)
     for parameter in restorer.trainable():
         parameter.requires_grad_(True)
@@ -66,7 +67,7 @@ def parameters_by_part(net: CodeFormer) -> dict[str, list[str]]:
 
 
 @full_size
-def test_one_step_is_the_published_one():
+def test_one_step_is_the_published_one() -> None:
     golden = arrays("codeformer_dtbfr_step")
     restorer = CodeFormerRestorer(fill_module(CodeFormer())).train()
     objective = restorer.objective()
@@ -111,21 +112,21 @@ def check_step(restorer, learning, golden):
         torch.testing.assert_close(sampled, torch.from_numpy(golden[f"{key}.vals"]), atol=atol, rtol=0)
 
 
-def test_as_many_parameters_learn_as_published():
+def test_as_many_parameters_learn_as_published() -> None:
     with torch.device("meta"):
         restorer = CodeFormerRestorer(CodeFormer())
     assert sum(p.numel() for p in restorer.trainable()) == 49_129_024
     assert sum(p.numel() for p in restorer.parameters()) == 94_112_707
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_the_papers() -> None:
     assert (CODE_LOOP.steps, CODE_LOOP.batch, CODE_LOOP.learning_rate) == (40_000, 8, 1e-4)
     assert (CODE_LOOP.betas, CODE_LOOP.weight_decay, CODE_LOOP.ema) == ((0.9, 0.99), 0.0, 0.995)
     assert CODE_LOSSES["codes"] == CodeLossSettings(feature_weight=1.0, code_weight=0.5)
     assert CodeFormerSettings() == CodeFormerSettings(fidelity=0.5, adain=True)
 
 
-def test_losses_are_those_of_the_equation():
+def test_losses_are_those_of_the_equation() -> None:
     restorer = tiny_restorer()
     face, target = pairs(0)
     terms = restorer.objective()(restorer, face, target)
@@ -140,21 +141,21 @@ def test_losses_are_those_of_the_equation():
 
 
 @pytest.mark.parametrize(("weight", "term"), [("feature_weight", "feature"), ("code_weight", "code")])
-def test_weights_multiply_their_terms(weight, term):
+def test_weights_multiply_their_terms(weight: str, term: str) -> None:
     restorer = tiny_restorer()
     once = restorer.objective(CodeLossSettings(**{weight: 1.0}))(restorer, *pairs(0))
     thrice = restorer.objective(CodeLossSettings(**{weight: 3.0}))(restorer, *pairs(0))
     torch.testing.assert_close(thrice[term], 3 * once[term])
 
 
-def test_frozen_parts_stay_bit_identical_and_the_others_learn():
+def test_frozen_parts_stay_bit_identical_and_the_others_learn() -> None:
     restorer = tiny_restorer()
     before = {name: value.clone() for name, value in restorer.net.state_dict().items()}
     fine_tune(restorer, restorer.objective())
     assert changed_parts(restorer, before) == LEARNS
 
 
-def test_the_losses_fall():
+def test_the_losses_fall() -> None:
     restorer = tiny_restorer()
     history = fine_tune(restorer, restorer.objective(), steps=30)
     for name in ("feature", "code"):
@@ -162,7 +163,7 @@ def test_the_losses_fall():
         assert curve[-1] < curve[0]
 
 
-def test_the_teacher_stays_as_it_was():
+def test_the_teacher_stays_as_it_was() -> None:
     restorer = tiny_restorer()
     target = pairs(0)[1]
     expected = restorer.net.quantize.nearest(restorer.net.encoder(target))
@@ -172,7 +173,7 @@ def test_the_teacher_stays_as_it_was():
     assert not torch.equal(restorer.net.encoder(target), tiny_restorer().net.encoder(target))
 
 
-def test_the_teacher_names_codes_in_full_precision():
+def test_the_teacher_names_codes_in_full_precision() -> None:
     restorer = tiny_restorer()
     target = pairs(0)[1]
     teacher = own_teacher(restorer.net)
@@ -182,7 +183,7 @@ def test_the_teacher_names_codes_in_full_precision():
     assert all(term.dtype == torch.float32 for term in terms.values())
 
 
-def test_another_teacher_can_be_given():
+def test_another_teacher_can_be_given() -> None:
     restorer = tiny_restorer()
     codes = torch.zeros(2, 64, dtype=torch.long)
     terms = restorer.objective(teacher=lambda target: codes)(restorer, *pairs(0))
@@ -197,7 +198,7 @@ def fusion_objective(restorer, **parts):
     return restorer.objective(CODE_LOSSES["fusion"], **parts)
 
 
-def test_the_fusion_learns_where_the_settings_say_so():
+def test_the_fusion_learns_where_the_settings_say_so() -> None:
     restorer = tiny_restorer()
     before = {name: value.clone() for name, value in restorer.net.state_dict().items()}
     objective = fusion_objective(restorer, discriminator=UNetDiscriminatorSN(8), micro_batches=2)
@@ -208,7 +209,7 @@ def test_the_fusion_learns_where_the_settings_say_so():
     assert history.losses[-1].keys() == {"step", "feature", "code", "l1", "perceptual", "gan"}
 
 
-def test_the_fusion_learns_beside_the_codes_and_not_instead():
+def test_the_fusion_learns_beside_the_codes_and_not_instead() -> None:
     gradients = []
     for name in CODE_LOSSES:
         restorer = tiny_restorer()
@@ -219,7 +220,7 @@ def test_the_fusion_learns_beside_the_codes_and_not_instead():
         torch.testing.assert_close(one, other)
 
 
-def test_the_fusion_sees_the_picture_of_its_fidelity():
+def test_the_fusion_sees_the_picture_of_its_fidelity() -> None:
     restorer = tiny_restorer()
     face, target = pairs(0)
     for fidelity in (0.5, 1.0):
@@ -228,7 +229,7 @@ def test_the_fusion_sees_the_picture_of_its_fidelity():
         torch.testing.assert_close(found, (restorer.net(face, fidelity, adain=False) - target).abs().mean() / 2)
 
 
-def test_more_can_be_frozen():
+def test_more_can_be_frozen() -> None:
     restorer = tiny_restorer()
     before = {name: value.clone() for name, value in restorer.net.state_dict().items()}
     frozen = (*CodeLossSettings().frozen, "encoder")
@@ -236,7 +237,7 @@ def test_more_can_be_frozen():
     assert changed_parts(restorer, before) == LEARNS - {"encoder"}
 
 
-def test_a_checkpoint_of_the_objective_holds_only_what_learns():
+def test_a_checkpoint_of_the_objective_holds_only_what_learns() -> None:
     restorer = tiny_restorer()
     assert not restorer.objective().state_dict()
     assert {key.split(".")[0] for key in fusion_objective(restorer).state_dict()} == {"image"}
@@ -252,18 +253,20 @@ def test_a_checkpoint_of_the_objective_holds_only_what_learns():
         ({"fidelity": 1.5}, r"0\.\.1, got 1\.5"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(wrong, message):
+def test_settings_that_cannot_work_are_refused(
+    wrong: dict[str, float] | dict[str, tuple[str, ...]], message: str
+) -> None:
     with pytest.raises(BadInput, match=message):
         CodeLossSettings(**wrong)
 
 
-def test_fidelity_of_a_restorer_is_checked():
+def test_fidelity_of_a_restorer_is_checked() -> None:
     with pytest.raises(BadInput, match=r"0\.\.1, got -1"):
         CodeFormerSettings(fidelity=-1)
 
 
 @torch.no_grad()
-def test_the_restorer_runs_at_its_settings():
+def test_the_restorer_runs_at_its_settings() -> None:
     restorer, face = tiny_restorer().eval(), pairs(0)[0]
     assert torch.equal(restorer(face), restorer.net(face, 0.5, adain=True))
     restorer.settings = CodeFormerSettings(fidelity=0.2, adain=False)
@@ -271,7 +274,7 @@ def test_the_restorer_runs_at_its_settings():
 
 
 @torch.no_grad()
-def test_a_restorer_comes_back_from_its_file(tmp_path):
+def test_a_restorer_comes_back_from_its_file(tmp_path: Path) -> None:
     restorer, face = tiny_restorer().eval(), pairs(0)[0]
     save_restorer(tmp_path / "tiny.safetensors", restorer)
     again = load_restorer(tmp_path / "tiny.safetensors")
@@ -280,7 +283,7 @@ def test_a_restorer_comes_back_from_its_file(tmp_path):
     assert torch.equal(again(face), restorer(face))
 
 
-def test_its_configuration_is_json():
+def test_its_configuration_is_json() -> None:
     config = tiny_restorer().config()
     assert json.loads(json.dumps(config)) == config
     assert RESTORERS["codeformer"]({"size": 32, **config}).net.config == TINY
@@ -288,7 +291,7 @@ def test_its_configuration_is_json():
         assert RESTORERS["codeformer"]({"size": 512}).net.config == CodeFormerConfig()
 
 
-def test_another_configuration_is_refused():
+def test_another_configuration_is_refused() -> None:
     config = tiny_restorer().config()
     with pytest.raises(BadInput, match="has no depth"):
         RESTORERS["codeformer"](config | {"depth": 3})

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from command import Run
 from networks import fake_prior
 from recorded import fill_module
 from test_targets import toy_restorer
@@ -17,16 +18,17 @@ from unfade.errors import BadInput, UnknownModel
 from unfade.images.files import list_images, read_image, write_png
 from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
-from unfade.recipes.compare import FIRST, CompareSettings, compare
+from unfade.recipes.compare import FIRST, CompareSettings, Comparison, compare
 from unfade.stages.methods import METHODS, Inputs, MethodSettings, walk
 from unfade.store.checkpoints import save_weights
 
 Models = tuple[Path, Path]
+Done = tuple[Path, CompareSettings, Comparison]
 FAST = ("restorer", "ours-short", "dr2")
 
 
 @pytest.fixture(scope="module")
-def done(models: Models, tmp_path_factory: pytest.TempPathFactory):
+def done(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("compare")
     write_faces(folder / "faces", 3)
     write_faces(folder / "elsewhere", 3)
@@ -35,7 +37,7 @@ def done(models: Models, tmp_path_factory: pytest.TempPathFactory):
     return folder, settings, compare(folder / "faces", folder / "out", settings, truth=truth, results=others)
 
 
-def test_every_method_has_a_row_with_scores_and_costs(done) -> None:
+def test_every_method_has_a_row_with_scores_and_costs(done: Done) -> None:
     folder, _, comparison = done
     rows = {row["method"]: row for row in comparison.rows()}
     assert list(rows) == [*FAST, "theirs"]
@@ -49,7 +51,7 @@ def test_every_method_has_a_row_with_scores_and_costs(done) -> None:
     assert read_image(comparison.sheet).shape[-1] > 4 * 192
 
 
-def test_more_metrics_are_more_columns(done, run, monkeypatch, tmp_path: Path) -> None:
+def test_more_metrics_are_more_columns(done: Done, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder, settings, before = done
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     net = fill_module(MUSIQ(MUSIQConfig(24, 32, 2, 1, 8, 4, (16, 24), 32)))
@@ -75,14 +77,16 @@ def test_more_metrics_are_more_columns(done, run, monkeypatch, tmp_path: Path) -
         ("niqe", r"face00\.png cannot be scored: NIQE looks at blocks of 96 x 96"),
     ],
 )
-def test_metrics_that_cannot_be_had_are_refused(done, monkeypatch, tmp_path: Path, metric: str, said: str) -> None:
+def test_metrics_that_cannot_be_had_are_refused(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, metric: str, said: str
+) -> None:
     folder, settings, _ = done
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     with pytest.raises((BadInput, UnknownModel), match=said):
         compare(folder / "faces", tmp_path / "out", replace(settings, methods=(FIRST,)), metrics=[metric])
 
 
-def test_a_second_call_keeps_what_is_there_and_takes_more_methods(done) -> None:
+def test_a_second_call_keeps_what_is_there_and_takes_more_methods(done: Done) -> None:
     folder, settings, _ = done
     before = {path: path.stat().st_mtime_ns for path in (folder / "out" / "results").rglob("*.png")}
     more = compare(folder / "faces", folder / "out", replace(settings, methods=(*FAST, "difface")))
@@ -111,7 +115,9 @@ def tiny_guide() -> PGDiffRestorer:
     return fill_module(PGDiffRestorer(PGDiffRestorerConfig(16, 8, 2)))
 
 
-def test_a_method_without_the_network_it_was_published_with_is_refused(done, monkeypatch, tmp_path: Path) -> None:
+def test_a_method_without_the_network_it_was_published_with_is_refused(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     prior, face = fake_prior(lambda x, t: 0 * x, spacing="50"), torch.zeros(1, 3, 32, 32)
     with pytest.raises(BadInput, match="needs the network that it was published with"):
         walk(METHODS["pgdiff"], face, toy_restorer(), prior, ImageNoise([1]))
@@ -121,7 +127,9 @@ def test_a_method_without_the_network_it_was_published_with_is_refused(done, mon
         compare(folder / "faces", tmp_path / "out", replace(settings, methods=("pgdiff",)))
 
 
-def test_pgdiff_runs_with_its_own_restorer_once_it_is_imported(done, monkeypatch, tmp_path: Path) -> None:
+def test_pgdiff_runs_with_its_own_restorer_once_it_is_imported(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folder, settings, _ = done
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
     guide = tiny_guide()
@@ -145,7 +153,7 @@ def test_filters_keep_their_share_of_a_face() -> None:
 
 @pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("change", [{"seed": 1}, {"bf16": True}])
-def test_settings_of_methods_have_an_effect(change: dict[str, int], done, tmp_path: Path) -> None:
+def test_settings_of_methods_have_an_effect(change: dict[str, int], done: Done, tmp_path: Path) -> None:
     folder, settings, _ = done
     assert {field.name for field in fields(MethodSettings)} == {"seed", "bf16", "batch"}
     one = replace(settings, methods=("ours-short",), run=replace(settings.run, **change))
@@ -155,7 +163,7 @@ def test_settings_of_methods_have_an_effect(change: dict[str, int], done, tmp_pa
     assert not torch.equal(read_image(ours), read_image(changed))
 
 
-def test_the_company_of_a_face_changes_nothing(done, tmp_path: Path) -> None:
+def test_the_company_of_a_face_changes_nothing(done: Done, tmp_path: Path) -> None:
     folder, settings, _ = done
     compare(folder / "faces", tmp_path / "out", replace(settings, run=replace(settings.run, batch=1)))
     for path in (folder / "out" / "results" / "ours-short").glob("*.png"):
@@ -163,7 +171,7 @@ def test_the_company_of_a_face_changes_nothing(done, tmp_path: Path) -> None:
         assert (read_image(path) - same).abs().max() <= 2 / 255 * 1.01
 
 
-def test_bad_input_is_one_sentence(done, tmp_path: Path) -> None:
+def test_bad_input_is_one_sentence(done: Done, tmp_path: Path) -> None:
     folder, settings, _ = done
     (tmp_path / "truth").mkdir()
     some = list_images(folder / "faces")[0]
@@ -181,7 +189,7 @@ def test_bad_input_is_one_sentence(done, tmp_path: Path) -> None:
             replace(settings, methods=methods)
 
 
-def test_the_command(run, models: Models, done, tmp_path: Path) -> None:
+def test_the_command(run: Run, models: Models, done: Done, tmp_path: Path) -> None:
     folder, _, _ = done
     base = ("compare", folder / "faces", "--restorer", models[0], "--prior", models[1], "--device", "cpu", "--quiet")
     args = ("--methods", "restorer,ours-short", "--truth", folder / "faces", "--results", f"x={folder / 'elsewhere'}")

@@ -78,7 +78,9 @@ def test_the_presets_of_the_text_are_its_isos(run: Run, folder: Path) -> None:
         run("degrade", "truth", "--out", preset, *CAMERA, "--iso", str(iso))  # the same settings, said otherwise
 
 
-def test_workers_arrive_and_are_as_many_as_are_worth_it(run: Run, folder: Path, monkeypatch) -> None:
+def test_workers_arrive_and_are_as_many_as_are_worth_it(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
 
     def record(*args: object, workers: int, **options: object) -> list[Entry]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from networks import Answers, filled_unet
 from recorded import noise, picture
@@ -20,18 +20,18 @@ def batch():
     return picture(32, 32, 1, count=3), torch.tensor([0, 400, 999]), noise("denoising", (3, 3, 32, 32))
 
 
-def test_a_network_that_knows_the_noise_has_no_loss():
+def test_a_network_that_knows_the_noise_has_no_loss() -> None:
     x0, t, draw = batch()
     assert Denoising()(Answers(lambda x, t: draw), x0, t, draw) == {"denoising": 0}
 
 
-def test_the_variance_is_not_trained():
+def test_the_variance_is_not_trained() -> None:
     x0, t, draw = batch()
     answer = Answers(lambda x, t: torch.cat([draw, 100 + x], 1))
     assert Denoising()(answer, x0, t, draw)["denoising"] == 0
 
 
-def test_the_loss_is_the_mean_squared_error_of_the_noise():
+def test_the_loss_is_the_mean_squared_error_of_the_noise() -> None:
     x0, t, draw = batch()
     objective, off = Denoising(), torch.tensor([0.0, 1.0, 2.0])[:, None, None, None]
     wrong = Answers(lambda x, t: draw + off)
@@ -39,7 +39,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_noise():
     torch.testing.assert_close(objective(wrong, x0, t, draw)["denoising"], torch.tensor(5 / 3))
 
 
-def test_a_network_may_predict_v_instead():
+def test_a_network_may_predict_v_instead() -> None:
     x0, t, draw = batch()
     alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t][:, None, None, None]
     v = alpha_bar.sqrt() * draw - (1 - alpha_bar).sqrt() * x0
@@ -47,7 +47,7 @@ def test_a_network_may_predict_v_instead():
     torch.testing.assert_close(error, torch.tensor(0.0), atol=1e-10, rtol=0)
 
 
-def test_weighted_as_v_it_is_the_squared_error_of_v():
+def test_weighted_as_v_it_is_the_squared_error_of_v() -> None:
     x0, t, draw = batch()
     answer = picture(32, 32, 2, count=3)
     alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t][:, None, None, None]
@@ -56,13 +56,13 @@ def test_weighted_as_v_it_is_the_squared_error_of_v():
     torch.testing.assert_close(error, (answer - v).square().mean(), rtol=2e-3, atol=0)
 
 
-def test_min_snr_weighs_little_noise_less():
+def test_min_snr_weighs_little_noise_less() -> None:
     weights = WEIGHTINGS["min-snr"](torch.tensor([0.999, 5 / 6, 0.5, 0.01]))
     torch.testing.assert_close(weights, torch.tensor([5 * 0.001 / 0.999, 1.0, 1.0, 1.0]), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTINGS))
-def test_a_weighting_multiplies_the_error_of_each_image(name: str):
+def test_a_weighting_multiplies_the_error_of_each_image(name: str) -> None:
     x0, t, draw = batch()
     wrong = Answers(lambda x, t: draw + 1)
     alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t]
@@ -70,16 +70,16 @@ def test_a_weighting_multiplies_the_error_of_each_image(name: str):
     torch.testing.assert_close(Denoising(weighting=name)(wrong, x0, t, draw)["denoising"], expected)
 
 
-def test_an_unknown_weighting_is_named():
+def test_an_unknown_weighting_is_named() -> None:
     with pytest.raises(BadInput, match="no weighting snr; there are: eps, v, min-snr"):
         DenoisingSettings(weighting="snr")
 
 
-def test_the_network_sees_the_noised_image_at_its_step():
+def test_the_network_sees_the_noised_image_at_its_step() -> None:
     x0, t, draw = batch()
     seen = []
 
-    def answer(x, t):
+    def answer(x: Tensor, t: Tensor):
         seen.extend([x, t])
         return x
 
@@ -90,7 +90,7 @@ def test_the_network_sees_the_noised_image_at_its_step():
     assert torch.equal(seen[1], t)
 
 
-def test_a_network_learns_from_it():
+def test_a_network_learns_from_it() -> None:
     net = filled_unet().requires_grad_(True)
     x0, t, draw = batch()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
@@ -104,11 +104,11 @@ def test_a_network_learns_from_it():
     assert losses[0] > losses[1] > losses[2]
 
 
-def test_the_objective_adds_nothing_to_a_checkpoint():
+def test_the_objective_adds_nothing_to_a_checkpoint() -> None:
     assert not Denoising().state_dict()
 
 
-def test_draws_depend_on_seed_and_step_alone():
+def test_draws_depend_on_seed_and_step_alone() -> None:
     like = torch.zeros(4, 3, 8, 8)
     t, draw = draw_noising(like, 7, seed=3, settings=SETTINGS)
     torch.randn(100)  # torch's own generator has no part in it
@@ -120,7 +120,7 @@ def test_draws_depend_on_seed_and_step_alone():
         assert not torch.equal(t, draw_noising(like, settings=SETTINGS, **other)[0])
 
 
-def test_draws_have_the_shape_and_range_of_a_batch():
+def test_draws_have_the_shape_and_range_of_a_batch() -> None:
     t, draw = draw_noising(torch.zeros(64, 3, 8, 16), 0, seed=0, settings=SETTINGS)
     assert t.shape == (64,)
     assert t.dtype == torch.int64
@@ -133,7 +133,7 @@ def test_draws_have_the_shape_and_range_of_a_batch():
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("until", [200, 650])
-def test_the_share_of_early_steps_is_as_set(share, until):
+def test_the_share_of_early_steps_is_as_set(share: float, until: int) -> None:
     settings = DenoisingSettings(early_until=until, early_share=share)
     t, _ = draw_noising(LIKE, 0, seed=0, settings=settings)
     expected = share + (1 - share) * until / 1000  # the others are drawn from all steps
@@ -147,11 +147,11 @@ class Nothing(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x, t):
+    def forward(self, x: Tensor, t: Tensor):
         return 0 * x
 
 
-def test_predicting_nothing_scores_one_at_every_level():
+def test_predicting_nothing_scores_one_at_every_level() -> None:
     faces = list(picture(32, 32, 1, count=5))
     scores = denoising_score(faces)(Nothing())
     assert scores.keys() == {"held_out", *(f"held_out_t{level}" for level in (20, 100, 200, 350, 500, 650, 850))}
@@ -159,7 +159,7 @@ def test_predicting_nothing_scores_one_at_every_level():
 
 
 @torch.no_grad()
-def test_the_score_is_the_same_each_time_and_a_mean_over_the_faces():
+def test_the_score_is_the_same_each_time_and_a_mean_over_the_faces() -> None:
     faces, net = list(picture(32, 32, 1, count=3)), filled_unet()
     scores = denoising_score(faces)(net)
     assert denoising_score(faces)(net) == scores

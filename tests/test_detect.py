@@ -28,11 +28,11 @@ needs_shared = pytest.mark.skipif(not RETINAFACE.exists(), reason="needs the sha
 SHAPE = (TEMPLATE - 120) / 272  # the landmarks in a box from (0, 0) to (1, 1)
 
 
-def face_in(left, top, width, score=0.9, shape=SHAPE):
+def face_in(left, top, width: int, score: float = 0.9, shape=SHAPE):
     return Face((left, top, left + width, top + width), np.array([left, top]) + shape * width, score)
 
 
-def red_squares(photo):
+def red_squares(photo: Photo):
     """A toy detector: bright red squares of 12 to 300 px are faces."""
     red = ((photo[0] > 0.2) & (photo[1] < -0.2)).numpy().astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(red)
@@ -40,7 +40,7 @@ def red_squares(photo):
     return [face_in(x - 0.5, y - 0.5, width) for x, y, width in boxes]  # from the edge of the first pixel
 
 
-def photo_with(squares, height=1000, width=1500):
+def photo_with(squares, height: int = 1000, width: int = 1500):
     pixels = np.full((height, width, 3), 90, np.uint8)
     for left, top, side in squares:
         pixels[max(top, 0) : top + side, max(left, 0) : left + side] = (255, 0, 0)
@@ -51,7 +51,7 @@ def boxes(faces):
     return [face.box for face in faces]
 
 
-def test_small_and_large_faces_are_found_from_left_to_right():
+def test_small_and_large_faces_are_found_from_left_to_right() -> None:
     squares = [(900, 50, 500), (40, 600, 20), (40, 300, 20), (200, 200, 100), (700, 700, 40)]
     faces = find_faces(photo_with(squares), red_squares)
     assert [face.width for face in faces] == pytest.approx([20, 20, 100, 40, 500], rel=0.02)
@@ -62,14 +62,14 @@ def test_small_and_large_faces_are_found_from_left_to_right():
         np.testing.assert_allclose(face.points, np.array([left, top]) + SHAPE * width, atol=0.01 * width)
 
 
-def test_positions_are_exact_in_every_version():
+def test_positions_are_exact_in_every_version() -> None:
     for side in (30, 120, 800):
         (face,) = find_faces(photo_with([(300, 100, side)], 1200, 1200), red_squares)
         expected = 299.5, 99.5, 299.5 + side, 99.5 + side
         np.testing.assert_allclose(face.box, expected, atol=max(0.01, side / 100))
 
 
-def test_smaller_faces_are_sought_in_tiles_when_asked_for():
+def test_smaller_faces_are_sought_in_tiles_when_asked_for() -> None:
     squares = [(x, y, 20) for x in (10, 1190, 1280, 2400, 3960) for y in (0, 1200, 1960)]
     photo = photo_with([*squares, (1500, 300, 850)], 2000, 4000)
     assert [face.width for face in find_faces(photo, red_squares)] == pytest.approx([850], rel=0.03)
@@ -80,17 +80,17 @@ def test_smaller_faces_are_sought_in_tiles_when_asked_for():
         np.testing.assert_allclose(face.box[:2], (x - 0.5, y - 0.5), atol=1)
 
 
-def test_a_small_photo_is_enlarged_for_tiny_faces():
+def test_a_small_photo_is_enlarged_for_tiny_faces() -> None:
     photo = photo_with([(50, 60, 8)], 120, 160)
     assert find_faces(photo, red_squares) == []
     (face,) = find_faces(photo, red_squares, DetectSettings(min_face=7))
     np.testing.assert_allclose(face.box, (49.5, 59.5, 57.5, 67.5), atol=1)
 
 
-def test_tiles_are_bounded_and_cover_the_photo():
+def test_tiles_are_bounded_and_cover_the_photo() -> None:
     seen = []
 
-    def watch(photo):
+    def watch(photo: Photo):
         seen.append(tuple(photo.shape))
         return []
 
@@ -99,7 +99,7 @@ def test_tiles_are_bounded_and_cover_the_photo():
     assert sum(h * w for _, h, w in seen) > 3000 * 5000
 
 
-def test_faces_that_are_too_small_or_too_large_are_left_out():
+def test_faces_that_are_too_small_or_too_large_are_left_out() -> None:
     photo = photo_with([(100, 100, 30), (300, 100, 100), (600, 100, 300)])
     for settings, widths in (
         (DetectSettings(min_face=50), [100, 300]),
@@ -109,7 +109,7 @@ def test_faces_that_are_too_small_or_too_large_are_left_out():
         assert [face.width for face in find_faces(photo, red_squares, settings)] == pytest.approx(widths, rel=0.02)
 
 
-def test_improbable_doubled_and_partial_faces_are_left_out():
+def test_improbable_doubled_and_partial_faces_are_left_out() -> None:
     whole = face_in(20, 20, 100, 0.9)
     found = [
         whole,
@@ -130,7 +130,7 @@ def test_improbable_doubled_and_partial_faces_are_left_out():
     assert len(find_faces(photo, upright, DetectSettings(overlap=0.99))) == 3
 
 
-def test_what_landmarks_can_be():
+def test_what_landmarks_can_be() -> None:
     assert is_plausible(face_in(0, 0, 50))
     turned = face_in(0, 0, 50, shape=SHAPE[:, ::-1] * (1, -1) + (0, 1))
     assert is_plausible(turned)
@@ -147,12 +147,12 @@ def test_what_landmarks_can_be():
 @pytest.mark.parametrize(
     "wrong", [{"min_score": 0.1}, {"min_score": 1.2}, {"min_face": -1}, {"min_face": 9, "max_face": 5}]
 )
-def test_settings_that_cannot_be(wrong):
+def test_settings_that_cannot_be(wrong: dict[str, float] | dict[str, int]) -> None:
     with pytest.raises(BadInput):
         DetectSettings(**wrong)
 
 
-def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
+def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     monkeypatch.delenv("UNFADE_OFFLINE", raising=False)
     for name in ("retinaface-mobilenet", "retinaface-resnet50"):
@@ -163,13 +163,13 @@ def test_a_model_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["onnx", "pth", "safetensors"])
-def test_a_damaged_file_is_named(tmp_path, ending):
+def test_a_damaged_file_is_named(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"broken.{ending}").write_bytes(b"\x08\x01nonsense" * 20)
     with pytest.raises(BadCheckpoint, match=f"broken.{ending}"):
         load_detector(tmp_path / f"broken.{ending}")
 
 
-def test_files_of_other_networks_are_refused(tmp_path):
+def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(BadCheckpoint, match="published RetinaFaces"):
         load_detector(tmp_path / "other.pth")
@@ -191,7 +191,7 @@ TINY = RetinaFaceConfig(backbone="mobilenet", width=2, features=8)
 
 
 @pytest.mark.parametrize("config", [TINY, MOBILENET025, RESNET50], ids=["tiny", "mobilenet", "resnet50"])
-def test_retinaface_from_a_file(tmp_path, config):
+def test_retinaface_from_a_file(tmp_path: Path, config) -> None:
     net = fill_module(RetinaFace(config)).eval()
     if config is TINY:
         path = tmp_path / "own.safetensors"
@@ -209,7 +209,7 @@ def test_retinaface_from_a_file(tmp_path, config):
         assert face.score == pytest.approx(float(expected.scores[k]))
 
 
-def golden_of(name, number):
+def golden_of(name: str, number: int):
     golden = {key.removeprefix(f"{number}."): value for key, value in arrays(name).items()}
     with Image.open(SHARED / "photos" / "whole" / str(golden["pictures"][number])) as image:
         numbers = np.asarray(image.convert("RGB"))  # the file's own, whatever its colour profile: as recorded
@@ -219,7 +219,7 @@ def golden_of(name, number):
 @pytest.mark.shared
 @needs_shared
 @pytest.mark.parametrize("number", range(3))
-def test_yunet_finds_the_recorded_faces(number):
+def test_yunet_finds_the_recorded_faces(number: int) -> None:
     photo, golden = golden_of("yunet_2023mar", number)
     faces = [face for face in load_detector(YUNET)(photo) if face.score >= 0.6]
     rows = np.array([[*face.box[:2], face.width, face.height, *face.points.ravel(), face.score] for face in faces])
@@ -233,7 +233,7 @@ def test_yunet_finds_the_recorded_faces(number):
 
 @pytest.mark.shared
 @needs_shared
-def test_retinaface_finds_the_recorded_faces():
+def test_retinaface_finds_the_recorded_faces() -> None:
     photo, golden = golden_of("retinaface_mobilenet025", 2)
     faces = [face for face in load_detector(RETINAFACE)(photo) if face.score > 0.6]
     rows = np.array([[*face.box, face.score, *face.points.ravel()] for face in faces])
@@ -242,7 +242,7 @@ def test_retinaface_finds_the_recorded_faces():
 
 @pytest.mark.shared
 @needs_shared
-def test_yunet_is_silent_and_may_be_shared_by_threads(capfd):
+def test_yunet_is_silent_and_may_be_shared_by_threads(capfd: pytest.CaptureFixture[str]) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     photos = [golden_of("yunet_2023mar", k)[0] for k in range(3)]
@@ -259,7 +259,7 @@ def test_yunet_is_silent_and_may_be_shared_by_threads(capfd):
 @pytest.mark.shared
 @needs_shared
 @pytest.mark.parametrize("width", [16, 24, 100, 500])
-def test_faces_from_16_px_on_are_found(width):
+def test_faces_from_16_px_on_are_found(width: int) -> None:
     detector, pictures = load_detector(YUNET), sorted((SHARED / "faces" / "val" / "omi").iterdir())[:12]
     photo = Photo(np.full((1000, 1500, 3), 110, np.uint8))
     faces = [read_image(path) for path in pictures]

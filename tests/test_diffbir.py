@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from command import Run
 from networks import fake_prior
 from recorded import picture
 from test_targets import toy_restorer
@@ -46,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # The published file
 
 
-def test_the_published_file_becomes_the_network_and_the_empty_text(run, folder: Path, tmp_path: Path) -> None:
+def test_the_published_file_becomes_the_network_and_the_empty_text(run: Run, folder: Path, tmp_path: Path) -> None:
     net = tiny_diffbir()
     expected, published = net.state_dict(), as_published(net)
     torch.save({"state_dict": published, "global_step": 5}, tmp_path / "face_full_v1.ckpt")
@@ -162,7 +163,7 @@ def there(folder: Path) -> Path:
 
 
 @pytest.mark.usefixtures("computes_in_bf16")
-def test_compare_runs_it_beside_others(run, models: Models, there: Path, tmp_path: Path) -> None:
+def test_compare_runs_it_beside_others(run: Run, models: Models, there: Path, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
     command = ("compare", tmp_path / "faces", "--restorer", models[0], "--prior", models[1], "--device", "cpu")
     both = ("--methods", "restorer,diffbir", "--truth", tmp_path / "faces", "--json")
@@ -176,7 +177,7 @@ def test_compare_runs_it_beside_others(run, models: Models, there: Path, tmp_pat
     assert not torch.equal(second, read_image(tmp_path / "half" / "results" / "diffbir" / "face00.png"))
 
 
-def test_missing_weights_are_one_sentence_with_the_command(run, models: Models, tmp_path: Path) -> None:
+def test_missing_weights_are_one_sentence_with_the_command(run: Run, models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 1)
     command = ("compare", tmp_path / "faces", "--out", tmp_path / "out", "--methods", "diffbir")
     failed = run(*command, "--restorer", models[0], "--prior", models[1], "--quiet")

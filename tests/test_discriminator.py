@@ -8,7 +8,7 @@ from unfade.nets.discriminator import UNetDiscriminatorSN
 
 
 @pytest.mark.parametrize(("name", "features"), [("unet_discriminator_sn", 64), ("unet_discriminator_sn_16", 16)])
-def test_keys_are_the_published_ones(name, features):
+def test_keys_are_the_published_ones(name: str, features: int) -> None:
     net = UNetDiscriminatorSN(features)
     expected = manifest(f"manifest_{name}")
     state = {
@@ -19,7 +19,7 @@ def test_keys_are_the_published_ones(name, features):
 
 
 @torch.no_grad()
-def test_output_is_the_published_one():
+def test_output_is_the_published_one() -> None:
     golden, net = arrays("unet_discriminator_sn"), fill_module(UNetDiscriminatorSN()).train()
     face = picture(512, 512, 31)[:, :, :256, :256]
     first = net(face)
@@ -31,7 +31,7 @@ def test_output_is_the_published_one():
     torch.testing.assert_close(net.conv1.weight_u, torch.from_numpy(golden["u_conv1_after"]), atol=1e-5, rtol=0)
 
 
-def test_power_iteration_stops_in_eval_mode():
+def test_power_iteration_stops_in_eval_mode() -> None:
     net, face = UNetDiscriminatorSN(8).eval(), torch.zeros(1, 3, 16, 16)
     before = net.conv1.weight_u.clone()
     net(face)
@@ -40,7 +40,7 @@ def test_power_iteration_stops_in_eval_mode():
     assert not torch.equal(net.conv1.weight_u, before)
 
 
-def test_autocast_trains():
+def test_autocast_trains() -> None:
     net = UNetDiscriminatorSN(8)
     with torch.autocast("cpu", torch.bfloat16):
         net(torch.zeros(1, 3, 16, 16)).float().mean().backward()

@@ -211,7 +211,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("behaviour", ["whole", "without_range", "moved", "unmeasured", "busy_once"])
-def test_a_file_comes_whole(get, server, tmp_path, behaviour):
+def test_a_file_comes_whole(get: Callable[..., Fetched], server: Server, tmp_path: Path, behaviour: str) -> None:
     fetched = get(behaviour)
     assert fetched.path.read_bytes() == CONTENT
     assert (fetched.sha256, fetched.url) == (SHA, f"{server.url}/{behaviour}/{FILE.file}")
@@ -219,26 +219,26 @@ def test_a_file_comes_whole(get, server, tmp_path, behaviour):
     assert names(tmp_path) == []
 
 
-def test_a_broken_download_goes_on_where_it_stopped(get, server):
+def test_a_broken_download_goes_on_where_it_stopped(get: Callable[..., Fetched], server: Server) -> None:
     assert get("truncated").path.read_bytes() == CONTENT
     path = f"/truncated/{FILE.file}"
     assert server.seen == [(path, None, None), (path, f"bytes={HALF}-", '"first"')]
 
 
-def test_a_killed_download_is_gone_on_with(get, server, tmp_path):
+def test_a_killed_download_is_gone_on_with(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
     (tmp_path / "face.pth.part").write_bytes(CONTENT[:HALF])
     get("whole")
     assert server.seen[0][1:] == (f"bytes={HALF}-", None), "the hash of the whole is known, so it may be"
 
 
-def test_without_hash_or_tag_it_begins_again(get, server, tmp_path):
+def test_without_hash_or_tag_it_begins_again(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
     (tmp_path / "face.pth.part").write_bytes(b"other" + CONTENT[5:HALF])
     fetched = get("whole", file=replace(FILE, sha256=None))
     assert fetched.sha256 == SHA, "the hash that was seen"
     assert server.seen[0][1] is None
 
 
-def test_another_version_by_now_is_fetched_from_its_start(get, server):
+def test_another_version_by_now_is_fetched_from_its_start(get: Callable[..., Fetched], server: Server) -> None:
     with pytest.raises(DownloadFailed):
         get("always_short", file=replace(FILE, sha256=None))
     server.seen.clear()
@@ -252,7 +252,7 @@ def test_another_version_by_now_is_fetched_from_its_start(get, server):
     assert server.seen[-1][2] == '"first"'
 
 
-def test_a_whole_part_is_not_fetched_again(get, server, tmp_path):
+def test_a_whole_part_is_not_fetched_again(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
     (tmp_path / "face.pth.part").write_bytes(CONTENT)
     assert get("whole").sha256 == SHA
     assert len(server.seen) == 1, "the server says that nothing is missing"
@@ -262,7 +262,7 @@ def test_a_whole_part_is_not_fetched_again(get, server, tmp_path):
     assert get("whole").path.read_bytes() == CONTENT
 
 
-def test_a_wrong_hash_names_both_and_leaves_nothing(get, tmp_path):
+def test_a_wrong_hash_names_both_and_leaves_nothing(get: Callable[..., Fetched], tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint) as caught:
         get("wrong")
     assert hashlib.sha256(b"not these").hexdigest() in str(caught.value)
@@ -270,11 +270,11 @@ def test_a_wrong_hash_names_both_and_leaves_nothing(get, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_the_next_mirror_is_tried(get, server):
+def test_the_next_mirror_is_tried(get: Callable[..., Fetched], server: Server) -> None:
     assert get("missing", "wrong", "slow", "whole", settings=IMPATIENT).url.startswith(f"{server.url}/whole/")
 
 
-def test_what_the_mirrors_answered_is_said(get):
+def test_what_the_mirrors_answered_is_said(get: Callable[..., Fetched]) -> None:
     with pytest.raises(DownloadFailed) as caught:
         get("missing", "moved_to_a_file", "other_part")
     said = str(caught.value)
@@ -283,20 +283,20 @@ def test_what_the_mirrors_answered_is_said(get):
     assert "another part of the file" in said
 
 
-def test_patience_ends(get, server):
+def test_patience_ends(get: Callable[..., Fetched], server: Server) -> None:
     with pytest.raises(DownloadFailed, match=r"stopped after 1,000 of 3,072,000 bytes|no answer in time"):
         get("slow", settings=IMPATIENT)
     assert len(server.seen) == IMPATIENT.tries
     assert not server.gave_in
 
 
-def test_another_size_than_published_is_not_fetched(get, tmp_path):
+def test_another_size_than_published_is_not_fetched(get: Callable[..., Fetched], tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="has 3,072,000 bytes instead of 5"):
         get("whole", file=replace(FILE, bytes=5))
     assert names(tmp_path) == []
 
 
-def test_nobody_there(server, tmp_path):
+def test_nobody_there(server: Server, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/x"
@@ -305,7 +305,7 @@ def test_nobody_there(server, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://a/b", "data:,x", "a.pth", "http:///x"])
-def test_only_http(url, tmp_path):
+def test_only_http(url: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is not an http or https address"):
         fetch(FILE, tmp_path, urls=[url], settings=QUICK)
 
@@ -322,7 +322,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("behaviour", MALFORMED)
-def test_a_malformed_answer_is_said_and_the_next_mirror_tried(get, server, behaviour):
+def test_a_malformed_answer_is_said_and_the_next_mirror_tried(
+    get: Callable[..., Fetched], server: Server, behaviour: str
+) -> None:
     with pytest.raises(DownloadFailed) as caught:
         get(behaviour)
     assert MALFORMED[behaviour] in str(caught.value)
@@ -331,7 +333,7 @@ def test_a_malformed_answer_is_said_and_the_next_mirror_tried(get, server, behav
 
 
 @pytest.mark.parametrize("mirror", ["http://[::1/x", "http://a:many/x", "htp:/x", "http://a\n/x", ""])
-def test_a_malformed_mirror_is_passed_over(server, tmp_path, mirror):
+def test_a_malformed_mirror_is_passed_over(server: Server, tmp_path: Path, mirror: str) -> None:
     with pytest.raises(BadInput, match="is not an http or https address"):
         fetch(FILE, tmp_path, urls=[mirror], settings=QUICK)
     fetched = fetch(FILE, tmp_path, urls=[mirror, f"{server.url}/whole/face.pth"], settings=QUICK)
@@ -339,7 +341,7 @@ def test_a_malformed_mirror_is_passed_over(server, tmp_path, mirror):
     assert fetched.passed_over == (f"{mirror} is not an http or https address",)
 
 
-def test_without_a_length_no_more_than_the_known_size_is_taken(get, tmp_path):
+def test_without_a_length_no_more_than_the_known_size_is_taken(get: Callable[..., Fetched], tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match="sends more than 3,072,000 bytes"):
         get("endless", file=replace(FILE, bytes=len(CONTENT)))
     with pytest.raises(DownloadFailed, match="sends more than 4,000,000 bytes"):
@@ -347,7 +349,7 @@ def test_without_a_length_no_more_than_the_known_size_is_taken(get, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_server_that_drips_is_left_in_the_end(get, server, tmp_path):
+def test_a_server_that_drips_is_left_in_the_end(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadFailed, match=r"was not done within 1 s; the part that came is kept"):
         get("dripping", settings=replace(QUICK, total=1))
     assert 0 < (tmp_path / "face.pth.part").stat().st_size < 600
@@ -355,19 +357,19 @@ def test_a_server_that_drips_is_left_in_the_end(get, server, tmp_path):
     assert server.seen[-1][1] is not None, "it went on from there"
 
 
-def test_a_damaged_note_beside_a_part_is_no_obstacle(get, tmp_path):
+def test_a_damaged_note_beside_a_part_is_no_obstacle(get: Callable[..., Fetched], tmp_path: Path) -> None:
     (tmp_path / "face.pth.part").write_bytes(CONTENT[:HALF])
     (tmp_path / "face.pth.part.json").write_text("[" * 100_000)
     assert get("whole").path.read_bytes() == CONTENT
 
 
-def test_https_does_not_lead_to_http():
+def test_https_does_not_lead_to_http() -> None:
     request = module.urllib.request.Request("https://example.org/a")
     with pytest.raises(module._Refused, match="not followed"):
         module._Redirects().redirect_request(request, io.BytesIO(), 302, "", {}, "http://example.org/a")
 
 
-def test_the_usual_proxy_is_asked(server, monkeypatch, tmp_path):
+def test_the_usual_proxy_is_asked(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
@@ -375,7 +377,7 @@ def test_the_usual_proxy_is_asked(server, monkeypatch, tmp_path):
     assert server.seen[0][0] == "http://nowhere.invalid/whole/face.pth"
 
 
-def test_a_full_disk(get, monkeypatch):
+def test_a_full_disk(get: Callable[..., Fetched], monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def full(path: Path, *_: object) -> Iterator[None]:
         raise OSError(FULL[0], "No space left on device")
@@ -386,7 +388,7 @@ def test_a_full_disk(get, monkeypatch):
         get("whole")
 
 
-def test_progress_counts_megabytes(server, tmp_path):
+def test_progress_counts_megabytes(server: Server, tmp_path: Path) -> None:
     seen: list[object] = []
 
     @contextmanager
@@ -403,7 +405,9 @@ def test_progress_counts_megabytes(server, tmp_path):
 # Offline
 
 
-def test_offline_no_socket_is_opened(tmp_path, monkeypatch, capsys):
+def test_offline_no_socket_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a socket was opened")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from command import Run
 from recorded import fill_module, picture
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import ALONE, LOADED, NAMES, evaluate, with_published_mean
@@ -220,7 +221,7 @@ def tiny_features(folder: Path) -> np.ndarray:
         return np.concatenate([net(read_image(path)[None]).numpy() for path in sorted(folder.iterdir())])
 
 
-def test_fid_and_kid_carry_their_protocol(run, folders: tuple[Path, Path], here: Path) -> None:
+def test_fid_and_kid_carry_their_protocol(run: Run, folders: tuple[Path, Path], here: Path) -> None:
     results, clean = folders
     write_png(results / "more.png", picture(40, 30, seed=9)[0])  # a reference is not paired
     found = run("evaluate", results, "--reference", clean, "--metrics", "fid,kid", "--json").json
@@ -244,7 +245,7 @@ def test_a_set_against_itself_has_no_distance(folders: tuple[Path, Path], here: 
     assert sets.reference == str(folders[0]), "without a reference it is the truth"
 
 
-def test_published_statistics_are_a_reference(run, folders: tuple[Path, Path], here: Path) -> None:
+def test_published_statistics_are_a_reference(run: Run, folders: tuple[Path, Path], here: Path) -> None:
     moments, known = statistics(tiny_features(folders[1])), StoredStatistics(TINY.features)
     known.mean.copy_(torch.from_numpy(moments.mean))
     known.cov.copy_(torch.from_numpy(moments.covariance))
@@ -275,7 +276,7 @@ def test_enough_pictures_are_not_warned_of() -> None:
     assert replace(many, count=10, values={"kid": 1.0}).warnings == [], "KID is not biased"
 
 
-def test_metrics_are_chosen(run, folders: tuple[Path, Path], here: Path, tmp_path: Path) -> None:
+def test_metrics_are_chosen(run: Run, folders: tuple[Path, Path], here: Path, tmp_path: Path) -> None:
     results, truth = folders
     command = ("evaluate", results, "--truth", truth, "--metrics", "deg,ssim,fid,feature_distance")
     found = run(*command, "--json", "--csv", tmp_path / "s.csv").json
@@ -288,7 +289,7 @@ def test_metrics_are_chosen(run, folders: tuple[Path, Path], here: Path, tmp_pat
     assert "sets" not in default
 
 
-def test_persons_are_compared_where_pictures_are_square(run, folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_persons_are_compared_where_pictures_are_square(run: Run, folders: tuple[Path, Path], tmp_path: Path) -> None:
     for number, folder in enumerate(("results", "truth")):
         (tmp_path / "square" / folder).mkdir(parents=True)
         write_png(tmp_path / "square" / folder / "a.png", picture(32, 32, 3 + number)[0])
@@ -330,7 +331,7 @@ def test_small_angles_are_left_out_of_the_published_mean_only(folders: tuple[Pat
     ],
 )
 def test_weights_that_are_absent_are_named_with_their_command(
-    run, folders: tuple[Path, Path], weights: Path, metric: str, model: str
+    run: Run, folders: tuple[Path, Path], weights: Path, metric: str, model: str
 ) -> None:
     refused = run("evaluate", folders[0], "--truth", folders[1], "--metrics", metric)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
@@ -356,7 +357,7 @@ def test_weights_that_are_absent_are_named_with_their_command(
     ],
 )
 def test_what_cannot_be_scored_is_one_sentence(
-    run,
+    run: Run,
     folders: tuple[Path, Path],
     weights: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -389,7 +390,7 @@ def quality(weights: Path, tmp_path: Path) -> Path:
     return tmp_path / "large"
 
 
-def test_pictures_are_scored_by_themselves(run, quality: Path, tmp_path: Path) -> None:
+def test_pictures_are_scored_by_themselves(run: Run, quality: Path, tmp_path: Path) -> None:
     command = ("evaluate", quality, "--metrics", ",".join(ALONE))
     found = run(*command, "--csv", tmp_path / "s.csv", "--json").json
     assert (found["found"], found["scored"], found["failed"]) == (2, 2, [])
@@ -406,7 +407,7 @@ def test_pictures_are_scored_by_themselves(run, quality: Path, tmp_path: Path) -
     assert re.search(r"niqe +", run(*command).out)
 
 
-def test_with_a_truth_they_are_more_columns(run, quality: Path) -> None:
+def test_with_a_truth_they_are_more_columns(run: Run, quality: Path) -> None:
     found = run("evaluate", quality, "--truth", quality, "--metrics", "musiq,ssim,niqe", "--json").json
     assert list(found["files"]["b.png"]) == ["musiq", "ssim", "niqe"], "in the order that they were named in"
     assert found["files"]["b.png"]["ssim"] == 1
@@ -414,7 +415,7 @@ def test_with_a_truth_they_are_more_columns(run, quality: Path) -> None:
     assert alone["files"]["b.png"]["niqe"] == found["files"]["b.png"]["niqe"]
 
 
-def test_they_go_on_without_what_cannot_be_read(run, quality: Path) -> None:
+def test_they_go_on_without_what_cannot_be_read(run: Run, quality: Path) -> None:
     (quality / "c.png").write_text("not a picture")
     result = run("evaluate", quality, "--metrics", "niqe", "--json")
     assert (result.code, result.json["found"], result.json["scored"]) == (1, 3, 2)
@@ -431,7 +432,7 @@ def test_every_metric_says_how_it_is_taken() -> None:
     assert set(ALONE) <= set(LOADED) <= set(NAMES)
 
 
-def test_sets_go_on_without_what_cannot_be_read(run, folders: tuple[Path, Path], here: Path) -> None:
+def test_sets_go_on_without_what_cannot_be_read(run: Run, folders: tuple[Path, Path], here: Path) -> None:
     (folders[0] / "a.png").write_text("not a picture")
     (folders[1] / "z.png").write_text("not a picture")
     result = run("evaluate", folders[0], "--reference", folders[1], "--json")

@@ -19,13 +19,13 @@ def features() -> PriorFeatures:
 
 
 @torch.no_grad()
-def test_equal_faces_have_no_distance(features):
+def test_equal_faces_have_no_distance(features: PriorFeatures) -> None:
     face = picture(32, 32, 1, count=2)
     assert torch.equal(features(face, face), torch.zeros(2))
 
 
 @torch.no_grad()
-def test_the_distance_grows_with_the_damage(features):
+def test_the_distance_grows_with_the_damage(features: PriorFeatures) -> None:
     face = picture(32, 32, 1, count=2)
     distances = [features(low_pass(face, factor), face) for factor in (2, 4, 16)]
     assert (distances[0] > 0).all()
@@ -35,7 +35,7 @@ def test_the_distance_grows_with_the_damage(features):
 
 
 @torch.no_grad()
-def test_it_is_symmetric_and_one_value_per_image(features):
+def test_it_is_symmetric_and_one_value_per_image(features: PriorFeatures) -> None:
     a, b = picture(32, 32, 1, count=3), picture(32, 32, 5, count=3)
     together = features(a, b)
     assert together.shape == (3,)
@@ -44,7 +44,7 @@ def test_it_is_symmetric_and_one_value_per_image(features):
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
-def test_gradients_reach_the_first_face_only(features):
+def test_gradients_reach_the_first_face_only(features: PriorFeatures) -> None:
     face, target = picture(32, 32, 1).requires_grad_(), picture(32, 32, 2).requires_grad_()
     features(face, target).sum().backward()
     assert torch.isfinite(face.grad).all()
@@ -53,7 +53,7 @@ def test_gradients_reach_the_first_face_only(features):
     assert all(p.grad is None for p in features.parameters())
 
 
-def test_following_the_gradient_brings_faces_nearer(features):
+def test_following_the_gradient_brings_faces_nearer(features: PriorFeatures) -> None:
     face, target = picture(32, 32, 1).requires_grad_(), picture(32, 32, 2)
     before = features(face, target).sum()
     (gradient,) = torch.autograd.grad(before, face)
@@ -61,7 +61,7 @@ def test_following_the_gradient_brings_faces_nearer(features):
         assert features(face - 0.005 * gradient.sign(), target).sum() < before
 
 
-def test_the_priors_weights_are_frozen():
+def test_the_priors_weights_are_frozen() -> None:
     unet = filled_unet().train().requires_grad_(True)
     before = {key: value.clone() for key, value in unet.state_dict().items()}
     features = PriorFeatures(unet)
@@ -72,7 +72,7 @@ def test_the_priors_weights_are_frozen():
 
 
 @torch.no_grad()
-def test_the_step_has_an_effect():
+def test_the_step_has_an_effect() -> None:
     a, b = picture(32, 32, 1), picture(32, 32, 2)
     assert float(PriorFeatures(filled_unet(), t_model=20)(a, b)) != float(
         PriorFeatures(filled_unet(), t_model=500)(a, b)
@@ -80,17 +80,17 @@ def test_the_step_has_an_effect():
 
 
 @torch.no_grad()
-def test_a_prior_on_patches_has_features_too():
+def test_a_prior_on_patches_has_features_too() -> None:
     features = PriorFeatures(filled_unet(replace(B32, size=64, patch=2)))
     assert features(picture(64, 64, 1), picture(64, 64, 2)) > 0
 
 
-def test_black_and_flat_faces_have_finite_gradients(features):
+def test_black_and_flat_faces_have_finite_gradients(features: PriorFeatures) -> None:
     face = torch.full((1, 3, 32, 32), -1.0, requires_grad=True)
     features(face, noise("flat", (1, 3, 32, 32))).sum().backward()
     assert torch.isfinite(face.grad).all()
 
 
-def test_only_a_unet_has_these_features():
+def test_only_a_unet_has_these_features() -> None:
     with pytest.raises(BadInput, match="choose another perceptual term"):
         PriorFeatures(nn.Identity())

@@ -1,6 +1,7 @@
 """The plan of the house: a room imports only from floors below it, and no file or function outgrows its room."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -92,6 +93,23 @@ def is_public(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef | Function) and not node.name.startswith("_")
 
 
+def skipped(text: str) -> int:
+    """How often formatting is skipped, except in tables, which begin with a name in capitals at the margin."""
+    lines = text.splitlines()
+    ends = [number for number, line in enumerate(lines) if re.search(r"fmt: (skip|off)", line)]
+    begins = [next(line for line in reversed(lines[:end]) if line[:1].strip(" )]}#")) for end in ends]
+    return len([begin for begin in begins if not re.match(r"[A-Z_]{3,}\b.* = [({[]", begin)])
+
+
+def untyped(tree: ast.AST) -> list[bool]:
+    """For each argument of each function whether it has no type."""
+    functions = [node.args for node in ast.walk(tree) if isinstance(node, Function)]
+    given = [
+        a for args in functions for a in (*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg)
+    ]
+    return [a.annotation is None for a in given if a is not None and a.arg not in ("self", "cls")]
+
+
 def undocumented(tree: ast.Module, documented: set[str]) -> list[str]:
     """Public classes, functions and methods without a docstring; an override has that of its base."""
     found = []
@@ -128,6 +146,17 @@ def test_no_class_is_long() -> None:
     assert long == {}
 
 
+def test_only_tables_skip_the_formatting() -> None:
+    found = {str(path.relative_to(ROOT)): skipped(path.read_text()) for path in FILES}
+    assert {name: count for name, count in found.items() if count} == {}
+
+
+def test_arguments_are_typed() -> None:
+    assert not any(bare for tree in TREES.values() for bare in untyped(tree))
+    tests = [bare for path in Path(__file__).parent.rglob("*.py") for bare in untyped(ast.parse(path.read_text()))]
+    assert sum(tests) <= 0.05 * len(tests)
+
+
 def test_everything_public_has_a_docstring() -> None:
     methods = [m for node in NODES if isinstance(node, ast.ClassDef) for m in node.body if isinstance(m, Function)]
     documented = {"forward"} | {method.name for method in methods if ast.get_docstring(method)}
@@ -142,6 +171,9 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_these_guards_see_what_they_forbid() -> None:
     tree = ast.parse("class A(B):\n    def known(self): ...\n    def new(self): ...\ndef bare(): ...\ndef _own(): ...")
     assert undocumented(tree, {"known"}) == ["A", "A.new", "bare"]
+    assert untyped(ast.parse("def f(self, a: int, b, *c, d: int = 0, **e): ...")) == [False, True, False, True, True]
+    assert skipped("TABLE = {\n    1: 2,\n}  # fmt: skip\n") == 0
+    assert skipped("def f(\n    a, b,\n) -> None:  # fmt: skip\n    f(1,\n      2)  # fmt: skip\n") == 2
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
     here = ROOT / "stages" / "crop.py"

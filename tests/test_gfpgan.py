@@ -31,7 +31,7 @@ def tiny():
     return fill_module(GFPGAN(TINY)).eval()
 
 
-def test_keys_are_the_published_ones():
+def test_keys_are_the_published_ones() -> None:
     with torch.device("meta"):
         net = GFPGAN()
     expected = manifest("manifest_gfpganv1clean_c2")
@@ -48,7 +48,7 @@ def test_keys_are_the_published_ones():
     [("out", 5e-4), ("style_code", 5e-5), ("condition_scale6", 5e-5), ("style_conv1", 5e-5)]
     + [(f"rgb{k}", 5e-5) for k in range(7)],
 )
-def test_output_is_the_published_one(published, name, tolerance):
+def test_output_is_the_published_one(published, name: str, tolerance: float) -> None:
     golden, values = arrays("gfpganv1clean"), published[name]
     assert list(values.shape) == golden[f"{name}.shape"].tolist()
     sampled = subsampled(values, golden, name)
@@ -56,7 +56,7 @@ def test_output_is_the_published_one(published, name, tolerance):
 
 
 @torch.no_grad()
-def test_noise_is_the_stored_one_unless_given(tiny):
+def test_noise_is_the_stored_one_unless_given(tiny: GFPGAN) -> None:
     face = picture(16, 16, 3)
     stored = tiny(face)
     assert torch.equal(tiny(face), stored)
@@ -67,14 +67,14 @@ def test_noise_is_the_stored_one_unless_given(tiny):
 
 @torch.no_grad()
 @pytest.mark.parametrize("k", range(5))
-def test_every_noise_map_has_an_effect(tiny, k):
+def test_every_noise_map_has_an_effect(tiny: GFPGAN, k) -> None:
     face, noise = picture(16, 16, 3), tiny.stylegan_decoder.noises()
     changed = [map_ + (i == k) for i, map_ in enumerate(noise)]
     assert not torch.allclose(tiny(face, noise=changed), tiny(face), atol=1e-3)
 
 
 @torch.no_grad()
-def test_each_face_of_a_batch_is_restored_alone(tiny):
+def test_each_face_of_a_batch_is_restored_alone(tiny: GFPGAN) -> None:
     faces = picture(16, 16, 3, count=3)
     generator = torch.Generator().manual_seed(0)
     noise = [torch.randn(3, 1, side, side, generator=generator) for side in tiny.noise_sides]
@@ -83,7 +83,7 @@ def test_each_face_of_a_batch_is_restored_alone(tiny):
 
 
 @torch.no_grad()
-def test_forward_is_decode_of_encode(tiny):
+def test_forward_is_decode_of_encode(tiny: GFPGAN) -> None:
     face = picture(16, 16, 3)
     encoding = tiny.encode(face)
     assert torch.equal(tiny(face), tiny.decode(encoding))
@@ -92,14 +92,14 @@ def test_forward_is_decode_of_encode(tiny):
     assert [scale.shape for scale, _ in tiny.conditions(encoding)] == [x.shape for x in encoding.features]
 
 
-def test_unused_parts_are_the_ones_without_a_gradient(tiny):
+def test_unused_parts_are_the_ones_without_a_gradient(tiny: GFPGAN) -> None:
     tiny(picture(16, 16, 3)).square().mean().backward()
     unused = {name for name, p in tiny.named_parameters() if p.grad is None}
     assert unused == {name for name, _ in tiny.named_parameters() if name.startswith(NOT_IN_FORWARD)}
 
 
 @torch.no_grad()
-def test_normalised_convolution_keeps_the_deviation():
+def test_normalised_convolution_keeps_the_deviation() -> None:
     conv, generator = ModulatedConv(32, 64, 8, kernel=3), torch.Generator().manual_seed(0)
     x = torch.randn(2, 32, 64, 64, generator=generator)
     style = 30 * torch.randn(2, 8, generator=generator)
@@ -107,7 +107,7 @@ def test_normalised_convolution_keeps_the_deviation():
 
 
 @torch.no_grad()
-def test_modulation_equals_scaling_each_images_weights():
+def test_modulation_equals_scaling_each_images_weights() -> None:
     conv, generator = ModulatedConv(3, 5, 4, kernel=3), torch.Generator().manual_seed(0)
     x, style = torch.randn(2, 3, 6, 6, generator=generator), torch.randn(2, 4, generator=generator)
     for i in range(2):
@@ -119,30 +119,30 @@ def test_modulation_equals_scaling_each_images_weights():
         torch.testing.assert_close(conv.normalised(x, style)[i : i + 1], plain)
 
 
-def test_steering_leaves_the_first_half_alone():
+def test_steering_leaves_the_first_half_alone() -> None:
     x = torch.randn(2, 6, 4, 4, generator=torch.Generator().manual_seed(0))
     result = steered(x, torch.full((2, 3, 4, 4), 2.0), torch.full((2, 3, 4, 4), 0.5))
     assert torch.equal(result[:, :3], x[:, :3])
     assert torch.equal(result[:, 3:], 2 * x[:, 3:] + 0.5)
 
 
-def test_autocast_trains(tiny):
+def test_autocast_trains(tiny: GFPGAN) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         tiny(picture(16, 16, 3)).float().mean().backward()
     assert tiny.conv_body_first.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("fields", [{"size": 500}, {"size": 4}, {"size": 16, "narrow": 1 / 512}])
-def test_impossible_shapes_are_refused(fields):
+def test_impossible_shapes_are_refused(fields) -> None:
     with pytest.raises(BadInput):
         GFPGANConfig(**fields)
 
 
-def test_another_size_is_refused(tiny):
+def test_another_size_is_refused(tiny: GFPGAN) -> None:
     with pytest.raises(BadInput, match="restores 16 px faces"):
         tiny(torch.zeros(1, 3, 16, 32))
 
 
-def test_another_number_of_noise_maps_is_refused(tiny):
+def test_another_number_of_noise_maps_is_refused(tiny: GFPGAN) -> None:
     with pytest.raises(BadInput, match="5 noise maps, not 1"):
         tiny(torch.zeros(1, 3, 16, 16), noise=[torch.zeros(1, 1, 4, 4)])

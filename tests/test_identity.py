@@ -16,6 +16,7 @@ import unfade.recipes.adapt
 import unfade.recipes.restore
 import unfade.recipes.sources
 from adapt_settings import small
+from command import Run
 from marked import Place, save, scene, squares
 from recorded import fill_module, picture
 from tiny_models import write_faces
@@ -262,7 +263,7 @@ def test_restore_warns_by_the_embedder_that_is_named(marks: Path, models: tuple[
     assert told["none"] == ([], None)
 
 
-def test_the_flag_arrives(marks: Path, models: tuple[Path, Path], run) -> None:
+def test_the_flag_arrives(marks: Path, models: tuple[Path, Path], run: Run) -> None:
     args = ("restore", marks / "photos", "--restorer", models[0], "--detector", marks / "marks.onnx", "--device", "cpu")
     result = run(*args, "--out", marks / "out", "--identity", "far", "--sidecar")
     assert result.code == 0, result.err

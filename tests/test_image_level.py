@@ -86,7 +86,7 @@ class Frozen(ImageObjective):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_step_is_the_published_one(variant):
+def test_one_step_is_the_published_one(variant) -> None:
     golden = golden_step()
     count, clean, perceptual = VARIANTS[variant]
     restorer, discriminator = tiny_restorer(), tiny_discriminator()
@@ -128,13 +128,13 @@ def check_gradients(golden: dict[str, Tensor], prefix: str, ours: dict[str, Tens
         torch.testing.assert_close(ours[key.removeprefix(f"{prefix}.grad.")], golden[key], atol=1e-3 * scale, rtol=0)
 
 
-def test_restored_is_the_published_one():
+def test_restored_is_the_published_one() -> None:
     golden = golden_step()
     restored = to_unit(tiny_restorer()(from_unit(golden["lq"])))
     torch.testing.assert_close(restored.detach(), golden["A_l1_gan.hq_pred"], atol=2e-5, rtol=0)
 
 
-def test_without_clean_faces_the_targets_are_real():
+def test_without_clean_faces_the_targets_are_real() -> None:
     face, target = picture(64, 64, 1, count=2), picture(64, 64, 5, count=2)
     values = []
     for batch in ((face, target), (face, target, target)):
@@ -153,7 +153,7 @@ def test_without_clean_faces_the_targets_are_real():
         ({"l1_weight": 0.0}, {"perceptual", "gan"}),
     ],
 )
-def test_a_term_of_weight_zero_is_absent(weights, expected):
+def test_a_term_of_weight_zero_is_absent(weights, expected) -> None:
     objective = ImageObjective(
         replace(ImageLossSettings(), **weights), perceptual=pixel_distance, discriminator=tiny_discriminator()
     )
@@ -162,13 +162,13 @@ def test_a_term_of_weight_zero_is_absent(weights, expected):
     assert bool(objective.get_extra_state()) == ("gan" in expected)
 
 
-def test_a_term_without_its_part_is_absent():
+def test_a_term_without_its_part_is_absent() -> None:
     face = picture(64, 64, 1)
     assert set(ImageObjective()(tiny_restorer(), face, face)) == {"l1"}
 
 
 @torch.no_grad()
-def test_weights_scale_their_terms():
+def test_weights_scale_their_terms() -> None:
     face, target = picture(64, 64, 1), picture(64, 64, 5)
     once, twice = (
         ImageObjective(ImageLossSettings(w, w, w), perceptual=pixel_distance, discriminator=tiny_discriminator())(
@@ -179,7 +179,7 @@ def test_weights_scale_their_terms():
     assert all(float(twice[name]) == pytest.approx(2 * float(once[name])) for name in once)
 
 
-def test_the_perceptual_term_does_not_depend_on_the_micro_batch():
+def test_the_perceptual_term_does_not_depend_on_the_micro_batch() -> None:
     objective = ImageObjective(ImageLossSettings(gan_weight=0), perceptual=pixel_distance)
     face, target = picture(64, 64, 1, count=2), picture(64, 64, 5, count=2)
     with torch.no_grad():
@@ -189,7 +189,7 @@ def test_the_perceptual_term_does_not_depend_on_the_micro_batch():
         torch.testing.assert_close(value, (parts[0][name] + parts[1][name]) / 2)
 
 
-def test_the_restorers_pass_leaves_the_discriminator_alone():
+def test_the_restorers_pass_leaves_the_discriminator_alone() -> None:
     objective = ImageObjective(discriminator=tiny_discriminator())
     sum(objective(tiny_restorer(), picture(64, 64, 1), picture(64, 64, 5)).values()).backward()
     assert not gradients(objective.discriminator)
@@ -200,7 +200,7 @@ def test_the_restorers_pass_leaves_the_discriminator_alone():
 
 
 @torch.no_grad()
-def test_validation_changes_nothing():
+def test_validation_changes_nothing() -> None:
     objective = ImageObjective(discriminator=tiny_discriminator()).eval()
     before = copy.deepcopy(objective.discriminator.state_dict())
     objective(tiny_restorer(), picture(64, 64, 1), picture(64, 64, 5))
@@ -209,7 +209,7 @@ def test_validation_changes_nothing():
     assert all(torch.equal(value, before[key]) for key, value in objective.discriminator.state_dict().items())
 
 
-def test_a_resumed_objective_equals_one_that_went_on():
+def test_a_resumed_objective_equals_one_that_went_on() -> None:
     batch = (picture(64, 64, 1, count=2), picture(64, 64, 5, count=2))
 
     def optimizer(restorer):
@@ -231,18 +231,18 @@ def test_a_resumed_objective_equals_one_that_went_on():
         assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 
 
-def test_an_objective_without_discriminator_does_not_go_on_as_an_adversarial_one():
+def test_an_objective_without_discriminator_does_not_go_on_as_an_adversarial_one() -> None:
     with pytest.raises(BadCheckpoint, match="resume with the settings"):
         ImageObjective(discriminator=tiny_discriminator()).set_extra_state(ImageObjective().get_extra_state())
 
 
-def test_only_what_learns_is_in_the_objectives_checkpoint():
+def test_only_what_learns_is_in_the_objectives_checkpoint() -> None:
     objective = ImageObjective(perceptual=filled_lpips(), discriminator=tiny_discriminator())
     names = {key.split(".")[0] for key in objective.state_dict()}
     assert names == {"discriminator", "_extra_state"}
 
 
-def test_frozen_parts_are_not_trainable():
+def test_frozen_parts_are_not_trainable() -> None:
     restorer = tiny_restorer()
     assert restorer.trainable() == list(restorer.parameters())
     restorer.frozen = ("net.layers", "net.conv_up1")
@@ -251,7 +251,7 @@ def test_frozen_parts_are_not_trainable():
     assert not any(name.startswith(("net.layers.", "net.conv_up1.")) for name in kept)
 
 
-def test_frozen_parts_stay_identical():
+def test_frozen_parts_stay_identical() -> None:
     restorer = tiny_restorer()
     restorer.frozen = ("net.layers",)
     before = copy.deepcopy(restorer.state_dict())
@@ -262,7 +262,7 @@ def test_frozen_parts_stay_identical():
     assert not any(key.startswith("net.layers.") for key in changed)
 
 
-def test_a_restorer_is_rebuilt_from_its_json():
+def test_a_restorer_is_rebuilt_from_its_json() -> None:
     restorer = tiny_restorer().eval()
     again = RESTORERS["swinir"]({"size": restorer.size, **json.loads(json.dumps(restorer.config()))}).eval()
     again.load_state_dict(restorer.state_dict())
@@ -272,11 +272,11 @@ def test_a_restorer_is_rebuilt_from_its_json():
         RESTORERS["swinir"]({"size": 64, **restorer.config(), "colour": 1})
 
 
-def test_a_restorer_keeps_the_size():
+def test_a_restorer_keeps_the_size() -> None:
     with pytest.raises(BadInput, match="make them equal"):
         SwinIRRestorer(SwinIR(replace(TINY, upscale=8)), size=64)
 
 
-def test_unit_range_and_back():
+def test_unit_range_and_back() -> None:
     face = picture(8, 8, 1)
     torch.testing.assert_close(from_unit(to_unit(face)), face)

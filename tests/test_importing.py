@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from command import RunModels
 from networks import B32
 from recorded import arrays, fill_module, image_u8, picture, subsampled
 from unfade.diffusion.load import load_prior
@@ -127,7 +128,7 @@ def assert_recorded(found: Tensor, golden: dict[str, np.ndarray], name: str, ato
 
 @torch.no_grad()
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_swinir_from_every_layout(run_models, tmp_path, layout):
+def test_swinir_from_every_layout(run_models: RunModels, tmp_path: Path, layout: str) -> None:
     net = fill_module(SwinIR(SWINIR))
     path = imported(run_models, published(tmp_path / "a.pth", net, layout), "mine")
     golden = arrays("swinir_tiny")
@@ -140,7 +141,7 @@ def test_swinir_from_every_layout(run_models, tmp_path, layout):
 
 @torch.no_grad()
 @pytest.mark.parametrize("file", ["a.PTH", "a.pt", "a.pkl", "a.Ckpt", "a", "a.SafeTensors", "old.pth"])
-def test_the_ending_does_not_matter(run_models, tmp_path, file):
+def test_the_ending_does_not_matter(run_models: RunModels, tmp_path: Path, file: str) -> None:
     net = fill_module(SwinIR(SWINIR))
     if file.lower().endswith("safetensors"):
         save_file(net.state_dict(), tmp_path / file)
@@ -153,7 +154,7 @@ def test_the_ending_does_not_matter(run_models, tmp_path, file):
 
 
 @torch.no_grad()
-def test_a_prior(run_models, tmp_path, small):
+def test_a_prior(run_models: RunModels, tmp_path: Path, small: None) -> None:
     imported(run_models, published(tmp_path / "a.pt", fill_module(UNet(B32)), "module"), "mine")
     golden, prior = arrays("unet_b32"), load_prior("mine")
     assert prior.size == 32
@@ -162,7 +163,7 @@ def test_a_prior(run_models, tmp_path, small):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("net", "size"), [(CodeFormer(CODEFORMER), 32), (GFPGAN(GFPGAN16), 16)])
-def test_restorers(run_models, tmp_path, small, net, size):
+def test_restorers(run_models: RunModels, tmp_path: Path, small: None, net, size: int) -> None:
     fill_module(net).eval()
     imported(run_models, published(tmp_path / "a.pth", net, "both"), "mine")
     restorer, face = load_restorer("mine"), picture(size, size, 3)
@@ -185,7 +186,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_come_back_whole(run_models, tmp_path, small, name):
+def test_networks_come_back_whole(run_models: RunModels, tmp_path: Path, small: None, name: str) -> None:
     net, layout = NETWORKS[name]
     state = fill_module(net).state_dict()
     path = imported(run_models, published(tmp_path / "a.pth", net, layout), "mine")
@@ -200,7 +201,7 @@ def test_networks_come_back_whole(run_models, tmp_path, small, name):
     assert card["files"][0]["sha256"] == sha256_of(tmp_path / "a.pth")
 
 
-def test_what_no_score_depends_on_is_left_out(run_models, tmp_path, small):
+def test_what_no_score_depends_on_is_left_out(run_models: RunModels, tmp_path: Path, small: None) -> None:
     net = fill_module(MANIQA(MANIQA64))
     more = {"vit.norm.bias": torch.ones(24), "vit.head.bias": torch.ones(9), "vit.blocks.10.norm1.bias": torch.ones(24)}
     torch.save(net.state_dict() | more, tmp_path / "a.pt")
@@ -208,7 +209,7 @@ def test_what_no_score_depends_on_is_left_out(run_models, tmp_path, small):
     assert load_network("mine", "quality").network.state_dict().keys() == net.state_dict().keys()
 
 
-def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
+def test_statistics_are_tensors_or_arrays(run_models: RunModels, tmp_path: Path) -> None:
     mean, cov = np.arange(4) / 3, np.eye(4) / 3
     for file, values in (("a.pth", (mean, cov)), ("b.pth", (torch.from_numpy(mean), torch.from_numpy(cov)))):
         torch.save(dict(zip(("mean", "cov"), values, strict=True)), tmp_path / file)
@@ -221,7 +222,7 @@ def test_statistics_are_tensors_or_arrays(run_models, tmp_path):
 
 
 @torch.no_grad()
-def test_the_published_face_embedding(run_models, tmp_path):
+def test_the_published_face_embedding(run_models: RunModels, tmp_path: Path) -> None:
     imported(run_models, published(tmp_path / "a.pth", fill_module(ArcFace()), "module"), "mine")
     golden = arrays("arcface18")
     net = load_network("mine", "identity").network
@@ -229,13 +230,13 @@ def test_the_published_face_embedding(run_models, tmp_path):
 
 
 @torch.no_grad()
-def test_the_published_detector(run_models, tmp_path):
+def test_the_published_detector(run_models: RunModels, tmp_path: Path) -> None:
     imported(run_models, published(tmp_path / "a.pth", fill_module(RetinaFace()), "module"), "mine")
     golden, net = arrays("retinaface_resnet50"), load_network("mine", "detector").network
     assert_recorded(net(from_bytes(image_u8(320, 256, 61))[None]).boxes, golden, "loc", 5e-4)
 
 
-def test_the_papers_swinir(run_models, tmp_path):
+def test_the_papers_swinir(run_models: RunModels, tmp_path: Path) -> None:
     path = imported(run_models, published(tmp_path / "swinir_gan_v1.pth", fill_module(SwinIR())), "swinir-512")
     assert path == path_of(MODELS["swinir-512"])
     assert load_restorer("swinir-512").net.config == SwinIRConfig()
@@ -250,7 +251,7 @@ def test_the_papers_swinir(run_models, tmp_path):
         (GFPGAN, "gfpgan", ("gfpganv1clean", "out")),
     ],
 )
-def test_the_published_restorers(run_models, tmp_path, net, name, golden):
+def test_the_published_restorers(run_models: RunModels, tmp_path: Path, net, name: str, golden) -> None:
     imported(run_models, published(tmp_path / "a.pth", fill_module(net()), "params_ema"), "mine")
     restorer = load_restorer("mine")
     assert restorer.architecture == name
@@ -259,7 +260,7 @@ def test_the_published_restorers(run_models, tmp_path, net, name, golden):
 
 @full_size
 @torch.no_grad()
-def test_the_published_parser(run_models, tmp_path):
+def test_the_published_parser(run_models: RunModels, tmp_path: Path) -> None:
     imported(run_models, published(tmp_path / "a.pth", fill_module(ParseNet())), "mine")
     assert_recorded(
         load_network("mine", "parser").network(picture(512, 512, 11)), arrays("parsenet"), "mask_logits", 5e-4
@@ -268,7 +269,7 @@ def test_the_published_parser(run_models, tmp_path):
 
 @full_size
 @pytest.mark.parametrize("config", UNETS)
-def test_the_published_priors(run_models, tmp_path, config):
+def test_the_published_priors(run_models: RunModels, tmp_path: Path, config) -> None:
     net = fill_module(UNet(config))
     imported(run_models, published(tmp_path / "a.pt", net, "module"), "mine")
     loaded = load_prior("mine")
@@ -286,7 +287,9 @@ def known(monkeypatch: pytest.MonkeyPatch, name: str, path: Path, *urls: str) ->
     monkeypatch.setitem(MODELS, name, replace(MODELS[name], downloads=(download,), size=0))
 
 
-def test_a_known_hash_gives_the_name(run_models, tmp_path, folder, monkeypatch):
+def test_a_known_hash_gives_the_name(
+    run_models: RunModels, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = published(tmp_path / "renamed.bin", fill_module(SwinIR(SWINIR)))
     known(monkeypatch, "swinir-512-l1", path)
     code, out, _ = run_models("import", path)
@@ -298,7 +301,7 @@ def test_a_known_hash_gives_the_name(run_models, tmp_path, folder, monkeypatch):
     assert "leave --as mine out" in run_models("import", path, "--as", "mine")[2]
 
 
-def test_another_hash_than_the_rows_names_both(run_models, tmp_path, folder):
+def test_another_hash_than_the_rows_names_both(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     path = published(tmp_path / "codeformer.pth", fill_module(SwinIR(SWINIR)))
     code, _, err = run_models("import", path, "--as", "codeformer")
     assert code == 2
@@ -307,7 +310,7 @@ def test_another_hash_than_the_rows_names_both(run_models, tmp_path, folder):
     assert not folder.exists()
 
 
-def test_an_unknown_hash_needs_a_name_and_is_recorded(run_models, tmp_path, folder):
+def test_an_unknown_hash_needs_a_name_and_is_recorded(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     path = published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR)))
     for wrong in ((), ("--as", "../up"), ("--as", "a b"), ("--as", ".hidden")):
         code, _, err = run_models("import", path, *wrong)
@@ -323,7 +326,9 @@ def test_an_unknown_hash_needs_a_name_and_is_recorded(run_models, tmp_path, fold
     assert run_models("path", "mine")[1] == f"{folder / 'mine.safetensors'}\n"
 
 
-def test_a_row_without_a_hash_says_what_it_saw(run_models, tmp_path, folder, monkeypatch):
+def test_a_row_without_a_hash_says_what_it_saw(
+    run_models: RunModels, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(MODELS, "swinir-512", replace(MODELS["swinir-512"], size=64))
     path = published(tmp_path / "SwinIR_GAN_v1.pth", fill_module(SwinIR(SWINIR)))
     code, out, _ = run_models("import", path)
@@ -334,7 +339,7 @@ def test_a_row_without_a_hash_says_what_it_saw(run_models, tmp_path, folder, mon
     ]
 
 
-def test_a_taken_name_is_not_overwritten(run_models, tmp_path, folder):
+def test_a_taken_name_is_not_overwritten(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
     before = sha256_of(folder / "mine.safetensors")
     code, _, err = run_models(
@@ -344,14 +349,16 @@ def test_a_taken_name_is_not_overwritten(run_models, tmp_path, folder):
     assert sha256_of(folder / "mine.safetensors") == before
 
 
-def test_own_restorers_can_be_named_too(run_models, tmp_path):
+def test_own_restorers_can_be_named_too(run_models: RunModels, tmp_path: Path) -> None:
     run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "first")
     save_restorer(tmp_path / "own.safetensors", load_restorer("first"))
     imported(run_models, tmp_path / "own.safetensors", "second")
     assert load_restorer("second").net.state_dict().keys() == load_restorer("first").net.state_dict().keys()
 
 
-def test_networks_that_are_not_built_here_are_kept_by_their_hash(run_models, tmp_path, monkeypatch):
+def test_networks_that_are_not_built_here_are_kept_by_their_hash(
+    run_models: RunModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = published(tmp_path / "RestoreFormer.pth", nn.Linear(2, 2), "params_ema")
     assert (
         "is of no network that unfade has (first keys: bias, weight)" in run_models("import", path, "--as", "mine")[2]
@@ -362,7 +369,9 @@ def test_networks_that_are_not_built_here_are_kept_by_their_hash(run_models, tmp
     assert read_weights(path_of(MODELS["restoreformer"])).state.keys() == {"weight", "bias"}
 
 
-def test_onnx_files_are_kept_as_they_are(run_models, tmp_path, folder, monkeypatch):
+def test_onnx_files_are_kept_as_they_are(
+    run_models: RunModels, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sface.onnx").write_bytes(b"a graph")
     known(monkeypatch, "sface", tmp_path / "sface.onnx")
     assert run_models("import", tmp_path / "sface.onnx")[0] == 0
@@ -399,7 +408,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("how", ["pickle", "new", "old"])
-def test_a_file_that_would_run_code_is_not_run(run_models, tmp_path, folder, how):
+def test_a_file_that_would_run_code_is_not_run(run_models: RunModels, tmp_path: Path, folder: Path, how: str) -> None:
     trap = {"params_ema": fill_module(SwinIR(SWINIR)).state_dict(), "more": Trap(tmp_path / "sprung")}
     if how == "pickle":
         (tmp_path / "a.pth").write_bytes(pickle.dumps(trap["more"], protocol=2))
@@ -414,7 +423,7 @@ def test_a_file_that_would_run_code_is_not_run(run_models, tmp_path, folder, how
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 @pytest.mark.parametrize("how", ["new", "old", "safetensors"])
-def test_half_a_file(run_models, tmp_path, folder, share, how):
+def test_half_a_file(run_models: RunModels, tmp_path: Path, folder: Path, share: float, how: str) -> None:
     path = tmp_path / f"a.{'safetensors' if how == 'safetensors' else 'pth'}"
     net = fill_module(SwinIR(SWINIR))
     if how == "safetensors":
@@ -427,12 +436,12 @@ def test_half_a_file(run_models, tmp_path, folder, share, how):
 
 
 @pytest.mark.parametrize("length", [2**63, 2**40, 3 * 10**9, 90_000_000])
-def test_a_header_that_claims_gigabytes(run_models, tmp_path, folder, length):
+def test_a_header_that_claims_gigabytes(run_models: RunModels, tmp_path: Path, folder: Path, length: int) -> None:
     (tmp_path / "a.bin").write_bytes(length.to_bytes(8, "little") + b"{" + b" " * 100)
     assert "not a whole safetensors file" in refused(run_models, tmp_path / "a.bin", folder)
 
 
-def test_tensors_that_claim_gigabytes(run_models, tmp_path, folder):
+def test_tensors_that_claim_gigabytes(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     head = json.dumps({"w": {"dtype": "F32", "shape": [2**30], "data_offsets": [0, 2**32]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
     assert "not a whole safetensors file" in refused(run_models, tmp_path / "a.safetensors", folder)
@@ -441,13 +450,13 @@ def test_tensors_that_claim_gigabytes(run_models, tmp_path, folder):
     assert "norm.weight has shape (1099511627776,) instead of (24,)" in refused(run_models, tmp_path / "a.pth", folder)
 
 
-def test_an_archive_that_unpacks_to_more(run_models, tmp_path, folder):
+def test_an_archive_that_unpacks_to_more(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 22))
     assert "it unpacks to more than it holds" in refused(run_models, tmp_path / "a.pth", folder)
 
 
-def test_what_does_not_fit_is_named(run_models, tmp_path, folder):
+def test_what_does_not_fit_is_named(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     state = fill_module(SwinIR(SWINIR)).state_dict()
     wrong = {
         "norm.bias is missing": {k: v for k, v in state.items() if k != "norm.bias"},
@@ -478,19 +487,19 @@ def test_what_does_not_fit_is_named(run_models, tmp_path, folder):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Sparse")
-def test_files_without_a_network(run_models, tmp_path, folder, content, said):
+def test_files_without_a_network(run_models: RunModels, tmp_path: Path, folder: Path, content, said: str) -> None:
     torch.save(content, tmp_path / "a.pth")
     assert said in refused(run_models, tmp_path / "a.pth", folder)
 
 
-def test_no_file_at_all(run_models, tmp_path, folder):
+def test_no_file_at_all(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "a.pth").mkdir()
     assert "There is no file" in refused(run_models, tmp_path / "a.pth", folder)
     (tmp_path / "b.txt").write_text("hello, this is text")
     assert "is damaged or no file of weights" in refused(run_models, tmp_path / "b.txt", folder)
 
 
-def test_another_network_under_a_rows_name(run_models, tmp_path, folder, small):
+def test_another_network_under_a_rows_name(run_models: RunModels, tmp_path: Path, folder: Path, small: None) -> None:
     discriminator = published(tmp_path / "a.pth", UNetDiscriminatorSN(8))
     said = refused(run_models, discriminator, folder, "--as", "vqfr-2")
     assert "holds a unet-discriminator, but vqfr-2 is a vqfr" in said
@@ -498,7 +507,7 @@ def test_another_network_under_a_rows_name(run_models, tmp_path, folder, small):
     assert "is for 32 px, but ffhq-256-dr2 is for 256 px" in refused(run_models, prior, folder, "--quiet")
 
 
-def test_no_space_left(run_models, tmp_path, folder, monkeypatch):
+def test_no_space_left(run_models: RunModels, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -509,7 +518,7 @@ def test_no_space_left(run_models, tmp_path, folder, monkeypatch):
             assert "the disk is full" in refused(run_models, path, folder)
 
 
-def test_loading_says_what_is_wrong(run_models, tmp_path, folder):
+def test_loading_says_what_is_wrong(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UnknownModel, match="unfade models pull parsenet"):
         load_network("parsenet", "parser")
     run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
@@ -542,7 +551,9 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         thread.join()
 
 
-def test_pull_asks_for_the_licence_once(run_models, served, folder, monkeypatch):
+def test_pull_asks_for_the_licence_once(
+    run_models: RunModels, served: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, files = served
     path = published(files / "swinir.pth", fill_module(SwinIR(SWINIR)))
     known(monkeypatch, "swinir-512-l1", path, address + "swinir.pth")
@@ -569,7 +580,9 @@ def test_pull_asks_for_the_licence_once(run_models, served, folder, monkeypatch)
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2)])
-def test_on_a_terminal_the_licence_is_a_question(run_models, served, monkeypatch, answer, code):
+def test_on_a_terminal_the_licence_is_a_question(
+    run_models: RunModels, served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
     import io
 
     class Terminal(io.StringIO):
@@ -585,7 +598,9 @@ def test_on_a_terminal_the_licence_is_a_question(run_models, served, monkeypatch
     assert "Do you accept it?" in result[2]
 
 
-def test_pull_from_a_mirror_without_a_known_hash(run_models, served, folder, monkeypatch):
+def test_pull_from_a_mirror_without_a_known_hash(
+    run_models: RunModels, served: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, files = served
     path = published(files / "own.pth", fill_module(UNetDiscriminatorSN(8)))
     nowhere = replace(MODELS["vqfr-2"], kind="discriminator", architecture="unet-discriminator", size=0,
@@ -611,7 +626,7 @@ def test_a_mirror_that_gives_nothing_is_named(run_models, served, folder, monkey
     assert "note: passed over: htp:/own.pth is not an http or https address" in out
 
 
-def test_a_wrong_hash_deletes_nothing(served, folder, monkeypatch):
+def test_a_wrong_hash_deletes_nothing(served: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address, files = served
     path = published(files / "own.pth", fill_module(UNetDiscriminatorSN(8)))
     known(monkeypatch, "realesrgan-x2", path, address + "own.pth")
@@ -624,7 +639,9 @@ def test_a_wrong_hash_deletes_nothing(served, folder, monkeypatch):
     assert [p.name for p in folder.rglob("*") if p.is_file()] == ["mine.safetensors"]
 
 
-def test_a_download_that_is_no_network_is_not_gone_on_with(served, folder, monkeypatch):
+def test_a_download_that_is_no_network_is_not_gone_on_with(
+    served: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address, files = served
     torch.save({"a": torch.zeros(2)}, files / "VQFR_v2.pth")
     download = Download("VQFR_v2.pth", urls=(address + "VQFR_v2.pth",))
@@ -634,7 +651,7 @@ def test_a_download_that_is_no_network_is_not_gone_on_with(served, folder, monke
     assert not [p for p in folder.rglob("*") if p.is_file()]
 
 
-def test_configurations_are_kept_in_the_header(tmp_path, small):
+def test_configurations_are_kept_in_the_header(tmp_path: Path, small: None) -> None:
     torch.save(fill_module(UNet(B32)).state_dict(), tmp_path / "a.pth")
     config = read_weights(import_files([tmp_path / "a.pth"], name="mine").path).config
     assert UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}) == B32

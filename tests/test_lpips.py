@@ -17,13 +17,13 @@ def published() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def lpips(published) -> LPIPS:
+def lpips(published: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]) -> LPIPS:
     net = LPIPS()
     net.load_state_dict(lpips_state(*published))
     return net
 
 
-def test_keys_are_the_published_ones(lpips):
+def test_keys_are_the_published_ones(lpips: LPIPS) -> None:
     expected = manifest("manifest_lpips_vgg")
     state = {key: list(value.shape) for key, value in lpips.state_dict().items()}
     assert state == {key: value[0] for key, value in expected["keys"].items()}
@@ -31,14 +31,14 @@ def test_keys_are_the_published_ones(lpips):
 
 
 @torch.no_grad()
-def test_distances_are_the_published_ones(lpips):
+def test_distances_are_the_published_ones(lpips: LPIPS) -> None:
     golden = {key: torch.from_numpy(arrays("finetune_swinir_step")[key]) for key in ("lq", "gt", "lpips_each")}
     distances = lpips(golden["lq"] * 2 - 1, golden["gt"] * 2 - 1)
     torch.testing.assert_close(distances, golden["lpips_each"], atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
-def test_distances_of_alexnet_are_torchmetrics():
+def test_distances_of_alexnet_are_torchmetrics() -> None:
     """Recorded with torchmetrics' LPIPS, torchvision's AlexNet filled from its keys, and the published heads."""
     golden = arrays("lpips_alex")
     heads = {key.removeprefix("heads."): torch.from_numpy(v) for key, v in golden.items() if key != "distances"}
@@ -51,7 +51,7 @@ def test_distances_of_alexnet_are_torchmetrics():
     assert distances.min() > 0.02
 
 
-def test_equal_images_have_no_distance_and_a_finite_gradient(lpips):
+def test_equal_images_have_no_distance_and_a_finite_gradient(lpips: LPIPS) -> None:
     face = picture(32, 32, 3, count=2).requires_grad_()
     distance = lpips(face, picture(32, 32, 3, count=2))
     assert torch.equal(distance, torch.zeros(2))
@@ -61,7 +61,7 @@ def test_equal_images_have_no_distance_and_a_finite_gradient(lpips):
     assert not any(p.requires_grad for p in lpips.parameters())
 
 
-def test_a_missing_tensor_is_named(published):
+def test_a_missing_tensor_is_named(published: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]) -> None:
     vgg16, heads = published
     with pytest.raises(BadCheckpoint, match=r"lin0\.model\.1\.weight"):
         lpips_state(vgg16, {})

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from command import Run
 from recorded import picture
 from unfade.errors import BadInput
 from unfade.evaluation import ntire
@@ -75,7 +76,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     return tmp_path / "results", tmp_path / "photos"
 
 
-def test_the_command(run, folders: tuple[Path, Path]) -> None:
+def test_the_command(run: Run, folders: tuple[Path, Path]) -> None:
     results, photos = folders
     command = ("evaluate", results, "--protocol", "ntire", "--photos", photos, "--subset", "lfw", "--reference", photos)
     told = run(*command, "--json").json
@@ -103,14 +104,16 @@ def test_the_command(run, folders: tuple[Path, Path]) -> None:
     ],
 )
 def test_what_does_not_belong_together_is_one_sentence(
-    run, folders: tuple[Path, Path], arguments: tuple[str, ...], said: str
+    run: Run, folders: tuple[Path, Path], arguments: tuple[str, ...], said: str
 ) -> None:
     refused = run("evaluate", folders[0], *arguments)
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert said in refused.err
 
 
-def test_weights_are_missing_before_anything_is_computed(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_missing_before_anything_is_computed(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "none"))
     write_png(tmp_path / "a" / "a.png", picture(32, 32, seed=1)[0])
     refused = run("evaluate", tmp_path / "a", "--protocol", "ntire", "--photos", tmp_path / "a", "--subset", "celeba")

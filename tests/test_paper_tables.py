@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from command import Run
 from unfade.paper.check import check_tables
 from unfade.paper.costs import RESTORERS, WALKS
 from unfade.paper.printed import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
@@ -117,7 +118,7 @@ def test_equal_ways_are_one_run() -> None:
     assert math.isnan(PRINTED["11"].lines[0].value("lpips"))
 
 
-def test_the_command(run) -> None:
+def test_the_command(run: Run) -> None:
     words = run("table", "--check")
     assert words.code == 0
     assert "155 repeated cells, 80 means and 10 numbers of table 27 compared; 11 rows are inconsistent:" in words.out

@@ -19,7 +19,7 @@ def published():
         return {"mask_logits": net.out_mask_conv(features), "img": net.out_img_conv(features)}
 
 
-def test_keys_are_the_published_ones():
+def test_keys_are_the_published_ones() -> None:
     with torch.device("meta"):
         net = ParseNet()
     expected = manifest("manifest_parsenet")
@@ -31,14 +31,14 @@ def test_keys_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", ["mask_logits", "img"])
-def test_output_is_the_published_one(published, name):
+def test_output_is_the_published_one(published, name: str) -> None:
     golden, values = arrays("parsenet"), published[name]
     assert list(values.shape) == golden[f"{name}.shape"].tolist()
     sampled = subsampled(values, golden, name)
     torch.testing.assert_close(sampled, torch.from_numpy(golden[f"{name}.vals"]), atol=5e-4, rtol=0)
 
 
-def test_classes_are_the_published_ones(published):
+def test_classes_are_the_published_ones(published) -> None:
     golden = arrays("parsenet")
     classes = published["mask_logits"].argmax(1)
     sampled = subsampled(classes, golden, "argmax_every_49")
@@ -49,14 +49,14 @@ def test_classes_are_the_published_ones(published):
 
 
 @torch.no_grad()
-def test_shapes_of_a_small_network():
+def test_shapes_of_a_small_network() -> None:
     net, face = fill_module(ParseNet(TINY)).eval(), picture(16, 24, 3, count=2)
     assert net(face).shape == (2, 5, 16, 24)
     assert net.picture(face).shape == face.shape
     assert torch.equal(net.parse(face), net(face).argmax(1))
 
 
-def test_all_parts_learn():
+def test_all_parts_learn() -> None:
     net = ParseNet(TINY)
     face = picture(16, 16, 3, count=2)
     (net(face).square().mean() + net.picture(face).square().mean()).backward()
@@ -64,6 +64,6 @@ def test_all_parts_learn():
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 18, 16), (1, 3, 16, 4)])
-def test_another_size_is_refused(shape):
+def test_another_size_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match="multiples of 4 px"):
         ParseNet(TINY)(torch.zeros(shape))

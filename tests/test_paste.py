@@ -17,22 +17,22 @@ from unfade.nets.parsenet import ParseNet, ParseNetConfig
 SIZE = 32
 
 
-def noise_photo(height=97, width=131, depth=np.uint8):
+def noise_photo(height: int = 97, width: int = 131, depth: type = np.uint8):
     return Photo(np.random.default_rng(0).integers(0, np.iinfo(depth).max, (height, width, 3), dtype=depth))
 
 
-def smooth_photo(height=97, width=131, depth=np.uint8):
+def smooth_photo(height: int = 97, width: int = 131, depth: type = np.uint8):
     """Cosines, which go on smoothly when the border mirrors them."""
     y, x = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in (height, width))
     planes = [0.5 + 0.2 * (a * x + (1 - a) * y[:, None]) for a in (0.2, 0.5, 0.8)]
     return Photo(np.round(np.stack(planes, -1) * np.iinfo(depth).max).astype(depth))
 
 
-def copy_of(photo):
+def copy_of(photo: Photo):
     return Photo(photo.levels.copy())
 
 
-def random_matrix(rng, photo):
+def random_matrix(rng: np.random.Generator, photo: Photo):
     """A square of 8 to 160 px somewhere in the photo, partly outside of it more often than not."""
     matrix = similarity(SIZE / np.exp(rng.uniform(np.log(8), np.log(160))), rng.uniform(-180, 180))
     middle = rng.uniform(0, 1, 2) * (photo.width, photo.height)
@@ -40,18 +40,18 @@ def random_matrix(rng, photo):
     return matrix
 
 
-def outside(photo, matrix, margin=0.5):
+def outside(photo: Photo, matrix: np.ndarray, margin: float = 0.5):
     """Pixels whose centre is not in the square; `margin` beyond the centres of its first and last pixels."""
     y, x = np.indices((photo.height, photo.width))
     place = mapped(matrix, np.stack([x, y], -1))
     return ~((place > -margin) & (place < SIZE - 1 + margin)).all(-1)
 
 
-def differences(photo, before):
+def differences(photo: Photo, before: np.ndarray):
     return np.abs(photo.levels.astype(int) - before.levels.astype(int))
 
 
-def test_the_photo_comes_back_from_a_network_that_changes_nothing():
+def test_the_photo_comes_back_from_a_network_that_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     rough, smooth = noise_photo(), smooth_photo()
     for _ in range(200):
@@ -69,7 +69,7 @@ def test_the_photo_comes_back_from_a_network_that_changes_nothing():
 
 @pytest.mark.parametrize("way", ["change", "face", "published"])
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
-def test_outside_of_the_square_every_bit_stays(way, depth):
+def test_outside_of_the_square_every_bit_stays(way: str, depth: type) -> None:
     rng, before = np.random.default_rng(2), noise_photo(depth=depth)
     for _ in range(20):
         matrix, photo = random_matrix(rng, before), copy_of(before)
@@ -80,7 +80,7 @@ def test_outside_of_the_square_every_bit_stays(way, depth):
 
 @pytest.mark.parametrize("way", ["change", "face"])
 @pytest.mark.parametrize(("depth", "step"), [(np.uint8, 1), (np.uint16, 2)])
-def test_a_constant_added_leaves_no_seam(way, depth, step):
+def test_a_constant_added_leaves_no_seam(way: str, depth: type, step: int) -> None:
     before, added = smooth_photo(depth=depth), 0.25
     matrix = centred(0.5, 30, before, SIZE)
     photo = copy_of(before)
@@ -96,7 +96,7 @@ def test_a_constant_added_leaves_no_seam(way, depth, step):
 
 
 @pytest.mark.parametrize("way", ["change", "face"])
-def test_the_feather_has_an_effect(way):
+def test_the_feather_has_an_effect(way: str) -> None:
     sums = []
     for feather in (0.05, 0.15, 0.4):
         photo = smooth_photo()
@@ -108,7 +108,7 @@ def test_the_feather_has_an_effect(way):
 
 @pytest.mark.parametrize("way", ["change", "face"])
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_a_face_lands_on_its_place_in_an_enlarged_photo(way, factor):
+def test_a_face_lands_on_its_place_in_an_enlarged_photo(way: str, factor: int) -> None:
     small = Photo(np.full((60, 80, 3), 100, np.uint8))
     matrix = similarity(0.9, 20, 3, -8)
     face = crop(small, matrix, 64)
@@ -127,7 +127,7 @@ def test_a_face_lands_on_its_place_in_an_enlarged_photo(way, factor):
 
 
 @pytest.mark.parametrize("factor", [2, 4])
-def test_an_enlarged_photo_comes_back_too(factor):
+def test_an_enlarged_photo_comes_back_too(factor: int) -> None:
     small = noise_photo(30, 40)
     matrix = centred(1.5, 12, small, SIZE)
     photo = Photo(cv2.resize(small.levels, None, fx=factor, fy=factor, interpolation=cv2.INTER_LANCZOS4))
@@ -136,7 +136,7 @@ def test_an_enlarged_photo_comes_back_too(factor):
     assert np.array_equal(photo.levels, before.levels)
 
 
-def test_detail_finer_than_the_network_stays():
+def test_detail_finer_than_the_network_stays() -> None:
     before = noise_photo()
     matrix, photo = centred(0.3, 0, before, SIZE), copy_of(before)
     paste(photo, face := crop(photo, matrix, SIZE), face + 0.05, matrix)
@@ -144,7 +144,7 @@ def test_detail_finer_than_the_network_stays():
     assert np.corrcoef(inner[0].ravel(), inner[1].ravel())[0, 1] > 0.99
 
 
-def test_a_small_face_is_not_aliased():
+def test_a_small_face_is_not_aliased() -> None:
     checks = (torch.arange(256)[:, None] + torch.arange(256)) % 2 * 0.8 - 0.4
     for way in ("change", "face"):
         photo = Photo(np.full((60, 60, 3), 128, np.uint8))
@@ -153,7 +153,7 @@ def test_a_small_face_is_not_aliased():
         assert np.abs(photo.levels.astype(int) - 128).max() <= 3
 
 
-def test_overlapping_faces_share_the_change():
+def test_overlapping_faces_share_the_change() -> None:
     before = smooth_photo()
     matrices = [similarity(0.5, degrees, x, y) for degrees, x, y in ((0, -5, -8), (0, -20, -9), (20, -12, -25))]
     faces = [crop(before, matrix, SIZE) for matrix in matrices]
@@ -171,7 +171,7 @@ def test_overlapping_faces_share_the_change():
     assert differences(results[0], results[1]).max() <= 2
 
 
-def test_faces_that_only_come_near_do_not_disturb_each_other():
+def test_faces_that_only_come_near_do_not_disturb_each_other() -> None:
     alone, beside = smooth_photo(), smooth_photo()
     matrix, other = similarity(1, 0, -10, -10), similarity(1, 0, -50, -10)
     face = crop(alone, matrix, SIZE)
@@ -180,7 +180,7 @@ def test_faces_that_only_come_near_do_not_disturb_each_other():
     assert np.array_equal(alone.levels, beside.levels)
 
 
-def test_a_face_outside_of_the_photo_changes_nothing():
+def test_a_face_outside_of_the_photo_changes_nothing() -> None:
     for way in pasting.WAYS:
         for x, y in ((-500, 0), (200, 0), (0, -500), (0, 200)):
             photo, face = noise_photo(), torch.zeros(3, SIZE, SIZE)
@@ -189,7 +189,7 @@ def test_a_face_outside_of_the_photo_changes_nothing():
 
 
 @pytest.mark.parametrize("way", ["change", "face", "published"])
-def test_a_photo_smaller_than_its_face(way):
+def test_a_photo_smaller_than_its_face(way: str) -> None:
     photo = noise_photo(5, 7)
     matrix = centred(9, 15, photo, 256)
     assert bounds(matrix, 256)[0] < -5
@@ -198,7 +198,7 @@ def test_a_photo_smaller_than_its_face(way):
     assert photo.levels.mean() > noise_photo(5, 7).levels.mean() + 30
 
 
-def test_strips_are_invisible(monkeypatch):
+def test_strips_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for strip in (2**20, 300):
         monkeypatch.setattr(pasting, "STRIP", strip)
@@ -211,7 +211,7 @@ def test_strips_are_invisible(monkeypatch):
     assert differences(*results).max() <= 1
 
 
-def test_a_mask_says_where():
+def test_a_mask_says_where() -> None:
     photo, before, mask = smooth_photo(), smooth_photo(), torch.zeros(1, 64, 64)
     mask[:, :, :32] = 1
     matrix = similarity(1, 0, -40, -30)
@@ -223,7 +223,7 @@ def test_a_mask_says_where():
         assert not changed[58:].any()
 
 
-def test_ring_takes_the_colour_of_the_photo():
+def test_ring_takes_the_colour_of_the_photo() -> None:
     sums = {}
     for colour in pasting.COLOURS:
         photo = smooth_photo()
@@ -237,7 +237,7 @@ def test_ring_takes_the_colour_of_the_photo():
     assert sums["ring"] <= 1
 
 
-def test_the_published_paste():
+def test_the_published_paste() -> None:
     golden, pixels = arrays("paste_back"), image_u8(300, 400, 31)
     matrix = to_template(golden["landmarks"], 512)
     face = published_crop(Photo(pixels), matrix, 512)
@@ -254,7 +254,7 @@ def test_the_published_paste():
 
 
 @pytest.mark.parametrize(("factor", "step"), [(1, 2), (2, 4)])
-def test_the_published_mask(factor, step):
+def test_the_published_mask(factor: int, step: int) -> None:
     golden = arrays("paste_back")
     back = golden[f"inverse_facexlib_x{factor}_after_offset"]
     soft = pasting._published_mask(back, 512, (400 * factor, 300 * factor), factor)[::step, ::step]
@@ -262,7 +262,7 @@ def test_the_published_mask(factor, step):
     np.testing.assert_allclose(soft, golden[f"soft_mask_x{factor}_every{step}"], atol=1e-3)
 
 
-def test_what_cannot_be_pasted():
+def test_what_cannot_be_pasted() -> None:
     photo, face = noise_photo(), torch.zeros(3, SIZE, SIZE)
     for wrong in (face[None], face[:1], face[:, 1:]):
         with pytest.raises(BadInput, match="one square face"):
@@ -275,7 +275,7 @@ def test_what_cannot_be_pasted():
 
 
 @pytest.mark.parametrize("size", [64, 512])
-def test_a_parsing_mask_is_full_on_a_face_and_empty_at_the_border(size):
+def test_a_parsing_mask_is_full_on_a_face_and_empty_at_the_border(size: int) -> None:
     net = fill_module(ParseNet(ParseNetConfig(width=2, widest=4, blocks=1))).eval()
     for wanted, middle in ((1, 1.0), (17, 0.0)):  # skin, neck
         net.out_mask_conv.conv2d.bias.data = 1000.0 * torch.nn.functional.one_hot(torch.tensor(wanted), 19)

@@ -15,12 +15,13 @@ from unfade.errors import BadInput, OutputConflict
 from unfade.evaluation.gap import Estimate
 from unfade.images.files import list_images, read_image
 from unfade.recipes.adapt import adapt
-from unfade.recipes.rehearse import ROWS, RehearseSettings, rehearse, split
+from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse, split
 from unfade.stages.degrade import camera_degradation
 from unfade.store.checkpoints import read_weights
 
 CAMERA = camera_degradation("severe", 4)
 Models = tuple[Path, Path]
+Done = tuple[Path, RehearseSettings, Rehearsal]
 
 
 def colours(image: torch.Tensor) -> np.ndarray:
@@ -28,14 +29,14 @@ def colours(image: torch.Tensor) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def done(models: Models, tmp_path_factory: pytest.TempPathFactory):
+def done(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Done:
     folder = tmp_path_factory.mktemp("rehearsal")
     write_faces(folder / "faces", 8)
     settings = RehearseSettings(small(*models), learn=0.5)
     return folder, settings, rehearse(folder / "faces", folder / "out", CAMERA, settings, spaces={"colour": colours})
 
 
-def test_everything_is_there(done) -> None:
+def test_everything_is_there(done: Done) -> None:
     folder, _, result = done
     out = folder / "out"
     assert (result.learned, result.held_out, list(result.failures)) == (4, 4, [])
@@ -58,7 +59,7 @@ def test_everything_is_there(done) -> None:
     assert nothing.as_dict()["share"] == {"psnr": {"value": None, "low": None, "high": None}}
 
 
-def test_a_borrowed_upper_bound_is_kept_only_where_it_is_the_same(done, tmp_path: Path) -> None:
+def test_a_borrowed_upper_bound_is_kept_only_where_it_is_the_same(done: Done, tmp_path: Path) -> None:
     folder, settings, _ = done
     targets = replace(settings.adapt.targets, seed=9)
     changes = {
@@ -75,7 +76,7 @@ def test_a_borrowed_upper_bound_is_kept_only_where_it_is_the_same(done, tmp_path
         assert ("borrowed" in json.loads((tmp_path / name / card.name).read_text())) == (name == "same")
 
 
-def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> None:
+def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done: Done) -> None:
     out = done[0] / "out"
     card = json.loads((out / "supervised.json").read_text())
     adapted = json.loads((out / "adapted" / "restorer.json").read_text())
@@ -87,7 +88,7 @@ def test_the_upper_bound_learns_from_the_truth_and_adaptation_does_not(done) -> 
     assert any(not torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_targets_of_later_rounds_begin_with_the_adapted_attempts(done, tmp_path: Path) -> None:
+def test_targets_of_later_rounds_begin_with_the_adapted_attempts(done: Done, tmp_path: Path) -> None:
     folder, once, _ = done
     out = tmp_path / "out"
     rehearse(folder / "faces", out, CAMERA, replace(once, adapt=replace(once.adapt, rounds=2)))
@@ -102,7 +103,7 @@ def test_targets_of_later_rounds_begin_with_the_adapted_attempts(done, tmp_path:
         assert all(torch.equal(one[key], other[key]) for key in one), "the bound and the first round are the same"
 
 
-def test_the_same_rehearsal_goes_on_and_another_is_refused(done) -> None:
+def test_the_same_rehearsal_goes_on_and_another_is_refused(done: Done) -> None:
     folder, settings, result = done
     before = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")}
     again = rehearse(folder / "faces", folder / "out", CAMERA, settings, spaces={"colour": colours})

@@ -36,7 +36,7 @@ TINY = {
 }
 
 
-def assert_samples(golden, name, values, tolerance):
+def assert_samples(golden, name: str, values, tolerance: float):
     assert values.numel() == golden[f"{name}.shape"].prod()
     sampled = subsampled(values, golden, name)
     torch.testing.assert_close(sampled, torch.from_numpy(golden[f"{name}.vals"]), atol=tolerance, rtol=0)
@@ -62,7 +62,7 @@ def trained():
 
 
 @pytest.mark.parametrize(("name", "config"), [("mobilenet025", MOBILENET025), ("resnet50", RESNET50)])
-def test_keys_are_the_published_ones(name, config):
+def test_keys_are_the_published_ones(name: str, config) -> None:
     with torch.device("meta"):
         net = RetinaFace(config)
     expected = manifest(f"manifest_retinaface_{name}")
@@ -73,14 +73,14 @@ def test_keys_are_the_published_ones(name, config):
     assert sum(p.numel() for p in net.parameters()) == expected["n_params"]
 
 
-def test_output_is_the_published_one(filled):
+def test_output_is_the_published_one(filled) -> None:
     golden = arrays("retinaface_resnet50")
     assert_samples(golden, "loc", filled.boxes, 5e-4)
     assert_samples(golden, "conf", both_classes(filled.scores), 1e-4)
     assert_samples(golden, "landms", filled.points, 5e-4)
 
 
-def test_priors_and_decoding_are_the_published_ones(filled):
+def test_priors_and_decoding_are_the_published_ones(filled) -> None:
     golden, anchors = arrays("retinaface_resnet50"), priors(320, 256, anchors=RESNET50.anchors)
     assert_samples(golden, "priors", anchors, 0)
     assert_samples(golden, "decoded_landms", decode_points(filled.points[0], anchors), 1e-4)
@@ -90,7 +90,7 @@ def test_priors_and_decoding_are_the_published_ones(filled):
 
 
 @pytest.mark.parametrize("number", [pytest.param(k, marks=shared) for k in range(3)])
-def test_faces_in_photos_are_the_published_ones(trained, number):
+def test_faces_in_photos_are_the_published_ones(trained, number: int) -> None:
     golden = {key.removeprefix(f"{number}."): value for key, value in arrays("retinaface_mobilenet025").items()}
     photo = read_image(SHARED / "photos" / "whole" / str(golden["pictures"][number]))[None]
     assert list(photo.shape[-2:]) == golden["shape"][:2].tolist()
@@ -112,7 +112,7 @@ def test_faces_in_photos_are_the_published_ones(trained, number):
 @torch.no_grad()
 @pytest.mark.parametrize("backbone", TINY)
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (8, 8)])
-def test_any_size_has_one_prior_for_each_prediction(backbone, size):
+def test_any_size_has_one_prior_for_each_prediction(backbone, size: tuple[int, ...]) -> None:
     net = fill_module(RetinaFace(TINY[backbone])).eval()
     offsets = net(torch.zeros(2, 3, *size))
     count = len(priors(*size, anchors=RESNET50.anchors))
@@ -121,7 +121,7 @@ def test_any_size_has_one_prior_for_each_prediction(backbone, size):
     assert offsets.points.shape == (2, count, 10)
 
 
-def test_priors_are_squares_around_their_cells():
+def test_priors_are_squares_around_their_cells() -> None:
     height, width = 40, 64
     anchors = priors(height, width, anchors=RESNET50.anchors) * torch.tensor([width, height, width, height])
     assert len(anchors) == 2 * (5 * 8 + 3 * 4 + 2 * 2)
@@ -131,7 +131,7 @@ def test_priors_are_squares_around_their_cells():
     torch.testing.assert_close(anchors[-1], torch.tensor([48.0, 48.0, 512.0, 512.0]))
 
 
-def test_no_offset_is_the_prior_itself():
+def test_no_offset_is_the_prior_itself() -> None:
     anchors = priors(32, 32, anchors=RESNET50.anchors)
     boxes = decode_boxes(torch.zeros(len(anchors), 4), anchors)
     torch.testing.assert_close((boxes[:, :2] + boxes[:, 2:]) / 2, anchors[:, :2])
@@ -140,7 +140,7 @@ def test_no_offset_is_the_prior_itself():
     assert torch.equal(points, anchors[:, None, :2].expand(-1, 5, -1))
 
 
-def test_overlap_counts_the_last_pixel():
+def test_overlap_counts_the_last_pixel() -> None:
     box = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
     others = torch.tensor(
         [[0.0, 0.0, 9.0, 9.0], [5.0, 0.0, 14.0, 9.0], [10.0, 0.0, 19.0, 9.0], [50.0, 50.0, 59.0, 59.0]]
@@ -148,7 +148,7 @@ def test_overlap_counts_the_last_pixel():
     torch.testing.assert_close(overlaps(box, others), torch.tensor([1.0, 50 / 150, 0.0, 0.0]))
 
 
-def test_the_most_probable_of_overlapping_boxes_is_kept():
+def test_the_most_probable_of_overlapping_boxes_is_kept() -> None:
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [1.0, 0.0, 10.0, 9.0], [30.0, 0.0, 39.0, 9.0], [5.0, 0.0, 14.0, 9.0]])
     scores = torch.tensor([0.5, 0.9, 0.7, 0.4])
     assert suppress(boxes, scores, overlap=0.5).tolist() == [1, 2, 3]
@@ -156,20 +156,20 @@ def test_the_most_probable_of_overlapping_boxes_is_kept():
     assert suppress(boxes, scores, overlap=1.0).tolist() == [1, 2, 0, 3]
 
 
-def test_a_box_only_suppresses_while_it_is_kept():
+def test_a_box_only_suppresses_while_it_is_kept() -> None:
     chain = torch.tensor([[0.0, 0.0, 9.0, 9.0], [4.0, 0.0, 13.0, 9.0], [8.0, 0.0, 17.0, 9.0]])
     assert suppress(chain, torch.tensor([0.9, 0.8, 0.7]), overlap=0.3).tolist() == [0, 2]
 
 
-def test_of_equal_scores_the_first_is_kept():
+def test_of_equal_scores_the_first_is_kept() -> None:
     assert suppress(torch.zeros(4, 4), torch.ones(4)).tolist() == [0]
 
 
-def test_no_box_is_kept_of_none():
+def test_no_box_is_kept_of_none() -> None:
     assert suppress(torch.zeros(0, 4), torch.zeros(0)).tolist() == []
 
 
-def test_boxes_have_the_scale_of_the_configured_anchors():
+def test_boxes_have_the_scale_of_the_configured_anchors() -> None:
     small = replace(TINY["mobilenet"], anchors=((1, 2), (4, 8), (16, 32)))
     nets = [fill_module(RetinaFace(config)).eval() for config in (small, TINY["mobilenet"])]
     everything = DetectionSettings(min_score=0.0, overlap=1.0)
@@ -180,7 +180,7 @@ def test_boxes_have_the_scale_of_the_configured_anchors():
     torch.testing.assert_close(sides[1], 16 * sides[0])
 
 
-def test_a_photo_without_a_face_gives_empty_results():
+def test_a_photo_without_a_face_gives_empty_results() -> None:
     net = fill_module(RetinaFace(TINY["mobilenet"])).eval()
     first, second = find_faces(net, torch.zeros(2, 3, 32, 32), settings=DetectionSettings(min_score=1.0))
     for faces in (first, second):
@@ -188,16 +188,16 @@ def test_a_photo_without_a_face_gives_empty_results():
 
 
 @pytest.mark.parametrize("fields", [{"backbone": "vgg"}, {"features": 6}])
-def test_impossible_shapes_are_refused(fields):
+def test_impossible_shapes_are_refused(fields: dict[str, int] | dict[str, str]) -> None:
     with pytest.raises(BadInput):
         RetinaFaceConfig(**fields)
 
 
-def test_a_photo_without_a_batch_is_refused():
+def test_a_photo_without_a_batch_is_refused() -> None:
     with pytest.raises(BadInput, match="batch dimension"):
         RetinaFace(TINY["mobilenet"])(torch.zeros(3, 32, 32))
 
 
-def test_thresholds_outside_the_unit_interval_are_refused():
+def test_thresholds_outside_the_unit_interval_are_refused() -> None:
     with pytest.raises(BadInput, match="80"):
         DetectionSettings(min_score=80)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from command import Run
 from unfade.cli.command import Outcome, gone_lines, note_lines, say
 from unfade.evaluation.pairs import Mean, Scores
 from unfade.jobs.journal import Entry, Journal
@@ -46,7 +47,7 @@ def test_ctrl_c_while_imports_run() -> None:
     assert "Traceback" not in said
 
 
-def test_an_error_of_the_system_is_one_sentence(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_system_is_one_sentence(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("a" * 300)
     told = run("degrade", tmp_path, "--out", long)
     assert (told.code, told.err.count("\n"), told.out) == (2, 1, "")

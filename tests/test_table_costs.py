@@ -13,6 +13,7 @@ from tiny_codeformer import TINY as TINY_CODEFORMER
 from tiny_diffbir import TEXT
 from tiny_diffbir import TINY as TINY_DIFFBIR
 from tiny_models import RESTORER
+from unfade.diffusion.prior import DiffusionPrior, Step
 from unfade.diffusion.sampler import sample
 from unfade.nets.pgdiff_restorer import PGDiffRestorerConfig
 from unfade.paper import costs as table_costs
@@ -87,7 +88,7 @@ def test_the_first_steps_are_those_of_the_whole_walk() -> None:
         assert short.timesteps(len(prior.schedule)) == whole.timesteps(len(prior.schedule))[:3]
         stopped = sample(prior, short, CountingNoise(), face)
 
-        def remember(prior, step, x_prev, noise, guide=guide, states=states):  # type: ignore[no-untyped-def]
+        def remember(prior: DiffusionPrior, step: Step, x_prev, noise, guide=guide, states=states):  # type: ignore[no-untyped-def]
             states.append(guide.correct_x_prev(prior, step, x_prev, noise))
             return states[-1]
 

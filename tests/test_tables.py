@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapt_settings import quick
+from command import Run
 from test_table_costs import TINY
 from tiny_codeformer import codeformer
 from tiny_models import write_faces
@@ -297,7 +298,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
-def test_what_is_missing_is_said_before_anything_begins(run, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said_before_anything_begins(
+    run: Run, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(asked.out / "none"))
     with pytest.raises(UnknownModel, match="unfade models pull ffhq-512"):
         make_tables("21", replace(asked, scale="paper"))
@@ -321,7 +324,7 @@ def test_other_faces_are_another_table(tiny: Scale, asked: Asked) -> None:
         make_tables("26", asked)
 
 
-def test_the_list(run, tiny: Scale) -> None:
+def test_the_list(run: Run, tiny: Scale) -> None:
     rows = listed("builtin", SCALES["builtin"])
     assert [row["table"] for row in rows] == [*NAMES, "all"]
     assert {row["photos"] for row in rows} == {"faces", "photos", "none", "faces and photos"}
@@ -354,7 +357,7 @@ def test_times_of_the_list_follow_from_what_is_made() -> None:
 
 
 def test_the_pieces_of_the_list_are_those_that_are_made(
-    tiny: Scale, asked: Asked, counted: Counter[str], monkeypatch
+    tiny: Scale, asked: Asked, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PACES, "tiny", PACES["builtin"])
     monkeypatch.setattr(table_results, "printed_tables", on_one_set)
@@ -369,7 +372,7 @@ def test_the_pieces_of_the_list_are_those_that_are_made(
     assert done["prepare"] == len({c for n in names for s in on_one_set()[n].sets for c in cameras_of(s)})
 
 
-def test_the_command(run, tiny: Scale, asked: Asked) -> None:
+def test_the_command(run: Run, tiny: Scale, asked: Asked) -> None:
     command = ("table", "26", "--faces", asked.faces, "--out", asked.out, "--scale", "tiny", "--most", 2)
     words = run(*command)
     assert "SwinIR + ours" in words.out
@@ -380,7 +383,7 @@ def test_the_command(run, tiny: Scale, asked: Asked) -> None:
     assert Path(found["file"]).exists()
 
 
-def test_bad_faces_are_named_and_the_others_go_on(run, tiny: Scale, asked: Asked) -> None:
+def test_bad_faces_are_named_and_the_others_go_on(run: Run, tiny: Scale, asked: Asked) -> None:
     assert asked.faces
     (asked.faces / "broken.png").write_bytes(b"no picture")
     found = run("table", "26", "--faces", asked.faces, "--out", asked.out, "--scale", "tiny", "--json")

@@ -36,11 +36,11 @@ def toy_restorer(size: int = 32) -> nn.Module:
     return ToyRestorer(size).eval()
 
 
-def targets_of(faces: Tensor, seeds: Iterable[int], prior: DiffusionPrior, settings=QUICK) -> Tensor:
+def targets_of(faces: Tensor, seeds: Iterable[int], prior: DiffusionPrior, settings: TargetSettings = QUICK) -> Tensor:
     return pseudo_target(faces, toy_restorer(), prior, ImageNoise(seeds), settings)
 
 
-def test_a_target_does_not_depend_on_company_or_order(prior):
+def test_a_target_does_not_depend_on_company_or_order(prior: DiffusionPrior) -> None:
     faces, seeds = picture(32, 32, 1, count=4), [11, 12, 13, 14]
     together = targets_of(faces, seeds, prior)
     alone = torch.cat([targets_of(faces[i : i + 1], seeds[i : i + 1], prior) for i in range(4)])
@@ -51,7 +51,7 @@ def test_a_target_does_not_depend_on_company_or_order(prior):
     assert (together[0] - together[1]).abs().max() > 0.1
 
 
-def test_a_target_is_the_chain_from_the_restored_face(prior):
+def test_a_target_is_the_chain_from_the_restored_face(prior: DiffusionPrior) -> None:
     face, restorer = picture(32, 32, 1), toy_restorer()
     target = pseudo_target(face, restorer, prior, CountingNoise(), QUICK)
     guidance = LowFrequency(restorer(face).detach().clamp(-1, 1), 6, 3, 4)
@@ -59,14 +59,14 @@ def test_a_target_is_the_chain_from_the_restored_face(prior):
     assert not target.requires_grad
 
 
-def test_a_target_is_clamped(monkeypatch):
+def test_a_target_is_clamped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(UPDATES, "loud", lambda: lambda prior, step, noise: 5 * step.x0)
     loud = replace(QUICK, update="loud")
     target = pseudo_target(picture(32, 32, 1), toy_restorer(), fake_prior(spacing="20"), CountingNoise(), loud)
     assert target.abs().max() == 1
 
 
-def test_the_restored_face_is_clamped_before_the_prior_sees_it(prior):
+def test_the_restored_face_is_clamped_before_the_prior_sees_it(prior: DiffusionPrior) -> None:
     face = picture(32, 32, 1)
     clamped = (5 * face).clamp(-1, 1)
 
@@ -78,7 +78,7 @@ def test_the_restored_face_is_clamped_before_the_prior_sees_it(prior):
     assert torch.equal(loud, pseudo_target(clamped, nn.Identity(), prior, CountingNoise(), QUICK))
 
 
-def test_a_prior_of_another_size_gets_the_restored_face_resized(prior):
+def test_a_prior_of_another_size_gets_the_restored_face_resized(prior: DiffusionPrior) -> None:
     face, restorer = picture(64, 64, 1), toy_restorer(64)
     target = pseudo_target(face, restorer, prior, CountingNoise(), QUICK)
     small = resize(restorer(face).detach().clamp(-1, 1), 32, 32)
@@ -86,7 +86,7 @@ def test_a_prior_of_another_size_gets_the_restored_face_resized(prior):
     assert torch.equal(target, pseudo_target(small, nn.Identity(), prior, CountingNoise(), QUICK))
 
 
-def test_the_papers_setting_is_the_default():
+def test_the_papers_setting_is_the_default() -> None:
     draws, steps, prior = CountingNoise(), [], fake_prior()
     paper = TargetSettings()
     pseudo_target(picture(32, 32, 1), toy_restorer(), prior, draws, paper, lambda: steps.append(1))
@@ -94,14 +94,14 @@ def test_the_papers_setting_is_the_default():
     assert (paper.spacing, paper.update, paper.factor) == ("250", "ddpm", 16)
 
 
-def test_the_filter_keeps_its_width_relative_to_the_face():
+def test_the_filter_keeps_its_width_relative_to_the_face() -> None:
     factors = {size: TargetSettings().for_size(size).factor for size in (1024, 512, 256, 128, 32, 16)}
     assert factors == {1024: 32, 512: 16, 256: 8, 128: 4, 32: 1, 16: 1}
     assert replace(TargetSettings(seed=3, factor=8), factor=2) == TargetSettings(seed=3, factor=8).for_size(128)
 
 
 @pytest.mark.usefixtures("computes_in_bf16")
-def test_bfloat16_reaches_the_networks_only():
+def test_bfloat16_reaches_the_networks_only() -> None:
     seen: list[torch.dtype] = []
 
     def answer(x: Tensor, t: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def test_bfloat16_reaches_the_networks_only():
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> list[Path]:
+def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("faces")
     paths = [folder / f"{name}.png" for name in "abc"]
     for path, face in zip(paths, picture(32, 32, 1, count=3), strict=True):
@@ -155,17 +155,19 @@ CHANGES = {
 
 
 @pytest.fixture(scope="module")
-def usual(faces, tmp_path_factory) -> dict[str, Tensor]:
+def usual(faces: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     return made(faces, tmp_path_factory.mktemp("usual"), tiny_prior(), QUICK)
 
 
-def test_every_setting_of_the_result_is_tried():
+def test_every_setting_of_the_result_is_tried() -> None:
     assert {field.name for field in fields(TargetSettings)} == {*CHANGES, "batch", "by_damage"}
 
 
 @pytest.mark.usefixtures("computes_in_bf16")
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_setting_has_an_effect(faces, usual, tmp_path, prior, name):
+def test_every_setting_has_an_effect(
+    faces: list[Path], usual: dict[str, Tensor], tmp_path: Path, prior: DiffusionPrior, name: str
+) -> None:
     targets = made(faces, tmp_path, prior, replace(QUICK, **{name: CHANGES[name]}))
     assert targets.keys() == usual.keys()
     assert all(not torch.equal(targets[item], usual[item]) for item in usual)
@@ -179,7 +181,9 @@ def test_a_gpu_gets_more_faces_at_once(device: str, size: int, expected: int) ->
 
 
 @pytest.mark.parametrize("batch", [1, 3, None])
-def test_the_size_of_the_batch_and_the_order_of_the_files_have_none(faces, usual, tmp_path, prior, batch):
+def test_the_size_of_the_batch_and_the_order_of_the_files_have_none(
+    faces: list[Path], usual: dict[str, Tensor], tmp_path: Path, prior: DiffusionPrior, batch: int | None
+) -> None:
     targets = made(reversed(faces), tmp_path, prior, replace(QUICK, batch=batch))
     assert targets.keys() == usual.keys()
     level = 2 / 255  # files are rounded to 8 bit
@@ -187,7 +191,7 @@ def test_the_size_of_the_batch_and_the_order_of_the_files_have_none(faces, usual
     assert all((targets[item] != usual[item]).float().mean() < 0.01 for item in usual)
 
 
-def test_the_batch_is_the_number_of_faces_denoised_together(faces, tmp_path):
+def test_the_batch_is_the_number_of_faces_denoised_together(faces: list[Path], tmp_path: Path) -> None:
     sizes: list[int] = []
 
     def answer(x: Tensor, t: Tensor) -> Tensor:
@@ -198,13 +202,13 @@ def test_the_batch_is_the_number_of_faces_denoised_together(faces, tmp_path):
     assert sizes == [2] * 6 + [1] * 6
 
 
-def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path, prior):
+def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path: Path, prior: DiffusionPrior) -> None:
     for name in ("first.png", "second.png"):
         write_png(tmp_path / name, picture(32, 32, 1)[0])
     amounts: list[float] = []
 
     class Told:
-        def __init__(self, label, total, *, start=0):
+        def __init__(self, label, total, *, start: int = 0):
             assert (label, total) == ("targets", 2)
 
         def __enter__(self):
@@ -223,7 +227,7 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path,
     assert len(amounts) == QUICK.start + 1
 
 
-def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path, prior):
+def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path: Path, prior: DiffusionPrior) -> None:
     write_png(tmp_path / "grey.png", picture(32, 32, 1)[0].mean(0, keepdim=True).expand(3, 32, 32))
     write_png(tmp_path / "red.png", picture(32, 32, 2)[0])
     faces, journal = sorted(tmp_path.glob("*.png")), Journal(tmp_path / "journal.jsonl")
@@ -257,13 +261,13 @@ def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], m
     TargetSettings(factor=4).check(32)
 
 
-def test_k_follows_the_damage_of_each_face(faces, tmp_path, monkeypatch):
+def test_k_follows_the_damage_of_each_face(faces: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = tiny_prior("20")
     restorer = toy_restorer()
     used = []
     original = targets.pseudo_target
 
-    def watched(face, attempt, prior, noise, settings, *rest):
+    def watched(face, attempt, prior: DiffusionPrior, noise, settings: TargetSettings, *rest):
         used.append((len(face), settings.start, settings.free_from))
         return original(face, attempt, prior, noise, settings, *rest)
 

@@ -23,7 +23,7 @@ def followed(faces_of, frames: int, settings: TrackSettings = DEFAULT) -> dict[i
     return told
 
 
-def test_noise_of_a_still_face_is_more_than_halved():
+def test_noise_of_a_still_face_is_more_than_halved() -> None:
     rng = np.random.default_rng(0)
     told = followed(lambda i: [face_at(100, 100, 80, rng.normal(0, 1, (5, 2)))], 200)
     truth = face_at(100, 100, 80).points
@@ -34,13 +34,13 @@ def test_noise_of_a_still_face_is_more_than_halved():
 
 
 @pytest.mark.parametrize("speed", [3.0, 12.0])
-def test_a_moving_face_has_no_lag(speed):
+def test_a_moving_face_has_no_lag(speed: float) -> None:
     told = followed(lambda i: [face_at(100 + speed * i, 100 - speed / 2 * i)], 60)
     for i in range(60):
         assert np.abs(told[i][0] - face_at(100 + speed * i, 100 - speed / 2 * i).points).max() < 1e-6
 
 
-def test_a_face_that_starts_to_move_lags_by_less_than_a_frame():
+def test_a_face_that_starts_to_move_lags_by_less_than_a_frame() -> None:
     def place(i):
         return 100 + 6.0 * max(0, i - 30)
 
@@ -49,13 +49,13 @@ def test_a_face_that_starts_to_move_lags_by_less_than_a_frame():
     assert 0 < off < 6.0
 
 
-def test_two_faces_that_move_apart_are_two_tracks():
+def test_two_faces_that_move_apart_are_two_tracks() -> None:
     told = followed(lambda i: [face_at(10 + i, 10), face_at(200 - i, 10)], 40)
     assert all(set(told[i]) == {0, 1} for i in range(40))
     assert all(told[i][0][0, 0] < told[i][1][0, 0] for i in range(40))
 
 
-def test_gaps_of_a_few_frames_are_bridged_and_longer_ones_are_not():
+def test_gaps_of_a_few_frames_are_bridged_and_longer_ones_are_not() -> None:
     missing = {10, 11, 12, 13}
     told = followed(lambda i: [] if i in missing else [face_at(50 + 2 * i, 50)], 30)
     assert all(set(told[i]) == {0} for i in range(30))
@@ -64,13 +64,13 @@ def test_gaps_of_a_few_frames_are_bridged_and_longer_ones_are_not():
     assert [set(told[i]) for i in (9, 10, 14, 15)] == [{0}, set(), set(), {1}]
 
 
-def test_what_one_frame_alone_shows_is_no_face():
+def test_what_one_frame_alone_shows_is_no_face() -> None:
     told = followed(lambda i: [face_at(50, 50)] if i == 7 else [], 20)
     assert not any(told.values())
     assert set(followed(lambda i: [face_at(50, 50)], 1)[0]) == {0}  # a video of one frame
 
 
-def test_a_face_that_is_taken_for_one_upside_down_does_not_turn_the_track():
+def test_a_face_that_is_taken_for_one_upside_down_does_not_turn_the_track() -> None:
     upright = face_at(50, 50)
     over = Face(upright.box, upright.points[[1, 0, 2, 4, 3]], 0.9)
     told = followed(lambda i: [over if i == 10 else upright], 20)
@@ -78,7 +78,7 @@ def test_a_face_that_is_taken_for_one_upside_down_does_not_turn_the_track():
     assert [len(told[i]) for i in range(20)] == [1] * 20
 
 
-def test_a_cut_ends_all_tracks_and_nothing_is_smoothed_across_it():
+def test_a_cut_ends_all_tracks_and_nothing_is_smoothed_across_it() -> None:
     tracks, told = Tracks(DEFAULT), {}
     for i in range(20):
         if i == 10:
@@ -90,13 +90,13 @@ def test_a_cut_ends_all_tracks_and_nothing_is_smoothed_across_it():
     assert np.allclose(told[10][1], face_at(60, 50).points)
 
 
-def test_frames_between_searched_ones_are_interpolated():
+def test_frames_between_searched_ones_are_interpolated() -> None:
     told = followed(lambda i: [face_at(50 + 4 * i, 50)], 31, TrackSettings(every=3))
     for i in range(31):
         assert np.abs(told[i][0] - face_at(50 + 4 * i, 50).points).max() < 1e-6
 
 
-def test_a_frame_is_expected_or_not():
+def test_a_frame_is_expected_or_not() -> None:
     tracks = Tracks(DEFAULT)
     tracks.add(0, [face_at(50, 50)])
     assert tracks.expect(1, [face_at(52, 50)])
@@ -104,7 +104,7 @@ def test_a_frame_is_expected_or_not():
     assert not tracks.expect(1, [face_at(52, 50), face_at(150, 50)])
 
 
-def test_little_is_remembered():
+def test_little_is_remembered() -> None:
     tracks = Tracks(DEFAULT)
     for i in range(500):
         tracks.add(i, [face_at(50, 50)] if i % 50 < 30 else [])
@@ -112,7 +112,7 @@ def test_little_is_remembered():
         assert all(len(track.seen) <= DEFAULT.ahead + DEFAULT.window + 1 for track in tracks._tracks)
 
 
-def test_the_similarity_is_that_of_five_exact_landmarks():
+def test_the_similarity_is_that_of_five_exact_landmarks() -> None:
     points = face_at(31, 47, 83).points @ np.array([(0.8, 0.3), (-0.3, 0.8)])
     assert np.allclose(steady(points, 512), to_template(points, 512), atol=1e-4)
     with pytest.raises(BadInput, match="no face fits"):
@@ -120,6 +120,6 @@ def test_the_similarity_is_that_of_five_exact_landmarks():
 
 
 @pytest.mark.parametrize("wrong", [{"every": 0}, {"gap": -1}, {"window": -1}, {"least": 0}, {"overlap": 1.0}])
-def test_impossible_settings_are_refused(wrong):
+def test_impossible_settings_are_refused(wrong: dict[str, float] | dict[str, int]) -> None:
     with pytest.raises(BadInput):
         TrackSettings(**wrong)

@@ -10,7 +10,7 @@ import torch
 
 from unfade.faces.align import centred, crop, inverse, to_template
 from unfade.faces.detect import DetectSettings, Face, Search, find_faces, load_detector
-from unfade.faces.detectors import certainty_of
+from unfade.faces.detectors import Detector, certainty_of
 from unfade.faces.turns import Sight, judged, turned, turned_back
 from unfade.images.files import list_images, read_image, to_bytes
 from unfade.images.photo import Photo
@@ -67,7 +67,7 @@ def off(a: float, b: float) -> float:
 
 
 @pytest.mark.parametrize("quarters", QUARTERS)
-def test_what_is_turned_and_turned_back_is_where_it_was(quarters):
+def test_what_is_turned_and_turned_back_is_where_it_was(quarters: int) -> None:
     picture = torch.zeros(1, 5, 7)
     picture[0, 1, 2] = 1
     (y, x), (height, width) = (turned(picture, 2 * quarters)[0] == 1).nonzero()[0].tolist(), (5, 7)
@@ -76,14 +76,14 @@ def test_what_is_turned_and_turned_back_is_where_it_was(quarters):
     assert (face.box, face.points[4].tolist(), face.score) == ((1.5, 0.5, 2.5, 1.5), [2, 1], 0.7)
 
 
-def test_a_place_comes_to_the_middle_turned_counterclockwise():
+def test_a_place_comes_to_the_middle_turned_counterclockwise() -> None:
     matrix = centred((10, 20), 2.0, 90, 65)
     assert matrix @ (10, 20, 1) == pytest.approx([32, 32])
     assert matrix @ (11, 20, 1) == pytest.approx([32, 30]), "what was at the right is above"
     assert inverse(matrix) @ (32, 30, 1) == pytest.approx([11, 20])
 
 
-def test_the_width_of_a_face_turns_with_it():
+def test_the_width_of_a_face_turns_with_it() -> None:
     upright = Face((0, 0, 30, 40), np.array([(8, 12), (22, 13), (15, 20), (10, 30), (20, 30)], float), 0.9)
     for quarters in QUARTERS:
         face = turned_back(upright, 2 * quarters, 50, 60)
@@ -95,7 +95,7 @@ def test_the_width_of_a_face_turns_with_it():
 
 
 @pytest.mark.parametrize("sides", [(40,), (80, 60), (150, 128, 100), (400,)], ids=str)
-def test_the_four_turns_of_a_photo_show_the_same_faces(yunet, sides):
+def test_the_four_turns_of_a_photo_show_the_same_faces(yunet: Detector, sides: tuple[int, ...]) -> None:
     photo = scene(sides)
     upright = find_faces(photo, yunet)
     assert len(upright) == len(sides)
@@ -109,7 +109,7 @@ def test_the_four_turns_of_a_photo_show_the_same_faces(yunet, sides):
             np.testing.assert_allclose(face.box, expected.box, atol=0.05 * expected.width)
 
 
-def test_a_crop_of_a_turned_photo_is_that_of_the_upright_one(yunet):
+def test_a_crop_of_a_turned_photo_is_that_of_the_upright_one(yunet: Detector) -> None:
     photo = scene((128,))
     (upright,) = find_faces(photo, yunet)
     expected = crop(photo, to_template(upright.points, 128), 128)
@@ -120,7 +120,7 @@ def test_a_crop_of_a_turned_photo_is_that_of_the_upright_one(yunet):
         assert (crop(sideways, to_template(face.points, 128), 128) - expected).abs().mean() < 0.02
 
 
-def test_upright_faces_are_found_as_without_turning(yunet):
+def test_upright_faces_are_found_as_without_turning(yunet: Detector) -> None:
     photo = scene((150, 80, 40))
     search = Search(photo, yunet, DetectSettings())
     search.search([0])
@@ -129,12 +129,12 @@ def test_upright_faces_are_found_as_without_turning(yunet):
 
 
 @pytest.mark.parametrize("degrees", [45, 135, 225, 315])
-def test_tilted_faces_are_aligned_too(yunet, degrees):
+def test_tilted_faces_are_aligned_too(yunet: Detector, degrees: int) -> None:
     for face in find_faces(scene((120, 90), degrees=degrees), yunet):
         assert off(leaning(face), degrees) < 25
 
 
-def test_a_lying_face_beside_an_upright_one(yunet):
+def test_a_lying_face_beside_an_upright_one(yunet: Detector) -> None:
     photo, other = scene((128,), width=320), rotated(scene((128,), width=480, height=320), 1)
     both = Photo(np.concatenate([photo.levels, other.levels], 1))
     first, second = find_faces(both, yunet)
@@ -142,7 +142,7 @@ def test_a_lying_face_beside_an_upright_one(yunet):
     assert off(leaning(second), 90) < 10
 
 
-def test_sizes_are_limited_alike_in_every_turn(yunet):
+def test_sizes_are_limited_alike_in_every_turn(yunet: Detector) -> None:
     photo = scene((200, 60))
     for quarters in QUARTERS:
         sideways = rotated(photo, quarters)
@@ -151,7 +151,7 @@ def test_sizes_are_limited_alike_in_every_turn(yunet):
         assert small.width < 70 < large.width
 
 
-def test_nothing_is_found_where_there_is_nothing(yunet):
+def test_nothing_is_found_where_there_is_nothing(yunet: Detector) -> None:
     chance = np.random.default_rng(0)
     for cells in (8, 40, 200):
         noise = chance.integers(0, 256, (cells, cells, 3), dtype=np.uint8)
@@ -178,18 +178,18 @@ def shown(photo: Photo, detector, **how) -> int:
     return counting.px
 
 
-def test_an_upright_photo_costs_at_most_half_as_much_again(yunet):
+def test_an_upright_photo_costs_at_most_half_as_much_again(yunet: Detector) -> None:
     photo, counting = scene((150, 128), 960, 1280), Counting(yunet)
     Search(photo, counting, DetectSettings()).search([0])
     assert shown(photo, yunet) < 1.5 * counting.px
 
 
-def test_only_what_is_thorough_is_searched_in_all_turns(yunet):
+def test_only_what_is_thorough_is_searched_in_all_turns(yunet: Detector) -> None:
     bare = scene(())
     assert shown(bare, yunet) > 2.5 * shown(bare, yunet, thorough=False)
 
 
-def test_frames_of_a_film_are_searched_thoroughly_now_and_then(yunet):
+def test_frames_of_a_film_are_searched_thoroughly_now_and_then(yunet: Detector) -> None:
     bare, sideways = scene((), 240, 320), rotated(scene((60,), 240, 320), 1)
     counting = Counting(yunet)
     find = in_frames(searching(counting, DetectSettings(), Choice(), 64))
@@ -203,7 +203,7 @@ def test_frames_of_a_film_are_searched_thoroughly_now_and_then(yunet):
     assert found == [(24, True), (25, True), (26, True)], "once it is known, in every frame"
 
 
-def test_other_finders_see_frames_as_photos():
+def test_other_finders_see_frames_as_photos() -> None:
     def find(name: str, photo: Photo):
         return []
 
@@ -216,14 +216,14 @@ def test_other_finders_see_frames_as_photos():
 class Answers:
     """Stands for a closer look."""
 
-    def __init__(self, sight=None):
+    def __init__(self, sight: Sight | None = None):
         self.sight, self.asked = sight, 0
 
-    def look(self, face):
+    def look(self, face: Face):
         self.asked += 1
         return self.sight
 
-    def finely(self, face, sight):
+    def finely(self, face: Face, sight: Sight | None):
         return sight
 
 
@@ -250,7 +250,7 @@ def seen(score: float, turn: int, left: float = 0.0) -> Sight:
         ([seen(0.95, 0), seen(0.95, 0, left=100), seen(0.7, 0, left=200)], None, [0, 0, 0], 1),
     ],
 )
-def test_a_place_is_judged_by_the_turn_that_shows_most(yunet, sights, answer, turns, asked):
+def test_a_place_is_judged_by_the_turn_that_shows_most(yunet: Detector, sights, answer, turns, asked) -> None:
     answers = Answers(answer)
     for order in itertools.permutations(sights):
         answers.asked = 0
@@ -258,7 +258,7 @@ def test_a_place_is_judged_by_the_turn_that_shows_most(yunet, sights, answer, tu
         assert ([sight.turn for sight in faces], answers.asked) == (turns, asked)
 
 
-def test_the_package_has_its_own_detector(monkeypatch, tmp_path: Path):
+def test_the_package_has_its_own_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("UNFADE_OFFLINE", "1")
     assert len(find_faces(scene((100,)), load_detector())) == 1

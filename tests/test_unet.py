@@ -44,13 +44,13 @@ def b32() -> UNet:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_keys_and_shapes_are_the_published_ones(name):
+def test_keys_and_shapes_are_the_published_ones(name: str) -> None:
     state = [[key, list(value.shape), "float32"] for key, value in on_meta(CONFIGS[name]).state_dict().items()]
     assert state == manifest(name)["tensors"]
 
 
 @pytest.mark.parametrize(("config", "count", "keys"), [(UNetConfig(), 159_788_454, 630), (FFHQ256, 93_563_910, 362)])
-def test_parameters_of_the_published_priors(config, count, keys):
+def test_parameters_of_the_published_priors(config, count: int, keys) -> None:
     net = on_meta(config)
     assert sum(p.numel() for p in net.parameters()) == count
     assert len(net.state_dict()) == keys
@@ -58,13 +58,13 @@ def test_parameters_of_the_published_priors(config, count, keys):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["unet_b32", "dr2_unet_b32_updown"])
-def test_output_is_the_published_one(name):
+def test_output_is_the_published_one(name: str) -> None:
     golden = {key: torch.from_numpy(value) for key, value in arrays(name).items()}
     torch.testing.assert_close(filled_unet(CONFIGS[name])(golden["x"], golden["t"]), golden["y"], **PARITY)
 
 
 @torch.no_grad()
-def test_output_with_several_heads_and_levels_is_the_published_one():
+def test_output_with_several_heads_and_levels_is_the_published_one() -> None:
     golden, net = arrays("unet_a64"), filled_unet(A64)
     x, t = noise("unet_a64/x", (4, 3, 64, 64)), torch.from_numpy(golden["t"])
     y = net(x, t)
@@ -76,13 +76,13 @@ def test_output_with_several_heads_and_levels_is_the_published_one():
 
 
 @torch.no_grad()
-def test_a_step_between_two_is_the_published_one(b32):
+def test_a_step_between_two_is_the_published_one(b32: UNet) -> None:
     golden = {key: torch.from_numpy(value) for key, value in arrays("unet_b32").items()}
     torch.testing.assert_close(b32(golden["x"][:1], golden["t_float"]), golden["y_float"], **PARITY)
 
 
 @pytest.mark.parametrize("width", [32, 33, 128, 320])
-def test_timestep_embedding_is_the_published_one(width):
+def test_timestep_embedding_is_the_published_one(width: int) -> None:
     golden = arrays("timestep_embedding")
     embedding = timestep_embedding(torch.from_numpy(golden["t"]), width)
     # A frequency in float32 is a unit in the last place off on some processors, and t multiplies what is off.
@@ -91,7 +91,7 @@ def test_timestep_embedding_is_the_published_one(width):
 
 
 @torch.no_grad()
-def test_images_of_a_batch_do_not_mix(b32):
+def test_images_of_a_batch_do_not_mix(b32: UNet) -> None:
     x, t = noise("batch", (3, 3, 32, 32)), torch.tensor([5, 300, 999])
     alone = torch.cat([b32(x[i : i + 1], t[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(b32(x, t), alone, atol=1e-5, rtol=0)
@@ -99,7 +99,7 @@ def test_images_of_a_batch_do_not_mix(b32):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("learned", "channels"), [(True, 6), (False, 3)])
-def test_patches_are_folded_in_and_out(learned, channels):
+def test_patches_are_folded_in_and_out(learned: bool, channels: int) -> None:
     net = filled_unet(replace(B32, size=64, patch=2, learned_variance=learned))
     assert net.input_blocks[0][0].weight.shape[1] == 3 * 4
     assert net.out[2].weight.shape[0] == channels * 4
@@ -110,7 +110,7 @@ def test_patches_are_folded_in_and_out(learned, channels):
 
 
 @torch.no_grad()
-def test_the_detail_is_a_correction_that_starts_as_nothing_and_sees_across_blocks():
+def test_the_detail_is_a_correction_that_starts_as_nothing_and_sees_across_blocks() -> None:
     plain = filled_unet(replace(B32, size=64, patch=2))
     net = UNet(replace(plain.config, detail=4))
     net.load_state_dict({**net.state_dict(), **plain.state_dict()})
@@ -129,7 +129,7 @@ def test_the_detail_is_a_correction_that_starts_as_nothing_and_sees_across_block
 
 
 @torch.no_grad()
-def test_patches_keep_their_place():
+def test_patches_keep_their_place() -> None:
     net = filled_unet(replace(B32, size=64, patch=2))
     x, t = noise("place", (1, 3, 64, 64)), torch.tensor([100])
     moved = x.clone()
@@ -141,7 +141,7 @@ def test_patches_keep_their_place():
 
 
 @pytest.mark.parametrize("config", [UNetConfig(), FFHQ256, A64, B32, replace(B32, size=64, patch=2)])
-def test_level_ends_are_the_last_blocks_of_each_resolution(config):
+def test_level_ends_are_the_last_blocks_of_each_resolution(config) -> None:
     net = on_meta(config)
     x, t = torch.zeros(1, 3, config.size, config.size, device="meta"), torch.zeros(1, device="meta")
     sides = [level.shape[-1] for level in net.encode(x, net.embed(t))]
@@ -151,7 +151,7 @@ def test_level_ends_are_the_last_blocks_of_each_resolution(config):
     assert list(last) == [(config.size // config.patch) >> level for level in levels]
 
 
-def test_attention_is_where_the_settings_say():
+def test_attention_is_where_the_settings_say() -> None:
     blocks = [name for name, module in on_meta(UNetConfig()).named_modules() if name.endswith("proj_out")]
     assert len(blocks) == 22
     for change, places in (({"attention_sizes": ()}, ["middle_block.1"]), ({"size": 64, "patch": 2}, WITH_ATTENTION)):
@@ -160,18 +160,18 @@ def test_attention_is_where_the_settings_say():
 
 
 @torch.no_grad()
-def test_a_fresh_network_predicts_nothing():
+def test_a_fresh_network_predicts_nothing() -> None:
     assert not UNet(B32)(noise("fresh", (1, 3, 32, 32)), torch.tensor([500])).any()
 
 
-def test_every_parameter_learns(b32):
+def test_every_parameter_learns(b32: UNet) -> None:
     net = copy.deepcopy(b32).requires_grad_(True)
     net(noise("learn", (1, 3, 32, 32)), torch.tensor([500])).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
 
 @pytest.mark.parametrize("wrong", [{"res_blocks": (1,)}, {"size": 33}, {"size": 34, "patch": 2}])
-def test_impossible_shapes_are_refused(wrong):
+def test_impossible_shapes_are_refused(wrong: dict[str, int] | dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match=r"levels|halved"):
         replace(B32, **wrong)
 
@@ -186,7 +186,7 @@ def output(net: torch.nn.Module) -> Tensor:
         return net(noise("saved", (1, 3, 32, 32)), torch.tensor([40]))
 
 
-def test_a_prior_is_what_was_saved(tmp_path, b32):
+def test_a_prior_is_what_was_saved(tmp_path: Path, b32: UNet) -> None:
     for spec in (saved(tmp_path / "prior.safetensors", b32), tmp_path):  # a file, or the folder of a run
         prior = load_prior(spec)
         assert prior.unet.config == b32.config
@@ -199,7 +199,7 @@ def test_a_prior_is_what_was_saved(tmp_path, b32):
         torch.testing.assert_close(output(prior.unet), output(b32), atol=1e-5, rtol=0)  # laid out otherwise in memory
 
 
-def test_a_prior_saved_in_half_precision_is_close(tmp_path, b32):
+def test_a_prior_saved_in_half_precision_is_close(tmp_path: Path, b32: UNet) -> None:
     half = load_prior(saved(tmp_path / "half.safetensors", b32, dtype=torch.float16))
     assert all(p.dtype == torch.float32 for p in half.parameters())
     torch.testing.assert_close(output(half.unet), output(b32), atol=2e-2, rtol=0)
@@ -215,18 +215,18 @@ def test_a_prior_saved_in_half_precision_is_close(tmp_path, b32):
         ({"res_blocks": (1, 2, 3)}, "cannot be built"),
     ],
 )
-def test_weights_of_another_kind_are_refused(tmp_path, b32, change, message):
+def test_weights_of_another_kind_are_refused(tmp_path: Path, b32: UNet, change, message: str) -> None:
     with pytest.raises(BadCheckpoint, match=f"^{tmp_path}.*{message}"):
         load_prior(saved(tmp_path / "other.safetensors", b32, **change))
 
 
-def test_damaged_weights_are_refused(tmp_path, b32):
+def test_damaged_weights_are_refused(tmp_path: Path, b32: UNet) -> None:
     path = saved(tmp_path / "cut.safetensors", b32)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BadCheckpoint, match="not a readable safetensors file"):
         load_prior(path)
 
 
-def test_an_unknown_name_is_refused():
+def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(UnknownModel, match="small-prior"):
         load_prior("no-such-prior")

@@ -50,7 +50,7 @@ def packets(path: Path) -> list[bytes]:
         return [bytes(packet) for packet in container.demux(audio=0) if packet.dts is not None]
 
 
-def test_faces_are_restored_and_the_rest_stays(tmp_path):
+def test_faces_are_restored_and_the_rest_stays(tmp_path: Path) -> None:
     make_clip(tmp_path / "clip.mp4", 24, sound="aac")
     restorer = Brighter()
     (entry,) = restored(tmp_path, "clip.mp4", restorer=restorer)
@@ -74,7 +74,7 @@ SOUNDS = [
 
 
 @pytest.mark.parametrize(("name", "codec", "sound"), SOUNDS)
-def test_sound_is_copied_bit_for_bit(tmp_path, name, codec, sound):
+def test_sound_is_copied_bit_for_bit(tmp_path: Path, name: str, codec: str, sound) -> None:
     make_clip(tmp_path / name, 12, codec=codec, sound=sound)
     (entry,) = restored(tmp_path, name)
     assert entry.status == "done", entry.reason
@@ -85,7 +85,7 @@ def test_sound_is_copied_bit_for_bit(tmp_path, name, codec, sound):
     assert np.abs((seen[0] - seen[0][0]) - (seen[1] - seen[1][0])).max() < 0.0021
 
 
-def test_h264_in_avi_comes_out_in_order(tmp_path):
+def test_h264_in_avi_comes_out_in_order(tmp_path: Path) -> None:
     make_clip(tmp_path / "h.avi", 12, sound="pcm_s16le")
     assert restored(tmp_path, "h.avi")[0].status == "done"
     after = pictures(tmp_path / "out/h.avi")
@@ -97,7 +97,7 @@ def test_h264_in_avi_comes_out_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
-def test_a_variable_frame_rate_is_kept(tmp_path, name):
+def test_a_variable_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     times = [0, 40, 80, 200, 210, 250, 400, 900, 940, 980, 1500, 1540]
     make_clip(tmp_path / name, 12, stamps=times)
     assert restored(tmp_path, name)[0].status == "done"
@@ -108,7 +108,7 @@ def test_a_variable_frame_rate_is_kept(tmp_path, name):
 
 @pytest.mark.parametrize(("name", "codec", "now"), [("o.webm", "libvpx-vp9", "yuv420p"), ("o.mkv", "ffv1", "yuv420p"),
     ("o.avi", "mpeg4", "yuv420p"), ("p.mkv", "mpeg4", "yuv444p")])  # fmt: skip
-def test_odd_sizes(tmp_path, name, codec, now):
+def test_odd_sizes(tmp_path: Path, name: str, codec: str, now: str) -> None:
     make_clip(tmp_path / name, 6, size=(161, 121), codec=codec)
     (entry,) = restored(tmp_path, name)
     assert entry.status == "done", entry.reason
@@ -119,7 +119,7 @@ def test_odd_sizes(tmp_path, name, codec, now):
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_every_way_up_is_kept(tmp_path, name):
+def test_every_way_up_is_kept(tmp_path: Path, name: str) -> None:
     make_clip(tmp_path / "t.mp4", 4, matrix=MATRICES[name])
     turn, seen = Turn.of(MATRICES[name]), []
 
@@ -139,7 +139,7 @@ def test_every_way_up_is_kept(tmp_path, name):
 
 
 @pytest.mark.parametrize(("pix_fmt", "full"), [("yuv420p10le", False), ("yuvj420p", True), ("yuv444p", False)])
-def test_depth_range_and_pixel_format_are_kept(tmp_path, pix_fmt, full):
+def test_depth_range_and_pixel_format_are_kept(tmp_path: Path, pix_fmt: str, full: bool) -> None:
     make_clip(tmp_path / "d.mp4", 4, pix_fmt=pix_fmt, full=full)
     assert restored(tmp_path, "d.mp4")[0].status == "done"
     with read_video(tmp_path / "d.mp4") as one, read_video(tmp_path / "out/d.mp4") as other:
@@ -153,7 +153,7 @@ def test_depth_range_and_pixel_format_are_kept(tmp_path, pix_fmt, full):
     )
 
 
-def test_titles_chapters_and_what_made_it_are_told(tmp_path):
+def test_titles_chapters_and_what_made_it_are_told(tmp_path: Path) -> None:
     make_clip(tmp_path / "c.mkv", 4)
     made_by = Provenance("unfade 1.0", "small", "ab" * 32, "{}")
     restored(tmp_path, "c.mkv", parts=Parts(provenance=made_by))
@@ -164,7 +164,7 @@ def test_titles_chapters_and_what_made_it_are_told(tmp_path):
     assert "compositeWithTrainedAlgorithmicMedia" in told
 
 
-def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path):
+def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path: Path) -> None:
     make_clip(tmp_path / "l.mkv", 20, codec="ffv1")
 
     def find(name: str, photo: Photo):
@@ -177,7 +177,7 @@ def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path):
     assert same == [True] * 11 + [False] * 9
 
 
-def test_fewer_bits_for_a_lower_quality(tmp_path):
+def test_fewer_bits_for_a_lower_quality(tmp_path: Path) -> None:
     make_clip(tmp_path / "q.mp4", 10)
     sizes = []
     for quality in (20, 90):
@@ -187,7 +187,7 @@ def test_fewer_bits_for_a_lower_quality(tmp_path):
 
 
 @pytest.mark.parametrize("every", [1, 3])
-def test_searching_every_third_frame_gives_the_same_tracks(tmp_path, every):
+def test_searching_every_third_frame_gives_the_same_tracks(tmp_path: Path, every: int) -> None:
     make_clip(tmp_path / "e.mp4", 30)
     searched = []
 
@@ -204,7 +204,7 @@ def test_searching_every_third_frame_gives_the_same_tracks(tmp_path, every):
     assert len(searched) == 30 if every == 1 else len(searched) < 20
 
 
-def test_another_shot_is_another_track(tmp_path):
+def test_another_shot_is_another_track(tmp_path: Path) -> None:
     def draw(i: int, width: int, height: int) -> np.ndarray:
         picture = drawn(0, width, height)
         if i >= 9:
@@ -217,7 +217,7 @@ def test_another_shot_is_another_track(tmp_path):
     assert entry.notes[0] == "18 frames, 2 tracks"
 
 
-def test_no_face_is_told_and_copied_only_if_asked(tmp_path):
+def test_no_face_is_told_and_copied_only_if_asked(tmp_path: Path) -> None:
     make_clip(tmp_path / "n.mp4", 4)
     (entry,) = restored(tmp_path, "n.mp4", find=lambda name, photo: [])
     assert entry.status == "no_face"
@@ -227,7 +227,7 @@ def test_no_face_is_told_and_copied_only_if_asked(tmp_path):
     assert (tmp_path / "out/n.mp4").read_bytes() == (tmp_path / "n.mp4").read_bytes()
 
 
-def test_what_is_done_is_kept_and_a_killed_run_begins_that_video_again(tmp_path):
+def test_what_is_done_is_kept_and_a_killed_run_begins_that_video_again(tmp_path: Path) -> None:
     for name in ("1.mp4", "2.mp4"):
         make_clip(tmp_path / name, 6)
     calls = itertools.count()
@@ -247,7 +247,7 @@ def test_what_is_done_is_kept_and_a_killed_run_begins_that_video_again(tmp_path)
     assert sorted(path.name for path in (tmp_path / "out").glob("*.mp4")) == ["1.mp4", "2.mp4"]
 
 
-def test_bad_input_fails_alone_in_one_sentence(tmp_path):
+def test_bad_input_fails_alone_in_one_sentence(tmp_path: Path) -> None:
     make_clip(tmp_path / "good.mp4", 4)
     whole = (tmp_path / "good.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
@@ -266,7 +266,7 @@ def test_bad_input_fails_alone_in_one_sentence(tmp_path):
             assert not (tmp_path / "out" / entry.item).exists()
 
 
-def test_damage_in_the_middle_is_told(tmp_path):
+def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
     make_clip(tmp_path / "b.mkv", 40)
     content = bytearray((tmp_path / "b.mkv").read_bytes())
     (tmp_path / "short.mkv").write_bytes(content[: len(content) * 2 // 3])
@@ -276,14 +276,14 @@ def test_damage_in_the_middle_is_told(tmp_path):
         assert int(entry.notes[0].split()[0]) < 40
 
 
-def test_a_sidecar_that_is_gone_is_made_again(tmp_path):
+def test_a_sidecar_that_is_gone_is_made_again(tmp_path: Path) -> None:
     make_clip(tmp_path / "x.mp4", 2)
     for _ in range(2):
         restored(tmp_path, "x.mp4", settings=PhotoSettings(sidecar=True))
         (tmp_path / "out/x.mp4.json").unlink()
 
 
-def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = weakref.WeakSet(), [0]
     lock = threading.Lock()
 
@@ -305,14 +305,14 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     assert peaks[1] <= 4 + 1 + TrackSettings().ahead + 1 + 8 + 8
 
 
-def test_results_that_are_no_numbers_fail(tmp_path):
+def test_results_that_are_no_numbers_fail(tmp_path: Path) -> None:
     make_clip(tmp_path / "nan.mp4", 3)
     (entry,) = restored(tmp_path, "nan.mp4", restorer=Brighter(float("nan")))
     assert entry.status == "failed"
     assert "not numbers" in entry.reason
 
 
-def test_videos_are_found_below_a_folder(tmp_path):
+def test_videos_are_found_below_a_folder(tmp_path: Path) -> None:
     for name in ("a.MP4", "b/c.mkv", ".hidden/d.mp4", "out/e.mp4", "f.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -321,7 +321,7 @@ def test_videos_are_found_below_a_folder(tmp_path):
     assert find_videos(tmp_path / "f.jpg").names == ()
 
 
-def test_a_linked_folder_is_followed_once_as_that_of_photos_is(tmp_path):
+def test_a_linked_folder_is_followed_once_as_that_of_photos_is(tmp_path: Path) -> None:
     elsewhere, place = tmp_path / "elsewhere", tmp_path / "place"
     elsewhere.mkdir()
     place.mkdir()
@@ -332,7 +332,7 @@ def test_a_linked_folder_is_followed_once_as_that_of_photos_is(tmp_path):
     assert find_videos(place).names == (Path("one/a.mp4"),)
 
 
-def test_twice_as_large(tmp_path):
+def test_twice_as_large(tmp_path: Path) -> None:
     make_clip(tmp_path / "w.mp4", 3)
     parts = Parts(enlarge=partial(enlarged, scale=2))
     (entry,) = restored(tmp_path, "w.mp4", settings=replace(PLAIN, scale=2), parts=parts)
@@ -340,7 +340,7 @@ def test_twice_as_large(tmp_path):
     assert pictures(tmp_path / "out/w.mp4")[2].shape == (240, 320, 3)
 
 
-def test_a_missing_extra_is_named(tmp_path, monkeypatch):
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "find_spec", lambda name: None)
     (tmp_path / "a.mp4").write_bytes(b"")
     with pytest.raises(BadInput, match=r"pip install unfade\[video\]"):
@@ -348,13 +348,13 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     assert find_videos(tmp_path).names == ()
 
 
-def test_what_is_no_video_is_one_sentence(tmp_path):
+def test_what_is_no_video_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"nothing")
     with pytest.raises(UnreadableImage, match="no film that can be read"), read_video(tmp_path / "a.mp4"):
         pass
 
 
-def test_strength_colour_and_likeness_have_an_effect(tmp_path):
+def test_strength_colour_and_likeness_have_an_effect(tmp_path: Path) -> None:
     make_clip(tmp_path / "s.mkv", 4, codec="ffv1", pix_fmt="yuv444p")
 
     def change(**given) -> float:
@@ -377,7 +377,7 @@ def grey(i: int, width: int, height: int) -> np.ndarray:
     return drawn(i, width, height).mean(-1, keepdims=True).repeat(3, -1).astype(np.uint8)
 
 
-def test_a_grey_film_stays_grey(tmp_path):
+def test_a_grey_film_stays_grey(tmp_path: Path) -> None:
     make_clip(tmp_path / "g.mp4", 3, draw=grey)
 
     class Redder(Brighter):
@@ -395,7 +395,9 @@ def test_a_grey_film_stays_grey(tmp_path):
     assert spread(PhotoSettings(colour=True)) > 40
 
 
-def test_the_command_takes_videos_among_photos(tmp_path, models, monkeypatch):
+def test_the_command_takes_videos_among_photos(
+    tmp_path: Path, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
     make_clip(tmp_path / "in/clip.mp4", 4)
     write_faces(tmp_path / "in", 1)
@@ -411,7 +413,7 @@ def test_the_command_takes_videos_among_photos(tmp_path, models, monkeypatch):
         assert "tiny-restorer" in container.metadata["comment"]
 
 
-def test_a_full_disk_is_said_so(tmp_path, monkeypatch):
+def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_clip(tmp_path / "f.mp4", 3)
 
     def full(self, *given) -> None:

@@ -49,7 +49,7 @@ def tap_by_tap(x: Tensor, shifts: Tensor, weights: Tensor, kernel: Tensor, bias:
 
 
 @pytest.fixture
-def bending(monkeypatch):
+def bending(monkeypatch: pytest.MonkeyPatch):
     """The main branch of tiny networks, without torchvision too."""
     monkeypatch.setattr(vqfr, "deform_conv2d", tap_by_tap)
 
@@ -59,14 +59,14 @@ def tiny() -> VQFR:
     return fill_module(VQFR(TINY)).eval()
 
 
-def assert_recorded(found, name, atol):
+def assert_recorded(found, name: str, atol: float):
     golden = arrays("vqfr_v2")
     assert list(found.shape) == golden[f"{name}.shape"].tolist()
     sampled = subsampled(found, golden, name)
     torch.testing.assert_close(sampled, torch.from_numpy(golden[f"{name}.vals"]), atol=atol, rtol=0)
 
 
-def test_keys_are_the_published_ones():
+def test_keys_are_the_published_ones() -> None:
     with torch.device("meta"):
         net = VQFR()
     expected = manifest("manifest_vqfr_v2")
@@ -77,7 +77,7 @@ def test_keys_are_the_published_ones():
 
 
 @torch.no_grad()
-def test_codes_are_the_published_ones():
+def test_codes_are_the_published_ones() -> None:
     with torch.device("meta"):
         net = VQFR()
     net.encoder = fill_module(Encoder(net.config), "encoder.").eval()
@@ -97,7 +97,7 @@ def test_codes_are_the_published_ones():
 @full_size
 @with_torchvision
 @torch.no_grad()
-def test_faces_are_the_published_ones():
+def test_faces_are_the_published_ones() -> None:
     net, golden, shifts = fill_module(VQFR()).eval(), arrays("vqfr_v2"), []
     for warp in net.main_branch.align_func_dict.values():
         warp.dcn.conv_offset.register_forward_hook(lambda module, inputs, found: shifts.append(found.chunk(3, 1)[:2]))
@@ -119,7 +119,9 @@ def test_faces_are_the_published_ones():
     ("fidelity", "mean", "deviation", "corner"),
     [(0, -0.00266, 0.57044, 0.36449), (0.5, -0.00355, 0.57981, 0.40693), (1, -0.00585, 0.58783, 0.41255)],
 )
-def test_tiny_faces_are_those_of_the_day_of_parity(tiny, fidelity, mean, deviation, corner):
+def test_tiny_faces_are_those_of_the_day_of_parity(
+    tiny: VQFR, fidelity: float, mean: float, deviation: float, corner: float
+) -> None:
     """Numbers of our own, taken when the full network agreed with the published one: a quick watch on every part."""
     restored = tiny(FACE, fidelity)
     found = [restored.mean().item(), restored.std().item(), restored[0, 0, 0, 0].item()]
@@ -128,7 +130,7 @@ def test_tiny_faces_are_those_of_the_day_of_parity(tiny, fidelity, mean, deviati
 
 @torch.no_grad()
 @with_torchvision
-def test_torchvision_bends_as_defined():
+def test_torchvision_bends_as_defined() -> None:
     x, guide = torch.randn(2, 2, 64, 12, 9, generator=torch.Generator().manual_seed(0))
     net = fill_module(DeformableConv(64, 4))
     found = net(x, guide)
@@ -139,7 +141,7 @@ def test_torchvision_bends_as_defined():
 
 @torch.no_grad()
 @pytest.mark.parametrize("bend", [tap_by_tap, pytest.param(vqfr.deform_conv2d, marks=with_torchvision)])
-def test_a_new_layer_is_half_a_convolution_until_it_shifts(monkeypatch, bend):
+def test_a_new_layer_is_half_a_convolution_until_it_shifts(monkeypatch: pytest.MonkeyPatch, bend) -> None:
     monkeypatch.setattr(vqfr, "deform_conv2d", bend)
     x, guide = torch.randn(2, 1, 32, 8, 8, generator=torch.Generator().manual_seed(0))
     net = DeformableConv(32, 4)
@@ -154,7 +156,7 @@ def test_a_new_layer_is_half_a_convolution_until_it_shifts(monkeypatch, bend):
 
 @torch.no_grad()
 @pytest.mark.usefixtures("bending")
-def test_fidelity_zero_is_the_codebook_alone(tiny):
+def test_fidelity_zero_is_the_codebook_alone(tiny: VQFR) -> None:
     codes = tiny.predict_codes(FACE)
     assert torch.equal(tiny(FACE, 0), tiny.decode_textures(codes))
     assert torch.equal(tiny.decode(codes, FACE, fidelity=0), tiny.decode(codes, FACE.flip(2), fidelity=0))
@@ -166,14 +168,14 @@ def test_fidelity_zero_is_the_codebook_alone(tiny):
 
 @torch.no_grad()
 @pytest.mark.usefixtures("bending")
-def test_each_face_of_a_batch_is_restored_alone(tiny):
+def test_each_face_of_a_batch_is_restored_alone(tiny: VQFR) -> None:
     faces = picture(32, 32, 3, count=3)
     alone = torch.cat([tiny(face[None]) for face in faces])
     torch.testing.assert_close(tiny(faces), alone, atol=2e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_shapes_of_the_parts(tiny):
+def test_shapes_of_the_parts(tiny: VQFR) -> None:
     faces = picture(32, 32, 3, count=2)
     latent = tiny.encode(faces)
     assert latent.shape == (2, 8, 8, 8)
@@ -185,20 +187,20 @@ def test_shapes_of_the_parts(tiny):
 
 
 @pytest.mark.usefixtures("bending")
-def test_all_but_the_choice_of_codes_learns_from_the_image(tiny):
+def test_all_but_the_choice_of_codes_learns_from_the_image(tiny: VQFR) -> None:
     tiny(FACE, 0.5).square().mean().backward()
     unused = {name for name, parameter in tiny.named_parameters() if parameter.grad is None}
     assert unused == {name for name, _ in tiny.named_parameters() if name.startswith(NOT_IN_FORWARD)}
 
 
-def test_choosing_codes_learns_from_the_logits(tiny):
+def test_choosing_codes_learns_from_the_logits(tiny: VQFR) -> None:
     F.cross_entropy(tiny.logits(tiny.encode(FACE)).flatten(0, 1), torch.arange(64) % 16).backward()
     learned = {name for name, parameter in tiny.named_parameters() if parameter.grad is not None}
     assert learned == {name for name, _ in tiny.named_parameters() if name.startswith(NOT_IN_FORWARD)}
 
 
 @torch.no_grad()
-def test_residual_blocks_are_those_of_the_vqgan():
+def test_residual_blocks_are_those_of_the_vqgan() -> None:
     ours, theirs = fill_module(ResBlock(32, 64)), ResBlockOfVQGAN(32, 64)
     theirs.load_state_dict(
         {key.replace("residual_func", "conv_out"): value for key, value in ours.state_dict().items()}
@@ -208,7 +210,7 @@ def test_residual_blocks_are_those_of_the_vqgan():
 
 
 @torch.no_grad()
-def test_without_torchvision_it_says_what_to_install(tiny, monkeypatch):
+def test_without_torchvision_it_says_what_to_install(tiny: VQFR, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)
     assert tiny(FACE, 0).shape == FACE.shape
@@ -217,7 +219,7 @@ def test_without_torchvision_it_says_what_to_install(tiny, monkeypatch):
 
 
 @torch.no_grad()
-def test_bad_input_is_named(tiny):
+def test_bad_input_is_named(tiny: VQFR) -> None:
     codes = tiny.predict_codes(FACE)
     for call in (tiny, tiny.encode, lambda face: tiny.decode(codes, face)):
         with pytest.raises(BadInput, match=r"restores faces of \(3, 32, 32\), got \(3, 16, 16\)"):
@@ -242,7 +244,7 @@ def test_bad_input_is_named(tiny):
         VQFRConfig(size=16, channels=32, channel_mult=(1, 1), codes=4, code_channels=4, deformable_groups=1),
     ],
 )
-def test_other_shapes_work(config):
+def test_other_shapes_work(config) -> None:
     net = fill_module(VQFR(config)).eval()
     assert net(picture(16, 16, 3)).shape == (1, 3, 16, 16)
     assert net.encode(picture(16, 16, 3)).shape[-1] == config.grid

@@ -42,7 +42,7 @@ def published() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("name", "make"), [("code1024", VQAutoEncoder), ("discriminator", VQGANDiscriminator)])
-def test_keys_are_the_published_ones(name, make):
+def test_keys_are_the_published_ones(name: str, make) -> None:
     with torch.device("meta"):
         net = make()
     expected = manifest(f"manifest_vqgan_{name}")
@@ -53,14 +53,14 @@ def test_keys_are_the_published_ones(name, make):
 
 
 @pytest.mark.parametrize(("name", "atol"), [("z", 1e-4), ("codebook_feat", 1e-6)])
-def test_latent_is_the_published_one(published, name, atol):
+def test_latent_is_the_published_one(published: dict[str, torch.Tensor], name: str, atol: float) -> None:
     golden = arrays("codeformer_vqgan_encode")
     assert list(published[name].shape) == golden[f"{name}.shape"].tolist()
     found = subsampled(published[name], golden, name)
     torch.testing.assert_close(found, torch.from_numpy(golden[f"{name}.vals"]), atol=atol, rtol=0)
 
 
-def test_codes_are_the_published_ones(published):
+def test_codes_are_the_published_ones(published: dict[str, torch.Tensor]) -> None:
     golden = arrays("codeformer_vqgan_encode")
     clear = torch.from_numpy(golden["dist_margin"]) > 1e-3
     assert clear.float().mean() > 0.9
@@ -68,26 +68,26 @@ def test_codes_are_the_published_ones(published):
 
 
 @pytest.mark.parametrize("name", ["codebook_loss", "perplexity", "mean_distance"])
-def test_scalars_are_the_published_ones(published, name):
+def test_scalars_are_the_published_ones(published: dict[str, torch.Tensor], name: str) -> None:
     assert float(published[name]) == pytest.approx(float(arrays("codeformer_vqgan_encode")[name]), rel=1e-5)
 
 
 @full_size
 @torch.no_grad()
-def test_reconstruction_is_the_published_one(published):
+def test_reconstruction_is_the_published_one(published: dict[str, torch.Tensor]) -> None:
     golden = arrays("codeformer_vqgan_encode")
     found = subsampled(filled_as_published().decode(published["indices"]), golden, "recon")
     torch.testing.assert_close(found, torch.from_numpy(golden["recon.vals"]), atol=5e-4, rtol=0)
 
 
 @torch.no_grad()
-def test_looking_up_a_code_and_naming_it_gives_it_back(net):
+def test_looking_up_a_code_and_naming_it_gives_it_back(net: VQAutoEncoder) -> None:
     codes = torch.arange(64).remainder(16).roll(5)[None]
     assert torch.equal(net.quantize.nearest(net.quantize.lookup(codes)), codes)
 
 
 @torch.no_grad()
-def test_distances_are_those_of_the_definition(net):
+def test_distances_are_those_of_the_definition(net: VQAutoEncoder) -> None:
     z = torch.randn(2, 256, 8, 8, generator=torch.Generator().manual_seed(0))
     cells = z.permute(0, 2, 3, 1).reshape(2, 64, 256)
     expected = torch.cdist(cells, net.quantize.embedding.weight[None].expand(2, -1, -1)).square()
@@ -95,19 +95,19 @@ def test_distances_are_those_of_the_definition(net):
 
 
 @torch.no_grad()
-def test_forward_is_decoding_the_codes(net):
+def test_forward_is_decoding_the_codes(net: VQAutoEncoder) -> None:
     face = picture(32, 32, 3, count=2)
     torch.testing.assert_close(net(face), net.decode(net.encode(face)), atol=1e-4, rtol=0)
     assert net(face).shape == face.shape
 
 
 @torch.no_grad()
-def test_a_batch_equals_single_images(net):
+def test_a_batch_equals_single_images(net: VQAutoEncoder) -> None:
     faces = picture(32, 32, 3, count=3)
     torch.testing.assert_close(net(faces), torch.cat([net(face[None]) for face in faces]), atol=1e-4, rtol=0)
 
 
-def test_the_gradient_passes_the_choice_of_codes(net):
+def test_the_gradient_passes_the_choice_of_codes(net: VQAutoEncoder) -> None:
     face = picture(32, 32, 3)
     z = net.encoder(face).detach()
     latent = net.quantize.lookup(net.quantize.nearest(z)).detach().requires_grad_()
@@ -118,7 +118,7 @@ def test_the_gradient_passes_the_choice_of_codes(net):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
-def test_the_codebook_learns_and_the_latent_commits(net):
+def test_the_codebook_learns_and_the_latent_commits(net: VQAutoEncoder) -> None:
     z = torch.randn(1, 256, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     codes = net.quantize.nearest(z)
     apart = z - net.quantize.lookup(codes)
@@ -130,20 +130,20 @@ def test_the_codebook_learns_and_the_latent_commits(net):
     assert float(net.quantize.loss(entries, codes).detach()) == 0
 
 
-def test_perplexity_counts_the_codes_in_use():
+def test_perplexity_counts_the_codes_in_use() -> None:
     assert float(perplexity(torch.arange(16), 16)) == pytest.approx(16, rel=1e-5)
     assert float(perplexity(torch.zeros(1, 64, dtype=torch.long), 16)) == pytest.approx(1, rel=1e-5)
 
 
 @torch.no_grad()
-def test_maps_are_those_of_their_level(net):
+def test_maps_are_those_of_their_level(net: VQAutoEncoder) -> None:
     face = picture(32, 32, 3, count=2)
     z, maps = net.encoder.with_maps(face, (8, 32))
     assert {size: list(found.shape) for size, found in maps.items()} == {32: [2, 32, 32, 32], 8: [2, 64, 8, 8]}
     assert torch.equal(z, net.encoder(face))
 
 
-def test_published_maps_are_after_the_published_blocks():
+def test_published_maps_are_after_the_published_blocks() -> None:
     with torch.device("meta"):
         net = VQAutoEncoder()
     assert net.encoder.last_of_level == {512: 2, 256: 5, 128: 8, 64: 11, 32: 14, 16: 18}
@@ -152,7 +152,7 @@ def test_published_maps_are_after_the_published_blocks():
 
 
 @torch.no_grad()
-def test_the_generator_takes_changes_at_a_level(net):
+def test_the_generator_takes_changes_at_a_level(net: VQAutoEncoder) -> None:
     z, seen = net.encoder(picture(32, 32, 3)), []
     assert torch.equal(net.generator(z, {16: lambda x: seen.append(x) or x}), net.generator(z))
     assert seen[0].shape == (1, 32, 16, 16)
@@ -160,12 +160,12 @@ def test_the_generator_takes_changes_at_a_level(net):
 
 
 @torch.no_grad()
-def test_the_discriminator_judges_patches():
+def test_the_discriminator_judges_patches() -> None:
     assert VQGANDiscriminator(8).eval()(picture(64, 64, 1, count=2)).shape == (2, 1, 2, 2)
     assert VQGANDiscriminator(8, layers=2).eval()(picture(64, 64, 1, count=2)).shape == (2, 1, 14, 14)
 
 
 @pytest.mark.parametrize("wrong", [{"size": 30}, {"channels": 48}])
-def test_impossible_shapes_are_refused(wrong):
+def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(BadInput, match="change"):
         VQGANConfig(**{"size": 32, "channel_mult": (1, 1, 2)} | wrong)

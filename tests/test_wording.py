@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 import unfade
+from command import Run
 from tiny_models import write_faces
 from unfade.cli import app
 from unfade.cli.wording import OTHERWISE, SETTING, flags_of, spoken
@@ -99,7 +100,7 @@ def test_settings_are_said_as_flags(monkeypatch: pytest.MonkeyPatch) -> None:
         assert spoken(text) == said
 
 
-def test_errors_and_reasons_name_flags(run, tmp_path: Path) -> None:
+def test_errors_and_reasons_name_flags(run: Run, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 1)
     refused = run("restore", tmp_path / "faces", "--aligned", "--out", tmp_path / "faces")
     assert refused.err.endswith("name another folder as --out, nothing is overwritten.\n")

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfade.images.files import read_image
-from unfade.metrics.bootstrap import bootstrap
+from unfade.metrics.bootstrap import Indices, Statistic, bootstrap, mean_of
 from unfade.metrics.distribution import Moments, frechet_distance
 
 Features = NDArray[np.float32]  # (faces, places, dimensions)
 Space = Callable[[Tensor], Features]  # (B, 3, H, W) in [-1, 1] to (B, places, dimensions)
-Indices = NDArray[np.int64]
-Value = Callable[[Indices], float]  # computed for faces by index; in a bootstrap draw, an index may occur repeatedly
 
 METRICS = ("psnr", "ssim", "feature_distance", "identity_distance")
 FRECHET_DRAWS = 200  # of the bootstrap; a mean takes 2000
@@ -57,7 +55,7 @@ def features_of(folder: Path, names: Sequence[str], spaces: Mapping[str, Space])
 def estimates(row: Row, truth: Row, *, seed: int) -> dict[str, Estimate]:
     """Every metric of one row with its interval: means, and the Fréchet distance to the truth in every space."""
     values = _values(row, truth)
-    return {name: _estimate(value, row.count, _draws(name), seed) for name, value in values.items()}
+    return {name: estimate(value, row.count, _draws(name), seed) for name, value in values.items()}
 
 
 def gains(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
@@ -78,31 +76,37 @@ def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
     """
     truth = rows["truth"]
     before, after, upper = (_values(rows[name], truth) for name in ("pre-trained", "adapted", "supervised"))
-
-    def share(name: str) -> Value:
-        def value(drawn: Indices) -> float:
-            start = before[name](drawn)
-            gap = upper[name](drawn) - start
-            return (after[name](drawn) - start) / gap if gap else math.nan
-
-        return value
-
-    return {name: _estimate(share(name), truth.count, _draws(name), seed) for name in before}
+    found = {name: gap_closed(before[name], after[name], upper[name]) for name in before}
+    return {name: estimate(share, truth.count, _draws(name), seed) for name, share in found.items()}
 
 
-def _values(row: Row, truth: Row) -> dict[str, Value]:
-    means: dict[str, Value] = {name: _mean(row.values(name)) for name in METRICS}
+def gap_closed(before: Statistic, after: Statistic, upper: Statistic) -> Statistic:
+    """(after - before) / (upper - before); NaN where there is no gap."""
+
+    def share(drawn: Indices) -> NDArray[np.float64]:
+        start = before(drawn)
+        with np.errstate(all="ignore"):  # no gap, and infinite values
+            gap = upper(drawn) - start
+            return np.where(gap == 0, math.nan, (after(drawn) - start) / gap)
+
+    return share
+
+
+def estimate(value: Statistic, count: int, draws: int = 2000, seed: int = 0) -> Estimate:
+    """A statistic of `count` images with its interval."""
+    low, high = bootstrap(value, count, rng=np.random.default_rng(seed), draws=draws)
+    return Estimate(float(value(np.arange(count)[None])[0]), low, high)
+
+
+def _values(row: Row, truth: Row) -> dict[str, Statistic]:
+    means = {name: mean_of(row.values(name)) for name in METRICS}
     return means | {f"frechet_{name}": _frechet(row.features[name], truth.features[name]) for name in row.features}
 
 
-def _mean(values: NDArray[np.float64]) -> Value:
-    return lambda drawn: float(values[drawn].mean())
-
-
-def _frechet(features: Features, truth: Features) -> Value:
+def _frechet(features: Features, truth: Features) -> Statistic:
     """The Fréchet distance of the features at all places together: places times faces are the samples."""
     one, other = _moments_of(features), _moments_of(truth)
-    return lambda drawn: frechet_distance(one(drawn), other(drawn))
+    return lambda drawn: np.array([frechet_distance(one(faces), other(faces)) for faces in drawn])
 
 
 def _moments_of(features: Features) -> Callable[[Indices], Moments]:
@@ -122,8 +126,3 @@ def _moments_of(features: Features) -> Callable[[Indices], Moments]:
 
 def _draws(metric: str) -> int:
     return FRECHET_DRAWS if metric.startswith("frechet_") else 2000
-
-
-def _estimate(value: Value, count: int, draws: int, seed: int) -> Estimate:
-    low, high = bootstrap(value, count, rng=np.random.default_rng(seed), draws=draws)
-    return Estimate(value(np.arange(count)), low, high)

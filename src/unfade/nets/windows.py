@@ -31,6 +31,8 @@ def shift_mask(height: int, width: int, window: int, device: torch.device | None
 
     After the cyclic shift by half a window the last windows hold pixels from opposite borders (Swin, Fig. 4).
     """
+    if device is None and only_shapes():
+        return torch.empty(height * width // window**2, window**2, window**2)
     rows, columns = (shift_regions(side, window, device) for side in (height, width))
     regions = to_windows((3 * rows[:, None] + columns)[None, :, :, None], window)[0, :, :, 0]
     return (regions[:, :, None] != regions[:, None, :]).float() * OUTSIDE
@@ -44,6 +46,13 @@ def shift_regions(side: int, window: int, device: torch.device | None) -> Tensor
 
 def relative_positions(window: int) -> Tensor:
     """Row of the bias table for each pair of cells of a window: (window**2, window**2), int64."""
+    if only_shapes():
+        return torch.empty(window**2, window**2, dtype=torch.int64)
     cells = torch.cartesian_prod(torch.arange(window), torch.arange(window))
     offset = cells[:, None] - cells[None, :] + window - 1  # each coordinate in 0 .. 2 * window - 2
     return offset[..., 0] * (2 * window - 1) + offset[..., 1]
+
+
+def only_shapes() -> bool:
+    """Whether tensors are made on the meta device, where any arithmetic makes torch import hundreds of modules."""
+    return torch.get_default_device().type == "meta"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unfade.evaluation.gap import Estimate
-from unfade.metrics.bootstrap import bootstrap
+from unfade.evaluation.gap import Estimate, estimate, gap_closed
+from unfade.metrics.bootstrap import mean_of
 from unfade.paper.printed import Claim
 from unfade.paper.tables import Scale
 from unfade.report.page import METRICS
@@ -62,7 +62,9 @@ def share_of(before: Values | None, after: Values | None, upper: Values | None) 
     """(after - before) / (upper - before) of each metric; empty if a row is missing."""
     if before is None or after is None or upper is None:
         return {}
-    return {m: _share(*(row.column(m) for row in (before, after, upper))) for m in before.metrics}
+    count = len(before.files)
+    means = {m: [mean_of(row.column(m)) for row in (before, after, upper)] for m in before.metrics}
+    return {metric: estimate(gap_closed(*rows), count) for metric, rows in means.items()}
 
 
 def verdict_on(claim: Claim, found: Mapping[tuple[str, str], Values], scale: Scale) -> Verdict:
@@ -85,15 +87,4 @@ def _estimate(values: Column) -> Estimate:
     """The mean and its interval; NaN if any value is NaN."""
     if np.isnan(values).any():
         return exactly(math.nan)
-    low, high = bootstrap(lambda drawn: float(values[drawn].mean()), len(values), rng=np.random.default_rng(0))
-    return Estimate(float(values.mean()), low, high)
-
-
-def _share(before: Column, after: Column, upper: Column) -> Estimate:
-    def share(drawn: NDArray[np.int64]) -> float:
-        start = before[drawn].mean()
-        gap = upper[drawn].mean() - start
-        return float((after[drawn].mean() - start) / gap) if gap else math.nan
-
-    low, high = bootstrap(share, len(before), rng=np.random.default_rng(0))
-    return Estimate(share(np.arange(len(before))), low, high)
+    return estimate(mean_of(values), len(values))

@@ -77,10 +77,11 @@ def hugging_face(repository: str, file: str) -> str:
     return f"https://huggingface.co/{repository}/resolve/main/{file}"
 
 
-def released(repository: str, tag: str, file: str, sha256: str | None, size: int | None = None, key: str = "",
-             mirrors: tuple[str, ...] = ()) -> tuple[Download, ...]:  # fmt: skip
-    """The single file of a model, attached to a release on GitHub and perhaps mirrored elsewhere."""
-    return (Download(file, sha256, size, (github(f"{repository}/releases/download/{tag}/{file}"), *mirrors), key),)
+def released(
+    repository: str, tag: str, file: str, sha256: str | None, size: int | None = None, key: str = ""
+) -> tuple[Download, ...]:
+    """The single file of a model, attached to a release on GitHub."""
+    return (Download(file, sha256, size, (github(f"{repository}/releases/download/{tag}/{file}"),), key),)
 
 
 CODEFORMER, GFPGAN, VQFR = "sczhou/CodeFormer", "TencentARC/GFPGAN", "TencentARC/VQFR"
