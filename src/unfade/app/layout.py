@@ -1,9 +1,6 @@
 """The components of the page, from top to bottom."""
 
-import os
 from typing import Any
-
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
 
@@ -26,7 +23,7 @@ class Layout:
             self.drop = gr.File(file_count="multiple", label="Photos", height=150, elem_id="drop")
             self.refused = gr.HTML(elem_id="refused")
             self.list = gr.Gallery(label="Your photos", allow_preview=False, elem_id="photos", **PICTURES)
-            self.photo = gr.Image(height=420, buttons=[], elem_id="photo", **SHOWN)
+            self.photo = gr.Image(buttons=[], elem_id="photo", **SHOWN)
             self._choices()
             self._results()
             self.clock = gr.Timer(1.0)
@@ -39,7 +36,7 @@ class Layout:
             self.steps = gr.Number(80, label="Steps", info="of adapting", precision=0, minimum=1, elem_id="steps")
         with gr.Row():
             self.restore = gr.Button("Restore", variant="primary", elem_id="restore")
-            self.adapt = gr.Button("Adapt to these photos, then restore", elem_id="adapt")
+            self.adapt = gr.Button("Adapt, then restore", elem_id="adapt")
             self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
         self.stage = gr.HTML(elem_id="stage")
 

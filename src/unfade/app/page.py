@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import gradio as gr
 from markupsafe import Markup, escape
 
-from unfade.app.layout import Layout, gr
-from unfade.app.looking import looked_at, shown
+from unfade.app.photos import Changes, Photos, said
 from unfade.app.users import User
 from unfade.app.work import Wanted, restorers_for
 from unfade.devices import Device
@@ -25,16 +25,15 @@ from unfade.report.curves import Curve, draw
 FILES = "files"  # the work folder below the page's address: a report needs the pictures beside it
 NEWEST = 12  # pseudo targets that are shown
 RESTORING, ADAPTING = threading.Lock(), threading.Lock()  # one of each at a time
-Changes = dict[Any, Any]  # from components to their new values
 Work = Callable[[Progress], Sequence[str]]
 
 
-class Page(Layout):
-    """What happens on the page. Handlers get the values of components, and return new ones."""
+class Page(Photos):
+    """What happens on the page."""
 
     def __init__(self, work: Path, device: Device = "auto") -> None:
-        super().__init__()
-        self.work, self.device = work, device
+        super().__init__(work)
+        self.device = device
         self.at_work: dict[Path, Background] = {}  # by the user's folder
         with self.blocks:
             self._connect()
@@ -60,57 +59,14 @@ class Page(Layout):
         self.stop.click(self.stopped, [self.token], **quiet)
         self.clock.tick(self.watched, [self.seen, *user, *chosen], live, **quiet)
 
-    def opened(self, token: object, kept: Any) -> Changes:
-        """What a user has left here, before a reload or before the server was started again."""
-        user, parts = User.of(self.work, token), [self.strength, self.fidelity, self.steps]
-        first, *values = kept if isinstance(kept, list) and len(kept) == 4 else ["small-restorer", 1, 0.5, 80]
-        restorers = gr.Dropdown([*restorers_for(user)], value=first)
-        return {self.token: user.folder.name, self.list: _listed(user), self.name: next(iter(user.names), ""),
-                self.restorer: restorers, **dict(zip(parts, values, strict=True))}  # fmt: skip
-
-    def dropped(self, token: str, files: list[str]) -> Changes:
-        """Keep the photos that were dropped, and show the first of them."""
-        user = User.of(self.work, token)
-        before = user.names
-        refused = list(user.take(map(Path, files)))
-        new = [name for name in user.names if name not in before]
-        return {self.drop: None, self.refused: said(*refused), self.list: _listed(user),
-                self.name: new[0] if new else gr.skip()}  # fmt: skip
-
-    def selected(self, token: str, event: gr.SelectData) -> str:
-        """The name of the photo that was clicked in the list."""
-        return User.of(self.work, token).names[event.index]
-
-    def clicked(self, token: str, left_out: dict[str, list[int]], name: str, event: gr.SelectData) -> Changes:
-        """Leave out the face that was clicked, or use it again."""
-        out = {*left_out.get(name, [])} ^ {looked_at(User.of(self.work, token).photos / name).at(*event.index)}
-        return {self.left_out: {**left_out, name: sorted(face for face in out if face is not None)}}
-
-    def looked(self, name: str, *chosen: Any) -> Changes:
-        """The photo with its faces, and the results of what is chosen now."""
-        wanted = self._wanted(*chosen)
-        if name not in wanted.user.names:
-            return {self.kept: chosen[2:]}
-        results = {name: str(path) for name in wanted.user.names if (path := wanted.result(name))}
-        looked = looked_at(wanted.user.photos / name)
-        found = f"{len(looked.boxes)} found, click one to leave it out" if looked.boxes else "none found"
-        both = (looked.pixels, shown(Path(results[name]))) if name in results else None
-        marked = looked.marked(wanted.left_out.get(name, ()))
-        return {
-            self.kept: chosen[2:],
-            self.photo: gr.Image(marked, label=f"Faces in {name}: {found}", visible=True),
-            self.slider: gr.ImageSlider(both, visible=both is not None),
-            self.results: gr.File([*results.values()], visible=bool(results)),
-        }
-
     def restored(self, *chosen: Any) -> str:
         """Begin to restore all photos."""
-        wanted = self._wanted(*chosen)
+        wanted = self.wanted(*chosen)
         return self._begin(wanted, lambda progress: wanted.restore(self.device, progress), RESTORING)
 
     def adapted(self, *chosen: Any) -> str:
         """Begin an adaptation, or resume it."""
-        wanted = self._wanted(*chosen)
+        wanted = self.wanted(*chosen)
         return self._begin(wanted, lambda progress: wanted.adapt(int(chosen[-1]), self.device, progress), ADAPTING)
 
     def _begin(self, wanted: Wanted, work: Work, turn: threading.Lock) -> str:
@@ -128,7 +84,7 @@ class Page(Layout):
 
     def watched(self, seen: list[Any], *chosen: Any) -> Changes:
         """How far the work is; the curves and the newest targets, if there is more than was `seen`."""
-        wanted = self._wanted(*chosen)
+        wanted = self.wanted(*chosen)
         run, at_work = wanted.run(int(chosen[-1])), self.at_work.get(wanted.user.folder)
         targets = sorted(run.glob("targets/*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
         history, busy = history_so_far(run / WEIGHTS), at_work is not None and at_work.said is None
@@ -169,9 +125,6 @@ class Page(Layout):
             raise gr.Error(escape(str(error))) from error
         return str(wanted.result(user.names[0]))
 
-    def _wanted(self, token: str, left_out: Any, restorer: str, strength: float, fidelity: float, _: int) -> Wanted:
-        return Wanted(User.of(self.work, token), restorer, strength, fidelity, left_out)
-
 
 def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "auto") -> str:
     """Start the page in a thread, and return its address. What users drop and get is kept below `work`.
@@ -198,16 +151,7 @@ def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "
     return str(address)
 
 
-def said(*lines: str) -> str:
-    """Lines as HTML; whatever they quote is escaped."""
-    return Markup('<div class="said">{}</div>').format(Markup("<br>").join(map(escape, lines)))
-
-
 def _drawn(curves: Sequence[Curve]) -> str:
     figure = Markup("<figure><figcaption>{}</figcaption>{}</figure>")
     drawn = Markup("").join(figure.format(curve.name, draw(curve)) for curve in curves if curve.points)
     return Markup('<div class="curves">{}</div>').format(drawn)
-
-
-def _listed(user: User) -> Any:
-    return gr.Gallery([(str(user.thumb(name)), name) for name in user.names], visible=bool(user.names))

@@ -5,6 +5,7 @@ import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class User:
         small = thumbnail(upload)  # reads the whole file
         if name := self._name_for(upload):
             atomic_write(self.thumb(name), small)
-            write_through(self.photos / name, lambda temporary: shutil.copyfile(upload, temporary))
+            write_through(self.photos / name, partial(shutil.copyfile, upload))
 
     def _name_for(self, upload: Path) -> str | None:
         """A name whose stem no other photo has; None if the same picture is there already."""
@@ -77,5 +78,5 @@ class User:
         for extra in [path for path in folder.iterdir() if path.name not in names]:
             extra.unlink()
         for name in [name for name in names if not (folder / name).exists()]:
-            write_through(folder / name, lambda temporary, name=name: shutil.copyfile(self.photos / name, temporary))
+            write_through(folder / name, partial(shutil.copyfile, self.photos / name))
         return folder
