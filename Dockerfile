@@ -17,8 +17,7 @@ COPY pyproject.toml README.md LICENSE NOTICE /opt/unfade/
 COPY src /opt/unfade/src
 RUN python -m pip install "/opt/unfade[${EXTRAS}]"
 
-RUN useradd --create-home --uid 1000 unfade
-USER unfade
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["unfade"]
 CMD ["--help"]

@@ -35,14 +35,13 @@ def main() -> None:
     done = unfade.adapt(degraded, given.out / "run", settings, aligned=True)
     print(f"{done.counts.done} of {done.counts.found} photos restored; report: {done.report}")
 
-    held_out = sorted((SAMPLES / "held_out_photos").iterdir())[0 if given.short else slice(None)]
-    for name, restorer in (("pre-trained", "small-restorer"), ("adapted", str(done.restorer))):
-        results = given.out / name
-        unfade.restore(
-            held_out if given.short else SAMPLES / "held_out_photos", results, restorer,
-            unfade.RestoreSettings(size="restorer"), aligned=True,
-        )  # fmt: skip
-        print(name, unfade.evaluate(results, truth=SAMPLES / "held_out_truth").means)
+    held_out = SAMPLES / "held_out_photos"
+    for name, restorer in (("pre-trained", "small-restorer"), ("adapted", done.restorer)):
+        plain = unfade.RestoreSettings(size="restorer")
+        unfade.restore(held_out, given.out / name, restorer, plain, aligned=True)
+        scores = unfade.evaluate(given.out / name, truth=SAMPLES / "held_out_truth", metrics=["psnr", "ssim"]).scores
+        assert scores is not None
+        print(name, {metric: round(mean.mean, 4) for metric, mean in scores.summary.items()})
 
 
 if __name__ == "__main__":

@@ -40,16 +40,17 @@ def reference(command: Any, *words: str) -> Iterator[str]:
     yield from ("| | |", "| --- | --- |")
     for parameter in command.params:
         flag = parameter.param_type_name == "option"
-        names = "`" + "`, `".join([*parameter.opts, *parameter.secondary_opts]) + "`" if flag else parameter.name.upper()
+        words = [*parameter.opts, *parameter.secondary_opts] if flag else [parameter.name.upper()]
         usual = parameter.default if flag and parameter.default not in (None, False, "") else None
         shown = f" Default: `{usual}`." if usual is not None and "Default:" not in (parameter.help or "") else ""
-        yield f"| {names} | {_cell(parameter.help or '')}{_cell(shown)} |"
+        yield f"| `{'`, `'.join(words)}` | {_cell(parameter.help or '')}{_cell(shown)} |"
     yield ""
 
 
 def models() -> str:
     """The table of models, in Markdown."""
-    rows = [f"| `{m.name}` | {m.kind} | {m.size or ''} | {_cell(m.licence)} | {_cell(m.author)} |" for m in MODELS.values()]
+    cells = [(f"`{m.name}`", m.kind, str(m.size or ""), m.licence, m.author) for m in MODELS.values()]
+    rows = [f"| {' | '.join(map(_cell, row))} |" for row in cells]
     return "\n".join(["| name | kind | px | licence | author |", "| --- | --- | --- | --- | --- |", *rows])
 
 
