@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0 # what the tests run with; any version that pyproject.toml allows will do
 BIN := $(VENV)/bin
 
-.PHONY: demo test format bench clean
+.PHONY: demo test format bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/unfade demo
@@ -21,6 +21,10 @@ format: $(VENV)/.tools
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/perceptual.py
+
+docs: $(VENV)/.tools
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV)

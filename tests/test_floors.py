@@ -25,8 +25,8 @@ FLOORS = {
     "stages": 8, "evaluation": 8,
     "recipes": 9,
     "paper": 10, "hosts": 10,
-    "cli": 11,
-    "__main__": 12,
+    "app": 11, "cli": 12,
+    "__main__": 13,
 }  # fmt: skip
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

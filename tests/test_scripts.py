@@ -1,4 +1,4 @@
-"""Benchmarks and tools import only what there is: the suite runs none of them."""
+"""Benchmarks, examples and tools import only what there is: the suite runs none of them."""
 
 import ast
 from importlib import import_module
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent.parent
-SCRIPTS = sorted([*HERE.glob("benchmarks/*.py"), *HERE.glob("tools/*.py")])
+SCRIPTS = sorted(path for folder in ("benchmarks", "examples", "tools") for path in HERE.glob(f"{folder}/*.py"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(HERE)))

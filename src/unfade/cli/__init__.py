@@ -17,6 +17,7 @@ from unfade.cli import (
     doctor,
     evaluate,
     models,
+    page,
     rehearse,
     restore,
     steps,
@@ -51,6 +52,7 @@ app.command()(table.table)
 app.add_typer(train.app, name="train")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.command("app")(page.page)
 app.command()(doctor.doctor)
 
 

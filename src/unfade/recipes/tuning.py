@@ -1,6 +1,7 @@
 """Fine-tune a restorer and write it to a file with its card, unless that has been done already."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def finetune_to_file(
     write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
     checkpoint.unlink()
     return history
+
+
+def history_so_far(out: Path) -> History:
+    """The history of the fine-tuning to `out`: of the finished one, or up to its last checkpoint; maybe empty."""
+    if card := read_card(out):
+        return History(**card["history"])
+    for checkpoint in out.parent.glob("finetune-*.training"):
+        with suppress(Exception):  # it may be replaced or removed at this moment
+            return History(**torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["history"])
+    return History()
 
 
 def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
