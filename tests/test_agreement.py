@@ -7,7 +7,8 @@ import torch
 
 from recorded import picture
 from unfade.errors import BadInput
-from unfade.images.files import write_png
+from unfade.faces.identity import Likeness
+from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
 from unfade.stages.agreement import agreeing, disagreement
 from unfade.stages.finetune import Pair
@@ -32,6 +33,17 @@ def test_a_target_of_another_picture_is_left_out(pairs: list[Pair]) -> None:
     assert found.kept == [pair for pair in pairs if pair is not pairs[3]]
     assert agreeing(pairs, 0).kept == pairs
     assert agreeing([], 3).kept == []
+
+
+def test_a_target_of_another_person_is_left_out(pairs: list[Pair]) -> None:
+    """By the first attempt, here the face itself, whose mean brightness stands for the person."""
+    dark = pairs[5].target
+    write_png(dark, read_image(dark) * 0.8 - 0.02)
+    apart = Likeness(lambda one, other: float((one.mean() - other.mean()).abs()), limit=0.01)
+    found = agreeing([pair for pair in pairs if pair is not pairs[3]], 50, apart, pairs[0].face.parent)
+    assert found.left_out == [pairs[5]]
+    always = Likeness(lambda one, other: 2.0, limit=0.6)
+    assert agreeing(pairs, 50, always, pairs[0].face.parent).left_out == []  # an embedder that knows nobody
 
 
 def test_what_agrees_is_never_left_out_for_being_worse_than_the_best(tmp_path: Path) -> None:

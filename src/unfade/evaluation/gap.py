@@ -63,10 +63,10 @@ def gains(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
     truth = rows["truth"]
     before, after = (_values(rows[name], truth) for name in ("pre-trained", "adapted"))
 
-    def gain(name: str) -> Value:
+    def gain(name: str) -> Statistic:
         return lambda drawn: after[name](drawn) - before[name](drawn)
 
-    return {name: _estimate(gain(name), truth.count, _draws(name), seed) for name in before}
+    return {name: estimate(gain(name), truth.count, _draws(name), seed) for name in before}
 
 
 def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:

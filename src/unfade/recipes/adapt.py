@@ -13,6 +13,7 @@ from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.pairs import built_in_distances
+from unfade.faces.identity import Likeness
 from unfade.images.files import list_images
 from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, notes_of
@@ -113,7 +114,7 @@ def adapt(
             _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
             restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
-        learned = _learned(run, faces, _Begun(begun, prior, clean), settings, clock)
+        learned = _learned(run, faces, _Begun(begun, prior, clean, likeness), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
             shown = _shown(run, faces, adapted, settings.strength)
@@ -146,6 +147,7 @@ class _Begun:
     restorer: Loaded[Restorer]
     prior: Loaded[DiffusionPrior]
     clean: list[Path]  # faces to learn from re-degraded
+    likeness: Likeness | None  # of a target and the first attempt
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings
             models = restorer.network, prior.network
             targets = make_targets(faces, folder / "targets", *models, settings=settings.targets, **recorded)
         with clock.measure("finetune"):
-            agreed = agreeing(_pairs(run.folder, folder, targets), settings.agreement)
+            pairs = _pairs(run.folder, folder, targets)
+            agreed = agreeing(pairs, settings.agreement, begun.likeness, run.folder / "pretrained")
             how: Any = {"key": key, "clean": begun.clean, "replace_older": True, "progress": run.progress}
             history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
         key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}

@@ -147,7 +147,11 @@ def _lists(ran: Ran) -> list[Listing]:
         *undone(ran.photos),
         *undone(ran.targets, ": targets"),
         *named("Left unchanged", _unchanged(ran), "Faces that were already sharper than the restorer's results."),
-        *named("Targets not used", ran.left_out, "Their colours disagreed with those of the photo."),
+        *named(
+            "Targets not used",
+            ran.left_out,
+            "Their colours disagreed, or they showed another person.",
+        ),
         *notes(ran.photos),
     ]
 
