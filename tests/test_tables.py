@@ -298,7 +298,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
-def test_what_is_missing_is_said_before_anything_begins(
+def test_what_is_missing_is_named_before_anything_begins(
     run: Run, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(asked.out / "none"))

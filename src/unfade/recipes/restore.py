@@ -44,9 +44,7 @@ class RestoreSettings:
     size: str = "photo"  # one of SIZES; "restorer", for aligned faces only, writes PNG files of the restorer's size
     background: str | Path | None = None  # what to do with the photo around the faces, see `background_of`
     embedder: str | Path | None = None  # face embedding that compares person and result: name, file or "none"
-    mask: str | Path | None = (
-        None  # face parser that limits the pasted area: name, file or "none"; None: see `masking_for`
-    )
+    mask: str | Path | None = None  # parser that limits the pasted area: name, file, "none"; None: see `masking_for`
     provenance: bool = True  # record in the metadata of results how they were made
     fidelity: float | None = None  # 0..1; None: the family's default, if any
     refine: int | None = None  # 0..3; None: the restorer's own, if it can refine
