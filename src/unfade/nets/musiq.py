@@ -175,8 +175,8 @@ class Attention(nn.Module):
 def cut(picture: Tensor, config: MUSIQConfig) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) -> patches (B, N, 3, patch, patch), row by row, and the places (N,) of each in the hashed grid.
 
-    A picture whose sides are not multiples of the patch is padded with zeros, which are grey, on all sides. The place of
-    a patch, row and column, is its share of the picture's height and width in steps of the grid (Sec. 3.3).
+    A picture whose sides are not multiples of the patch is padded on all sides with zeros, which are grey. The place
+    of a patch, row and column, is its share of the picture's height and width in steps of the grid (Sec. 3.3).
     """
     side = config.patch
     picture = padded_as(picture, side, side)
