@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from command import Run
-from unfade.paper.check import check_tables
+from unfade.paper.consistency import check_tables
 from unfade.paper.costs import RESTORERS, WALKS
 from unfade.paper.printed import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
 from unfade.paper.tables import COSTS, NAMES, OURS, TABLES, Learning, Restored, as_usual
