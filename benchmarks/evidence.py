@@ -23,7 +23,7 @@ from unfade.evaluation.gap import Space
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
-from unfade.paper.runs import DEGRADATIONS as CAMERAS
+from unfade.paper.pieces import DEGRADATIONS as CAMERAS
 from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse
 from unfade.restorers.load import load_restorer

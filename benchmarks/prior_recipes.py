@@ -30,7 +30,7 @@ from unfade.diffusion.sampler import ImageNoise
 from unfade.metrics.distribution import frechet_distance, statistics
 from unfade.metrics.reference import psnr
 from unfade.nets.unet import UNet
-from unfade.paper.runs import DEGRADATIONS as CAMERAS
+from unfade.paper.pieces import DEGRADATIONS as CAMERAS
 from unfade.recipes.adapt_settings import SHORT_TARGETS
 from unfade.recipes.pretrain import PRIOR_LOOP, SMALL_PRIOR, PriorRecipe, pretrain_prior
 from unfade.restorers.load import load_restorer

@@ -76,9 +76,7 @@ def test_more_photos_later_are_taken_in(models: Models, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "targets" / "face00.png").stat().st_mtime_ns == kept
 
 
-def test_results_of_photos_that_are_gone_are_named_and_those_of_broken_ones_removed(
-    models: Models, tmp_path: Path
-) -> None:
+def test_results_of_removed_photos_are_named_and_those_of_broken_ones_deleted(models: Models, tmp_path: Path) -> None:
     photos, results = tmp_path / "photos", tmp_path / "run" / "restored"
     write_faces(photos, 4)
     assert adapt(photos, tmp_path / "run", small(*models), aligned=True).of_gone == ()
@@ -197,7 +195,7 @@ def test_bad_pictures_fail_alone(models: Models, tmp_path: Path) -> None:
     assert "cut.png" in report
 
 
-def test_nothing_usable_is_said_plainly(models: Models, tmp_path: Path) -> None:
+def test_photos_that_are_all_unusable_are_refused_in_one_sentence(models: Models, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_text("no")
     with pytest.raises(BadInput, match=r"None of the 1 photos .*a\.jpg"):

@@ -200,7 +200,7 @@ def test_a_photo_that_comes_while_the_adaptation_runs_is_not_called_bare(models:
     assert counts_of(adapt(photos, tmp_path / "run", brief(models))) == (6, 4, 1, 1)
 
 
-def test_no_photo_with_a_face_is_said_plainly(models: Models, tmp_path: Path) -> None:
+def test_photos_without_any_face_are_refused_in_one_sentence(models: Models, tmp_path: Path) -> None:
     save(tmp_path / "photos" / "bare.png", scene())
     with pytest.raises(BadInput, match=r"^None of the 1 photos .*bare\.png: no face found that matches the settings"):
         adapt(tmp_path / "photos", tmp_path / "run", brief(models))
@@ -245,7 +245,7 @@ def test_the_adapted_restorer_gives_the_same_on_its_own(whole: Whole, tmp_path: 
     assert load_restorer(run).size == 32
 
 
-def test_a_bare_photo_whose_name_is_no_text_is_reported(models: Models, tmp_path: Path) -> None:
+def test_a_photo_without_a_face_whose_name_is_not_text_is_reported(models: Models, tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a\udcff.png", scene())
     save(tmp_path / "photos" / "b.png", scene(*TWO))
     assert counts_of(adapt(tmp_path / "photos", tmp_path / "run", brief(models))) == (2, 1, 0, 1)

@@ -55,7 +55,7 @@ def test_what_agrees_is_never_left_out_for_being_worse_than_the_best(tmp_path: P
     assert agreeing(pairs, 1).left_out == []
 
 
-def test_blur_is_no_disagreement_and_colour_is() -> None:
+def test_another_colour_is_a_disagreement_and_blur_is_not() -> None:
     face = picture(64, 64, 2)
     blurred = resize(resize(face, 16, 16), 64, 64)
     tinted = face + torch.tensor([0.2, 0.0, -0.2]).view(1, 3, 1, 1)

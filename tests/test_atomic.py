@@ -107,7 +107,7 @@ def test_a_failure_after_writing_changes_nothing(tmp_path: Path, monkeypatch: py
         pytest.param(torch_save_into_a_full_disk, id="torch itself", marks=on_linux),
     ],
 )
-def test_a_full_disk_is_told_as_one(tmp_path: Path, write: Callable[[Path], None]) -> None:
+def test_a_full_disk_is_reported_as_such(tmp_path: Path, write: Callable[[Path], None]) -> None:
     atomic_write(tmp_path / "a.txt", "old")
     with pytest.raises(DiskFull, match=re.escape(f"{tmp_path / 'a.txt'} could not be written because the disk is")):
         write_through(tmp_path / "a.txt", write)

@@ -78,7 +78,7 @@ def test_tiles_give_what_the_whole_photo_gives(factor: int, scale: int, size: tu
 
 
 @pytest.mark.parametrize("size", [(65, 130), (127, 63), (5, 9), (1, 1), (203, 71)])
-def test_any_size_and_seams_that_nobody_sees(size: tuple[int, int]) -> None:
+def test_any_size_comes_back_without_visible_seams(size: tuple[int, int]) -> None:
     """A network that changes nothing gives the photo back, whatever the tiles."""
     photo = photo_of(*size)
     assert np.array_equal(tiled(photo, Same(), scale=1).levels, photo.levels)
@@ -143,7 +143,7 @@ def test_threads_take_turns() -> None:
     assert most == [1]
 
 
-def test_what_is_no_number_is_refused() -> None:
+def test_values_other_than_numbers_are_refused() -> None:
     class Poisoned(Same):
         def whole(self, image: Tensor) -> Tensor:
             return image * torch.nan
@@ -153,7 +153,7 @@ def test_what_is_no_number_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(60, 8), (32, 16)])
-def test_tiles_that_are_no_use(tile: int, overlap: int) -> None:
+def test_tiles_that_are_too_small(tile: int, overlap: int) -> None:
     with pytest.raises(BadInput, match=f"got {tile}"):
         tiled(photo_of(64, 64), Same(tile=tile), scale=1, overlap=overlap)
 
@@ -291,7 +291,7 @@ def test_a_network_of_spandrels(tmp_path: Path) -> None:
 
 
 @needs_extra
-def test_what_is_no_background(tmp_path: Path) -> None:
+def test_background_models_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "a.pth")
     with pytest.raises(BadCheckpoint, match="no architecture that spandrel knows"):
         loaded_upscaler(tmp_path / "a.pth")

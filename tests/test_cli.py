@@ -65,7 +65,7 @@ def test_the_flags_of_adapt_are_in_panels(run: Run) -> None:
     assert "Default: 0.0001." in " ".join(said.replace("│", " ").split())
 
 
-def test_what_is_not_read_is_said(run: Run, models: Models, tmp_path: Path) -> None:
+def test_files_that_are_not_read_are_counted(run: Run, models: Models, tmp_path: Path) -> None:
     faces = write_faces(tmp_path / "faces", 2)
     (tmp_path / "faces" / "a.CR2").touch()
     args = ("--restorer", models[0], "--device", "cpu")

@@ -128,7 +128,7 @@ def test_srgb_by_numbers_and_numbers_that_are_none_need_no_word(
     assert np.array_equal(photo.levels, coloured(16))
 
 
-def test_unknown_numbers_are_told(tmp_path: Path) -> None:
+def test_unknown_numbers_are_noted(tmp_path: Path) -> None:
     photo = png_photo(tmp_path, coloured(16), (b"cICP", bytes((3, 10, 0, 1))))
     assert photo.notes == ("colours of cICP 3, 10 are not known, taken for sRGB",)
 
@@ -236,7 +236,7 @@ def test_avif_by_numbers(tmp_path: Path) -> None:
     assert read_photo(path).notes == ("colours of nclx 3, 10 are not known, taken for sRGB",)
 
 
-def test_deeper_samples_than_are_read_are_told_by_the_boxes() -> None:
+def test_the_boxes_show_samples_deeper_than_those_that_are_read() -> None:
     content = bytearray(avif(1, 13))
     assert boxed(io.BytesIO(content)).bits == 8
     content[content.index(b"av1C") + 6] |= 0x40

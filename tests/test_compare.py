@@ -163,7 +163,7 @@ def test_settings_of_methods_have_an_effect(change: dict[str, int], done: Done, 
     assert not torch.equal(read_image(ours), read_image(changed))
 
 
-def test_the_company_of_a_face_changes_nothing(done: Done, tmp_path: Path) -> None:
+def test_a_face_is_restored_the_same_in_any_batch(done: Done, tmp_path: Path) -> None:
     folder, settings, _ = done
     compare(folder / "faces", tmp_path / "out", replace(settings, run=replace(settings.run, batch=1)))
     for path in (folder / "out" / "results" / "ours-short").glob("*.png"):

@@ -222,7 +222,7 @@ def test_a_second_run_writes_nothing(place: Place) -> None:
     assert {name: time for name, time in place.times().items() if name != LOCK} == before
 
 
-def test_what_is_no_line_is_passed_over(place: Place) -> None:
+def test_malformed_lines_are_passed_over(place: Place) -> None:
     """Whoever wrote it; a killed run leaves a part of a line."""
     first, expected = place.run(), place.contents()
     odd = ['{"a": 1}', "[]", "3", "null", '"done"', "[" * 100_000, '{"photo": [], "content": 1, "faces": 2}']

@@ -54,7 +54,7 @@ def test_min_face_has_an_effect(run: Run, folder: Path) -> None:
         assert run("data", "prepare", *args, "--json").json["done"] == names
 
 
-def test_workers_are_the_cores_unless_said(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_the_cores_by_default(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(workers, "cores", lambda: 3)
     monkeypatch.setattr("unfade.datasets.prepare.ThreadPoolExecutor", lambda count: asked.append(count) or Pool())

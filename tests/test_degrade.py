@@ -60,7 +60,7 @@ def test_faces_become_degraded_faces_of_the_same_size(tmp_path: Path, kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_face_does_not_depend_on_its_company(tmp_path: Path, kind: str) -> None:
+def test_a_face_does_not_depend_on_the_rest_of_its_batch(tmp_path: Path, kind: str) -> None:
     truth = save_pictures(tmp_path / "truth", ["a.png", "b.png", "c.png"], size=SIZE)
     degraded(truth, tmp_path / "all", KINDS[kind]())
     degraded(truth[::-1], tmp_path / "backwards", KINDS[kind]())
@@ -113,7 +113,7 @@ def test_faces_are_brought_to_size_first(tmp_path: Path) -> None:
     assert [read_image(tmp_path / out / "a.png").shape[-1] for out in ("small", "as it is")] == [SIZE, 64]
 
 
-def test_a_size_that_is_no_face(tmp_path: Path) -> None:
+def test_a_size_that_no_face_has(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="at least 16 pixels, got 8"):
         degraded(save_pictures(tmp_path, ["a.png"]), tmp_path / "out", Numbers(), size=8)
 
@@ -160,7 +160,7 @@ def test_every_drawn_number_is_in_the_line(tmp_path: Path) -> None:
     [{}, {"kind": "rain"}, {"draw": None}, {"draw": {}}, {"draw": {"iso": 3}}, {"name": None, "size": 8, "draw": 3}],
     ids=str,
 )
-def test_what_is_no_line_is_refused(tmp_path: Path, line: dict[str, object]) -> None:
+def test_malformed_lines_are_refused(tmp_path: Path, line: dict[str, object]) -> None:
     (path,) = save_pictures(tmp_path / "truth", ["a.png"])
     degraded([path], tmp_path / "out", blind_degradation())
     changed = line and records(tmp_path / "out")[0] | line

@@ -78,7 +78,7 @@ def test_the_presets_of_the_text_are_its_isos(run: Run, folder: Path) -> None:
         run("degrade", "truth", "--out", preset, *CAMERA, "--iso", str(iso))  # the same settings, said otherwise
 
 
-def test_workers_arrive_and_are_as_many_as_are_worth_it(
+def test_workers_arrive_and_are_as_many_as_the_work_needs(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []

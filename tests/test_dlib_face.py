@@ -157,7 +157,9 @@ def cut() -> tuple[list[Tensor], list[Tensor], Tensor]:
 @pytest.mark.shared
 @needs_dlib
 @torch.no_grad()
-def test_dlib_embeds_its_chips_alike(net: nn.Module, cut: tuple[list[Tensor], list[Tensor], Tensor]) -> None:
+def test_embeddings_of_the_chips_are_those_of_dlib(
+    net: nn.Module, cut: tuple[list[Tensor], list[Tensor], Tensor]
+) -> None:
     _, chips, vectors = cut
     torch.testing.assert_close(net(torch.stack(chips)), vectors, atol=ROUNDING, rtol=0)
 

@@ -225,7 +225,7 @@ def test_a_broken_download_goes_on_where_it_stopped(get: Callable[..., Fetched],
     assert server.seen == [(path, None, None), (path, f"bytes={HALF}-", '"first"')]
 
 
-def test_a_killed_download_is_gone_on_with(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
+def test_a_killed_download_is_resumed(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
     (tmp_path / "face.pth.part").write_bytes(CONTENT[:HALF])
     get("whole")
     assert server.seen[0][1:] == (f"bytes={HALF}-", None), "the hash of the whole is known, so it may be"
@@ -238,7 +238,7 @@ def test_without_hash_or_tag_it_begins_again(get: Callable[..., Fetched], server
     assert server.seen[0][1] is None
 
 
-def test_another_version_by_now_is_fetched_from_its_start(get: Callable[..., Fetched], server: Server) -> None:
+def test_a_newer_version_is_fetched_from_its_start(get: Callable[..., Fetched], server: Server) -> None:
     with pytest.raises(DownloadFailed):
         get("always_short", file=replace(FILE, sha256=None))
     server.seen.clear()
@@ -274,7 +274,7 @@ def test_the_next_mirror_is_tried(get: Callable[..., Fetched], server: Server) -
     assert get("missing", "wrong", "slow", "whole", settings=IMPATIENT).url.startswith(f"{server.url}/whole/")
 
 
-def test_what_the_mirrors_answered_is_said(get: Callable[..., Fetched]) -> None:
+def test_the_answers_of_all_mirrors_are_reported(get: Callable[..., Fetched]) -> None:
     with pytest.raises(DownloadFailed) as caught:
         get("missing", "moved_to_a_file", "other_part")
     said = str(caught.value)
@@ -283,7 +283,7 @@ def test_what_the_mirrors_answered_is_said(get: Callable[..., Fetched]) -> None:
     assert "another part of the file" in said
 
 
-def test_patience_ends(get: Callable[..., Fetched], server: Server) -> None:
+def test_a_silent_server_times_out(get: Callable[..., Fetched], server: Server) -> None:
     with pytest.raises(DownloadFailed, match=r"stopped after 1,000 of 3,072,000 bytes|no answer in time"):
         get("slow", settings=IMPATIENT)
     assert len(server.seen) == IMPATIENT.tries
@@ -296,7 +296,7 @@ def test_another_size_than_published_is_not_fetched(get: Callable[..., Fetched],
     assert names(tmp_path) == []
 
 
-def test_nobody_there(server: Server, tmp_path: Path) -> None:
+def test_no_server_answers(server: Server, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/x"
@@ -322,7 +322,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("behaviour", MALFORMED)
-def test_a_malformed_answer_is_said_and_the_next_mirror_tried(
+def test_a_malformed_answer_is_reported_and_the_next_mirror_tried(
     get: Callable[..., Fetched], server: Server, behaviour: str
 ) -> None:
     with pytest.raises(DownloadFailed) as caught:
@@ -349,7 +349,9 @@ def test_without_a_length_no_more_than_the_known_size_is_taken(get: Callable[...
     assert names(tmp_path) == []
 
 
-def test_a_server_that_drips_is_left_in_the_end(get: Callable[..., Fetched], server: Server, tmp_path: Path) -> None:
+def test_a_server_that_drips_is_given_up_in_the_end(
+    get: Callable[..., Fetched], server: Server, tmp_path: Path
+) -> None:
     with pytest.raises(DownloadFailed, match=r"was not done within 1 s; the part that came is kept"):
         get("dripping", settings=replace(QUICK, total=1))
     assert 0 < (tmp_path / "face.pth.part").stat().st_size < 600
@@ -357,7 +359,7 @@ def test_a_server_that_drips_is_left_in_the_end(get: Callable[..., Fetched], ser
     assert server.seen[-1][1] is not None, "it went on from there"
 
 
-def test_a_damaged_note_beside_a_part_is_no_obstacle(get: Callable[..., Fetched], tmp_path: Path) -> None:
+def test_a_damaged_note_beside_a_part_is_ignored(get: Callable[..., Fetched], tmp_path: Path) -> None:
     (tmp_path / "face.pth.part").write_bytes(CONTENT[:HALF])
     (tmp_path / "face.pth.part.json").write_text("[" * 100_000)
     assert get("whole").path.read_bytes() == CONTENT

@@ -69,7 +69,7 @@ def test_what_spandrel_takes(file: Path, tmp_path: Path) -> None:
     assert sha256_of(again.path) == sha256_of(done.path)
 
 
-def test_without_spandrel_it_is_said(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_spandrel_the_extra_is_named(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spandrel", None)
     done = export(file, tmp_path / "out.safetensors", SPANDREL)
     assert done.checked.by == "unfade"

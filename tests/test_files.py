@@ -218,7 +218,7 @@ def test_an_animation_is_refused(tmp_path: Path, kind: str) -> None:
     assert "animation of 2 frames" in refusal(path)
 
 
-def test_a_text_file_is_no_picture(tmp_path: Path) -> None:
+def test_a_text_file_is_not_a_picture(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("Dear diary,\nnothing happened today.\n")
     assert "not a picture" in refusal(tmp_path / "a.jpg")
 

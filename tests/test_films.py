@@ -56,7 +56,7 @@ KIND_FILES: dict[
 
 
 @pytest.mark.parametrize("name", KIND_FILES)
-def test_every_kind_of_film_is_told_by_its_content_and_comes_out_as_that(tmp_path: Path, name: str) -> None:
+def test_every_kind_of_film_is_recognised_by_its_content_and_kept(tmp_path: Path, name: str) -> None:
     given, kind, codec = KIND_FILES[name]
     make_clip(tmp_path / name, 8, **given)
     assert find_videos(tmp_path).names == (Path(name),)

@@ -135,6 +135,6 @@ def test_each_picture_and_each_colour_has_its_own_grid() -> None:
     torch.testing.assert_close(without_grid(image + strength * GRID, 2), image, atol=1e-6, rtol=0)
 
 
-def test_of_single_pixels_there_is_no_grid() -> None:
+def test_single_pixels_have_no_grid() -> None:
     image = picture(32, 32, 2)
     assert without_grid(image, 1) is image

@@ -23,7 +23,7 @@ def found(root: Path, without: Path | None = None) -> list[str]:
     return [name.as_posix() for name in find_photos(root, without=without).names]
 
 
-def test_folders_are_searched_and_their_structure_is_told(tmp_path: Path) -> None:
+def test_folders_are_searched_and_their_structure_is_kept(tmp_path: Path) -> None:
     grow(tmp_path, "b.JPG", "a.txt", "1931/a.tif", "1931/grandmother/Großmutter 写真.heic", ".hidden/a.png", "._b.jpg")
     assert found(tmp_path) == ["1931/a.tif", "1931/grandmother/Großmutter 写真.heic", "b.JPG"]
     assert find_photos(tmp_path).paths[-1] == tmp_path / "b.JPG"
@@ -40,7 +40,7 @@ def test_the_output_in_the_input_is_not_read(tmp_path: Path) -> None:
     assert found(tmp_path, without=tmp_path / "x" / ".." / "out") == ["a.png", "output/c.png"]
 
 
-def test_photos_that_are_all_in_the_output_are_told(tmp_path: Path) -> None:
+def test_photos_that_are_all_in_the_output_are_reported(tmp_path: Path) -> None:
     grow(tmp_path, "out/a.png", "out/deep/b.png")
     with pytest.raises(BadInput, match=rf"holds no photos, apart from 2 in the output folder {tmp_path / 'out'};"):
         find_photos(tmp_path, without=tmp_path / "out")
@@ -74,12 +74,12 @@ def test_a_dangling_link_is_a_photo_that_will_fail_and_a_pipe_is_none(tmp_path: 
     assert found(tmp_path) == ["gone.jpg"]
 
 
-def test_names_that_are_no_text_are_found(tmp_path: Path) -> None:
+def test_names_that_are_not_text_are_found(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff\xfe.png")).touch()
     assert len(find_photos(tmp_path).names) == 1
 
 
-def test_a_closed_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grow(tmp_path, "a.png", "closed/b.png")
     look = Path.iterdir
 
@@ -121,7 +121,7 @@ def test_pictures_that_are_not_read_are_counted_by_ending(tmp_path: Path) -> Non
             look(tmp_path)
 
 
-def test_pipes_are_no_pictures_anywhere(tmp_path: Path) -> None:
+def test_pipes_are_never_taken_for_pictures(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     grow(tmp_path, "a.png")
     assert [path.name for path in list_images(tmp_path)] == ["a.png"]
@@ -131,7 +131,7 @@ def test_pipes_are_no_pictures_anywhere(tmp_path: Path) -> None:
         read_image(tmp_path / "pipe.png")
 
 
-def test_a_place_that_is_no_file_and_no_folder_is_told_for_what_it_is(tmp_path: Path) -> None:
+def test_a_path_that_is_neither_file_nor_folder_is_named_as_what_it_is(tmp_path: Path) -> None:
     loop, nowhere, pipe = tmp_path / "loop.png", tmp_path / "nowhere.png", tmp_path / "pipe.png"
     loop.symlink_to(loop.name)
     nowhere.symlink_to("gone.png")

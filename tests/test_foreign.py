@@ -78,7 +78,7 @@ def test_a_prefix_that_belongs_to_the_names_is_not_lost() -> None:
     assert [list(version) for version in versions(state)] == [["model.0.weight"], ["0.weight"]]
 
 
-def test_values_that_are_no_numbers_are_named(state: State, tmp_path: Path) -> None:
+def test_values_of_nan_are_named(state: State, tmp_path: Path) -> None:
     key = "conv_first.1.weight"
     torch.save({"params": state | {key: state[key] * torch.nan}}, tmp_path / "a.pth")
     with pytest.raises(

@@ -148,7 +148,7 @@ def test_regions_that_are_upright_already_are_not_turned() -> None:
 
 
 @pytest.mark.parametrize("noise", range(20))
-def test_damaged_exif_is_no_obstacle(tmp_path: Path, noise: int) -> None:
+def test_damaged_exif_is_ignored(tmp_path: Path, noise: int) -> None:
     buffer = io.BytesIO()
     photo = photo_of(tmp_path, 6, "JPEG")
     block = bytearray(photo.origin.exif)

@@ -73,7 +73,7 @@ def test_odd_settings_are_refused_or_those_of_the_file(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"a"', "[" * 100_000, '{"a": ' * 9 + "1" + "}" * 9])
-def test_what_is_no_object_is_no_configuration(text: str) -> None:
+def test_a_configuration_is_an_object(text: str) -> None:
     with pytest.raises(BadCheckpoint, match=r"^odd\.safetensors does not describe"):
         read_config(text, HERE)
 
@@ -106,7 +106,7 @@ def test_such_a_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], 
     assert str(path) in str(caught.value)
 
 
-def test_weights_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+def test_weights_of_nan_are_named(tmp_path: Path) -> None:
     architecture, config, state = read("damage")
     key = next(name for name, value in state.items() if value.is_floating_point())
     state[key] = torch.full_like(state[key], torch.nan)

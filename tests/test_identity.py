@@ -175,7 +175,7 @@ def test_it_is_a_metric(sface: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(angles, torch.tensor([0.0, 120.0], dtype=torch.float64), atol=0.01, rtol=0)
 
 
-def test_what_is_no_sface(tmp_path: Path) -> None:
+def test_files_other_than_sface_are_refused(tmp_path: Path) -> None:
     (tmp_path / "sface.onnx").write_bytes(b"no network")
     with pytest.raises(BadCheckpoint, match=r"sface\.onnx is no SFace that OpenCV can run"):
         load_embedder(tmp_path / "sface.onnx")

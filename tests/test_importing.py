@@ -518,7 +518,7 @@ def test_no_space_left(run_models: RunModels, tmp_path: Path, folder: Path, monk
             assert "the disk is full" in refused(run_models, path, folder)
 
 
-def test_loading_says_what_is_wrong(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
+def test_loading_names_what_is_wrong(run_models: RunModels, tmp_path: Path, folder: Path) -> None:
     with pytest.raises(UnknownModel, match="unfade models pull parsenet"):
         load_network("parsenet", "parser")
     run_models("import", published(tmp_path / "a.pth", fill_module(SwinIR(SWINIR))), "--as", "mine")
@@ -639,7 +639,7 @@ def test_a_wrong_hash_deletes_nothing(served: tuple[str, Path], folder: Path, mo
     assert [p.name for p in folder.rglob("*") if p.is_file()] == ["mine.safetensors"]
 
 
-def test_a_download_that_is_no_network_is_not_gone_on_with(
+def test_a_download_that_is_not_a_network_is_not_resumed(
     served: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, files = served

@@ -56,7 +56,7 @@ def test_bad_files_fail_alone_and_the_counts_add_up(place: Place) -> None:
     assert place.journal.entry("negative", "grey.png").notes == ("grey converted to RGB",)
 
 
-def test_bad_files_are_tried_again_and_may_have_been_mended(place: Place) -> None:
+def test_bad_files_are_tried_again_and_may_be_intact_by_then(place: Place) -> None:
     expected = make_a_mess(place.photos)
     place.run(Work(), size=16)
     save_pictures(place.photos, ["cut.png"])
@@ -87,7 +87,7 @@ def test_an_item_knows_its_content_and_not_its_name(place: Place) -> None:
     assert len({one.seed(0, "target"), one.seed(1, "target"), one.seed(0, "degrade"), other.seed(0, "target")}) == 4
 
 
-def test_an_unreadable_item_is_an_error_by_itself(place: Place) -> None:
+def test_an_unreadable_item_fails_alone(place: Place) -> None:
     paths = save_pictures(place.photos, ["a.png"])
     spoil(paths[0])
     with pytest.raises(UnreadableImage):
@@ -95,7 +95,7 @@ def test_an_unreadable_item_is_an_error_by_itself(place: Place) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_no_numbers_fail(place: Place, value: float) -> None:
+def test_values_of_nan_fail(place: Place, value: float) -> None:
     def work(items: list[Item], advance: Advance) -> Tensor:
         result = Work()(items, advance)
         result[1, 0, 3, 3] = value
@@ -122,7 +122,7 @@ def test_what_cannot_be_worked_on_fails_and_the_rest_goes_on(place: Place) -> No
     assert entries[2].reason == "small.png: Expected a picture of at least 20 pixels; use a larger one."
 
 
-def test_what_nobody_foresaw_is_the_fault_of_one_picture_alone(place: Place) -> None:
+def test_an_unforeseen_error_fails_one_picture_alone(place: Place) -> None:
     """The others of its batch are tried again, each by itself; what is done already is not."""
     seen: list[list[str]] = []
 

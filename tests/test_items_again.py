@@ -197,7 +197,7 @@ def test_no_room_for_a_line_is_not_the_pictures_fault(
     assert place.journal.stage("negative") == []
 
 
-def test_a_batch_keeps_its_company_after_a_restart(place: Place) -> None:
+def test_batches_are_the_same_after_a_restart(place: Place) -> None:
     """What is left of a batch is worked on beside the pictures that were there the first time."""
     save_pictures(place.photos, ["a.png", "b.png", "c.png", "d.png", "e.png"])
     seen: list[list[str]] = []

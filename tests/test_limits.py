@@ -178,7 +178,9 @@ def test_a_small_file_that_takes_long_is_left_after_the_time_limit(
 
 
 @pytest.mark.parametrize("value", ["fast", "0", "-1", "nan", "inf"])
-def test_a_time_limit_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_time_limit_that_is_not_a_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     (tmp_path / "a.png").write_bytes(sound())
     monkeypatch.setenv("UNFADE_SECONDS", value)
     with pytest.raises(BadInput, match=f"UNFADE_SECONDS is '{value}'; set it to a number of seconds"):

@@ -342,7 +342,7 @@ def test_a_worker_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch
     assert no_children()
 
 
-def test_only_a_broken_connection_is_not_worth_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_broken_connection_ends_silently(capsys: pytest.CaptureFixture[str]) -> None:
     for error, said in ((ConnectionResetError("gone"), ""), (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug\n")):
         loader._say_no_more(type(error), error, None)
         assert capsys.readouterr().err == said

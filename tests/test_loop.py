@@ -121,7 +121,7 @@ def test_batches_are_asked_for_once_each_in_order() -> None:
     assert asked == list(range(13))
 
 
-def test_progress_is_told_where_it_starts(tmp_path: Path) -> None:
+def test_progress_is_given_its_start(tmp_path: Path) -> None:
     told: list[object] = []
 
     @contextmanager

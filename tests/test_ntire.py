@@ -43,7 +43,7 @@ def test_ten_faces_may_be_of_someone_else_and_eleven_may_not() -> None:
     assert found([math.nan]).below == ["0.png"]
 
 
-def test_what_is_missing_is_said_wherever_the_sum_is() -> None:
+def test_what_is_missing_is_named_wherever_the_sum_is() -> None:
     told = found([0.7]).as_dict()["ntire"]
     assert isinstance(told, dict)
     assert told["absent"] == list(ABSENT) == ["clipiqa", "qalign"]

@@ -290,7 +290,7 @@ def test_without_the_extra(models: Models, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("words", [["grey"], ["rgb", "bgr"], [""]])
-def test_what_is_no_layout(words: list[str]) -> None:
+def test_layouts_with_two_words_of_a_kind_are_refused(words: list[str]) -> None:
     with pytest.raises(BadInput, match="at most one word of each"):
         layout_of(words)
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from command import Run
-from unfade.paper.check import check_tables
+from unfade.paper.consistency import check_tables
 from unfade.paper.costs import RESTORERS, WALKS
 from unfade.paper.printed import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
 from unfade.paper.tables import COSTS, NAMES, OURS, TABLES, Learning, Restored, as_usual
@@ -86,7 +86,7 @@ def corrected(name: str, label: str, photos: str, *cells: str) -> Printed:
     return replace(table, lines=[new if (line.label, line.photos) == (label, photos) else line for line in table.lines])
 
 
-def test_numbers_that_are_right_are_not_told_of() -> None:
+def test_correct_numbers_are_not_mentioned() -> None:
     pretrained = ("SwinIR", "4x moderate", "23.57", ".6391", ".4851", "74.12")
     tables = {**PRINTED, "1": corrected("1", *pretrained), "14": corrected("14", *pretrained)}
     tables["25"] = corrected("25", "our targets", "severe, mean", "22.15", ".6205", ".4641", "44.01", "57.38", "4.35")

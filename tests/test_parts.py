@@ -103,7 +103,7 @@ def test_a_packet_about_nothing_else_stays_byte_for_byte() -> None:
 
 
 @pytest.mark.parametrize("deep", ["<a>" * 5000 + "</a>" * 5000, "<a>" * 200_000])
-def test_a_packet_nested_deeply_is_left_out_and_told(tmp_path: Path, deep: str) -> None:
+def test_a_deeply_nested_packet_is_left_out_and_noted(tmp_path: Path, deep: str) -> None:
     for kind in ("PNG", "JPEG", "WEBP", "TIFF"):
         xmp = packet(deep) if kind != "JPEG" else packet(deep[:30_000])
         extra = {"tiffinfo": {700: xmp}} if kind == "TIFF" else {"xmp": xmp}

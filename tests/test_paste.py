@@ -47,7 +47,7 @@ def outside(photo: Photo, matrix: np.ndarray, margin: float = 0.5):
     return ~((place > -margin) & (place < SIZE - 1 + margin)).all(-1)
 
 
-def differences(photo: Photo, before: np.ndarray):
+def differences(photo: Photo, before: Photo):
     return np.abs(photo.levels.astype(int) - before.levels.astype(int))
 
 

@@ -233,12 +233,12 @@ def test_lab(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "word"), [("P", "palette converted to RGB"), ("1", "black and white converted to grey")]
 )
-def test_what_was_converted_is_told(tmp_path: Path, mode: str, word: str) -> None:
+def test_conversions_are_noted(tmp_path: Path, mode: str, word: str) -> None:
     Image.fromarray(ramp(8, 8)).convert(mode).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png").notes == (word,)
 
 
-def test_a_gif_is_written_as_png_and_several_pages_are_told(tmp_path: Path) -> None:
+def test_a_gif_is_written_as_png_and_several_pages_are_noted(tmp_path: Path) -> None:
     page = Image.fromarray(ramp(8, 8))
     page.save(tmp_path / "a.gif")
     page.save(tmp_path / "a.tif", save_all=True, append_images=[page])
@@ -334,7 +334,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         read_photo(tmp_path / "a.png")
 
 
-def test_a_large_blank_photo_is_no_bomb(tmp_path: Path) -> None:
+def test_a_large_blank_photo_is_not_taken_for_a_bomb(tmp_path: Path) -> None:
     Image.new("RGB", (3000, 2000), "white").save(tmp_path / "a.webp")
     assert read_photo(tmp_path / "a.webp").levels.min() > 250
 

@@ -97,7 +97,7 @@ def test_a_thumbnail_of_the_unrestored_photo_is_no_longer_shown() -> None:
     assert upright_exif(bytes(block))[16 + 12 * count : 20 + 12 * count] == bytes(4)
 
 
-def test_damaged_metadata_is_left_out_and_told(tmp_path: Path) -> None:
+def test_damaged_metadata_is_left_out_and_noted(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(coloured(8), PREFIX + b"II nothing of the kind", b"<x:xmpmeta", b"", None))
     photo = read_photo(tmp_path / "a.png")
     assert photo.notes == ("damaged EXIF left out", "damaged XMP left out")
@@ -121,7 +121,7 @@ def test_a_profile_for_grey_is_not_given_to_colours(tmp_path: Path) -> None:
     assert written(Photo(coloured(8), origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == b""
 
 
-def test_what_a_format_cannot_hold_is_told(tmp_path: Path) -> None:
+def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:
     photo = full_photo()
     assert lost_in(photo, kind="BMP") == ("EXIF left out", "XMP left out", "colour profile left out")
     assert lost_in(photo) == lost_in(photo, kind="jpg") == ()

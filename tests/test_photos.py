@@ -140,7 +140,7 @@ def test_what_cannot_be_read_or_searched_has_its_error(tmp_path: Path) -> None:
     assert (sound.error, [crop.shape for crop in sound.crops]) == (None, [(3, SIZE, SIZE)])
 
 
-def test_what_nobody_foresaw_is_told_of_the_photo_and_a_full_disk_ends_it(tmp_path: Path) -> None:
+def test_an_unforeseen_error_names_the_photo_and_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     def find(name: str, photo: Photo) -> list[FoundFace]:
         raise error
 

@@ -198,7 +198,7 @@ def test_flags_about_whole_photos_are_refused_for_aligned_faces(
     ],
 )
 @pytest.mark.usefixtures("marks")
-def test_what_cannot_be_is_said_in_a_sentence(
+def test_impossible_requests_are_refused_in_one_sentence(
     run: Callable[..., Result], photos: Path, models: Models, tmp_path: Path, flags: tuple[str, ...], told: str
 ) -> None:
     result = restored(run, photos, tmp_path / "out", models, *flags)
@@ -255,9 +255,7 @@ def test_flags_of_adapt_arrive(
 
 
 @pytest.mark.usefixtures("marks")
-def test_names_that_are_no_characters_are_told_all_the_same(
-    run: Callable[..., Result], models: Models, tmp_path: Path
-) -> None:
+def test_names_that_are_not_text_are_reported_too(run: Callable[..., Result], models: Models, tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a\udcff.png", scene())
     (tmp_path / "photos" / "写\udcfe.png").write_text("no")
     result = restored(run, tmp_path / "photos", tmp_path / "out", models)
@@ -281,7 +279,7 @@ class Time:
         return self.now
 
 
-def test_nothing_is_said_of_the_speed_before_anything_is_done(
+def test_no_speed_is_shown_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = Time()
@@ -315,7 +313,7 @@ def portrait(side: int) -> np.ndarray:
         return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
 
 
-def test_whole_photos_are_restored_without_weights_of_ones_own_and_whichever_way_up(
+def test_whole_photos_are_restored_with_the_built_in_weights_whichever_way_up(
     run: Callable[..., Result], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "none"))
@@ -342,7 +340,7 @@ def test_whole_photos_are_restored_without_weights_of_ones_own_and_whichever_way
         assert np.allclose(points["two"], points[name], atol=apart), name
 
 
-def test_an_adaptation_finds_faces_without_weights_of_ones_own(
+def test_an_adaptation_finds_faces_with_the_built_in_weights(
     run: Callable[..., Result], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "none"))

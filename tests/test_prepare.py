@@ -97,7 +97,7 @@ def test_a_list_of_something_else_is_refused(tmp_path: Path, text: str) -> None:
     assert refused("ffhq", root).startswith(f"{root / FFHQ_LIST} is not the list of FFHQ's pictures with their MD5s (")
 
 
-def test_what_is_no_ffhq_is_said(tmp_path: Path) -> None:
+def test_folders_other_than_ffhq_are_named(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     expected = f"{source} holds no picture named like FFHQ's (00000.png to 69999.png); give the folder images1024x1024,"
@@ -109,7 +109,7 @@ def test_what_is_no_ffhq_is_said(tmp_path: Path) -> None:
     assert "holds number 0 twice, a/00000.png and b/00000.png" in refused("ffhq", source)
 
 
-def test_a_source_that_is_not_there_or_cut_off_is_said(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_source_is_reported(tmp_path: Path) -> None:
     assert "nowhere is not there" in refused("ffhq", tmp_path / "nowhere")
     cut_off = zipped(ffhq_folder(tmp_path / "ffhq", range(3)))
     cut_off.write_bytes(cut_off.read_bytes()[:900])
@@ -453,7 +453,7 @@ def test_verify_finds_what_is_wrong(tmp_path: Path) -> None:
     assert (found.missing, found.changed, found.extra) == ((names[0],), (names[1],), ("test/more.png",))
 
 
-def test_a_folder_without_a_whole_manifest_is_said(tmp_path: Path) -> None:
+def test_a_folder_with_an_incomplete_manifest_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"holds no manifest\.jsonl; name a folder that"):
         verify_folder(tmp_path)
     for text in ("{", "[]", '{"name": "a"}'):

@@ -84,7 +84,7 @@ def test_other_threads_may_start_processes_too() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_processes_are_born_deaf() -> None:
+def test_processes_start_with_interrupts_ignored() -> None:
     child = multiprocessing.get_context("fork").Process(target=signal.raise_signal, args=(signal.SIGINT,))
     with starting("fork"):
         child.start()

@@ -386,7 +386,7 @@ def test_found_is_done_and_skipped_and_failed_and_without_a_face(
             assert all((place.out / name).read_text() == "mine" for name in strangers)
 
 
-def test_two_photos_of_one_name_are_told_apart(place: Place) -> None:
+def test_two_photos_of_one_name_are_kept_apart(place: Place) -> None:
     for seed, name in enumerate(("a.bmp", "a.png", "b.png")):
         place.save(name, *ONE, seed=seed)
     assert statuses(place.run(kind="PNG")) == dict.fromkeys(("a.bmp", "a.png", "b.png"), "done")
@@ -439,7 +439,7 @@ def test_a_broken_photo_does_not_keep_its_name_from_a_sound_one(place: Place) ->
     assert statuses(place.run(kind="PNG")) == {"a.bmp": "failed", "a.png": "done"}
 
 
-def test_files_of_others_are_untouched_until_they_are_gone(place: Place) -> None:
+def test_files_of_others_are_never_touched(place: Place) -> None:
     for name in ("a.png", "b.png", "c.png"):
         place.save(name, *ONE)
     place.out.mkdir()
@@ -519,7 +519,7 @@ def test_an_old_result_never_stands_for_a_photo_that_failed(place: Place, change
     assert statuses(place.run(sidecar=True)) == {"a.png": "done"}
 
 
-def test_one_face_that_is_no_number_fails_its_photo_alone(place: Place) -> None:
+def test_a_face_of_nan_fails_its_photo_alone(place: Place) -> None:
     place.restorer = Poisoned()
     for seed, name in enumerate(("a.png", "b.png", "c.png")):
         place.save(name, *TWO, seed=seed, level=255 if name == "b.png" else LEVEL)

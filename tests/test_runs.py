@@ -66,7 +66,9 @@ def test_the_command_says_who_is_at_work(run: Run, tmp_path: Path) -> None:
     assert run(*command).code == 0
 
 
-def test_what_is_skipped_for_a_file_in_its_way_is_not_done_and_what_is_there_twice_is(run: Run, tmp_path: Path) -> None:
+def test_an_item_with_a_file_in_its_way_is_skipped_and_one_that_is_there_twice_is_done(
+    run: Run, tmp_path: Path
+) -> None:
     save_pictures(tmp_path / "in", ["a.png", "b.png"], size=32)
     (tmp_path / "in" / "twin.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
     commands = {

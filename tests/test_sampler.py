@@ -115,7 +115,7 @@ def test_noising_keeps_the_variance_of_white_images() -> None:
         assert float(fake_prior().q_sample(draws[0], t, draws[1]).std()) == pytest.approx(1, abs=0.03)
 
 
-def test_the_network_is_told_the_original_step() -> None:
+def test_the_network_is_given_the_original_step() -> None:
     prior = fake_prior()
     for t in (0, 149, 249):
         prior.denoise(torch.zeros(1, 3, 32, 32), t)
@@ -273,7 +273,7 @@ def test_updates_differ(prior: DiffusionPrior) -> None:
     assert all((a - b).abs().max() > 1e-2 for i, a in enumerate(results) for b in results[:i])
 
 
-def test_the_noise_of_an_image_does_not_depend_on_company() -> None:
+def test_the_noise_of_an_image_does_not_depend_on_its_batch() -> None:
     like = torch.zeros(3, 3, 8, 8)
     together, reversed_, alone = ImageNoise([5, 6, 7]), ImageNoise([7, 6, 5]), ImageNoise([6])
     for _ in range(3):

@@ -155,7 +155,7 @@ def test_a_target_by_it_is_held_to_the_attempt() -> None:
     assert torch.equal(target, sample(prior, held, CountingNoise(), face, update=DPMSolver()).clamp(-1, 1))
 
 
-def test_it_starts_at_the_level_that_the_network_is_told() -> None:
+def test_it_starts_at_the_level_that_the_network_is_given() -> None:
     prior, restored, draw = tiny_prior(), picture(32, 32, 1), noise("start", (1, 3, 32, 32))
     start = CleanLowFrequency(restored, 8, 0, 4).start(prior, 7, lambda like: draw, restored)
     assert torch.equal(start, prior.q_sample(restored, 7, draw))

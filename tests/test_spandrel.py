@@ -197,7 +197,7 @@ def described(family: str) -> Any:
 
 
 @pytest.mark.parametrize("family", REFUSED)
-def test_families_that_are_no_function_of_a_picture(family: str) -> None:
+def test_families_that_need_more_than_a_picture_are_refused(family: str) -> None:
     with pytest.raises(BadInput, match="cannot be used as a restorer here"):
         SpandrelRestorer(described(family), 32, {})
 

@@ -23,7 +23,7 @@ linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux: 
 @linux
 @pytest.mark.parametrize("command", ["--version", "--help", "models path small-prior --json"])
 @pytest.mark.parametrize("where", [">/dev/full", ">&-"])
-def test_output_that_nobody_takes(command: str, where: str) -> None:
+def test_output_that_is_not_read(command: str, where: str) -> None:
     done = subprocess.run(f"{' '.join(UNFADE)} {command} {where}", shell=True, text=True, capture_output=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -91,7 +91,7 @@ def test_a_spreadsheet_computes_no_name(tmp_path: Path, start: str) -> None:
     assert row.endswith(",-1.5"), "numbers stay numbers"
 
 
-def test_results_of_photos_that_are_gone_are_said(tmp_path: Path) -> None:
+def test_results_of_removed_photos_are_named(tmp_path: Path) -> None:
     journal = Journal(tmp_path / JOURNAL)
     entries = [Entry("restored", f"{name}.jpg", "done", "k", outputs=(f"{name}.jpg",)) for name in "abc"]
     for entry in entries:

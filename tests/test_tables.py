@@ -17,8 +17,8 @@ from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict, UnknownModel
 from unfade.evaluation.evaluate import NAMES as METRIC_NAMES
 from unfade.paper import listing as table_list
+from unfade.paper import pieces as table_pieces
 from unfade.paper import results as table_results
-from unfade.paper import runs as table_runs
 from unfade.paper import settings as table_settings
 from unfade.paper.costs import Cost, measured_costs
 from unfade.paper.listing import MOST, PACES, listed, work_of
@@ -175,7 +175,7 @@ def test_tables_that_are_made_are_only_read(tiny: Scale, asked: Asked, monkeypat
         raise AssertionError("was made already")
 
     monkeypatch.setattr(tuning, "finetune", never)
-    monkeypatch.setattr(table_runs, "evaluate", never)
+    monkeypatch.setattr(table_pieces, "evaluate", never)
     assert made("4", asked).file.read_text() == first
     assert made("fig15", asked).rows == made("4", asked).rows  # of the same pieces
 
@@ -193,7 +193,7 @@ def test_killed_twice_and_resumed_is_the_same(
     """Killed when the second piece of a kind has just been made, then again at another kind."""
     whole = made("21", replace(asked, out=tmp_path / "whole"))
     for piece in pieces:
-        work, calls = getattr(table_runs, piece), iter(range(100))
+        work, calls = getattr(table_pieces, piece), iter(range(100))
 
         def killed(*args: object, work=work, calls=calls, **rest: object) -> object:
             result = work(*args, **rest)
@@ -202,7 +202,7 @@ def test_killed_twice_and_resumed_is_the_same(
             return result
 
         with monkeypatch.context() as patch:
-            patch.setattr(table_runs, piece, killed)
+            patch.setattr(table_pieces, piece, killed)
             with pytest.raises(KeyboardInterrupt):
                 make_tables("21", asked)
         assert not (asked.out / "table-21" / "table.md").exists()
@@ -285,7 +285,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     calls: Counter[str] = Counter()
 
     def count(name: str) -> Callable[..., object]:
-        work = getattr(table_runs, name)
+        work = getattr(table_pieces, name)
 
         def wrapped(*args: object, **rest: object) -> object:
             calls[f"{name} {args[0] if name == 'evaluate' else next(a for a in args[1:] if isinstance(a, Path))}"] += 1
@@ -294,11 +294,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return wrapped
 
     for name in ("prepare", "make_targets", "finetune_to_file", "restore_faces", "run_method", "evaluate"):
-        monkeypatch.setattr(table_runs, name, count(name))
+        monkeypatch.setattr(table_pieces, name, count(name))
     return calls
 
 
-def test_what_is_missing_is_said_before_anything_begins(
+def test_what_is_missing_is_named_before_anything_begins(
     run: Run, asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(asked.out / "none"))

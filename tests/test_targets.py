@@ -40,7 +40,7 @@ def targets_of(faces: Tensor, seeds: Iterable[int], prior: DiffusionPrior, setti
     return pseudo_target(faces, toy_restorer(), prior, ImageNoise(seeds), settings)
 
 
-def test_a_target_does_not_depend_on_company_or_order(prior: DiffusionPrior) -> None:
+def test_a_target_depends_neither_on_its_batch_nor_on_the_order(prior: DiffusionPrior) -> None:
     faces, seeds = picture(32, 32, 1, count=4), [11, 12, 13, 14]
     together = targets_of(faces, seeds, prior)
     alone = torch.cat([targets_of(faces[i : i + 1], seeds[i : i + 1], prior) for i in range(4)])

@@ -60,7 +60,9 @@ def test_colours_together_and_in_planes(
 @pytest.mark.parametrize("deflate", [False, True])
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize("photometric", [0, 1])
-def test_white_is_zero_is_no_negative(tmp_path: Path, photometric: int, bits: int, deflate: bool, order: str) -> None:
+def test_white_is_zero_is_not_a_negative(
+    tmp_path: Path, photometric: int, bits: int, deflate: bool, order: str
+) -> None:
     bright = GREY if photometric else 65_535 - GREY
     stored = {8: (bright >> 8).astype(np.uint8), 16: bright, 32: bright.astype(np.uint32) * 65_537}[bits]
     photo = read(tmp_path, tiff(page(stored, photometric, order=order, deflate=deflate), order=order))
@@ -124,7 +126,7 @@ def test_fewer_bits_in_16_fill_the_range(tmp_path: Path, bits: int, photometric:
     assert np.array_equal(read_photo(tmp_path / "a.png").levels, photo.levels)
 
 
-def test_14_bits_in_16_are_told_by_their_tag_or_noted(tmp_path: Path) -> None:
+def test_14_bits_in_16_are_recognised_by_their_tag_or_noted(tmp_path: Path) -> None:
     few = GREY >> 2
     assert "14 bits in 16" in read(tmp_path, tiff(page(few, 1, t281=16_383))).notes[0]
     photo = read(tmp_path, tiff(page(few, 1)))
@@ -188,7 +190,7 @@ def test_colours_multiplied_by_alpha_keep_their_depth(tmp_path: Path, kind: str,
     assert photo.notes == ("colours divided by the transparency they were multiplied by",)
 
 
-def test_channels_that_are_no_alpha_are_left_out_and_told(tmp_path: Path) -> None:
+def test_channels_other_than_alpha_are_left_out_and_noted(tmp_path: Path) -> None:
     tags, strips = page(DEEP[..., [0, 1, 2, 0, 3]], 2)
     photo = read(tmp_path, tiff(({**tags, 338: [0, 2]}, strips)))
     assert np.array_equal(photo.alpha, DEEP[..., 3])
@@ -232,7 +234,7 @@ def test_what_the_first_page_says_of_the_photo_is_kept(tmp_path: Path) -> None:
     assert exif[0x010F] == "maker"
 
 
-def test_a_mask_and_a_page_below_another_are_told_from_the_photo(tmp_path: Path) -> None:
+def test_masks_and_lower_pages_are_not_taken_for_the_photo(tmp_path: Path) -> None:
     picture = coloured(16)
     mask = page(np.full((32, 32, 1), 255, np.uint8), 4, t254=4)
     assert np.array_equal(read(tmp_path, tiff(page(picture, 2), mask)).levels, picture)

@@ -64,7 +64,7 @@ def test_gaps_of_a_few_frames_are_bridged_and_longer_ones_are_not() -> None:
     assert [set(told[i]) for i in (9, 10, 14, 15)] == [{0}, set(), set(), {1}]
 
 
-def test_what_one_frame_alone_shows_is_no_face() -> None:
+def test_a_face_in_a_single_frame_is_dropped() -> None:
     told = followed(lambda i: [face_at(50, 50)] if i == 7 else [], 20)
     assert not any(told.values())
     assert set(followed(lambda i: [face_at(50, 50)], 1)[0]) == {0}  # a video of one frame

@@ -142,7 +142,7 @@ def test_a_lying_face_beside_an_upright_one(yunet: Detector) -> None:
     assert off(leaning(second), 90) < 10
 
 
-def test_sizes_are_limited_alike_in_every_turn(yunet: Detector) -> None:
+def test_sizes_are_limited_equally_in_every_turn(yunet: Detector) -> None:
     photo = scene((200, 60))
     for quarters in QUARTERS:
         sideways = rotated(photo, quarters)
@@ -184,7 +184,7 @@ def test_an_upright_photo_costs_at_most_half_as_much_again(yunet: Detector) -> N
     assert shown(photo, yunet) < 1.5 * counting.px
 
 
-def test_only_what_is_thorough_is_searched_in_all_turns(yunet: Detector) -> None:
+def test_only_thorough_searches_look_in_all_turns(yunet: Detector) -> None:
     bare = scene(())
     assert shown(bare, yunet) > 2.5 * shown(bare, yunet, thorough=False)
 

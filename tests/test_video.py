@@ -153,7 +153,7 @@ def test_depth_range_and_pixel_format_are_kept(tmp_path: Path, pix_fmt: str, ful
     )
 
 
-def test_titles_chapters_and_what_made_it_are_told(tmp_path: Path) -> None:
+def test_titles_chapters_and_provenance_are_written(tmp_path: Path) -> None:
     make_clip(tmp_path / "c.mkv", 4)
     made_by = Provenance("unfade 1.0", "small", "ab" * 32, "{}")
     restored(tmp_path, "c.mkv", parts=Parts(provenance=made_by))
@@ -217,7 +217,7 @@ def test_another_shot_is_another_track(tmp_path: Path) -> None:
     assert entry.notes[0] == "18 frames, 2 tracks"
 
 
-def test_no_face_is_told_and_copied_only_if_asked(tmp_path: Path) -> None:
+def test_a_film_without_a_face_is_noted_and_copied_only_on_request(tmp_path: Path) -> None:
     make_clip(tmp_path / "n.mp4", 4)
     (entry,) = restored(tmp_path, "n.mp4", find=lambda name, photo: [])
     assert entry.status == "no_face"
@@ -227,7 +227,7 @@ def test_no_face_is_told_and_copied_only_if_asked(tmp_path: Path) -> None:
     assert (tmp_path / "out/n.mp4").read_bytes() == (tmp_path / "n.mp4").read_bytes()
 
 
-def test_what_is_done_is_kept_and_a_killed_run_begins_that_video_again(tmp_path: Path) -> None:
+def test_finished_videos_are_kept_and_a_killed_one_is_begun_again(tmp_path: Path) -> None:
     for name in ("1.mp4", "2.mp4"):
         make_clip(tmp_path / name, 6)
     calls = itertools.count()
@@ -266,7 +266,7 @@ def test_bad_input_fails_alone_in_one_sentence(tmp_path: Path) -> None:
             assert not (tmp_path / "out" / entry.item).exists()
 
 
-def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_noted(tmp_path: Path) -> None:
     make_clip(tmp_path / "b.mkv", 40)
     content = bytearray((tmp_path / "b.mkv").read_bytes())
     (tmp_path / "short.mkv").write_bytes(content[: len(content) * 2 // 3])
@@ -276,7 +276,7 @@ def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
         assert int(entry.notes[0].split()[0]) < 40
 
 
-def test_a_sidecar_that_is_gone_is_made_again(tmp_path: Path) -> None:
+def test_a_missing_sidecar_is_made_again(tmp_path: Path) -> None:
     make_clip(tmp_path / "x.mp4", 2)
     for _ in range(2):
         restored(tmp_path, "x.mp4", settings=PhotoSettings(sidecar=True))
@@ -305,7 +305,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path: Path, monkeypatch: pytes
     assert peaks[1] <= 4 + 1 + TrackSettings().ahead + 1 + 8 + 8
 
 
-def test_results_that_are_no_numbers_fail(tmp_path: Path) -> None:
+def test_results_of_nan_fail(tmp_path: Path) -> None:
     make_clip(tmp_path / "nan.mp4", 3)
     (entry,) = restored(tmp_path, "nan.mp4", restorer=Brighter(float("nan")))
     assert entry.status == "failed"
@@ -348,7 +348,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert find_videos(tmp_path).names == ()
 
 
-def test_what_is_no_video_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_video_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"nothing")
     with pytest.raises(UnreadableImage, match="no film that can be read"), read_video(tmp_path / "a.mp4"):
         pass
@@ -413,7 +413,7 @@ def test_the_command_takes_videos_among_photos(
         assert "tiny-restorer" in container.metadata["comment"]
 
 
-def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_clip(tmp_path / "f.mp4", 3)
 
     def full(self, *given) -> None:

@@ -72,7 +72,7 @@ def test_a_photo_without_faces_may_lack_its_line_of_zeros() -> None:
         ),
     ],
 )
-def test_what_is_no_annotation_is_said_with_its_line(text: str, expected: str) -> None:
+def test_a_malformed_annotation_is_named_with_its_line(text: str, expected: str) -> None:
     with pytest.raises(BadInput) as caught:
         read_annotation(text, PATH)
     assert str(caught.value) == f"{PATH} is not WIDER FACE's annotation: {expected}"

@@ -88,7 +88,7 @@ def test_commands_in_messages_are_there() -> None:
     assert seen > 20
 
 
-def test_settings_are_said_as_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_named_as_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "look at `min_face`, `choice`, `kind` and `nothing`; run `unfade models list`"
     for command, said in {
         "restore photos": "look at --min-face, --faces, --format and `nothing`; run `unfade models list`",

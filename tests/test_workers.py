@@ -128,7 +128,7 @@ def test_what_cannot_be_worked_on_fails_alone(place: Place) -> None:
     assert entries[2].reason == "c.png: No."
 
 
-def test_what_nobody_foresaw_fails_alone_and_the_next_run_goes_on(place: Place) -> None:
+def test_an_unforeseen_error_fails_alone_and_the_next_run_goes_on(place: Place) -> None:
     save_pictures(place.photos, NAMES)
     entries = place.run(Negative(trouble="fail"))
     assert statuses(entries) == dict.fromkeys(NAMES, "done") | {"c.png": "failed"}

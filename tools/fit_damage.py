@@ -17,7 +17,7 @@ from unfade.degradations.blind import BLIND_PRESETS, blind_pair, draw_blind
 from unfade.degradations.camera import camera, draw_camera
 from unfade.degradations.generic import generic
 from unfade.nets.damage import DamageNet, lost_octaves, statistics
-from unfade.paper.runs import DEGRADATIONS as CAMERAS
+from unfade.paper.pieces import DEGRADATIONS as CAMERAS
 from unfade.store.checkpoints import save_weights, sha256_of, write_card
 from unfade.training.batches import Pictures, find_training_pictures
 from unfade.zoo.models import MODELS, path_of

@@ -52,8 +52,8 @@ class Page(Photos):
         self.photo.select(self.clicked, [self.token, self.left_out, self.name], [self.left_out], **quiet)
         changes = [part.change for part in (self.name, self.ended, self.left_out, self.restorer, self.steps)]
         changes += [self.strength.release, self.fidelity.release]
-        gr.on(changes, self.looked, [self.name, *user, *chosen], [self.photo, self.slider, self.results, self.kept],
-              **quiet)  # fmt: skip
+        shown = [self.photo, self.slider, self.results, self.kept]
+        gr.on(changes, self.looked, [self.name, *user, *chosen], shown, **quiet)
         self.restore.click(self.restored, [*user, *chosen], [self.stage], **quiet)
         self.adapt.click(self.adapted, [*user, *chosen], [self.stage], **quiet)
         self.stop.click(self.stopped, [self.token], **quiet)
@@ -139,12 +139,11 @@ def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "
     os.environ["GRADIO_TEMP_DIR"] = str(work / "uploads")
     page = Page(work, device)
     try:
-        app, address, _ = page.blocks.launch(
-            server_name="127.0.0.1", server_port=port or None, share=False, prevent_thread_lock=True, quiet=True,
-            inbrowser=False, ssr_mode=False, pwa=False, mcp_server=False, run_history=False, enable_monitoring=False,
-            footer_links=[], max_file_size=megabytes * gr.FileSize.MB, allowed_paths=[str(work)],
-            css_paths=[Path(__file__).with_name("page.css")],
-        )  # fmt: skip
+        off = ("share", "inbrowser", "ssr_mode", "pwa", "mcp_server", "run_history", "enable_monitoring")
+        server: Any = {"server_name": "127.0.0.1", "server_port": port or None, **dict.fromkeys(off, False)}
+        files: Any = {"max_file_size": megabytes * gr.FileSize.MB, "allowed_paths": [str(work)], "footer_links": []}
+        style: Any = {"css_paths": [Path(__file__).with_name("page.css")]}
+        app, address, _ = page.blocks.launch(prevent_thread_lock=True, quiet=True, **server, **files, **style)
     except OSError as error:
         raise BadInput(f"The page cannot be served at port {port} ({error}); choose another `port`.") from error
     app.router.routes.insert(0, Mount(f"/{FILES}", StaticFiles(directory=work)))

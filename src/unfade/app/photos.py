@@ -26,8 +26,8 @@ class Photos(Layout):
         user, parts = User.of(self.work, token), [self.strength, self.fidelity, self.steps]
         first, *values = kept if isinstance(kept, list) and len(kept) == 4 else ["small-restorer", 1, 0.5, 80]
         restorers = gr.Dropdown([*restorers_for(user)], value=first)
-        return {self.token: user.folder.name, self.list: _listed(user), self.name: next(iter(user.names), ""),
-                self.restorer: restorers, **dict(zip(parts, values, strict=True))}  # fmt: skip
+        given = {self.restorer: restorers, **dict(zip(parts, values, strict=True))}
+        return {self.token: user.folder.name, self.list: _listed(user), self.name: next(iter(user.names), ""), **given}
 
     def dropped(self, token: str, files: list[str]) -> Changes:
         """Keep the photos that were dropped, and show the first of them."""
@@ -35,8 +35,8 @@ class Photos(Layout):
         before = user.names
         refused = list(user.take(map(Path, files)))
         new = [name for name in user.names if name not in before]
-        return {self.drop: None, self.refused: said(*refused), self.list: _listed(user),
-                self.name: new[0] if new else gr.skip()}  # fmt: skip
+        name = new[0] if new else gr.skip()
+        return {self.drop: None, self.refused: said(*refused), self.list: _listed(user), self.name: name}
 
     def selected(self, token: str, event: gr.SelectData) -> str:
         """The name of the photo that was clicked in the list."""

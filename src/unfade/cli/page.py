@@ -29,7 +29,7 @@ def page(
     from unfade.devices import choose_device
 
     address = serve(work, port=port, megabytes=max_file_size, device=choose_device(device))
-    say(Outcome({"address": address, "work": str(work)}, [f"The page is at {address} until Ctrl-C; its files are in "
-        f"{work}."]), as_json=as_json, quiet=quiet)  # fmt: skip
+    line = f"The page is at {address} until Ctrl-C; its files are in {work}."
+    say(Outcome({"address": address, "work": str(work)}, [line]), as_json=as_json, quiet=quiet)
     while True:
         time.sleep(3600)

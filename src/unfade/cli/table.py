@@ -83,7 +83,7 @@ def _list(scale: str, most: int) -> Outcome:
 
 
 def _check() -> Outcome:
-    from unfade.paper.check import check_tables
+    from unfade.paper.consistency import check_tables
     from unfade.paper.printed import printed_tables
 
     checked = check_tables()

@@ -62,11 +62,8 @@ def gains(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
     """adapted - pre-trained of every metric; both are drawn together, so the interval is that of the difference."""
     truth = rows["truth"]
     before, after = (_values(rows[name], truth) for name in ("pre-trained", "adapted"))
-
-    def gain(name: str) -> Statistic:
-        return lambda drawn: after[name](drawn) - before[name](drawn)
-
-    return {name: estimate(gain(name), truth.count, _draws(name), seed) for name in before}
+    found = {name: gain_of(before[name], after[name]) for name in before}
+    return {name: estimate(gain, truth.count, _draws(name), seed) for name, gain in found.items()}
 
 
 def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
@@ -78,6 +75,16 @@ def shares(rows: Mapping[str, Row], *, seed: int) -> dict[str, Estimate]:
     before, after, upper = (_values(rows[name], truth) for name in ("pre-trained", "adapted", "supervised"))
     found = {name: gap_closed(before[name], after[name], upper[name]) for name in before}
     return {name: estimate(share, truth.count, _draws(name), seed) for name, share in found.items()}
+
+
+def gain_of(before: Statistic, after: Statistic) -> Statistic:
+    """after - before."""
+
+    def gain(drawn: Indices) -> NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):  # of two infinite values
+            return after(drawn) - before(drawn)
+
+    return gain
 
 
 def gap_closed(before: Statistic, after: Statistic, upper: Statistic) -> Statistic:

@@ -12,7 +12,6 @@ WHITE_POINT, PRIMARY_CHROMATICITIES = 318, 319  # of a TIFF
 CALIBRATED, EMBEDDED, LINKED = 0, b"DEBM", b"KNIL"  # colour space types of a BMP of version 4 or 5
 V4, V5 = 108, 124  # bytes, sizes of a BMP's header
 MOST_PROFILE = 1 << 24
-UNSPECIFIED = 2
 
 
 def of_boxes(said: Boxed, notes: list[str]) -> Colours | None:

@@ -1,4 +1,4 @@
-"""What a network says of itself: by which keys its published files are known, and how it is built from their header."""
+"""How a network is recognised by the keys of its published files, and how it is built from their header."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -23,9 +23,9 @@ class Architecture:
     """One kind of network."""
 
     kind: Kind
-    marks: tuple[str, ...]  # keys that it has and those before it in the table have not all of
+    marks: tuple[str, ...]  # keys that, taken together, no network before it in the table has
     build: Callable[[Config], Any]  # with fresh weights
-    configs: Callable[[State], Iterable[Config]]  # that the shapes in a file may belong to, the likeliest first
+    configs: Callable[[State], Iterable[Config]]  # that the shapes in a file may belong to, the most likely first
     convert: Convert = dict  # the published tensors to the network's
     files: int = 1  # how many published files make it
 
@@ -33,7 +33,7 @@ class Architecture:
 def of_shapes(
     kind: Kind, marks: tuple[str, ...], network: "Callable[[Any], nn.Module]", *published: Any, convert: Convert = dict
 ) -> Architecture:
-    """A network that its dataclass of settings alone describes; `published` are those that there are files of."""
+    """A network that its dataclass of settings alone describes; `published` are the ones with files."""
     settings = type(published[0])
     return Architecture(kind, marks, lambda config: network(from_header(settings, config)), fixed(*published), convert)
 
@@ -50,7 +50,7 @@ def to_header(settings: Any) -> Config:
 
 
 def from_header(kind: type[S], config: Mapping[str, Any]) -> S:
-    """The inverse; what is missing is as `kind` has it by default.
+    """The inverse; missing fields have the defaults of `kind`.
 
     Raises BadInput for a field that it does not have, and for a value of another type.
     """

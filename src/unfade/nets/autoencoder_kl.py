@@ -68,7 +68,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Its levels are numbered as the encoder's, so it goes through them backwards."""
+    """Its levels are numbered like the encoder's, so it runs through them backwards."""
 
     def __init__(self, config: AutoencoderKLConfig):
         super().__init__()

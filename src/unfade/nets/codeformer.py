@@ -55,7 +55,7 @@ class Prediction(NamedTuple):
 
     @property
     def codes(self) -> Tensor:
-        """The likeliest code of each cell, (B, n * n) int64."""
+        """The most likely code of each cell, (B, n * n) int64."""
         return self.logits.argmax(2)
 
 
@@ -146,7 +146,7 @@ class CodeFormer(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Attention and a perceptron, each normalised first; positions are told to queries and keys only."""
+    """Attention and a perceptron, each normalised first; only queries and keys get the positions."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The Bayer network of Gharbi et al., "Deep Joint Demosaicking and Denoising" (SIGGRAPH Asia 2016).
 
 In the shape of the published `bayer.pth` (mgharbi/demosaicnet): its keys, 560,886 numbers. It differs from the paper's
-network in two ways: it is told no noise level, and its last layer at half size is a product, features times masks.
+network in two ways: it gets no noise level, and its last layer at half size is a product, features times masks.
 """
 
 from collections import OrderedDict

@@ -30,9 +30,8 @@ class DlibFaceConfig:
 class DlibFace(nn.Module):
     """Chips of faces (B, 3, 150, 150), RGB in [-1, 1] -> (B, embedding), not normalised.
 
-    The Euclidean distance of two embeddings says how far apart the persons are. It is a measure: the affine layers that
-    stand where the training had its batch normalisation are part of the convolutions here. Raises BadInput on another
-    size.
+    The Euclidean distance of two embeddings measures how different two people are. The affine layers that replace the
+    batch normalisation of the training are part of the convolutions here. Raises BadInput on another size.
     """
 
     def __init__(self, config: DlibFaceConfig | None = None) -> None:

@@ -172,7 +172,7 @@ FORKS: Chains = {  # Fig. 7: at 8 x 8 the filter banks widen
 
 
 def seen(image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, 299, 299), bilinear without antialiasing: a small picture of that size stays as it is."""
+    """(B, 3, H, W) -> (B, 3, 299, 299), bilinear without antialiasing: a picture of that size is not changed."""
     if image.shape[-2:] == (SEEN, SEEN):
         return image
     return F.interpolate(image, (SEEN, SEEN), mode="bilinear", align_corners=False)

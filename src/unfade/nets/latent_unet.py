@@ -69,7 +69,7 @@ class LatentUNet(_Encoder):
         self.out = nn.Sequential(group_norm(width), nn.SiLU(), last)
 
     def forward(self, z: Tensor, t: Tensor, context: Tensor, control: Sequence[Tensor] = ()) -> Tensor:
-        """The noise, (B, 4, H, W). `control` is what a `ControlNet` says: added to each skip and to the middle."""
+        """The noise, (B, 4, H, W). `control` is the output of a `ControlNet`, added to each skip and to the middle."""
         features, embedding = self.encode(z, t, context)
         if control:
             features = [mine + added for mine, added in zip(features, control, strict=True)]
@@ -99,7 +99,7 @@ class ControlNet(_Encoder):
 
 
 class _Stack(nn.Sequential):
-    """Layers in a row; each gets what it depends on."""
+    """Layers in a row; each gets the inputs that it needs."""
 
     def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:

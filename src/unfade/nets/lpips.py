@@ -132,7 +132,7 @@ class Trunk(nn.Module):
 
 
 class Head(nn.Module):
-    """One weight for each channel; the published model has a dropout before it, inactive as it is used."""
+    """One weight for each channel; the published model has a dropout before it, which is inactive in evaluation."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

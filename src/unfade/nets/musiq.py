@@ -68,7 +68,7 @@ class MUSIQ(nn.Module):
         return result
 
     def copies(self, picture: Tensor) -> Iterator[Tensor]:
-        """The picture with each longer side, then as it is."""
+        """The picture resized to each longer side, then at its own size."""
         height, width = picture.shape[-2:]
         for side in self.config.longer_sides:
             size = tuple(round(length * side / max(height, width)) for length in (height, width))
@@ -175,8 +175,8 @@ class Attention(nn.Module):
 def cut(picture: Tensor, config: MUSIQConfig) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) -> patches (B, N, 3, patch, patch), row by row, and the places (N,) of each in the hashed grid.
 
-    A picture that is no multiple of the patch is filled up with zeros, which are grey, on all sides. The place of a
-    patch, row and column, is its share of the picture's height and width in steps of the grid (Sec. 3.3).
+    A picture whose sides are not multiples of the patch is padded on all sides with zeros, which are grey. The place
+    of a patch, row and column, is its share of the picture's height and width in steps of the grid (Sec. 3.3).
     """
     side = config.patch
     picture = padded_as(picture, side, side)

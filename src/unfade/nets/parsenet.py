@@ -33,7 +33,7 @@ class ParseNetConfig:
 
 
 class ParseNet(nn.Module):
-    """Faces (B, 3, H, W), RGB in [-1, 1] -> logits (B, classes, H, W); `parse` gives the likeliest class.
+    """Faces (B, 3, H, W), RGB in [-1, 1] -> logits (B, classes, H, W); `parse` gives the most likely class.
 
     H and W are multiples of 2 ** halvings and at least twice that, for borders are mirrored; BadInput otherwise.
     """
@@ -54,7 +54,7 @@ class ParseNet(nn.Module):
         return result
 
     def parse(self, face: Tensor) -> Tensor:
-        """The likeliest class of each pixel: (B, H, W) int64."""
+        """The most likely class of each pixel: (B, H, W) int64."""
         return self.forward(face).argmax(1)
 
     def picture(self, face: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class NormalisedConv(MirroredConv):
 
 
 class Norm(nn.Module):
-    """A batch normalisation; a module of its own for the published key `norm.norm`."""
+    """A batch normalisation; separate for the published key `norm.norm`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

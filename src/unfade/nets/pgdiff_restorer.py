@@ -1,4 +1,4 @@
-"""The restorer that guides PG-Diff: it sees the noisy state, the photo and the step, and says how the clean face looks.
+"""The restorer that guides PG-Diff: it sees the noisy state, the photo and the step, and predicts the clean face.
 
 Yang et al., "PGDiff: Guiding Diffusion Models for Versatile Face Restoration via Partial Guidance" (NeurIPS 2023), with
 the generator of Wang et al., "ESRGAN" (2018). State-dict keys are those of the published file.

@@ -2,8 +2,8 @@
 
 Deng et al., "RetinaFace: Single-Shot Multi-Level Face Localisation in the Wild" (2020), on a ResNet-50 or a MobileNet
 of a quarter of the width. State-dict keys are those of the published checkpoints: detection_Resnet50_Final,
-and the MobileNet of the "1 MB" detector, which is activated by ReLU. (Other MobileNets of the same keys learned with a
-LeakyReLU of slope 0.1 and are not what is built here.)
+and the MobileNet of the "1 MB" detector, which is activated by ReLU. (Other MobileNets of the same keys were trained
+with a LeakyReLU of slope 0.1 and are not built here.)
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ class RetinaFaceConfig:
 
 
 class Offsets(NamedTuple):
-    """What the network says about each of the P priors of each photo."""
+    """The network's output for each of the P priors of each photo."""
 
     boxes: Tensor  # (B, P, 4): centre x, y and log width, height, relative to the prior
     scores: Tensor  # (B, P): the probability of a face

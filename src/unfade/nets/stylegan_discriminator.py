@@ -96,7 +96,7 @@ class ResBlock(nn.Module):
 class EqualConv(nn.Module):
     """A convolution without bias whose weights are stored at unit variance and scaled at every use.
 
-    So every layer learns at the same speed (equalised learning rate). By default the side stays as it is.
+    So every layer learns at the same speed (equalised learning rate). By default the side does not change.
     """
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1, padding: int | None = None) -> None:

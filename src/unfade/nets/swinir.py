@@ -60,7 +60,7 @@ SMALL = SwinIRConfig(  # 1.9 M parameters: the shape of the built-in 128 px rest
 class SwinIR(nn.Module):
     """(B, 3, H, W) in [0, 1] -> (B, 3, H, W) * upscale / unshuffle, about [0, 1], not clamped; RGB, any H and W.
 
-    Sizes that are no multiple of window * unshuffle are mirrored at the bottom and right, and cropped afterwards
+    Sizes that are not a multiple of window * unshuffle are mirrored at the bottom and right, and cropped afterwards
     (the published code pads to the window before unshuffling, and fails on most of them).
     """
 
@@ -113,7 +113,7 @@ class SwinIR(nn.Module):
 
 
 class PatchNorm(nn.Module):
-    """The normalisation before the first group; a module of its own for the published key `patch_embed.norm`."""
+    """The normalisation before the first group; separate for the published key `patch_embed.norm`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

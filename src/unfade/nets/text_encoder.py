@@ -1,6 +1,6 @@
 """The text side of CLIP (Radford et al., ICML 2021) as OpenCLIP trained it at size ViT-H, with its key names.
 
-Stable Diffusion 2 is conditioned on it. Here it only has to say once what the empty text is, so there is no tokenizer.
+Stable Diffusion 2 is conditioned on it. Here it only encodes the empty text, once, so there is no tokenizer.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class TextEncoder(nn.Module):
         return self.ln_final(self.transformer(h))  # type: ignore[no-any-return]
 
     def empty(self) -> Tensor:
-        """Of the text that says nothing, (1, 77, 1024): its start, its end, and zeros to the full length."""
+        """The encoding of the empty text, (1, 77, 1024): its start, its end, and zeros to the full length."""
         start, end = self.config.vocabulary - 2, self.config.vocabulary - 1  # the last two of the vocabulary
         tokens = torch.zeros(1, self.config.length, dtype=torch.long, device=self.positional_embedding.device)
         tokens[0, 0], tokens[0, 1] = start, end
@@ -56,7 +56,7 @@ class _Transformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """All layers but the last."""
-        mask = torch.full((x.shape[1], x.shape[1]), -torch.inf, device=x.device).triu(1)  # nobody sees what follows
+        mask = torch.full((x.shape[1], x.shape[1]), -torch.inf, device=x.device).triu(1)  # hides later positions
         for block in self.resblocks[:-1]:
             x = block(x, mask)
         return x

@@ -200,7 +200,7 @@ class Upsample(nn.Module):
 
 
 class PlanConfig(Protocol):
-    """What the layout of a U-Net follows from; the fields of `UNetConfig` say what they are."""
+    """What the layout of a U-Net follows from; see the comments of the fields of `UNetConfig`."""
 
     @property
     def channels(self) -> int: ...
@@ -215,7 +215,7 @@ class PlanConfig(Protocol):
 class Plan(ABC):
     """The layout of the blocks: walks down the levels, remembering the channels of each skip, then up again.
 
-    Which layers stand there, a family of networks says.
+    Each family of networks defines its own layers.
     """
 
     def __init__(self, config: PlanConfig, size: int, inputs: int):

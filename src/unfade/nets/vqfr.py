@@ -95,7 +95,7 @@ class VQFR(nn.Module):
         return result
 
     def predict_codes(self, face: Tensor) -> Tensor:
-        """The likeliest codes of a clean version of this face: (B, grid * grid) int64, row order."""
+        """The most likely codes of a clean version of this face: (B, grid * grid) int64, row order."""
         return self.logits(self.encode(face)).argmax(2)
 
     def textures(self, codes: Tensor) -> list[Tensor]:
@@ -236,10 +236,10 @@ class TextureWarp(nn.Module):
 
 
 class DeformableConv(nn.Conv2d):
-    """A 3x3 convolution that says for each tap where it reads and how much it counts.
+    """A 3x3 convolution with a learned position and weight for each tap.
 
     Zhu et al., "Deformable ConvNets v2: More Deformable, Better Results" (2019), Eq. 1. Both arguments are
-    (B, width, H, W): what is read, and what tells where.
+    (B, width, H, W): the features that are read, and those that determine where.
     """
 
     def __init__(self, width: int, groups: int) -> None:

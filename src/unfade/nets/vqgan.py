@@ -8,7 +8,6 @@ published checkpoints.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -142,12 +141,6 @@ class Quantizer(nn.Module):
         """What teaches the codebook and ties the latent to it (van den Oord et al. 2017, Eq. 3); a scalar."""
         entries = self.lookup(codes)
         return F.mse_loss(entries, z.detach()) + COMMITMENT * F.mse_loss(z, entries.detach())
-
-
-def perplexity(codes: Tensor, count: int) -> Tensor:
-    """How many of `count` entries these codes use, as the exponential of their entropy: 1..count, a scalar."""
-    share = torch.bincount(codes.flatten(), minlength=count) / codes.numel()
-    return torch.exp(-torch.sum(share * torch.log(share + 1e-10)))
 
 
 class Generator(nn.Module):

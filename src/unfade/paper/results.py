@@ -16,8 +16,8 @@ from unfade.evaluation.evaluate import LOADED
 from unfade.evaluation.sets import SET_METRICS, load_embed, published_statistics
 from unfade.jobs.runs import open_run
 from unfade.paper.costs import measured_costs
+from unfade.paper.pieces import Runs, lacking
 from unfade.paper.printed import REAL, Printed, cameras_of, printed_tables
-from unfade.paper.runs import Runs, lacking
 from unfade.paper.scores import Values, Verdict, estimates_of, exactly, mean_of_sets, share_of, verdict_on
 from unfade.paper.settings import missing, needs
 from unfade.paper.tables import COSTS, TABLES, Scale, Share, scale_named, tables_named

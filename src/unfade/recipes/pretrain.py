@@ -135,20 +135,7 @@ def pretrain_prior(
     return history
 
 
-RESTORER_LOOP = LoopSettings(
-    steps=3000,
-    batch=16,
-    micro_batch=16,
-    learning_rate=4e-4,
-    final_learning_rate=1e-5,
-    schedule="trapezoid",
-    warmup=100,
-    clip=1.0,
-    ema=0.995,
-    ema_ramp=True,
-    bf16=True,
-    checkpoint_every=200,
-)
+RESTORER_LOOP = replace(PRIOR_LOOP, steps=3000, learning_rate=4e-4, warmup=100, ema=0.995)
 
 
 @dataclass(frozen=True)
@@ -158,9 +145,7 @@ class RestorerRecipe:
     network: SwinIRConfig = SMALL
     from_prior: str | None = None  # name or file of a prior whose network becomes the restorer, instead of `network`
     entry: OneStepSettings = OneStepSettings()  # the noise levels at which faces enter that network
-    noised: float = (
-        0.0  # share of the faces with white noise instead of the blind degradation, as in a prior's training
-    )
+    noised: float = 0.0  # share of the faces with white noise instead of the blind degradation, as a prior learns from
     generic: float = 0.0  # share of the faces with generic degradation instead: noise of any colour and grain
     size: int = 128  # side of the faces in pixels; with `from_prior`, the prior's
     loop: LoopSettings = RESTORER_LOOP

@@ -1,6 +1,7 @@
 """Restore photos and videos with any restorer."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,9 +44,7 @@ class RestoreSettings:
     size: str = "photo"  # one of SIZES; "restorer", for aligned faces only, writes PNG files of the restorer's size
     background: str | Path | None = None  # what to do with the photo around the faces, see `background_of`
     embedder: str | Path | None = None  # face embedding that compares person and result: name, file or "none"
-    mask: str | Path | None = (
-        None  # face parser that limits the pasted area: name, file or "none"; None: see `masking_for`
-    )
+    mask: str | Path | None = None  # parser that limits the pasted area: name, file, "none"; None: see `masking_for`
     provenance: bool = True  # record in the metadata of results how they were made
     fidelity: float | None = None  # 0..1; None: the family's default, if any
     refine: int | None = None  # 0..3; None: the restorer's own, if it can refine
@@ -101,32 +100,29 @@ def restore(
     settings.check(aligned=aligned)
     loaded = loaded_restorer(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     loaded.network.bf16 = settings.bf16
-    made = choices(loaded.network, settings.strength)
+    network, made = loaded.network, choices(loaded.network, settings.strength)
     identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
-    how: Any = {"strength": settings.strength, "batch": settings.batch, "progress": progress}
-    run: Any = {"about": {"photos": str(photos)}, "files": [out / REPORT] * settings.report}
-    if settings.size == "restorer":
-        faces = find_pictures(photos)
-        with open_run(out, {"restore": identity}, inputs=[faces.root], **run) as journal:
-            entries = restore_faces(faces.paths, out, loaded.network, journal=journal, key=loaded.sha256, **how)
-            if settings.report:
-                report_restored(Run(out, journal, progress), faces, entries, identity)
-            return entries
+    looked = _Looked.at(photos, out, network.size, None if aligned else settings.find, settings.mask, device)
     whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
-    around = background_of(settings.background, whole, device=device)
-    likeness = likeness_for(settings.embedder, device=device)
-    looked = _Looked.at(photos, out, loaded.network.size, None if aligned else settings.find, settings.mask, device)
-    identity |= {"find": looked.identity, "photos": asdict(whole), "provenance": settings.provenance}
-    identity |= {**around.identity, **looked.masking.identity}
-    told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
-    parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
-    how["key"] = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
-    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **run) as journal:
-        entries = looked.restored(out, loaded.network, whole, parts, journal=journal, **how)
+    work: Callable[..., list[Entry]]
+    if settings.size == "restorer":
+        work = partial(restore_faces, looked.photos.paths, out, network, key=loaded.sha256)
+    else:
+        around = background_of(settings.background, whole, device=device)
+        likeness = likeness_for(settings.embedder, device=device)
+        identity |= {"find": looked.identity, "photos": asdict(whole), "provenance": settings.provenance}
+        identity |= {**around.identity, **looked.masking.identity}
+        told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
+        parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
+        key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
+        work = partial(looked.restored, out, network, whole, parts, key=key)
+    own, about = [out / REPORT] * settings.report, {"photos": str(photos)}
+    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], about=about, files=own) as journal:
+        entries = work(journal=journal, strength=settings.strength, batch=settings.batch, progress=progress)
         if settings.report:
-            shown = FacesToo(looked.finder, loaded.network.size, whole.scale) if not aligned else None
-            films: Any = {"faces": shown, "films": looked.films}
-            report_restored(Run(out, journal, progress), looked.photos, entries, identity, **films)
+            faces = None if aligned else FacesToo(looked.finder, network.size, whole.scale)
+            run, films = Run(out, journal, progress), looked.films
+            report_restored(run, looked.photos, entries, identity, faces=faces, films=films)
         return entries
 
 

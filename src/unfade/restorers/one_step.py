@@ -46,9 +46,7 @@ class OneStepSettings:
     highest: int = 400  # largest t of 1000 for any face; above it, too little of the face is visible
     fixed: int | None = None  # t of 1000 for every face; None: from its estimated degradation
     clean: float = 0.08  # faces with at most this degradation are returned exactly as they are
-    damaged: float = (
-        0.16  # from this degradation on, the result is the network's; in between, it is blended with the face
-    )
+    damaged: float = 0.16  # from this degradation on, the result is the network's; in between, the two are blended
     fidelity: float = MATCHED  # 0..1: 1 returns the face itself, 0 enters at twice the step that matches
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; 0 is the smoothest and most faithful
 

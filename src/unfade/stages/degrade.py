@@ -101,7 +101,6 @@ KINDS: dict[str, Callable[..., BlindDegradation | CameraDegradation]] = {
     "blind": blind_degradation,
     "camera": camera_degradation,
 }
-PRESETS: dict[str, tuple[str, ...]] = {"blind": tuple(BLIND_PRESETS), "camera": tuple(CAMERA_PRESETS)}
 
 
 def degrade_faces(

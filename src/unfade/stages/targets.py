@@ -34,9 +34,7 @@ class TargetSettings:
     spacing: str = "250"  # how many of the 1000 steps are used
     start: int = 150  # K = 600 of 1000, in respaced steps
     free_from: int = 90  # L = 360 of 1000, in respaced steps: below it the prior is unconstrained
-    factor: int = (
-        16  # N of the low-pass filter, in pixels of the prior's images; 8 keeps more of the restorer's structure
-    )
+    factor: int = 16  # N of the low-pass filter, in pixels of the prior; 8 keeps more of the restorer's structure
     update: str = "ddpm"  # a name in UPDATES
     begin_with: str = "restored"  # what noise is added to: the "restored" face, or the degraded "face" itself
     by_damage: bool = False  # start lower than K for faces that are less degraded, see `start_for`
