@@ -77,6 +77,7 @@ def test_flags_in_the_pages_are_there() -> None:
         assert {*re.findall(r"`(--[a-z-]+)", page.read_text())} <= flags(command), page
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (find_spec("mkdocs") and find_spec("mkdocstrings")), reason="the extra `docs` is not installed")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
