@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,7 +177,7 @@ def test_errors_of_work_become_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(crashed) == 1, "a fault of the program is not hidden"
 
 
-def test_the_page_needs_its_extra(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_page_needs_its_extra(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("unfade.cli.page.find_spec", lambda name: None)
     refused = run("app", "--work", tmp_path)
     assert (refused.code, refused.err) == (

@@ -92,7 +92,7 @@ def dropped(page: Any, *files: Path) -> None:
 
 def said(page: Any, pattern: str) -> str:
     """What the page says once that matches."""
-    page.wait_for_function(f"/{pattern}/.test(document.querySelector('#stage').innerText)")
+    page.wait_for_function(f"/{pattern}/.test(document.querySelector('#stage')?.innerText ?? '')")
     return str(page.inner_text("#stage"))
 
 

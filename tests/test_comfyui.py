@@ -3,6 +3,7 @@
 UNFADE_COMFYUI names a checkout of ComfyUI, UNFADE_COMFYUI_PYTHON the Python that runs it (this one, if not said).
 """
 
+import ast
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +228,13 @@ def test_the_pack_is_small_and_its_example_is_of_its_nodes() -> None:
     ours = [node["type"] for node in WORKFLOW["nodes"] if node["type"].startswith("Unfade")]
     assert ours
     assert all(f'node_id="{name}"' in code for name in ours)
+
+
+def test_the_nodes_call_unfade_as_it_is() -> None:
+    tree = ast.parse((PACK / "nodes.py").read_text())
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    ours = [call for call in calls if ast.unparse(call.func).startswith("unfade.")]
+    assert len(ours) >= 4
+    for call in ours:
+        names = {str(word.arg): None for word in call.keywords}
+        signature(getattr(unfade, ast.unparse(call.func).split(".")[1])).bind(*call.args, **names)  # raises TypeError

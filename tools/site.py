@@ -26,7 +26,7 @@ def chapter(name: str) -> str:
     found = re.search(rf"^## {re.escape(name)}\n\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
     if not found:
         raise ValueError(f"README.md has no chapter {name}")
-    return found[1].rstrip()
+    return re.sub(r"`docs/(\w+\.md)`", r"[`\1`](\1)", found[1].rstrip())
 
 
 def reference(command: Any, *words: str) -> Iterator[str]:
@@ -37,13 +37,13 @@ def reference(command: Any, *words: str) -> Iterator[str]:
             yield from reference(one, *words, name)
         return
     yield from (f"## unfade {' '.join(words)}", "", command.help or "", "", *[command.epilog or ""], "")
-    yield from ("| | |", "| --- | --- |")
+    yield from ("| | what it is |", "| --- | --- |")
     for parameter in command.params:
         flag = parameter.param_type_name == "option"
-        words = [*parameter.opts, *parameter.secondary_opts] if flag else [parameter.name.upper()]
+        names = [*parameter.opts, *parameter.secondary_opts] if flag else [parameter.name.upper()]
         usual = parameter.default if flag and parameter.default not in (None, False, "") else None
         shown = f" Default: `{usual}`." if usual is not None and "Default:" not in (parameter.help or "") else ""
-        yield f"| `{'`, `'.join(words)}` | {_cell(parameter.help or '')}{_cell(shown)} |"
+        yield f"| `{'`, `'.join(names)}` | {_cell((parameter.help or '') + shown)} |"
     yield ""
 
 

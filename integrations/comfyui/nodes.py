@@ -152,10 +152,10 @@ def _restored(image: Tensor, restorer: Chosen, strength: float, *, aligned: bool
         for i, picture in enumerate(levels):
             Image.fromarray(picture).save(photos / f"{i:06d}.png", compress_level=1)
         with _in_host() as (device, progress):
+            settings = unfade.RestoreSettings(fidelity=restorer.fidelity, strength=strength, provenance=False)
             entries = unfade.restore(
-                photos, out, restorer.spec, aligned=aligned, fidelity=restorer.fidelity, strength=strength,
-                provenance=False, device=device, progress=progress,
-            )  # fmt: skip
+                photos, out, restorer.spec, settings, aligned=aligned, device=device, progress=progress
+            )
         result = image.clone()
         for entry in entries:
             if entry.status == "failed":
