@@ -245,8 +245,8 @@ class _Restoring:
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
 
     def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
-        for found, distance in zip(one.faces, distances, strict=False):
-            if self.parts.likeness and self.parts.likeness.tells_apart(distance):
+        for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
+            if self.parts.likeness and self.parts.likeness.tells_apart(crop, distance):
                 yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
     def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
