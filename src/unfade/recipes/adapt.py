@@ -46,6 +46,7 @@ from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.zoo.load import Loaded
 
+FIRST = "pretrained"  # stage and folder of the faces as they are restored before the adaptation
 WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
 
 
@@ -106,13 +107,14 @@ def adapt(
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
     clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
-    with open_run(out, identity, about={"photos": str(photos)}, inputs=[photos], files=own) as journal:
+    about, folders = {"photos": str(photos)}, _folders(out, settings.rounds)
+    with open_run(out, identity, about=about, inputs=[photos], files=own, folders=folders) as journal:
         run = Run(out, journal, progress)
         with clock.measure("faces"):
             entries, faces = source.take(run, restorer.size)
             _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
-            restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
+            first = restore_faces(faces, out / FIRST, restorer, journal=journal, key=key[BEGUN_WITH], stage=FIRST)
         learned = _learned(run, faces, _Begun(begun, prior, clean), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
@@ -124,7 +126,7 @@ def adapt(
             compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
             page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
-    return _outcome(out, results, learned, clock, page, source.found(out).passed_over)
+    return _outcome(out, results, [*first, *shown], learned, clock, page, source.found(out).passed_over)
 
 
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
@@ -160,13 +162,15 @@ class _Learned:
 def _outcome(
     out: Path,
     photos: list[Entry],
+    faces: list[Entry],
     learned: "_Learned",
     clock: "_Clock",
     page: Report,
     passed_over: tuple[tuple[str, int], ...],
 ) -> Adapted:
-    """What a finished run reports; `photos` are the entries of the restored ones."""
-    failures = [(entry.item, entry.reason) for entry in [*photos, *learned.targets] if entry.status != "done"]
+    """What a finished run reports; `photos` are the entries of the restored ones, `faces` of faces in the report."""
+    every = [*photos, *learned.targets, *faces]
+    failures = [(entry.item, entry.reason) for entry in every if entry.status != "done"]
     gone = of_gone([replace(entry, stage=RESTORED_PHOTOS) for entry in photos], out, RESTORED_PHOTOS)
     return Adapted(
         out / WEIGHTS,
@@ -208,6 +212,12 @@ def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
     for number in range(1, count):
         yield out / f"round-{number}", f"{STAGE} of round {number}"
     yield out, STAGE
+
+
+def _folders(out: Path, rounds: int) -> list[Path]:
+    """The folders whose files a run takes for its own."""
+    targets = [folder / "targets" for folder, _ in _rounds(out, rounds)]
+    return [*targets, *(out / name for name in ("faces", FIRST, RESTORED))]
 
 
 def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:

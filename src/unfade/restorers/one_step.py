@@ -85,9 +85,7 @@ class OneStepRestorer(ImageLevelRestorer):
         self.damage = (damage or DamageNet()).requires_grad_(False)
         self.settings = settings or OneStepSettings()
         alpha_bars = torch.from_numpy(1 - linear_betas()).cumprod(0)
-        seen = (
-            (1 / alpha_bars - 1).sqrt() * SIZE / self.size
-        )  # the noise that remains at the size of the estimate
+        seen = (1 / alpha_bars - 1).sqrt() * SIZE / self.size  # the noise that remains at the size of the estimate
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
