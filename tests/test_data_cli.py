@@ -10,7 +10,7 @@ from PIL import Image
 
 from command import Result
 from test_prepare import PHOTOS
-from toy_sets import contents, wider_folder, zipped
+from toy_sets import contents, ffhq_folder, ffhq_list, wider_folder, zipped
 from toy_stage import spoil
 from toys import levels, save_pictures
 from unfade.cli import data
@@ -151,11 +151,11 @@ def test_the_pictures_of_a_set_are_those_of_the_library(run: Run, folder: Path) 
 
 
 def test_pictures_of_other_names_are_listed(run: Run, folder: Path) -> None:
-    save_pictures(Path("celeba"), ["0.jpg", "7.jpg", "cover.jpg", "30000.jpg", "7 (copy).jpg"], size=32)
-    args = ("data", "prepare", "celebahq", "celeba", "--out", "out", "--size", "32", "--split", "1", "1")
+    save_pictures(Path("ffhq"), ["00000.png", "00007.png", "cover.png", "70000.png", "7 (copy).png"], size=32)
+    args = ("data", "prepare", "ffhq", "ffhq", "--out", "out", "--size", "32")
     result = run(*args)
-    assert "not taken, as their names are not of this set: 3: 30000.jpg, 7 (copy).jpg, cover.jpg\n" in result.out
-    assert run(*args, "--json").json["odd_names"] == ["30000.jpg", "7 (copy).jpg", "cover.jpg"]
+    assert "not taken, as their names are not of this set: 3: 7 (copy).png, 70000.png, cover.png\n" in result.out
+    assert run(*args, "--json").json["odd_names"] == ["7 (copy).png", "70000.png", "cover.png"]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
