@@ -105,8 +105,7 @@ def adapt(
     settings = settled(settings, restorer, clean)
     key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
-    weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
-    clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
+    clock, own = _Clock(), _own_files(out, settings.rounds)
     about, folders = {"photos": str(photos)}, _folders(out, settings.rounds)
     with open_run(out, identity, about=about, inputs=[photos], files=own, folders=folders) as journal:
         run = Run(out, journal, progress)
@@ -212,6 +211,12 @@ def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
     for number in range(1, count):
         yield out / f"round-{number}", f"{STAGE} of round {number}"
     yield out, STAGE
+
+
+def _own_files(out: Path, rounds: int) -> list[Path]:
+    """The files that belong to a run as a whole."""
+    weights = [folder / WEIGHTS for folder, _ in _rounds(out, rounds)]
+    return [out / "report.html", *weights, *map(card_path, weights)]
 
 
 def _folders(out: Path, rounds: int) -> list[Path]:
