@@ -116,6 +116,7 @@ def test_p3_by_numbers_becomes_a_profile(tmp_path: Path, chunks: list[tuple[byte
         [(b"gAMA", struct.pack(">I", 45455))],
         [(b"sRGB", b"\0"), (b"gAMA", struct.pack(">I", 100_000))],
         [(b"gAMA", bytes(4))],
+        [(b"gAMA", struct.pack(">I", 0xFFFFFFFF))],
         [(b"cHRM", bytes(32))],
         [(b"cICP", b"\1")],
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from command import Result
 from test_prepare import PHOTOS
-from toy_sets import contents, ffhq_folder, ffhq_list, wider_folder
+from toy_sets import contents, ffhq_folder, ffhq_list, wider_folder, zipped
 from toy_stage import spoil
 from toys import levels, save_pictures
 from unfade.cli import data
@@ -148,3 +148,25 @@ def test_the_pictures_of_a_set_are_those_of_the_library(run: Run, folder: Path) 
     run("data", "prepare", "folder", "faces", "--out", "out", "--size", "32")
     assert np.array_equal(np.asarray(Image.open("out/a.png")), levels(0, 32))
     assert json.loads(Path("out/run.json").read_text())["settings"]["prepare"]["size"] == 32
+
+
+def test_pictures_of_other_names_are_listed(run: Run, folder: Path) -> None:
+    save_pictures(Path("ffhq"), ["00000.png", "00007.png", "cover.png", "70000.png", "7 (copy).png"], size=32)
+    args = ("data", "prepare", "ffhq", "ffhq", "--out", "out", "--size", "32")
+    result = run(*args)
+    assert "not taken, as their names are not of this set: 3: 7 (copy).png, 70000.png, cover.png\n" in result.out
+    assert run(*args, "--json").json["odd_names"] == ["7 (copy).png", "70000.png", "cover.png"]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_a_file_that_is_too_large_fails_alone(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    save_pictures(Path("few"), ["a.png", "b.png"], size=32)
+    with Path("few/b.png").open("ab") as file:
+        file.truncate(1_000_000)  # anything may follow a picture
+    monkeypatch.setattr("unfade.datasets.picture_sources.MOST", 999_999)
+    source = zipped(Path("few")) if packed else Path("few")
+    result = run("data", "prepare", "folder", source, "--out", "out", "--size", "32", "--json").json
+    assert (result["done"], result["failed"]) == (1, 1)
+    assert "b.png has 1,000,000 bytes, more than the 999,999 that are read" in result["failures"][0][1]

@@ -32,11 +32,14 @@ from unfade.faces.identity import (
     identity_distance,
     likeness,
     load_embedder,
+    load_judge,
     seen_by_sface,
     to_sface,
 )
+from unfade.images.files import list_images, read_image
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.recipes.adapt import adapt
+from unfade.recipes.demo import SAMPLES
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.stages.restore_photos import Parts, PhotoSettings
@@ -74,11 +77,25 @@ def test_the_distance_is_that_of_the_embeddings() -> None:
 
 def test_what_is_no_longer_the_same() -> None:
     alike = likeness(Toy(lambda face: face.flatten(), limit=0.6))
-    assert [alike.tells_apart(value) for value in (0.0, 0.6, 0.601, 2.0, float("nan"))] == [
+    face = torch.zeros(3, 4, 4)
+    assert [alike.tells_apart(face, value) for value in (0.0, 0.6, 0.601, 2.0, float("nan"))] == [
         False, False, True, True, True,
     ]  # fmt: skip
     assert (DLIB_LIMIT, UNIT_LIMIT) == (0.6, 1.128), "as published"
     assert pytest.approx(2 - 2 * 0.363, abs=2e-3) == UNIT_LIMIT**2, "SFace's smallest cosine"
+
+
+def test_a_ruined_face_is_no_witness() -> None:
+    """The sample faces are clean; the photos of them that come with the package are not."""
+    judges = load_judge()
+    clean = [judges(read_image(path)) for path in list_images(SAMPLES / "truth")]
+    ruined = [judges(read_image(path)) for path in list_images(SAMPLES / "photos")]
+    assert sum(clean) >= 0.9 * len(clean)
+    assert not any(ruined)
+    face = read_image(list_images(SAMPLES / "truth")[0])
+    alike = likeness(Toy(lambda face: face.flatten(1), limit=0.6), judges)
+    assert alike.tells_apart(face, 0.7)
+    assert not alike.tells_apart(face + 0.5 * torch.randn(face.shape, generator=torch.Generator().manual_seed(0)), 0.7)
 
 
 # SFace
@@ -241,6 +258,7 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     known["dlib-face"] = known["near"]
     turns = iter(torch.tensor([(1.0, 0.0), (0.2, 1.0)] * 100))
     monkeypatch.setattr(unfade.recipes.sources, "load_embedder", lambda spec, device: known[str(spec)])
+    monkeypatch.setattr(unfade.recipes.sources, "load_judge", lambda device: lambda face: True)
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path
 

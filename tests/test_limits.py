@@ -17,7 +17,7 @@ from toys import ToyRestorer, save_pictures
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.containers import PNG_START, png
 from unfade.images.files import list_images
-from unfade.images.jxl_header import jxl_size
+from unfade.images.jxl_header import JxlHeader, jxl_header
 from unfade.images.photo_files import read_photo
 from unfade.jobs.journal import Journal
 from unfade.stages.restore import restore_faces
@@ -144,8 +144,27 @@ def bits(*numbers: tuple[int, int]) -> bytes:
 )
 @pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\0jxlc" + raw])
 def test_a_jpeg_xl_says_how_large_it_is(header: bytes, size: tuple[int, int], wrap: Callable[[bytes], bytes]) -> None:
-    assert jxl_size(io.BytesIO(wrap(b"\xff\n" + header))) == size
-    assert jxl_size(io.BytesIO(b"\xff\n")) in (None, (1, 1))
+    found = jxl_header(io.BytesIO(wrap(b"\xff\n" + header)))
+    assert found is not None
+    assert (found.width, found.height) == size
+    assert jxl_header(io.BytesIO(b"\xff\n")) in (None, JxlHeader(1, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "depth"),
+    [
+        (((1, 1),), 8),
+        (((0, 1), (0, 1), (0, 1), (0, 2)), 8),
+        (((0, 1), (0, 1), (0, 1), (1, 2)), 10),
+        (((0, 1), (0, 1), (0, 1), (3, 2), (15, 6)), 16),
+        (((0, 1), (1, 1), (5, 3), (0, 3), (0, 1), (2, 2)), 12),
+        (((0, 1), (0, 1), (1, 1), (0, 2)), 32),
+        (((0, 1), (0, 1), (1, 1), (1, 2)), 16),
+    ],
+)
+def test_a_jpeg_xl_says_how_deep_it_is(metadata: tuple[tuple[int, int], ...], depth: int) -> None:
+    content = b"\xff\n" + bits((1, 1), (7, 5), (1, 3), *metadata)
+    assert jxl_header(io.BytesIO(content)) == JxlHeader(64, 64, depth)
 
 
 # Files that are slow to read

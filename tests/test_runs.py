@@ -17,7 +17,7 @@ from unfade.errors import OutputConflict
 from unfade.evaluation.pairs import Scores
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import HOLDER, LOCK, open_run
-from unfade.store.checkpoints import check_output, read_card
+from unfade.store.checkpoints import check_output, read_card, write_card
 
 HOLD = """
 import sys, time
@@ -175,7 +175,13 @@ def test_a_training_replaces_no_card(tmp_path: Path) -> None:
         check_output(weights, checkpoint)
     assert read_card(weights) == {}
     checkpoint.touch()
+    with pytest.raises(OutputConflict, match=r"a\.json is there already"):  # not that of the training either
+        check_output(weights, checkpoint)
+    write_card(weights, {"kind": "prior"})
     check_output(weights, checkpoint)
+    weights.write_text("mine")
+    with pytest.raises(OutputConflict, match=r"a\.safetensors is there already"):
+        check_output(weights, checkpoint)
 
 
 def test_an_entry_is_open_where_another_run_may_do_more() -> None:

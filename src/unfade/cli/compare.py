@@ -55,7 +55,9 @@ def compare(
     others, columns = _folders(results or []), [name for name in metrics.split(",") if name]
     done = run(faces, out, settings, truth=truth, results=others, metrics=columns, device=device, progress=progress)
     counts = done.counts.as_dict()
-    failures = [(e.item, e.reason) for rows in done.entries.values() for e in rows if e.status != "done"]
+    failures = [
+        (e.item, e.reason) for rows in (done.left_out, *done.entries.values()) for e in rows if e.status != "done"
+    ]
     scores = {name: {k: asdict(v) for k, v in found.summary.items()} for name, found in done.scores.items()}
     result = {**counts, "rows": done.rows(), "scores": scores, "report": str(done.report), "sheet": str(done.sheet)}
     return Outcome(

@@ -87,6 +87,7 @@ def _outcome(prepared: "Prepared", out: Path) -> Outcome:
         "expected": prepared.expected,
         "missing": list(prepared.missing),
         "left_out": dict(prepared.left_out),
+        "odd_names": list(prepared.odd),
         "verified": prepared.verified,
         "failures": [list(failure) for failure in failures],
         "out": str(out),
@@ -98,11 +99,16 @@ def _outcome(prepared: "Prepared", out: Path) -> Outcome:
 def _about(prepared: "Prepared") -> list[str]:
     lines = [f"left out: {count} faces {why}" for why, count in prepared.left_out.items()]
     if prepared.missing:
-        names = ", ".join(prepared.missing[:SHOWN]) + (", ..." if len(prepared.missing) > SHOWN else "")
-        lines.append(f"missing: {len(prepared.missing)} of {prepared.expected}: {names}")
+        lines.append(f"missing: {len(prepared.missing)} of {prepared.expected}: {_names(prepared.missing)}")
+    if prepared.odd:
+        lines.append(f"not taken, as their names are not of this set: {len(prepared.odd)}: {_names(prepared.odd)}")
     if prepared.verified:
         lines.append(f"verified: {prepared.verified} files by their published MD5")
     return lines
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _first(lines: Sequence[str]) -> list[str]:

@@ -36,7 +36,7 @@ def degrade(
     from unfade.jobs.run_stage import SMALLEST
     from unfade.jobs.runs import open_run
     from unfade.jobs.workers import cores
-    from unfade.stages.degrade import degrade_faces
+    from unfade.stages.degrade import RECORDS, degrade_faces
 
     found = list_images(truth)
     degradation = damage.of_kind(kind)
@@ -44,7 +44,7 @@ def degrade(
     _need_at_least(1, "--workers", workers)
     settings = {"kind": kind, "size": size, "seed": seed, **asdict(degradation)}
     about = {"truth": str(truth), **_versions()}
-    with open_run(out, {"degrade": settings}, about=about, inputs=[truth]) as journal:
+    with open_run(out, {"degrade": settings}, about=about, inputs=[truth], files=[out / RECORDS]) as journal:
         entries = degrade_faces(
             found,
             out,

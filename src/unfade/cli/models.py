@@ -87,7 +87,7 @@ def import_model(
     files: Annotated[list[Path], typer.Argument(help="The file of weights, or all of them if the model has several.")],
     name: Annotated[str, typer.Option("--as", help="Name for a model that is not in the list.")] = "",
 ) -> Outcome:
-    """Convert weights that you have: .pth, .pt, .pkl, .ckpt or .safetensors of a network that unfade knows."""
+    """Convert weights that you have: .pth, .pt, .bin, .pkl, .ckpt or .safetensors of a network that unfade knows."""
     from unfade.zoo.convert import import_files
 
     return _imported(import_files(files, name=name))

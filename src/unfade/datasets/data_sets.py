@@ -55,6 +55,7 @@ class DataSet:
     missing: tuple[str, ...] = ()  # photos that are annotated but missing
     photos: int = 0  # annotated ones
     left_out: Mapping[str, int] = field(default_factory=dict)  # faces in photos: why not taken, how many
+    odd: tuple[str, ...] = ()  # pictures in the source whose names are not of the set
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,12 @@ def _flat(name: str) -> str:
 
 def _numbered(source: Source, kind: Numbered, md5s: Mapping[int, tuple[str, int]]) -> DataSet:
     found: dict[int, str] = {}
+    odd: list[str] = []
     for name in _in_best_folder(source.pictures, kind.folders):
         match = kind.pattern.fullmatch(PurePosixPath(name).stem)
-        if match and int(match[1]) < kind.count:
+        if not match or int(match[1]) >= kind.count:
+            odd.append(name)
+        else:
             first = found.setdefault(int(match[1]), name)
             if first != name:
                 raise BadInput(
@@ -145,7 +149,7 @@ def _numbered(source: Source, kind: Numbered, md5s: Mapping[int, tuple[str, int]
             f"give the folder {kind.folders[0]}, or a folder or zip file of such pictures."
         )
     faces = (Face(f"{n:05d}", found[n], None, *md5s.get(n, ("", 0))) for n in sorted(found))
-    return DataSet(_by_name(source, faces), [f"{n:05d}" for n in range(kind.count)])
+    return DataSet(_by_name(source, faces), [f"{n:05d}" for n in range(kind.count)], odd=tuple(odd))
 
 
 def _in_best_folder(names: Sequence[str], folders: Sequence[str]) -> Sequence[str]:

@@ -13,6 +13,8 @@ from unfade.images.files import SUFFIXES, Picture, read_picture
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 
+MOST = 1 << 29  # bytes of a file that is read as a whole; a photo of 100 megapixels has fewer
+
 
 class Source:
     """Files by name: their path below the source, with slashes. Hidden files and folders are passed over."""
@@ -31,8 +33,14 @@ class Source:
         return self.path / name
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file. Raises UnreadableImage."""
+        """The bytes of a file. Raises UnreadableImage, also for one of more than MOST bytes."""
         raise NotImplementedError
+
+    def _check(self, name: str, size: int) -> None:
+        if size > MOST:
+            raise UnreadableImage(
+                f"{self.place(name)} has {size:,} bytes, more than the {MOST:,} that are read; make it smaller first."
+            )
 
     def picture(self, name: str) -> Picture:
         """The decoded picture. Raises UnreadableImage."""
@@ -48,6 +56,7 @@ class FolderSource(Source):
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises UnreadableImage."""
         try:
+            self._check(name, self.place(name).stat().st_size)
             return self.place(name).read_bytes()
         except OSError as error:
             raise UnreadableImage(f"{self.place(name)} cannot be opened ({error.strerror}).") from error
@@ -67,6 +76,7 @@ class ZipSource(Source):
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises UnreadableImage."""
         try:
+            self._check(name, self._file.getinfo(name).file_size)  # which zipfile does not read beyond
             return self._file.read(name)
         except ZIP_ERRORS as error:
             raise UnreadableImage(

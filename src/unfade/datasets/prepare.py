@@ -40,6 +40,7 @@ class Prepared:
     expected: int  # pictures (or annotated photos) that the set, or the split, has
     missing: tuple[str, ...]  # expected pictures that are not in the source
     left_out: Mapping[str, int]  # faces in photos: why not taken, how many
+    odd: tuple[str, ...] = ()  # pictures in the source whose names are not of the set
 
     @property
     def verified(self) -> int:
@@ -117,7 +118,7 @@ def prepare(
             write_manifest(out, run.lines)
     wanted = [name for names in split.values() for name in names]
     missing = (*found.missing, *(name for name in wanted if name not in found.faces))
-    return Prepared(entries, found.photos or len(wanted), missing, found.left_out)
+    return Prepared(entries, found.photos or len(wanted), missing, found.left_out, found.odd)
 
 
 def _check(kind: str, source: Path, out: Path, settings: PrepareSettings, limit: int | None, workers: int) -> None:

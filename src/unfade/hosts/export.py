@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
+from os.path import lexists
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def export(spec: str | Path, out: Path, settings: ExportSettings = USUAL) -> Exp
     out = Path(out)
     if out.suffix.lower() != ENDINGS[settings.to]:
         raise BadInput(f"{out} must end in {ENDINGS[settings.to]}, the file ending for exporting `to` {settings.to}.")
-    if out.exists():
+    if lexists(out):
         raise OutputConflict(f"{out} is there already; name another file as `out`, or remove it.")
     if settings.to == "onnx":
         need_extra()

@@ -4,7 +4,6 @@ PyAV, which does the reading and writing (`images/film_output.py`), comes with t
 is opened: no other file or address that it refers to, and none that its name could be mistaken for.
 """
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from unfade.images.film_geometry import Geometry, Turn, shape_of
 from unfade.images.film_kinds import DEMUXERS, NOT_READ, Kind, is_film, kind_of, written_as
 from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, files_below, join_passed_over
 from unfade.images.photo import Levels, Photo
-from unfade.images.time_limit import most_seconds, too_slow, within_limit
+from unfade.images.time_limit import checked_time, most_seconds, too_slow, within_limit
 
 MOST_PIXELS = 2**26  # of a frame; twice as many as 8K
 SPACES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}  # from H.273's number of a colour matrix to swscale's
@@ -68,7 +67,7 @@ class VideoReader:
         self._whole_frames = Deinterlacer()
         self._decoder = _decoder_of(self.stream, self.codec)
         self._end = 0.0  # s, start of the last frame
-        self._check_size()
+        _check_size(self)
 
     @property
     def rate(self) -> Fraction:
@@ -124,7 +123,8 @@ class VideoReader:
                 return
 
     def _pictures(self, packet: Any) -> Iterator[Frame]:
-        decoded = self._decoded(packet)
+        with checked_time(self.path):
+            decoded = self._decoded(packet)
         for source in self._whole_frames(map(self._checked, decoded)):
             frame = self._frame(source)
             if self.codec in WHOLE and len(decoded) == 1 and not self._whole_frames.used:
@@ -132,16 +132,12 @@ class VideoReader:
             yield frame
 
     def _decoded(self, packet: Any) -> list[Any]:
-        begin = time.monotonic()
         try:
             ends = self._decoder is not self.stream and not packet.size
-            decoded = list(self._decoder.decode(None if ends else packet))
+            return list(self._decoder.decode(None if ends else packet))
         except pyav().FFmpegError:
             self.damaged += 1
-            decoded = []
-        if time.monotonic() - begin > most_seconds():
-            raise too_slow(self.path)
-        return decoded
+            return []
 
     def _checked(self, source: Any) -> Any:
         size = self.stream.codec_context.width, self.stream.codec_context.height
@@ -160,13 +156,6 @@ class VideoReader:
         self.frames += 1
         return Frame(self.frames - 1, photo, source, None if self.geometry.shape == 1 else levels)
 
-    def _check_size(self) -> None:
-        width, height = self.stream.codec_context.width, self.stream.codec_context.height
-        if not width * height > 0 or np.prod(self.geometry.size(width, height)) > MOST_PIXELS:
-            raise UnreadableImage(
-                f"{self.path} claims frames of {width} x {height} px, which is not plausible; check the file."
-            )
-
 
 def find_videos(place: Path, *, without: Path | None = None) -> Found:
     """Every film below a folder, or the file itself, if `place` is one; the result may be empty.
@@ -177,6 +166,8 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
     BadInput is raised.
     """
     if place.is_file():
+        if place.suffix.lower() in NOT_READ:
+            raise BadInput(f"{place} is a video of a kind that is not read; convert it to .mp4 or .mkv first.")
         if not is_film(place, NOT_FILMS):
             return Found(place.parent, ())
         pyav()
@@ -246,6 +237,14 @@ def reformatted(source: Any, format: str, **colours: int) -> Any:
     kinds = import_module("av.video.reformatter").Interpolation
     exact = kinds.BICUBIC | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT
     return source.reformat(format=format, interpolation=exact, **colours)
+
+
+def _check_size(reader: VideoReader) -> None:
+    width, height = reader.stream.codec_context.width, reader.stream.codec_context.height
+    if not width * height > 0 or np.prod(reader.geometry.size(width, height)) > MOST_PIXELS:
+        raise UnreadableImage(
+            f"{reader.path} claims frames of {width} x {height} px, which is not plausible; check the file."
+        )
 
 
 def _levels(source: Any) -> Levels:

@@ -23,7 +23,7 @@ RAW = (
 )
 OTHER = (  # suffixes of pictures that are not read
     *(".apng", ".bpg", ".cin", ".cur", ".dcm", ".dds", ".djvu", ".dpx", ".emf", ".eps", ".exr", ".fit", ".fits"),
-    *(".hdp", ".hdr", ".icns", ".ico", ".jng", ".jxr", ".kra", ".pcd", ".pcx", ".pdf", ".pfm", ".pict", ".psb"),
+    *(".hdp", ".hdr", ".icns", ".ico", ".jng", ".jxr", ".kra", ".pam", ".pcd", ".pcx", ".pdf", ".pfm", ".pict", ".psb"),
     *(".psd", ".qoi", ".ras", ".sgi", ".svg", ".tga", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm"),
 )
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")

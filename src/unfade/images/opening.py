@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.boxes import Boxed, boxed
 from unfade.images.geometry import Move
-from unfade.images.jxl_header import jxl_size
+from unfade.images.jxl_header import jxl_header
 from unfade.images.png_chunks import Chunks, chunks_of
 from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
 from unfade.images.tiff_samples import Samples, bytes_of, describing_image, needs_reading, read_samples
@@ -138,8 +138,9 @@ def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
     said = boxed(file)
     if said.enumerated not in JP2_COLOURS:
         raise UnreadableImage(f"{path} is a JPEG 2000 in an unsupported colour space; save it as RGB or grey.")
-    if size := jxl_size(file):
-        _refuse_size(path, *size)
+    if header := jxl_header(file):
+        _refuse_size(path, header.width, header.height)
+        said = replace(said, bits=header.bits)
     chunks = chunks_of(file)
     source = file if chunks is None else chunks.plain
     source.seek(0)

@@ -16,6 +16,7 @@ from unfade.images.spliced import Part, file_size, read_at, spliced
 START = b"\x89PNG\r\n\x1a\n"
 FOR_PILLOW = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT", b"pHYs", b"eXIf")
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+GAMMAS = range(16, 625_000_001)  # in units of 1/100,000; libpng takes any other gAMA for damaged
 COLOURS = (b"cICP", b"sRGB", b"gAMA", b"cHRM")
 MOST = 1 << 24  # bytes of one profile or packet, and of all texts together
 MOST_CHUNKS = 1_000_000
@@ -156,7 +157,8 @@ def _colours(kept: dict[bytes, bytes], icc: bytes, notes: list[str]) -> Colours 
         return None
     primaries = _primaries(kept.get(b"cHRM", b""))
     gamma = kept.get(b"gAMA", b"")
-    number = struct.unpack(">I", gamma)[0] / 100_000 if len(gamma) == 4 else 0.0
+    number = struct.unpack(">I", gamma)[0] if len(gamma) == 4 else 0
+    number = number / 100_000 if number in GAMMAS else 0.0
     if not primaries and not number:
         return None
     like_srgb = not number or abs(number - SRGB_GAMMA) < NEAR

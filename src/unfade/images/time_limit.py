@@ -3,7 +3,9 @@
 import math
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +38,15 @@ def too_slow(path: Path) -> UnreadableImage:
         f"{path} takes longer than the {most_seconds():g} s that one file may take to be read; convert it first, or "
         f"set the environment variable {LIMIT} to more."
     )
+
+
+@contextmanager
+def checked_time(path: Path) -> Iterator[None]:
+    """Raises `too_slow` after a block that took too long, for what only ends by itself and is repeated."""
+    begin = time.monotonic()
+    yield
+    if time.monotonic() - begin > most_seconds():
+        raise too_slow(path)
 
 
 def within_limit(path: Path, read: Callable[[], T]) -> T:

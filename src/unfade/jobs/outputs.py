@@ -100,6 +100,12 @@ class OwnFiles:
         return before.outputs if before else ()
 
 
+def withdraw_others(own: OwnFiles, items: Iterable[str]) -> None:
+    """Remove the files that earlier runs made from items which are not among these."""
+    for gone in {entry.item for entry in own.journal.stage(own.stage)}.difference(items):
+        own.withdraw(gone)
+
+
 class Outputs(OwnFiles):
     """The files that one stage makes in one folder, and the journal's entries for its items.
 

@@ -40,12 +40,14 @@ def open_run(
     about: Mapping[str, Any] | None = None,
     inputs: Iterable[Path] = (),
     files: Collection[Path] = (),
+    folders: Iterable[Path] = (),
 ) -> Iterator[Journal]:
     """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
 
-    `about` is only recorded (versions, places); `files` are the run's own files besides those of its stages. Files that
-    killed runs left half written are removed. Raises OutputConflict where the folder is one of the inputs, holds a run
-    made with other settings or one of `files` that no run made, or while another run is at work in it.
+    `about` is only recorded (versions, places); `files` are the run's own files besides those of its stages, `folders`
+    its own subfolders, whose files it takes for its own. Files that killed runs left half written are removed. Raises
+    OutputConflict where the folder is one of the inputs, holds a run made with other settings, one of `files` or files
+    in one of `folders` that no run made, or while another run is at work in it.
     """
     for source in inputs:
         if real_path(folder) == real_path(source):
@@ -58,6 +60,7 @@ def open_run(
         if not (folder / RUN).exists():
             if not len(journal):
                 refuse_existing(folder / JOURNAL)  # a foreign file is not appended to either
+                _refuse_filled(folders)
             journal.unclaimed(*files)
             content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
             atomic_write(folder / RUN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -76,6 +79,15 @@ def of_gone(entries: Sequence[Entry], folder: Path, results: str = ".") -> list[
     before = [entry for stage in dict.fromkeys(entry.stage for entry in entries) for entry in journal.stage(stage)]
     gone = [entry for entry in before if (entry.stage, entry.item) not in now and entry.status in ("done", "no_face")]
     return [file for entry in gone for file in entry.outputs if (folder / results / file).exists()]
+
+
+def _refuse_filled(folders: Iterable[Path]) -> None:
+    """Raises OutputConflict for a folder that holds files already."""
+    for folder in folders:
+        if first := next((path for path in folder.rglob("*") if not path.is_dir()), None):
+            raise OutputConflict(
+                f"{first} is there already and was not made by this run; name another folder as `out`."
+            )
 
 
 @contextmanager

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.images.filters import resize
 from unfade.nets.architecture import Architecture
 
+SIZE = 128  # px, of the faces whose damage is estimated
 OCTAVES = 5  # 128 px down to 8 px, finest first
 NOISE_OCTAVES = 3  # of these the robust deviation is taken: coarser ones hold too few pixels
 STATISTICS = 3 * (OCTAVES + NOISE_OCTAVES)
@@ -64,6 +66,11 @@ class DamageNet(nn.Module):
         with torch.autocast(face.device.type, enabled=False):  # energies span six orders of magnitude
             return self.of_statistics(statistics(face.float())).clamp(0, 1)
 
+    @torch.no_grad()
+    def estimate(self, face: Tensor) -> Tensor:
+        """The same for faces of any size, (B, 3, H, H), which are resized."""
+        return self(face if face.shape[-1] == SIZE else resize(face, SIZE, SIZE))  # type: ignore[no-any-return]
+
     def of_statistics(self, found: Tensor) -> Tensor:
         """(B, STATISTICS) to (B,), not clamped, so that it can be fitted."""
         return self.layers((found - self.mean) / self.deviation)[:, 0]  # type: ignore[no-any-return]
@@ -103,5 +110,5 @@ ARCHITECTURE = Architecture(
     "damage",
     ("mean", "deviation", "layers.0.weight"),
     lambda config: DamageNet(),
-    lambda state: [{"size": 128}],
+    lambda state: [{"size": SIZE}],
 )

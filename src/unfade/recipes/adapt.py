@@ -47,6 +47,7 @@ from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.zoo.load import Loaded
 
+FIRST = "pretrained"  # stage and folder of the faces as they are restored before the adaptation
 WEIGHTS = "restorer.safetensors"  # of a run, and of each of its rounds
 
 
@@ -105,15 +106,15 @@ def adapt(
     settings = settled(settings, restorer, clean)
     key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
-    weights = [folder / WEIGHTS for folder, _ in _rounds(out, settings.rounds)]
-    clock, own = _Clock(), [out / "report.html", *weights, *map(card_path, weights)]
-    with open_run(out, identity, about={"photos": str(photos)}, inputs=[photos], files=own) as journal:
+    clock, own = _Clock(), _own_files(out, settings.rounds)
+    about, folders = {"photos": str(photos)}, _folders(out, settings.rounds)
+    with open_run(out, identity, about=about, inputs=[photos], files=own, folders=folders) as journal:
         run = Run(out, journal, progress)
         with clock.measure("faces"):
             entries, faces = source.take(run, restorer.size)
             _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
-            restore_faces(faces, out / "pretrained", restorer, journal=journal, key=key[BEGUN_WITH], stage="pretrained")
+            first = restore_faces(faces, out / FIRST, restorer, journal=journal, key=key[BEGUN_WITH], stage=FIRST)
         learned = _learned(run, faces, _Begun(begun, prior, clean, likeness), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
@@ -125,7 +126,7 @@ def adapt(
             compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
             page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
-    return _outcome(out, results, learned, clock, page, source.found(out).passed_over)
+    return _outcome(out, results, [*first, *shown], learned, clock, page, source.found(out).passed_over)
 
 
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
@@ -162,13 +163,15 @@ class _Learned:
 def _outcome(
     out: Path,
     photos: list[Entry],
+    faces: list[Entry],
     learned: "_Learned",
     clock: "_Clock",
     page: Report,
     passed_over: tuple[tuple[str, int], ...],
 ) -> Adapted:
-    """What a finished run reports; `photos` are the entries of the restored ones."""
-    failures = [(entry.item, entry.reason) for entry in [*photos, *learned.targets] if entry.status != "done"]
+    """What a finished run reports; `photos` are the entries of the restored ones, `faces` of faces in the report."""
+    every = [*photos, *learned.targets, *faces]
+    failures = [(entry.item, entry.reason) for entry in every if entry.status != "done"]
     gone = of_gone([replace(entry, stage=RESTORED_PHOTOS) for entry in photos], out, RESTORED_PHOTOS)
     return Adapted(
         out / WEIGHTS,
@@ -194,7 +197,7 @@ def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings
             targets = make_targets(faces, folder / "targets", *models, settings=settings.targets, **recorded)
         with clock.measure("finetune"):
             pairs = _pairs(run.folder, folder, targets)
-            agreed = agreeing(pairs, settings.agreement, begun.likeness, run.folder / "pretrained")
+            agreed = agreeing(pairs, settings.agreement, begun.likeness, run.folder / FIRST)
             how: Any = {"key": key, "clean": begun.clean, "replace_older": True, "progress": run.progress}
             history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
         key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
@@ -211,6 +214,18 @@ def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
     for number in range(1, count):
         yield out / f"round-{number}", f"{STAGE} of round {number}"
     yield out, STAGE
+
+
+def _own_files(out: Path, rounds: int) -> list[Path]:
+    """The files that belong to a run as a whole."""
+    weights = [folder / WEIGHTS for folder, _ in _rounds(out, rounds)]
+    return [out / "report.html", *weights, *map(card_path, weights)]
+
+
+def _folders(out: Path, rounds: int) -> list[Path]:
+    """The folders whose files a run takes for its own."""
+    targets = [folder / "targets" for folder, _ in _rounds(out, rounds)]
+    return [*targets, *(out / name for name in ("faces", FIRST, RESTORED))]
 
 
 def _pairs(out: Path, folder: Path, targets: list[Entry]) -> list[Pair]:

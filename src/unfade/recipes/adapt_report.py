@@ -161,8 +161,12 @@ def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likenes
     if likeness is None:
         return []
     folders = [run / columns[name] for name in ("input", "adapted")]
-    apart = {e.output: likeness.distance(*(read_image(folder / e.output) for folder in folders)) for e in done}
-    strangers = sorted(((far, name) for name, far in apart.items() if likeness.tells_apart(far)), reverse=True)
+    strangers: list[tuple[float, str]] = []
+    for entry in done:
+        face, result = (read_image(folder / entry.output) for folder in folders)
+        far = likeness.distance(face, result)
+        strangers += [(far, entry.output)] * likeness.tells_apart(face, far)
+    strangers.sort(reverse=True)
     if not strangers:
         return []
     named = ", ".join(f"{name} ({far:.2f})" for far, name in strangers[:NAMED])

@@ -20,9 +20,11 @@ from unfade.errors import BadInput
 from unfade.evaluation.evaluate import load_metrics, with_published_mean
 from unfade.evaluation.pairs import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
 from unfade.images.files import read_image, write_png
+from unfade.images.finding import real_path
 from unfade.images.pairing import by_stem, check_side, first_few
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.outputs import OwnFiles, withdraw_others
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import weights_key
@@ -73,11 +75,12 @@ class Comparison:
     costs: Mapping[str, Cost]
     report: Path
     sheet: Path
+    left_out: Sequence[Entry] = ()  # faces that no method could be given
 
     @property
     def counts(self) -> Counts:
-        """The counts of all results of all methods together."""
-        return Counts.of(entry for entries in self.entries.values() for entry in entries)
+        """The counts of all results of all methods together, and of the faces that were left out."""
+        return Counts.of([*self.left_out, *(entry for entries in self.entries.values() for entry in entries)])
 
     def rows(self) -> list[dict[str, object]]:
         """The table, one row per method."""
@@ -112,6 +115,8 @@ def compare(
     the command that downloads them, for missing weights.
     """
     results, device = results or {}, choose_device(device)
+    if both := sorted({*results} & {*settings.methods}):
+        raise BadInput(f"{both[0]} names a method and a folder of results; name one of them otherwise.")
     named = load_metrics(metrics, truth=truth, device=device)
     found = [*by_stem(faces).values()]  # all that follows is paired by stem
     for place in results.values():
@@ -126,25 +131,36 @@ def compare(
     identity = {"compare": {**asdict(settings), "methods": None}, **key}
     about = {"faces": str(faces), "methods": settings.methods}
     own = [out / name for name in ("report.html", "table.json", "sheet.png")]
-    with open_run(out, identity, about=about, inputs=[faces], files=own) as journal:
+    folders = [out / name for name in ("faces", "truth", "results")]
+    with open_run(out, identity, about=about, inputs=[faces], files=own, folders=folders) as journal:
         taken = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
         inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
+        left_out = [entry for entry in taken if entry.status != "done"]
+        withdraw_others(OwnFiles("faces", out / "faces", journal), [path.name for path in found])
         if not inputs:
             raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
         truths = _truths(truth, inputs, [*results.values()], out, restorer.size, journal) if truth else None
         entries: dict[str, Sequence[Entry]] = {}
         costs: dict[str, Cost] = {}
-        for name in settings.methods:
+        places = {name: out / "results" / folder_of(name) for name in settings.methods}
+        for name, place in places.items():
+            withdraw_others(OwnFiles(name, place, journal), [path.name for path in inputs])  # whole folders are scored
             method = _Method(name, others.get(name, first), prior, guides.get(name), settings.run, fingerprint(key))
-            work = partial(method.results, inputs, Run(out / "results" / name, journal, progress))
+            work = partial(method.results, inputs, Run(place, journal, progress))
             entries[name], costs[name] = _measured(work, device)
-        places = {name: out / "results" / name for name in settings.methods} | dict(results)
+        places |= results
         costs |= {name: Cost() for name in results}
         chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
         scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
-        done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png")
+        done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png", left_out)
         _show(done, places, inputs, truth, taken, settings)
     return done
+
+
+def folder_of(method: str) -> str:
+    """The name of the folder of a method's results; that of a restorer given by its path must not be the path."""
+    is_name = Path(method).name == method and method != ".."
+    return method if is_name else f"{real_path(Path(method)).name}-{fingerprint(method)[:8]}"
 
 
 def _restorers(settings: CompareSettings) -> list[str]:
@@ -235,6 +251,7 @@ def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path,
     if missing:
         raise BadInput(f"{len(missing)} faces have no truth in {truth}: {first_few(missing)}; add them.")
     paths = [known[path.stem] for path in inputs]
+    withdraw_others(OwnFiles("truth", out / "truth", journal), [path.name for path in paths])
     check_side(paths, side)
     for entry in as_they_are(paths, out / "truth", stage="truth", journal=journal):
         if entry.status != "done":

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -116,9 +117,12 @@ def rehearse(
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
     about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED
     own = [out / "report.html", upper, card_path(upper)]
-    with open_run(out, {"rehearse": identity, **key}, about=about, inputs=[faces], files=own) as journal:
+    folders, parts = [out / name for name in ("truth", "photos", "results")], split(found, settings, others)
+    identity["faces"] = fingerprint({part: [path.name for path in paths] for part, paths in parts.items()})
+    run_of: Any = {"about": about, "inputs": [faces], "files": own, "folders": folders}
+    with open_run(out, {"rehearse": identity, **key}, **run_of) as journal:
         run, size = Run(out, journal, progress), head_of(settings.adapt.restorer).size
-        failures = prepare(run, split(found, settings, others), degradation, size=size, seed=settings.seed)
+        failures = prepare(run, parts, degradation, size=size, seed=settings.seed)
         learn = out / "photos" / "learn"
         adapted = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
         if supervised is not None:

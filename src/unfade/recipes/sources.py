@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from unfade.errors import BadInput, UnknownModel
 from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import Detector, loaded_detector
-from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder
+from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder, load_judge
 from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo_files import Found, find_photos, find_pictures
@@ -67,7 +67,9 @@ def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | 
 
     Without a `spec`, the built-in embedding is used. Raises UnknownModel if the named one is missing.
     """
-    return None if spec == "none" else likeness(load_embedder(spec or USUAL_EMBEDDER, device=device))
+    if spec == "none":
+        return None
+    return likeness(load_embedder(spec or USUAL_EMBEDDER, device=device), load_judge(device=device))
 
 
 @dataclass(frozen=True)

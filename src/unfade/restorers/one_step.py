@@ -22,15 +22,14 @@ from unfade.diffusion.prior import noise_from_v
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
-from unfade.images.filters import resize, without_grid
+from unfade.images.filters import without_grid
 from unfade.nets.architecture import Config, from_header, to_header, without_size
-from unfade.nets.damage import DamageNet, octaves_drowned_by
+from unfade.nets.damage import SIZE, DamageNet, octaves_drowned_by
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.restorers.image_level import ImageLevelRestorer
 from unfade.store.seeds import seed_for
 
 MATCHED = 0.5  # the fidelity at which the noise of the step matches the degradation
-DAMAGE_SIZE = 128  # px, size at which degradation is estimated
 REFINEMENTS: dict[int, tuple[float, ...]] = {  # steps of the evaluations after the first, as fractions of its step
     0: (),
     1: (1.0,),
@@ -84,9 +83,7 @@ class OneStepRestorer(ImageLevelRestorer):
         self.damage = (damage or DamageNet()).requires_grad_(False)
         self.settings = settings or OneStepSettings()
         alpha_bars = torch.from_numpy(1 - linear_betas()).cumprod(0)
-        seen = (
-            (1 / alpha_bars - 1).sqrt() * DAMAGE_SIZE / self.size
-        )  # the noise that remains at the size of the estimate
+        seen = (1 / alpha_bars - 1).sqrt() * SIZE / self.size  # the noise that remains at the size of the estimate
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
@@ -109,11 +106,9 @@ class OneStepRestorer(ImageLevelRestorer):
             x0 = self._refined(x0.clamp(-1, 1), t, face, REFINEMENTS[evaluations])
         return torch.lerp(face, x0, self.share(damage)[:, None, None, None])
 
-    @torch.no_grad()
     def estimated_damage(self, face: Tensor) -> Tensor:
         """The share of its octaves that each face (B, 3, size, size) has lost, (B,) in 0..1; see `nets.damage`."""
-        seen = face if face.shape[-1] == DAMAGE_SIZE else resize(face, DAMAGE_SIZE, DAMAGE_SIZE)
-        return self.damage(seen)  # type: ignore[no-any-return]
+        return self.damage.estimate(face)
 
     def entry(self, damage: Tensor) -> Tensor:
         """The steps at which faces with this degradation, (B,) in 0..1, enter: (B,) integers in 0..highest."""
@@ -125,9 +120,9 @@ class OneStepRestorer(ImageLevelRestorer):
     def share(self, damage: Tensor) -> Tensor:
         """The share of the network in the result, (B,) in 0..1, for faces with this degradation; the rest is the face.
 
-        It is 1 if the step is fixed, and at other sizes than DAMAGE_SIZE, whose finer detail the estimate does not see.
+        It is 1 if the step is fixed, and at other sizes than SIZE, whose finer detail the estimate does not see.
         """
-        if self.size != DAMAGE_SIZE or self.settings.fixed is not None:
+        if self.size != SIZE or self.settings.fixed is not None:
             return torch.ones_like(damage)
         return ((damage - self.settings.clean) / (self.settings.damaged - self.settings.clean)).clamp(0, 1)
 

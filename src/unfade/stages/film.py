@@ -108,6 +108,7 @@ class _Told:
         self.spans: dict[int, dict[str, int]] = {}  # its first and last frame, and in how many frames it is
         self.tones: dict[int, Tone | None] = {}  # of its first frame; None: results keep their colours
         self.distances: dict[int, float] = {}  # identity distance of its first face and the result
+        self.apart: list[int] = []  # tracks whose result may no longer show the same person
         self.restored: set[int] = set()  # tracks in which the restorer changed something
 
     def seen(self, number: int, frame: Frame) -> None:
@@ -122,16 +123,16 @@ class _Told:
         for (number, _), face, result in zip(item.tracks, item.crops, results, strict=True):
             if self.likeness is not None and number not in self.distances:
                 self.distances[number] = self.likeness.distance(face, result)
+                self.apart += [number] * self.likeness.tells_apart(face, self.distances[number])
 
     def notes(self) -> Iterator[str]:
         """How many faces were left alone, and which may show someone else."""
         if alone := len(self.spans.keys() - self.restored):
             yield f"{_count(alone, 'face')}{LEFT_ALONE}"
-        for number, distance in self.distances.items():
-            if self.likeness and self.likeness.tells_apart(distance):
-                at = self.spans[number]["first"]
-                measured = f"identity distance {distance:.2f}"
-                yield f"the face that begins in frame {at} may no longer show the same person ({measured})"
+        for number in self.apart:
+            at = self.spans[number]["first"]
+            measured = f"identity distance {self.distances[number]:.2f}"
+            yield f"the face that begins in frame {at} may no longer show the same person ({measured})"
 
 
 class Film:

@@ -11,12 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from shutil import copyfile
 
 import torch
 from torch import Tensor
 
-from unfade.atomic import atomic_write
-from unfade.errors import BadInput, UnreadableImage
+from unfade.atomic import atomic_write, write_through
+from unfade.errors import BadInput
 from unfade.faces.align import scale_of
 from unfade.faces.identity import Likeness
 from unfade.faces.masks import Mask
@@ -206,7 +207,10 @@ class _Restoring:
         photo, target = one.photo, writing.path
         assert photo is not None
         same = self.parts.enlarge is None and target.name == one.path.name
-        atomic_write(target, _bytes_of(one.path) if same else self._encoded(one, self._whole(photo, [], []), None))
+        if same:  # by the block, as anything may follow the picture in its file
+            write_through(target, partial(copyfile, one.path))
+        else:
+            atomic_write(target, self._encoded(one, self._whole(photo, [], []), None))
         _date_as(photo, target)
         writing.no_face = no_face_in(one.path)
 
@@ -245,8 +249,8 @@ class _Restoring:
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
 
     def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
-        for found, distance in zip(one.faces, distances, strict=False):
-            if self.parts.likeness and self.parts.likeness.tells_apart(distance):
+        for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
+            if self.parts.likeness and self.parts.likeness.tells_apart(crop, distance):
                 yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
     def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
@@ -296,14 +300,6 @@ def _wait_for(written: Sequence[Future[None]]) -> None:
     """Raises an error that has to stop the run; errors of a single photo are in the journal instead."""
     for future in written:
         future.result()
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        message = f"{path} cannot be opened ({error.strerror}); check that it exists and can be read."
-        raise UnreadableImage(message) from error
 
 
 def _date_as(photo: Photo, target: Path) -> None:

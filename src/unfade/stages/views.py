@@ -14,7 +14,7 @@ from unfade.images.files import encode, view
 from unfade.images.photo import Photo
 from unfade.images.photo_files import read_photo
 from unfade.jobs.journal import Journal
-from unfade.jobs.outputs import Outputs
+from unfade.jobs.outputs import Outputs, withdraw_others
 from unfade.progress import Progress, silent
 from unfade.stages.photos import Finder
 from unfade.store.checkpoints import sha256_of
@@ -56,8 +56,7 @@ def write_views(
     outputs = Outputs(
         STAGE, out, journal, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale))
     )
-    for gone in {entry.item for entry in journal.stage(STAGE)} - set(photos):
-        outputs.withdraw(gone)
+    withdraw_others(outputs, photos)
     with progress(STAGE, len(photos)) as advance:
         for name, (before, after) in photos.items():
             with outputs.alone(name, before):

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,13 @@ def check_output(path: Path, checkpoint: Path) -> None:
     """Checks that a training may write weights to `path`; `checkpoint` is the file that its run keeps meanwhile.
 
     Raises BadInput for a suffix other than .safetensors, OutputConflict where the file or its card exists already but
-    there is no checkpoint of a run.
+    there is no checkpoint of a run, or they are no weights and no card.
     """
     if path.suffix != ".safetensors":
         raise BadInput(f"{path} must end in .safetensors, the format that weights are written in.")
-    for file in (path, card_path(path)):
-        if file.exists() and not checkpoint.exists():
+    is_weights, is_card = path.is_file() and content_of(path) == SAFETENSORS, "kind" in read_card(path)
+    for file, is_ours in ((path, is_weights), (card_path(path), is_card)):
+        if lexists(file) and not (is_ours and checkpoint.exists()):
             raise OutputConflict(f"{file} is there already and was made otherwise; name another file as `out`.")
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.nets.architecture import Architecture, Config, State
-from unfade.store.checkpoints import read_card, sha256_of, sort_header, write_card
+from unfade.store.checkpoints import card_path, read_card, sha256_of, sort_header, write_card
 from unfade.store.foreign import read_foreign, versions
 from unfade.store.onnx_files import refuse_external
 from unfade.zoo.architectures import ARCHITECTURES, shapes
@@ -226,11 +227,18 @@ def _keep(row: Model, file: Path, card: dict[str, Any]) -> Imported:
 
 
 def _check_free(path: Path, card: Mapping[str, Any]) -> None:
-    if not path.exists():
-        return
-    before, now = ({entry["sha256"] for entry in c.get("files", [])} for c in (read_card(path), card))
-    if before != now:
-        raise OutputConflict(f"{path} is there already and was made from another file; choose another `name`.")
+    """Raises OutputConflict where the file or its card exists, unless both were made from the same file before."""
+    there = next((file for file in (path, card_path(path)) if lexists(file)), None)
+    if there is not None and _sources(read_card(path)) != _sources(card):
+        raise OutputConflict(f"{there} is there already and was made from another file; choose another `name`.")
+
+
+def _sources(card: Mapping[str, Any]) -> set[str] | None:
+    """The hashes of the files that a model was made from; None for a card that names none."""
+    try:
+        return {entry["sha256"] for entry in card["files"]}
+    except (KeyError, TypeError):
+        return None
 
 
 def _header(found: Recognised) -> dict[str, str]:
