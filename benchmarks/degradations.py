@@ -18,13 +18,16 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from unfade.degradations.blind import BLIND_PRESETS
+from unfade.degradations.camera import CAMERA_PRESETS
 from unfade.images.files import from_bytes, write_png
 from unfade.jobs.journal import Journal
 from unfade.jobs.workers import one_thread
-from unfade.stages.degrade import APPLY, KINDS, PRESETS, camera_degradation, degrade_faces
+from unfade.stages.degrade import APPLY, KINDS, camera_degradation, degrade_faces
 
 TARGETS = {("blind", 512): 25.0, ("camera", 512): 15.0}  # faces per second on one core
 DRAWS = 12  # faces of which each number is the mean: large kernels and ratios take longer than small ones
+PRESETS = {"blind": BLIND_PRESETS, "camera": CAMERA_PRESETS}
 
 
 def main() -> None:

@@ -192,6 +192,8 @@ def _reason(error: Exception, place: Path, target: Path | None) -> str:
     """The reason of a failure in one sentence; for an unforeseen error with its type and where it was raised."""
     if isinstance(error, UnfadeError):
         return str(error)
+    if isinstance(error, OSError) and error.filename == str(place):
+        return f"{place} cannot be opened ({error.strerror}); check that it exists and can be read."
     if isinstance(error, OSError) and target is not None:
         return f"{target} could not be written ({error}); check its name, and that its folder may be written to."
     said = " ".join(str(error).split()).rstrip(".")
