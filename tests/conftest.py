@@ -1,5 +1,6 @@
 import pytest
 import torch
+from hypothesis import settings
 
 from command import run, run_models
 from tiny_models import models
@@ -7,6 +8,8 @@ from unfade import devices, precision
 
 __all__ = ["models", "run", "run_models"]
 
+settings.register_profile("short", max_examples=30, deadline=None)
+settings.load_profile("short")
 torch.set_num_threads(1)  # the networks here are tiny: more threads would only wait for each other
 
 

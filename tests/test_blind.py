@@ -178,7 +178,7 @@ def test_pixel_ranges_scale_with_the_face(preset: str) -> None:
 
 
 @given(st.floats(0.5, 8), st.floats(1, 8), st.floats(1 / 64, 4))
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=60, deadline=None)
 def test_a_scaled_ratio_is_never_empty_nor_starts_to_enlarge(low, width: int, scale) -> None:
     scaled_low, scaled_high = scaled_ratio((low, low * width), scale)
     assert scaled_low <= scaled_high

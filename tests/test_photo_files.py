@@ -106,7 +106,7 @@ def test_an_orientation_that_only_the_xmp_tells_is_applied_once(tmp_path: Path) 
 # Depth, alpha, grey: a property over all of them and the formats
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(["L", "LA", "RGB", "RGBA", "P", "1", "CMYK", "L16", "LA16", "RGB16", "RGBA16"]),
     st.sampled_from(["PNG", "TIFF", "BMP", "WEBP", "JPEG"]),
