@@ -33,10 +33,10 @@ class Layout:
         with gr.Row():
             self.strength = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0: the photo, 1: fully restored")
             self.fidelity = gr.Slider(0, 1, 0.5, step=0.05, label="Fidelity", info="0: clean, 1: close to the photo")
-            self.steps = gr.Number(80, label="Steps", info="of adapting", precision=0, minimum=1, elem_id="steps")
+            self.steps = gr.Number(80, label="Steps", info="of adapting", precision=0, elem_id="steps")
         with gr.Row():
             self.restore = gr.Button("Restore", variant="primary", elem_id="restore")
-            self.adapt = gr.Button("Adapt, then restore", elem_id="adapt")
+            self.adapt = gr.Button("Adapt to these photos", elem_id="adapt")
             self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
         self.stage = gr.HTML(elem_id="stage")
 

@@ -67,7 +67,7 @@ class Page(Photos):
     def adapted(self, *chosen: Any) -> str:
         """Begin an adaptation, or resume it."""
         wanted = self.wanted(*chosen)
-        return self._begin(wanted, lambda progress: wanted.adapt(int(chosen[-1]), self.device, progress), ADAPTING)
+        return self._begin(wanted, lambda progress: wanted.adapt(_steps(chosen), self.device, progress), ADAPTING)
 
     def _begin(self, wanted: Wanted, work: Work, turn: threading.Lock) -> str:
         before = self.at_work.get(wanted.user.folder)
@@ -85,7 +85,7 @@ class Page(Photos):
     def watched(self, seen: list[Any], *chosen: Any) -> Changes:
         """How far the work is; the curves and the newest targets, if there is more than was `seen`."""
         wanted = self.wanted(*chosen)
-        run, at_work = wanted.run(int(chosen[-1])), self.at_work.get(wanted.user.folder)
+        run, at_work = wanted.run(_steps(chosen)), self.at_work.get(wanted.user.folder)
         targets = sorted(run.glob("targets/*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
         history, busy = history_so_far(run / WEIGHTS), at_work is not None and at_work.said is None
         now = [str(run), len(targets), len(history.losses), busy, id(at_work)]
@@ -148,6 +148,11 @@ def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "
         raise BadInput(f"The page cannot be served at port {port} ({error}); choose another `port`.") from error
     app.router.routes.insert(0, Mount(f"/{FILES}", StaticFiles(directory=work)))
     return str(address)
+
+
+def _steps(chosen: Sequence[Any]) -> int:
+    """The number of steps that is typed, at least 1, also while the field is empty."""
+    return max(1, int(chosen[-1] or 1))
 
 
 def _drawn(curves: Sequence[Curve]) -> str:

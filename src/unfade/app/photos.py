@@ -25,7 +25,8 @@ class Photos(Layout):
         """What a user has left here, before a reload or before the server was started again."""
         user, parts = User.of(self.work, token), [self.strength, self.fidelity, self.steps]
         first, *values = kept if isinstance(kept, list) and len(kept) == 4 else ["small-restorer", 1, 0.5, 80]
-        restorers = gr.Dropdown([*restorers_for(user)], value=first)
+        known = restorers_for(user)
+        restorers = gr.Dropdown([*known], value=first if first in known else "small-restorer")
         given = {self.restorer: restorers, **dict(zip(parts, values, strict=True))}
         return {self.token: user.folder.name, self.list: _listed(user), self.name: next(iter(user.names), ""), **given}
 
