@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,16 +291,16 @@ def test_the_flag_arrives(marks: Path, models: tuple[Path, Path], run: Run) -> N
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "aligned"])
 def test_the_report_of_an_adaptation_warns(marks: Path, models: tuple[Path, Path], whole: bool) -> None:
-    find = FindSettings(str(marks / "marks.onnx")) if whole else None
+    how: dict[str, Any] = {"find": FindSettings(str(marks / "marks.onnx"))} if whole else {"aligned": True}
     photos = marks / "photos"
     if not whole:
         photos = marks / "faces"
         write_faces(photos, 3)
-    done = adapt(photos, marks / "run", small(*models), find=find, embedder="far")
+    done = adapt(photos, marks / "run", small(*models), embedder="far", **how)
     (warning,) = [text for text in done.page.warnings if "same person" in text]
     assert warning.startswith("3 of 3 results may no longer show the same person (identity distance over 0.6): ")
     name = "0_00.png" if whole else "face00.png"
     assert f"{name} (1.28)" in warning
     assert warning in (marks / "run" / "report.html").read_text()
-    again = adapt(photos, marks / "run", small(*models), find=find, embedder="near")
+    again = adapt(photos, marks / "run", small(*models), embedder="near", **how)
     assert not [text for text in again.page.warnings if "same person" in text]
