@@ -109,3 +109,18 @@ def test_a_broken_directory_of_an_archive(state: State, tmp_path: Path, place: i
         assert "a.pth is damaged" in str(error)  # noqa: PT017 - or it is read
     else:
         assert found.keys() == state.keys(), "a byte that says nothing of the content"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>sign in</html>", "a web page; open its address in a browser"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "the pointer that Git LFS leaves"),
+    ],
+)
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_what_came_in_place_of_weights_is_named(tmp_path: Path, content: bytes, said: str, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(content)
+    with pytest.raises(BadCheckpoint, match=f"{path} holds no weights; it is {said}"):
+        read_foreign(path)

@@ -26,6 +26,11 @@ PARTS = (  # prefixes of a network's keys among those of others, or of all keys 
     *("net_g.", "netg.", "generator.", "g.", "model.", "network.", "restorer.", *PREFIXES),
 )
 COUNTERS = ("total_ops", "total_params", "n_averaged")  # of thop and of torch's AveragedModel; they are no weights
+TEXTS = {  # what is often downloaded in place of weights, by its first characters, and the way out
+    b"version https://git-lfs": "the pointer that Git LFS leaves in place of a file; "
+    "run `git lfs pull` where it lies, or download the file itself",
+    b"<": "a web page; open its address in a browser, sign in or accept the terms if asked, and save the file itself",
+}
 SAFETENSORS, PICKLE, ONNX = "safetensors", "pickle", "onnx"
 PLAIN = (  # allowed beyond torch's own list, as statistics are published as numpy arrays
     np.ndarray,
@@ -64,6 +69,8 @@ def read_foreign(path: Path, *, key: str = "") -> dict[str, Tensor]:
     found = content_of(path)
     if found == ONNX:
         raise BadCheckpoint(f"{path} is an ONNX file, whose tensors are not read here; give the file it was made from.")
+    if not found:
+        _refuse_text(path)
     if found == SAFETENSORS:
         state: Mapping[str, Tensor] = _from_safetensors(path)
     else:
@@ -71,6 +78,14 @@ def read_foreign(path: Path, *, key: str = "") -> dict[str, Tensor]:
     state = {name: value for name, value in state.items() if name.rsplit(".", 1)[-1] not in COUNTERS}
     refuse_nan(state, path)
     return without_prefix(state)
+
+
+def _refuse_text(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    for mark, what in TEXTS.items():
+        if start.startswith(mark):
+            raise BadCheckpoint(f"{path} holds no weights; it is {what}.")
 
 
 def refuse_nan(state: Mapping[str, Tensor], path: Path) -> None:
