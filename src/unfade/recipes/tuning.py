@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -136,7 +136,7 @@ def _card(
         "settings": settings.identity(),
         "pairs": len(pairs),
         "fingerprint": made_of,
-        "history": asdict(history),
+        "history": history.as_dict(),
     }
 
 

@@ -58,6 +58,10 @@ class History:
     validations: list[dict[str, float]] = field(default_factory=list)
     waiting: float = field(default=0.0, compare=False)  # share of the time, 0..1, in which the loop waited for data
 
+    def as_dict(self) -> dict[str, list[dict[str, float]]]:
+        """What is stored: all but the times, which differ between two equal runs."""
+        return {"losses": self.losses, "validations": self.validations}
+
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of a loss term or a validation score."""
         rows = [*self.losses, *self.validations]
@@ -201,7 +205,7 @@ class _Run:
             "average": self.average.state_dict() if self.average else {},
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
-            "history": {"losses": self.history.losses, "validations": self.history.validations},
+            "history": self.history.as_dict(),
             "pending": self._pending,
             "clock": asdict(self.clock),
         }
