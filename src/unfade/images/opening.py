@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
-from unfade.errors import BadInput, UnreadableImage
+from unfade.errors import UnreadableImage
 from unfade.images.boxes import Boxed, boxed
 from unfade.images.geometry import Move
 from unfade.images.jxl_header import jxl_header
 from unfade.images.png_chunks import Chunks, chunks_of
 from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
 from unfade.images.tiff_samples import Samples, bytes_of, describing_image, needs_reading, read_samples
+from unfade.images.time_limit import limit_in
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # Pillow's errors
 STUMBLED = (TypeError, KeyError, AttributeError, OverflowError, ZeroDivisionError)  # Pillow's errors for odd headers
@@ -115,14 +116,7 @@ def most_megapixels() -> float:
 
     The environment variable UNFADE_MEGAPIXELS sets another number. Raises BadInput where it is not a number.
     """
-    value = os.environ.get(LIMIT) or "178.9"
-    try:
-        most = float(value)
-    except ValueError:
-        most = 0
-    if not 0 < most < math.inf:
-        raise BadInput(f"{LIMIT} is {value!r}; set it to a number of megapixels, like 400, or leave it out.")
-    return most
+    return limit_in(LIMIT, 178.9, "megapixels, like 400")
 
 
 def _opened(path: Path, file: IO[bytes]) -> Opened:

@@ -22,14 +22,22 @@ def most_seconds() -> float:
 
     The environment variable UNFADE_SECONDS sets another number. Raises BadInput where it is not a number.
     """
-    value = os.environ.get(LIMIT) or str(USUAL)
+    return min(limit_in(LIMIT, USUAL, "seconds, like 600"), threading.TIMEOUT_MAX)
+
+
+def limit_in(variable: str, usual: float, example: str) -> float:
+    """The number that an environment variable sets, or the usual one; `example` says of what.
+
+    Raises BadInput where it is not a number above 0.
+    """
+    value = os.environ.get(variable) or str(usual)
     try:
         most = float(value)
     except ValueError:
         most = 0
     if not 0 < most < math.inf:
-        raise BadInput(f"{LIMIT} is {value!r}; set it to a number of seconds, like 600, or leave it out.")
-    return min(most, threading.TIMEOUT_MAX)
+        raise BadInput(f"{variable} is {value!r}; set it to a number of {example}, or leave it out.")
+    return most
 
 
 def too_slow(path: Path) -> UnreadableImage:
