@@ -40,12 +40,17 @@ def test_a_killed_holder_does_not_block_the_next_run(tmp_path: Path) -> None:
         said = str(caught.value)
         assert said.startswith(f"{tmp_path} is being filled by another run (process {process.pid} on ")
         assert said.endswith("; wait for it, or name another `out`.")
+        inside = tmp_path / "restored" / "again"
+        with pytest.raises(OutputConflict, match="again lies in a folder of another run: "), open_run(inside, {}):
+            pass
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert (tmp_path / HOLDER).exists()
     with open_run(tmp_path, {}):
         assert f"process {os.getpid()} on" in (tmp_path / HOLDER).read_text()
-    assert {path.name for path in tmp_path.iterdir()} == {"run.json", LOCK}
+        with open_run(inside, {}):  # a run of this process may hold others
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "restored", LOCK}
 
 
 def test_a_run_that_fails_leaves_the_folder_free(tmp_path: Path) -> None:

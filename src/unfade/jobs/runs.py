@@ -20,6 +20,7 @@ from unfade.jobs.journal import Entry, Journal, refuse_existing
 from unfade.progress import Progress, silent
 
 RUN, JOURNAL = "run.json", "journal.jsonl"
+HELD: set[Path] = set()  # folders that this process has locked: a run may hold others, as a rehearsal does
 LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # the lock of a run at work; a text that names the run
 
 
@@ -92,22 +93,38 @@ def _refuse_filled(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Locks a folder until the block ends, or the process, however it ends. Raises OutputConflict if it is locked."""
+    """Locks a folder until the block ends, or the process, however it ends.
+
+    Raises OutputConflict if another run has locked it, or another process a folder around it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise OutputConflict(
-            f"{folder} is being filled by another run ({_holder(folder)}); wait for it, or name another `out`."
-        ) from error
+    place = folder.resolve()
+    for around in place.parents:
+        if around not in HELD and (around / HOLDER).exists():  # a killed run leaves it too, but not the lock
+            _acquired(around, folder).release()
+    lock = _acquired(folder, folder)
     now = datetime.now().astimezone().isoformat(" ", "seconds")
+    HELD.add(place)
     try:
         atomic_write(folder / HOLDER, f"process {os.getpid()} on {platform.node()} since {now}")
         yield
     finally:
+        HELD.discard(place)
         (folder / HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def _acquired(folder: Path, wanted: Path) -> FileLock:
+    """The lock of `folder`, which is `wanted` or lies around it. Raises OutputConflict if a run has it."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        inside = "" if folder == wanted else f"{wanted} lies in a folder of another run: "
+        raise OutputConflict(
+            f"{inside}{folder} is being filled by another run ({_holder(folder)}); wait for it, or name another `out`."
+        ) from error
+    return lock
 
 
 def _holder(folder: Path) -> str:
