@@ -56,8 +56,8 @@ Agreement = Annotated[
     float | None,
     option(
         PRIOR,
-        "Leave out targets whose colours differ from their photo by more than this many times the median difference; "
-        "0: use all.",
+        "Leave out targets whose colours differ from their photo by more than this many times the median difference, "
+        "and those that show another person; 0: use all.",
         usual="agreement",
     ),
 ]

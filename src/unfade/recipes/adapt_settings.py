@@ -40,7 +40,7 @@ class AdaptSettings:
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
     clean: str = "drawn"  # faces that `finetune.redegraded` degrades, one of CLEAN; not used if clean faces are given
     fidelity: float | None = None  # 0..1, for targets, validation and results; None: the family's default, if any
-    agreement: float = 0.0  # leave out targets that differ more than this many times the median difference; 0: use all
+    agreement: float = 0.0  # leave out targets that differ more than this many times the median, or show another person
     refine: int | None = None  # 0..3, for the results only; None: the restorer's own, if it can refine
     strength: float = 1.0  # 0..1: blends the restored photos with the originals
     rounds: int = 1  # of making targets and fine-tuning; later rounds start from the adapted restorer
