@@ -1,6 +1,8 @@
 """Whether a result is still the same person: the framing each embedder wants, and who is told when it is not."""
 
+import itertools
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -247,6 +249,13 @@ def test_notes_and_sidecars_tell(tmp_path: Path) -> None:
     assert not [note for entry in place.run(parts=lenient) for note in entry.notes if "same person" in note]
 
 
+class Turns(threading.local):
+    """In each thread that writes photos, the embedding of a face and then that of its result."""
+
+    def __init__(self) -> None:
+        self.next = itertools.cycle(torch.tensor([(1.0, 0.0), (0.2, 1.0)])).__next__
+
+
 @pytest.fixture
 def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with photos, a file that stands for the detector of marks, and embedders that need no weights."""
@@ -255,9 +264,9 @@ def marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "marks.onnx").write_text("marks")
     marks = Loaded(squares, tmp_path / "marks.onnx", "marks", "unknown")
     monkeypatch.setattr(unfade.recipes.sources, "loaded_detector", lambda name, device: marks)
-    known = {"far": Toy(lambda face: next(turns)), "near": Toy(lambda face: torch.ones(2))}
+    turns = Turns()
+    known = {"far": Toy(lambda face: turns.next()), "near": Toy(lambda face: torch.ones(2))}
     known["dlib-face"] = known["near"]
-    turns = iter(torch.tensor([(1.0, 0.0), (0.2, 1.0)] * 100))
     monkeypatch.setattr(unfade.recipes.sources, "load_embedder", lambda spec, device: known[str(spec)])
     monkeypatch.setattr(unfade.recipes.sources, "load_judge", lambda device: lambda face: True)
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
