@@ -174,7 +174,8 @@ class _Run:
                 terms = self.objective(self.faster, *on_device)
             share = len(part[0]) / len(batch[0])  # the last part may be smaller
             torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
-            self.objective.after_backward()
+            with autocast(self.device, bf16=self.settings.bf16):
+                self.objective.after_backward()
             self._pending.append({name: term.detach() for name, term in terms.items()})
 
     def _log(self, step: int) -> None:
