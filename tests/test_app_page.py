@@ -214,7 +214,8 @@ def test_an_adaptation_survives_stop_reload_and_a_killed_server(browser: Any, tm
             page.click("#stage a")
         report.value.wait_for_load_state()
         assert report.value.title() == "unfade: adapted to your photos"
-        assert report.value.evaluate("[...document.images].every(image => image.naturalWidth)")
+        load = "image => { image.loading = 'eager'; return image.decode(); }"  # raises for one that is not there
+        report.value.evaluate(f"Promise.all([...document.images].map({load}))")
 
 
 def asks(address: str, path: str, body: bytes | None = None, **headers: str) -> int:
@@ -239,6 +240,18 @@ def test_the_documented_interface(page_of: Any, photo: Path, tmp_path: Path) -> 
     before, after = (pixels((tmp_path / name).read_bytes(), tmp_path) for name in ("photo.jpg", "restored.jpg"))
     assert before.shape == after.shape
     assert np.abs(before - after).max() > 20
+
+
+@pytest.mark.parametrize("address", ["http://example.com/photo.jpg", "https://example.com/photo.jpg"])
+def test_an_address_is_not_fetched(page_of: Any, address: str) -> None:
+    photo = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+    body = json.dumps({"data": [photo, "small-restorer", 1.0, 0.5]}).encode()
+    call = f"{page_of[0]}gradio_api/call/restore"
+    request = urllib.request.Request(call, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{call}/{event}") as answer:
+        assert "Photos are not fetched from an address; upload the file." in answer.read().decode()
 
 
 def test_it_listens_on_this_machine_only(page_of: Any) -> None:

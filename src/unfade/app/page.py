@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,6 +41,8 @@ class Page(Photos):
             request = [gr.File(visible=False, label="photo"), gr.Textbox("small-restorer", visible=False)]
             request += [gr.Number(usual, visible=False) for usual in (1.0, 0.5)]
             gr.Button(visible=False).click(self.one, request, gr.File(visible=False), api_name="restore")
+        for part in self.blocks.blocks.values():
+            part.async_move_resource_to_block_cache = partial(_uploaded, part.async_move_resource_to_block_cache)
 
     def _connect(self) -> None:
         how: Any = {"api_visibility": "private", "concurrency_limit": None}
@@ -148,6 +151,13 @@ def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "
         raise BadInput(f"The page cannot be served at port {port} ({error}); choose another `port`.") from error
     app.router.routes.insert(0, Mount(f"/{FILES}", StaticFiles(directory=work)))
     return str(address)
+
+
+async def _uploaded(keep: Callable[[str], Awaitable[str]], place: object) -> str:
+    """Keep an uploaded file, as Gradio does; raises gr.Error for an address, which Gradio would fetch."""
+    if str(place).startswith(("http://", "https://")):
+        raise gr.Error("Photos are not fetched from an address; upload the file.")
+    return await keep(str(place))
 
 
 def _steps(chosen: Sequence[Any]) -> int:
