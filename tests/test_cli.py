@@ -167,6 +167,7 @@ ADAPT_FLAGS = {
     ("--hold-out", "0.3"): lambda s: s.finetune.hold_out == 0.3,
     ("--perceptual", "none"): lambda s: s.perceptual == "none",
     ("--perceptual-weight", "0.2"): lambda s: s.losses.perceptual_weight == 0.2,
+    ("--texture-weight", "0.3"): lambda s: s.losses.texture_weight == 0.3,
     ("--gan-weight", "0.7"): lambda s: s.losses.gan_weight == 0.7,
     ("--strength", "0.5"): lambda s: s.strength == 0.5,
     ("--precision", "float32"): lambda s: not s.targets.bf16 and not s.finetune.loop.bf16,

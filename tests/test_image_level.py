@@ -151,6 +151,7 @@ def test_without_clean_faces_the_targets_are_real() -> None:
         ({"gan_weight": 0.0}, {"l1", "perceptual"}),
         ({"perceptual_weight": 0.0}, {"l1", "gan"}),
         ({"l1_weight": 0.0}, {"perceptual", "gan"}),
+        ({"texture_weight": 0.2}, {"l1", "perceptual", "gan", "texture"}),
     ],
 )
 def test_a_term_of_weight_zero_is_absent(weights, expected) -> None:

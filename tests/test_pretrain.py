@@ -123,12 +123,12 @@ def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pyte
     base = ["train", "restorer", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
     CliRunner().invoke(app, base)
     CliRunner().invoke(app, [*base, "--perceptual-weight", "0.4", "--gan-weight", "0.1", "--prior", "mine",
-                                   "--discriminator-features", "16"])  # fmt: skip
+                                   "--discriminator-features", "16", "--texture-weight", "0.3"])  # fmt: skip
     losses = [r.losses for r in seen]
-    told = [(x.perceptual_weight, x.gan_weight, x.discriminator_features) for x in losses]
+    told = [(x.perceptual_weight, x.gan_weight, x.texture_weight, x.discriminator_features) for x in losses]
     assert [(*weights, r.prior) for weights, r in zip(told, seen, strict=True)] == [
-        (0, 0, 64, "small-prior"),
-        (0.4, 0.1, 16, "mine"),
+        (0, 0, 0, 64, "small-prior"),
+        (0.4, 0.1, 0.3, 16, "mine"),
     ]
 
 

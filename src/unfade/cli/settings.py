@@ -146,6 +146,7 @@ class Learning(Optimiser):
     perceptual: f.Perceptual = None
     perceptual_weight: f.PerceptualWeight = None
     gan_weight: f.GanWeight = None
+    texture_weight: f.TextureWeight = None
     code_losses: f.CodeLosses = None
 
 
@@ -159,7 +160,7 @@ def adapt_settings(
     from unfade.recipes.adapt_settings import settings_for
 
     base, bf16 = settings_for(restorer, prior), is_bf16(precision)
-    weights = named(learning, "perceptual_weight", "gan_weight")
+    weights = named(learning, "perceptual_weight", "gan_weight", "texture_weight")
     loop = loop_settings(base.finetune.loop, learning, seed=seed, bf16=bf16)
     return changed(
         base,

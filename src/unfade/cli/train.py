@@ -38,6 +38,7 @@ PerceptualWeight = Annotated[float | None, typer.Option(help=f"Weight of the per
 GanWeight = Annotated[
     float | None, typer.Option(help=f"Weight of the adversarial term; 0: no discriminator. {OF_RECIPE}")
 ]
+TextureWeight = Annotated[float | None, typer.Option(help=f"Weight of the texture term. {OF_RECIPE}")]
 Compile = Annotated[
     bool | None,
     typer.Option(
@@ -108,6 +109,7 @@ def restorer(
     perceptual_weight: PerceptualWeight = None,
     prior: f.Prior = "small-prior",
     gan_weight: GanWeight = None,
+    texture_weight: TextureWeight = None,
     discriminator_features: Annotated[
         int | None, typer.Option(help="Channels of the discriminator's first layer; 64 in the published one.")
     ] = None,
@@ -127,7 +129,7 @@ def restorer(
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
     recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior) if from_prior else RestorerRecipe()
     recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
-    weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight}
+    weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight, "texture_weight": texture_weight}
     losses = changed(recipe.losses, discriminator_features=discriminator_features, **weights)
     recipe = replace(recipe, loop=training.loop(recipe.loop, seed), prior=prior, losses=losses)
     how: Any = {"device": choose_device(device), "workers": workers, "progress": progress}

@@ -42,6 +42,7 @@ FILES = {
 CURVES = {
     "l1": "L1 loss",
     "perceptual": "perceptual loss",
+    "texture": "texture loss",
     "gan": "adversarial loss",
     "feature": "feature loss",
     "code": "cross-entropy of the codes",

@@ -99,6 +99,7 @@ SMALL_ADAPT = replace(
         loop=replace(SHORT_ADAPT.finetune.loop, steps=80, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
         redegraded=1.0,
     ),
+    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0, texture_weight=0.2),
     agreement=3.0,
 )
 
@@ -123,7 +124,11 @@ def as_published(settings: AdaptSettings) -> AdaptSettings:
     targets = settings.targets
     if targets.by_damage:
         targets = replace(SHORT_TARGETS, factor=targets.factor)
-    return replace(settings, targets=targets, finetune=replace(settings.finetune, redegraded=0.0), agreement=0.0)
+    losses = settings.losses
+    if isinstance(losses, ImageLossSettings):
+        losses = replace(losses, texture_weight=0.0)
+    finetune = replace(settings.finetune, redegraded=0.0)
+    return replace(settings, targets=targets, finetune=finetune, losses=losses, agreement=0.0)
 
 
 def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> AdaptSettings:

@@ -14,6 +14,7 @@ from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD
 from unfade.nets.swinir import SwinIR
 from unfade.restorers.base import Restorer
 from unfade.training.objective import Objective
+from unfade.training.texture import texture_distance
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]  # (restored, target), both (B, 3, H, W) in [-1, 1] -> (B,) distances
 
@@ -30,17 +31,18 @@ def from_unit(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ImageLossSettings:
-    """Weights of the three terms and the discriminator. Defaults: the paper's fine-tuning of SwinIR."""
+    """Weights of the terms and the discriminator. Defaults: the paper's fine-tuning of SwinIR."""
 
     l1_weight: float = 1.0  # of the mean absolute difference, images in [0, 1]
     perceptual_weight: float = 0.4  # of the mean distance per image; published: 0.1 of the sum over a micro-batch of 4
     gan_weight: float = 0.1  # of the generator's cross-entropy
+    texture_weight: float = 0.0  # of the mean texture distance per image; not in the paper
     discriminator_lr: float = 2e-5  # of AdamW without decay, constant (authors' configuration)
     discriminator_features: int = 64  # channels of the discriminator's first layer; used by the caller that builds it
 
 
 class ImageObjective(Objective):
-    """L1 + perceptual + non-saturating adversarial loss, together with the training of the discriminator.
+    """L1 + perceptual + texture + non-saturating adversarial loss, together with the training of the discriminator.
 
     The adversarial term is the cross-entropy of the published code, not the log(1 - D) printed as Eq. 6. The
     discriminator gets images in [0, 1] and is trained in `after_backward` (gradients) and `after_step`; the restorer's
@@ -80,7 +82,7 @@ class ImageObjective(Objective):
     def forward(  # type: ignore[override]  # the loop passes what its data holds: pairs, or pairs and clean faces
         self, restorer: nn.Module, face: Tensor, target: Tensor, real: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Weighted terms "l1", "perceptual", "gan" of one micro-batch, all images (B, 3, H, W) in [-1, 1].
+        """Weighted terms "l1", "perceptual", "texture", "gan" of one micro-batch, all images (B, 3, H, W) in [-1, 1].
 
         `real` are clean faces as real examples for the discriminator; without them it uses the targets.
         """
@@ -90,6 +92,8 @@ class ImageObjective(Objective):
             terms["l1"] = self.settings.l1_weight * F.l1_loss(to_unit(restored), to_unit(target))
         if self.distance is not None:
             terms["perceptual"] = self.settings.perceptual_weight * self.distance(restored, target).mean()
+        if self.settings.texture_weight:
+            terms["texture"] = self.settings.texture_weight * texture_distance(restored, target).mean()
         if self.discriminator is not None:
             terms["gan"] = self.settings.gan_weight * self._fools(restored)
             if self.training:
