@@ -50,6 +50,19 @@ def trained(steps: int) -> RehearseSettings:
     return replace(FEW, adapt=replace(FEW.adapt, finetune=replace(tuning, loop=replace(tuning.loop, steps=steps))))
 
 
+def seeded(seed: int) -> RehearseSettings:
+    """Another draw of everything random in the adaptation, with the same photos."""
+    tuning, targets = FEW.adapt.finetune, replace(FEW.adapt.targets, seed=seed)
+    tuning = replace(tuning, loop=replace(tuning.loop, seed=seed))
+    return replace(FEW, adapt=replace(FEW.adapt, finetune=tuning, targets=targets))
+
+
+def weighed(texture: float) -> RehearseSettings:
+    """Another weight of the texture term."""
+    losses = replace(FEW.adapt.losses, texture_weight=texture)
+    return replace(FEW, adapt=replace(FEW.adapt, losses=losses))
+
+
 # Steps are respaced ones, 50 of 1000 each, unless the spacing says otherwise.
 VARIANTS: dict[str, dict[str, RehearseSettings]] = {
     "photos": {str(n): MAIN if n == 162 else replace(MAIN, most=n) for n in (8, 20, 50, 100, 162, 500, 1000)},
@@ -65,6 +78,8 @@ VARIANTS: dict[str, dict[str, RehearseSettings]] = {
         "30": varied(spacing="50", start=30, free_from=18, update="ddpm", by_damage=False),
     },
     "steps of the optimiser": {"40": trained(40), "80": FEW, "160": trained(160)},
+    "seed": {"0": FEW, "1": seeded(1), "2": seeded(2)},
+    "weight of the texture term": {"0": weighed(0.0), "0.4": FEW},
     "rounds": {str(n): replace(MAIN, adapt=replace(MAIN.adapt, rounds=n)) for n in (1, 2, 3)},
 }
 HARD = {"rounds": "8x moderate"}  # what is varied on another degradation than BASE

@@ -12,7 +12,7 @@ USUAL: dict[str, object] = {
     "start": 6, "free_from": 3, "factor": 4, "spacing": "20", "update": "ddim", "begin_with": "restored",
     "by_damage": True, "agreement": 3.0, "rounds": 1, "steps": 80, "batch": 8, "micro_batch": 8, "learning_rate": 1e-4,
     "flip": True, "hold_out": 0.1, "redegraded": 1.0, "clean": "drawn", "perceptual": "prior",
-    "perceptual_weight": 0.5, "gan_weight": 0.0, "texture_weight": 0.2, "precision": "bfloat16",
+    "perceptual_weight": 0.5, "gan_weight": 0.0, "texture_weight": 0.4, "precision": "bfloat16",
 }  # fmt: skip
 
 

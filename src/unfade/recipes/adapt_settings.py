@@ -99,7 +99,7 @@ SMALL_ADAPT = replace(
         loop=replace(SHORT_ADAPT.finetune.loop, steps=80, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
         redegraded=1.0,
     ),
-    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0, texture_weight=0.2),
+    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0, texture_weight=0.4),
     agreement=3.0,
 )
 

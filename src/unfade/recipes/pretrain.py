@@ -162,7 +162,9 @@ ONE_STEP_RECIPE = RestorerRecipe(
     noised=0.15,
     generic=0.25,
     loop=replace(RESTORER_LOOP, steps=1500, learning_rate=1e-4, final_learning_rate=5e-6, checkpoint_every=50),
-    losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0, discriminator_lr=2e-4, discriminator_features=32),
+    losses=ImageLossSettings(
+        perceptual_weight=0.5, gan_weight=0, texture_weight=0.4, discriminator_lr=2e-4, discriminator_features=32
+    ),
 )
 
 
