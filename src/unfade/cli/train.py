@@ -105,6 +105,9 @@ def restorer(
     from_prior: Annotated[
         str | None, typer.Option(help="Name or file of a prior whose network becomes a one-step restorer.")
     ] = None,
+    double: Annotated[
+        bool, typer.Option("--double", help="Begin with the one-step restorer of --from, for faces twice as large.")
+    ] = False,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: PerceptualWeight = None,
     prior: f.Prior = "small-prior",
@@ -127,7 +130,8 @@ def restorer(
 
     if preset not in BLIND_PRESETS:
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
-    recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior) if from_prior else RestorerRecipe()
+    one_step = bool(from_prior) or double
+    recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior, doubled=double) if one_step else RestorerRecipe()
     recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
     weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight, "texture_weight": texture_weight}
     losses = changed(recipe.losses, discriminator_features=discriminator_features, **weights)

@@ -36,12 +36,20 @@ class PriorFeatures(nn.Module):
     def forward(self, image: Tensor, other: Tensor) -> Tensor:
         """(B, 3, H, W) twice, in [-1, 1], to (B,) distances; gradients reach `image` only."""
         if self.period > 1:
+            image, other = self._window(image, other)
             down, right = torch.randint(self.period, (2,)).tolist()
             image, other = moved(image, down, right), moved(other, down, right)
         with torch.no_grad():
             wanted = self._features(other)
         levels = zip(self._features(image), wanted, strict=True)
         return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in levels]).mean(0)
+
+    def _window(self, image: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """A random square of the prior's size, in the same place of both, if they are larger."""
+        size = self.unet.config.size
+        rooms = [max(0, side - size) for side in image.shape[-2:]]
+        top, left = (int(torch.randint(room + 1, ())) for room in rooms)
+        return tuple(one[..., top : top + size, left : left + size] for one in (image, other))  # type: ignore[return-value]
 
     def _features(self, image: Tensor) -> list[Tensor]:
         t = torch.full((len(image),), self.t_model, device=image.device)

@@ -25,8 +25,8 @@ from unfade.nets.unet import UNet, UNetConfig
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
-from unfade.restorers.load import one_step_of_prior, save_restorer
-from unfade.restorers.one_step import OneStepSettings
+from unfade.restorers.load import load_restorer, one_step_of_prior, save_restorer
+from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, doubled
 from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
@@ -145,6 +145,7 @@ class RestorerRecipe:
     network: SwinIRConfig = SMALL
     from_prior: str | None = None  # name or file of a prior whose network becomes the restorer, instead of `network`
     entry: OneStepSettings = OneStepSettings()  # the noise levels at which faces enter that network
+    doubled: bool = False  # begin with the restorer `start`, folded for faces twice as large
     noised: float = 0.0  # share of the faces with white noise instead of the blind degradation, as a prior learns from
     generic: float = 0.0  # share of the faces with generic degradation instead: noise of any colour and grain
     size: int = 128  # side of the faces in pixels; with `from_prior`, the prior's
@@ -207,7 +208,8 @@ def pretrain_restorer(
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
-    _go_on_from(recipe.start, "restorer", restorer)
+    if not recipe.doubled:
+        _go_on_from(recipe.start, "restorer", restorer)
     restorer.to(device)
 
     history = train(
@@ -228,10 +230,20 @@ def pretrain_restorer(
 
 def _fresh_restorer(recipe: RestorerRecipe) -> Restorer:
     """The restorer before training, unless it starts from the weights of another restorer."""
+    if recipe.doubled:
+        return _doubled(recipe.start)
     if recipe.from_prior is not None:
         return one_step_of_prior(recipe.from_prior, recipe.entry)
     with seeded(torch.device("cpu"), recipe.loop.seed):
         return SwinIRRestorer(SwinIR(recipe.network), recipe.size)
+
+
+def _doubled(start: str | Path | None) -> Restorer:
+    """Raises BadInput unless `start` is a one-step restorer."""
+    begun = None if start is None else load_restorer(start, device="cpu")
+    if not isinstance(begun, OneStepRestorer):
+        raise BadInput("Only a one-step restorer can be doubled; name one as `start`.")
+    return doubled(begun)
 
 
 def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> Mapping[str, Any] | None:

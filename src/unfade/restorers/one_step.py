@@ -48,6 +48,7 @@ class OneStepSettings:
     damaged: float = 0.16  # from this degradation on, the result is the network's; in between, the two are blended
     fidelity: float = MATCHED  # 0..1: 1 returns the face itself, 0 enters at twice the step that matches
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; 0 is the smoothest and most faithful
+    matched_at: int | None = None  # px: the size at which a step's noise matches a degradation; None: the network's
 
     def __post_init__(self) -> None:
         if not 0 <= self.fidelity <= 1:
@@ -83,7 +84,8 @@ class OneStepRestorer(ImageLevelRestorer):
         self.damage = (damage or DamageNet()).requires_grad_(False)
         self.settings = settings or OneStepSettings()
         alpha_bars = torch.from_numpy(1 - linear_betas()).cumprod(0)
-        seen = (1 / alpha_bars - 1).sqrt() * SIZE / self.size  # the noise that remains at the size of the estimate
+        own = self.settings.matched_at or self.size
+        seen = (1 / alpha_bars - 1).sqrt() * SIZE / own  # the noise that remains at the size of the estimate
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
@@ -178,6 +180,27 @@ def built(config: Config) -> OneStepRestorer:
 def one_step_of(unet: UNet, damage: DamageNet, settings: OneStepSettings | None = None) -> OneStepRestorer:
     """A restorer with a copy of a prior's network, before any training."""
     return OneStepRestorer(copy.deepcopy(unet).requires_grad_(True), damage, settings)
+
+
+def doubled(restorer: OneStepRestorer) -> OneStepRestorer:
+    """A restorer for faces twice as large, before any training: its layers see the same layout, in blocks twice as wide.
+
+    It begins with the changes that `restorer` makes to a face of half the size, enlarged. Only the first and last
+    layers have to learn the finer octave; the correction at full resolution begins as nothing.
+    """
+    old, config = restorer.net, restorer.net.config
+    patch = 2 * config.patch
+    net = UNet(replace(config, size=2 * config.size, patch=patch))
+    state = {name: value for name, value in old.state_dict().items() if not name.startswith("detail.")}
+    within = torch.arange(patch) // 2  # from a row of a new block to that of an old one
+    place = (within[:, None] * config.patch + within).flatten()
+    first, last = "input_blocks.0.0.weight", "out.2"
+    state[first] = old.state_dict()[first].unflatten(1, (3, -1))[:, :, place].flatten(1, 2) / 4
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name] = old.state_dict()[name].unflatten(0, (config.out_channels, -1))[:, place].flatten(0, 1)
+    net.load_state_dict(state, strict=config.detail == 0)
+    matched_at = restorer.settings.matched_at or restorer.size
+    return OneStepRestorer(net, restorer.damage, replace(restorer.settings, matched_at=matched_at))
 
 
 def _seed(image: Tensor) -> int:
