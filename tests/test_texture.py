@@ -36,7 +36,7 @@ def test_a_regular_pattern_is_not_the_texture_of_hair(period: float) -> None:
 
 
 def test_each_image_has_its_own_number_whatever_its_shape() -> None:
-    image, other = noise(0, 24, 40), noise(1, 24, 40)
+    image, other = noise(0, 32, 40), noise(1, 32, 40)
     both = texture_distance(image, other)
     assert both.shape == (2,)
     assert both[1] == pytest.approx(float(texture_distance(image[1:], other[1:])))

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOW, STEP = 16, 4  # px: side of a window, and the distance to the next
+WINDOW, STEP = 16, 8  # px: side of a window, and the distance to the next
 AROUND = 3  # windows on each side of the block whose power is averaged
 FLOOR = 3e-5  # power that is too weak to matter: that of white noise of about two levels of 255
 
@@ -12,7 +12,7 @@ FLOOR = 3e-5  # power that is too weak to matter: that of white noise of about t
 def texture_distance(image: Tensor, other: Tensor) -> Tensor:
     """The mean absolute difference between the logarithms of their local power spectra, one number per image: (B,).
 
-    Both are (B, C, H, W) in [-1, 1], H and W at least 24. Phases do not count, so texture that must be invented need
+    Both are (B, C, H, W) in [-1, 1], H and W at least 32. Phases do not count, so texture that must be invented need
     not lie where it lies in the other image; but blur lacks power, and a regular pattern has too much of it at one
     frequency. A perceptual distance alone may be lowered by such patterns.
     """
