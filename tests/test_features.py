@@ -44,6 +44,15 @@ def test_it_is_symmetric_and_one_value_per_image(features: PriorFeatures) -> Non
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+def test_of_larger_images_a_square_of_the_prior_s_size_is_compared(features: PriorFeatures) -> None:
+    moving, image = PriorFeatures(features.unet, shifted=True), picture(64, 80, 1)
+    other = image.clone()
+    other[..., :20] = 0  # seen from some places only
+    with torch.no_grad():
+        distances = [float(moving(image, other)) for _ in range(20)]
+    assert min(distances) == 0 < max(distances)
+
+
 def test_gradients_reach_the_first_face_only(features: PriorFeatures) -> None:
     face, target = picture(32, 32, 1).requires_grad_(), picture(32, 32, 2).requires_grad_()
     features(face, target).sum().backward()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from networks import B32
@@ -17,7 +18,7 @@ from unfade.nets.damage import DamageNet
 from unfade.nets.unet import UNet
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import load_restorer, one_step_of_prior, save_restorer
-from unfade.restorers.one_step import OneStepRestorer, OneStepSettings
+from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, doubled
 from unfade.training.loop import LoopSettings, train
 
 FIXED = OneStepSettings(fixed=200)
@@ -170,3 +171,29 @@ def test_any_prior_can_become_one_and_stays_as_it_was(models: tuple[Path, Path])
 def test_bad_settings_are_refused(field: str, value: float) -> None:
     with pytest.raises(BadInput):
         OneStepSettings(**{field: value})
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_doubled_restorer_begins_as_the_one_for_half_the_size(patch: int, tmp_path: Path) -> None:
+    restorer, face = tiny(OneStepSettings(), patch=patch), faces()
+    large, t = doubled(restorer), torch.tensor([50, 150, 300])
+    enlarged = F.interpolate(face, scale_factor=2)
+    assert (large.size, large.net.config.patch) == (64, 2 * patch)
+    with torch.no_grad():
+        changed = large.predict(enlarged, t) - enlarged
+        torch.testing.assert_close(F.avg_pool2d(changed, 2), restorer.predict(face, t) - face, atol=1e-4, rtol=1e-4)
+    assert torch.equal(large.drowned, restorer.drowned), "the same degradation enters at the same step"
+    save_restorer(tmp_path / "large.safetensors", large)
+    again = load_restorer(tmp_path / "large.safetensors", device="cpu")
+    with torch.no_grad():
+        assert torch.equal(again(enlarged), large.eval()(enlarged))
+
+
+def test_a_doubled_restorer_leaves_clean_faces_alone() -> None:
+    restorer = doubled(one_step_of_prior())
+    face = faces(2, 256)
+    restorer.damage.forward = lambda seen: torch.tensor([0.01, 0.4])  # type: ignore[method-assign]
+    with torch.no_grad():
+        restored = restorer.eval()(face)
+    assert torch.equal(restored[0], face[0])
+    assert not torch.equal(restored[1], face[1])

@@ -14,9 +14,12 @@ from unfade.cli import app
 from unfade.diffusion.denoising import DenoisingSettings
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.nets.unet import UNet
 from unfade.recipes.pretrain import PRIOR_LOOP, RESTORER_LOOP, PriorRecipe, RestorerRecipe, pretrain_prior, thinned
 from unfade.recipes.pretrain import pretrain_restorer as restorer_training
 from unfade.restorers.image_level import ImageLossSettings
+from unfade.restorers.load import load_restorer, save_restorer
+from unfade.restorers.one_step import OneStepRestorer
 from unfade.store.checkpoints import read_card, read_weights
 from unfade.training.loop import History
 
@@ -54,6 +57,21 @@ def test_a_restorer_goes_on_from_another(models: Models, tmp_path: Path) -> None
     before, after = half(read_weights(models[0]).state), read_weights(out).state
     assert before.keys() == after.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_a_one_step_restorer_is_doubled(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    small = OneStepRestorer(UNet(replace(B32, detail=4)))
+    save_restorer(tmp_path / "small.safetensors", small)
+    recipe = replace(RESTORER_RECIPE, doubled=True, start=tmp_path / "small.safetensors")
+    restorer_training(tmp_path / "faces", tmp_path / "large.safetensors", recipe)
+    large = load_restorer(tmp_path / "large.safetensors", device="cpu")
+    assert large.size == 64
+    inner = "net.middle_block.0.in_layers.2.weight"
+    torch.testing.assert_close(large.state_dict()[inner], small.state_dict()[inner], atol=1e-3, rtol=1e-3)  # 16 bits
+    for start in (None, models[0]):
+        with pytest.raises(BadInput, match="Only a one-step restorer can be doubled"):
+            restorer_training(tmp_path / "faces", tmp_path / "other.safetensors", replace(recipe, start=start))
 
 
 def test_a_model_of_another_shape_is_refused(models: Models, tmp_path: Path) -> None:
@@ -124,6 +142,9 @@ def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pyte
     CliRunner().invoke(app, base)
     CliRunner().invoke(app, [*base, "--perceptual-weight", "0.4", "--gan-weight", "0.1", "--prior", "mine",
                                    "--discriminator-features", "16", "--texture-weight", "0.3"])  # fmt: skip
+    CliRunner().invoke(app, [*base, "--from", "mine", "--double"])
+    assert [recipe.doubled for recipe in seen] == [False, False, True]
+    seen.pop()
     losses = [r.losses for r in seen]
     told = [(x.perceptual_weight, x.gan_weight, x.texture_weight, x.discriminator_features) for x in losses]
     assert [(*weights, r.prior) for weights, r in zip(told, seen, strict=True)] == [

@@ -66,8 +66,7 @@ class OneStepSettings:
 class OneStepRestorer(ImageLevelRestorer):
     """A prior's U-Net as a restorer. `settings` may be replaced at any time.
 
-    Degradation is estimated at 128 px. The estimate says nothing about the finer octaves that a larger network sees, so
-    a network of another size never treats a face as clean.
+    Degradation is estimated at 128 px, which says nothing about the finer octaves that a larger network sees.
     """
 
     architecture = "one_step"
@@ -122,9 +121,10 @@ class OneStepRestorer(ImageLevelRestorer):
     def share(self, damage: Tensor) -> Tensor:
         """The share of the network in the result, (B,) in 0..1, for faces with this degradation; the rest is the face.
 
-        It is 1 if the step is fixed, and at other sizes than SIZE, whose finer detail the estimate does not see.
+        It is 1 if the step is fixed, and for networks of other sizes than SIZE, whose finer detail the estimate does
+        not see; but not for those that were doubled, as a face that is clean at SIZE is not theirs to repaint.
         """
-        if self.size != SIZE or self.settings.fixed is not None:
+        if (self.settings.matched_at or self.size) != SIZE or self.settings.fixed is not None:
             return torch.ones_like(damage)
         return ((damage - self.settings.clean) / (self.settings.damaged - self.settings.clean)).clamp(0, 1)
 
@@ -183,7 +183,7 @@ def one_step_of(unet: UNet, damage: DamageNet, settings: OneStepSettings | None 
 
 
 def doubled(restorer: OneStepRestorer) -> OneStepRestorer:
-    """A restorer for faces twice as large, before any training: its layers see the same layout, in blocks twice as wide.
+    """A restorer for faces twice as large, before any training: its layers see the same layout, in larger blocks.
 
     It begins with the changes that `restorer` makes to a face of half the size, enlarged. Only the first and last
     layers have to learn the finer octave; the correction at full resolution begins as nothing.
