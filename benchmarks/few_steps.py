@@ -4,12 +4,14 @@
 
 FACES are clean, aligned faces that no built-in model has seen; those that `unfade rehearse` would score are left out.
 They are degraded at 128 px, with their truth at that size. Prints for each camera and each way of making targets the
-scores with their bootstrap intervals of 95 %, in bold where the difference to the default on the same faces lies outside
-its interval, and the CPU time per target. Targets that are there already are kept, so a stopped benchmark goes on.
+scores with their bootstrap intervals of 95 %, in bold where the interval of the difference to the default on the same
+faces does not contain 0, and the CPU time per target. Targets that are there already are kept, so a stopped benchmark
+goes on.
 """
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -84,7 +86,7 @@ def targets_of(
         prepare(Run(out, journal, silent), {"learn": faces}, CAMERAS[camera], size=prior.size, seed=0)
         photos = list_images(out / "photos" / "learn")
         for way in dict.fromkeys(ways):
-            place = out / way.replace(" ", "-")
+            place = out / re.sub(r"\W+", "-", way)
             begin = time.process_time()
             make_targets(photos, place, restorer, prior, settings=WAYS[way], journal=journal, stage=way)
             seconds[way] = kept(out / f"{place.name}.json", (time.process_time() - begin) / len(photos))
@@ -112,7 +114,9 @@ def print_camera(camera: str, rows: Mapping[str, Row], seconds: Mapping[str, flo
     truth = rows["truth"]
     scores = {way: estimates(row, truth, seed=0) for way, row in rows.items() if way != "truth"}
     metrics = [name for name in scores[DEFAULT] if name != "ssim"]
-    print(f"\n| {camera}, {truth.count} faces | {' | '.join(metrics)} | CPU s | times |\n|{' --- |' * (len(metrics) + 3)}")
+    print(
+        f"\n| {camera}, {truth.count} faces | {' | '.join(metrics)} | CPU s | times |\n|{' --- |' * (len(metrics) + 3)}"
+    )
     for way, found in scores.items():
         pair = {"pre-trained": rows[DEFAULT], "adapted": rows[way], "truth": truth}
         differences = gains(pair, seed=0) if way != DEFAULT else {}
