@@ -51,16 +51,19 @@ class Build:
 
     def cost(self, *command: object) -> Cost:
         """Run a command of this build. Raises RuntimeError with what it said if it fails."""
+        return self.cost_of(RUN, *map(str, command))
+
+    def cost_of(self, code: str, *words: str) -> Cost:
+        """Run some Python with this build, in a process of its own. Raises RuntimeError like `cost`."""
         environment = {**os.environ, "PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": str(self.threads)}
-        words = [sys.executable, "-c", RUN, *map(str, command)]
         begin = time.perf_counter()
         with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(words, env=environment, stdout=said, stderr=said)
+            process = subprocess.Popen([sys.executable, "-c", code, *words], env=environment, stdout=said, stderr=said)
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 said.seek(0)
-                raise RuntimeError(f"{self.name}: {' '.join(words[3:])} failed: {said.read().decode()[-500:]}")
+                raise RuntimeError(f"{self.name}: {' '.join(words)} failed: {said.read().decode()[-500:]}")
         return Cost(used.ru_utime + used.ru_stime, time.perf_counter() - begin, used.ru_maxrss / 1024)
 
 

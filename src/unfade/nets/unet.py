@@ -151,6 +151,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat)).unflatten(1, (self.heads, -1)).transpose(2, 3)  # (B, heads, HW, 3 * width)
+        qkv = qkv.contiguous()  # or the fused attention of the CPU cannot be used
         h = F.scaled_dot_product_attention(*qkv.chunk(3, 3))
         out: Tensor = self.proj_out(h.transpose(2, 3).flatten(1, 2))
         return (flat + out).reshape(x.shape)

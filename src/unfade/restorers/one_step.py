@@ -14,6 +14,7 @@ single prediction averages away.
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -87,6 +88,12 @@ class OneStepRestorer(ImageLevelRestorer):
         seen = (1 / alpha_bars - 1).sqrt() * SIZE / own  # the noise that remains at the size of the estimate
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Lay the network out as each is faster: channels last to restore, and not to learn in bfloat16."""
+        layout = torch.contiguous_format if mode else torch.channels_last
+        self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lag
+        return super().train(mode)
 
     def forward(self, face: Tensor) -> Tensor:
         return self._restored(face, 0 if self.training else self.settings.refine)
