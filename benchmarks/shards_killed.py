@@ -1,69 +1,71 @@
 """Ten thousand small pictures degraded by four shards in one folder, which are killed a hundred times at random.
 
 Asserts that nothing is lost, nothing is there twice, no half-written file is left, and every file equals that of an
-undisturbed run; prints the figures.
+undisturbed run; prints the figures. The processes are forked from this one, so that they do not import torch each time.
 
 python benchmarks/shards_killed.py [--items 10000] [--shards 4] [--kills 100]
 """
 
 import argparse
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
 from hashlib import sha256
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from unfade.atomic import is_temporary
+from unfade.cli import main as unfade
 from unfade.jobs.gather import gather
 from unfade.jobs.runs import JOURNAL
+from unfade.stages.degrade import RECORDS
 
 SIDE = 16  # px
 
 
-@dataclass
-class Fleet:
-    """The processes of all shards, and how many of them were killed."""
+def start(truth: Path, out: Path, shard: str) -> BaseProcess:
+    """A process that runs the command for a shard."""
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(truth, out, shard))
+    process.start()
+    return process
 
-    truth: Path
-    out: Path
-    shards: int
-    kills: int
-    rng: random.Random
-    killed: int = 0
-    begun: int = 0
-    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    def command(self, index: int) -> list[str]:
-        """What a cluster would run."""
-        own = [str(self.truth), "--out", str(self.out), "--kind", "blind", "--workers", "1", "--quiet"]
-        return [sys.executable, "-m", "unfade", "degrade", *own, "--shard", f"{index}/{self.shards}"]
+def _run(truth: Path, out: Path, shard: str) -> None:
+    own = [str(truth), "--out", str(out), "--kind", "blind", "--workers", "1", "--quiet", "--shard", shard]
+    sys.argv = ["unfade", "degrade", *own]
+    unfade()
 
-    def work(self, index: int) -> None:
-        """Run a shard, again and again, until it ends of its own accord."""
-        code = -signal.SIGKILL
-        while code == -signal.SIGKILL:
-            self.begun += 1
-            self.running[index] = subprocess.Popen(self.command(index))
-            code = self.running[index].wait()
-        assert code == 0, code
 
-    def disturb(self, expected: int) -> None:
-        """Kill one shard after another, at random moments of the work; `expected` bytes of journals are all of it."""
-        for moment in sorted(self.rng.random() * expected for _ in range(self.kills)):
-            while sum(path.stat().st_size for path in self.out.glob("journal-*")) < moment * 0.95:
-                time.sleep(0.02)
-            while not (alive := [process for process in self.running.values() if process.poll() is None]):
-                time.sleep(0.02)
-            os.kill(self.rng.choice(alive).pid, signal.SIGKILL)
-            self.killed += 1
+def disturbed(truth: Path, out: Path, shards: int, moments: list[float], rng: random.Random) -> tuple[int, int]:
+    """Run all shards to their end, and kill one of them at each of the moments: sizes of all journals together.
+
+    Returns the number of processes that died of it, and of all processes.
+    """
+    names = [f"{index}/{shards}" for index in range(1, shards + 1)]
+    running = {name: start(truth, out, name) for name in names}
+    killed, begun = 0, shards
+    while running:
+        written = sum(path.stat().st_size for path in out.glob("journal-*"))
+        if moments and written >= moments[0]:
+            moments.pop(0)
+            running[rng.choice([*running])].kill()
+        time.sleep(0.01)
+        for name, process in [*running.items()]:
+            if process.exitcode is None:
+                continue
+            del running[name]
+            if process.exitcode == -signal.SIGKILL:
+                killed, begun = killed + 1, begun + 1
+                running[name] = start(truth, out, name)
+            else:
+                assert process.exitcode == 0, (name, process.exitcode)
+    return killed, begun
 
 
 def write_pictures(folder: Path, count: int) -> None:
@@ -85,30 +87,27 @@ def main() -> None:
     for name, usual in (("items", 10_000), ("shards", 4), ("kills", 100), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     args = parser.parse_args()
+    rng = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as place:
         truth, whole, out = Path(place, "truth"), Path(place, "whole"), Path(place, "out")
         write_pictures(truth, args.items)
         begin = time.perf_counter()
-        undisturbed = Fleet(truth, whole, 1, 0, random.Random())
-        undisturbed.work(1)
-        alone = time.perf_counter() - begin
-        fleet = Fleet(truth, out, args.shards, args.kills, random.Random(args.seed))
-        begin = time.perf_counter()
-        with ThreadPoolExecutor(args.shards + 1) as threads:
-            begun = [threads.submit(fleet.work, index) for index in range(1, args.shards + 1)]
-            begun.append(threads.submit(fleet.disturb, (whole / JOURNAL).stat().st_size))
-            for each in as_completed(begun):
-                each.result()
+        disturbed(truth, whole, 1, [], rng)
+        alone, begin = time.perf_counter() - begin, time.perf_counter()
+        size = (whole / JOURNAL).stat().st_size
+        moments = sorted(rng.uniform(0, 0.95 * size) for _ in range(args.kills))
+        killed, begun = disturbed(truth, out, args.shards, moments, rng)
         took, found = time.perf_counter() - begin, gather([out])
         expected, there = contents(whole), contents(out)
-        halves = [path.name for path in out.rglob("*.unfade*") if path.is_file() and path.suffix == ".png"]
-    print(f"{args.items} pictures of {SIDE} px, {args.shards} shards, {fleet.killed} kills, {fleet.begun} processes")
+        lines = sum(path.read_bytes().count(b"\n") for path in out.glob(f"{Path(RECORDS).stem}-*"))
+        halves = [path for path in out.iterdir() if is_temporary(path.name)]
+    print(f"{args.items} pictures of {SIDE} px, {args.shards} shards, {killed} killed of {begun} processes")
     print(f"undisturbed in one process {alone:.0f} s, disturbed {took:.0f} s")
-    lost, equal = expected.keys() - there.keys(), sum(there[name] == sha for name, sha in expected.items())
+    lost, equal = expected.keys() - there.keys(), sum(there.get(name) == sha for name, sha in expected.items())
     print(f"{len(lost)} lost, {len(found.doubles)} twice, {len(halves)} half-written files left, {equal} files equal")
     assert found.adds_up
     assert (found.expected, found.counts.done) == (args.items, args.items)
-    assert (there == expected, halves, fleet.killed) == (True, [], args.kills)
+    assert (there == expected, halves, lines, killed) == (True, [], args.items, args.kills)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import typer
 from unfade.cli import flags as f
 from unfade.cli.console import progress, put
 from unfade.cli.wording import spoken
+from unfade.processes import leads
 from unfade.shown import printable
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def command(body: Callable[..., Outcome]) -> Callable[..., None]:
 
     @wraps(body)
     def run(as_json: bool, quiet: bool, **values: Any) -> None:
+        as_json, quiet = as_json and leads(), quiet or not leads()
         for name, kind in groups.items():
             values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
         if "progress" in given:
