@@ -33,7 +33,7 @@ from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import sha256_of
 
-FACES = Path(__file__).parents[1] / "src" / "unfade" / "samples" / "photos"
+FACES = Path(__file__).parents[1] / "src" / "unfade" / "samples" / "truth"
 SIDES = {"2 megapixels": (1224, 1632), "24 megapixels": (4000, 6000)}  # height and width
 SHARE = 0.3  # of the photo's height that the face takes
 
@@ -43,7 +43,7 @@ def draw(folder: Path, height: int, width: int, count: int) -> list[Path]:
     chance, faces, paths = np.random.default_rng(0), sorted(FACES.glob("*.png")), []
     side = round(SHARE * height)
     for number in range(count):
-        coarse = chance.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        coarse = chance.integers(90, 160, (height // 8, width // 8, 3), dtype=np.uint8)
         photo = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
         with Image.open(faces[number % len(faces)]) as face:
             photo.paste(face.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), (width // 3, height // 3))
