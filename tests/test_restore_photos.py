@@ -411,7 +411,8 @@ def test_two_photos_of_one_name_are_kept_apart(place: Place) -> None:
 def test_a_photo_keeps_its_name_and_others_append_to_theirs(
     names: list[str], kind: str | None, results: list[str]
 ) -> None:
-    assert result_names([Path(name) for name in names], kind) == dict(zip(names, results, strict=True))
+    result_of = result_names([Path(name) for name in names], kind)
+    assert [result_of(name) for name in names] == list(results)
 
 
 def test_a_photo_that_takes_its_name_back_moves_the_result_of_another(place: Place) -> None:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from unfade.evaluation.ntire import Ntire, evaluate_ntire
     from unfade.faces.detect import DetectSettings
     from unfade.faces.paste import PasteSettings
+    from unfade.jobs.gather import Gathered, gather
     from unfade.jobs.journal import Counts, Entry
+    from unfade.jobs.shards import Portion, Shard
     from unfade.progress import Progress
     from unfade.recipes.adapt import Adapted, adapt
     from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
@@ -60,6 +62,7 @@ __all__ = [
     "Evaluation",
     "FindSettings",
     "FinetuneSettings",
+    "Gathered",
     "ImageLossSettings",
     "LoopSettings",
     "Ntire",
@@ -67,9 +70,11 @@ __all__ = [
     "OutputConflict",
     "PasteSettings",
     "PhotoSettings",
+    "Portion",
     "Progress",
     "RestoreSettings",
     "Restorer",
+    "Shard",
     "TargetSettings",
     "UnfadeError",
     "UnknownModel",
@@ -79,6 +84,7 @@ __all__ = [
     "choose_device",
     "evaluate",
     "evaluate_ntire",
+    "gather",
     "load_prior",
     "load_restorer",
     "restore",
@@ -101,7 +107,9 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     ),
     "faces.detect": ("DetectSettings",),
     "faces.paste": ("PasteSettings",),
+    "jobs.gather": ("Gathered", "gather"),
     "jobs.journal": ("Counts", "Entry"),
+    "jobs.shards": ("Portion", "Shard"),
     "progress": ("Progress",),
     "recipes.adapt": ("Adapted", "adapt"),
     "recipes.adapt_settings": ("SMALL_ADAPT", "AdaptSettings", "settings_for"),

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 from unfade.errors import DiskFull
@@ -40,7 +41,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     A killed process leaves it behind, under a name that `is_temporary` knows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=f".unfade{path.suffix}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(path.name), suffix=f".unfade{path.suffix}", dir=path.parent)
     os.close(handle)
     try:
         yield Path(name)
@@ -51,6 +52,17 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 def is_temporary(name: str) -> bool:
     """Whether a file of that name is half of something that this module was writing."""
     return TEMPORARY.fullmatch(name) is not None
+
+
+def is_temporary_of(temporary: str, name: str) -> bool:
+    """Whether the first is a temporary file for one called `name`, in the same folder."""
+    return is_temporary(temporary) and temporary.startswith(start := _prefix(name)) and temporary[len(start) + 8] == "."
+
+
+def _prefix(name: str) -> str:
+    """The begin of the names of temporary files; long names are shortened, by their hash so that they still differ."""
+    short = name if len(name) <= 40 else f"{name[:31]}~{sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f".{short}."
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Which device networks run on."""
 
+import os
+
 import torch
 
 from unfade.errors import BadInput
@@ -20,5 +22,7 @@ def choose_device(device: Device = "auto") -> str:
 
 
 def automatic() -> str:
-    """The fastest kind of device that is there."""
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    """The fastest kind of device that is there; each process that torchrun has started gets a GPU of its own."""
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ['LOCAL_RANK']}" if "TORCHELASTIC_RUN_ID" in os.environ else "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,11 +1,17 @@
-"""Ctrl-C while worker processes start."""
+"""Which of several processes speaks for all, and Ctrl-C while worker processes start."""
 
 import multiprocessing.resource_tracker
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+def leads() -> bool:
+    """Whether this process writes and prints: the first of those that torchrun has started, or any other process."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

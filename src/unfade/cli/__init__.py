@@ -16,6 +16,7 @@ from unfade.cli import (
     demo,
     doctor,
     evaluate,
+    gather,
     models,
     page,
     rehearse,
@@ -47,6 +48,7 @@ app.command(epilog=TUNED)(steps.finetune)
 app.command()(degrade.degrade)
 app.command(epilog=TUNED)(rehearse.rehearse)
 app.command()(evaluate.evaluate)
+app.command()(gather.gather)
 app.command()(compare.compare)
 app.command()(table.table)
 app.add_typer(train.app, name="train")

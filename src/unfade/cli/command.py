@@ -19,10 +19,12 @@ import typer
 from unfade.cli import flags as f
 from unfade.cli.console import progress, put
 from unfade.cli.wording import spoken
+from unfade.processes import leads
 from unfade.shown import printable
 
 if TYPE_CHECKING:
     from unfade.jobs.journal import Entry
+    from unfade.jobs.shards import Shard
 
 PassedOver = tuple[tuple[str, int], ...]  # as `images.finding.Found` has it
 Remarks = Sequence[tuple[str, str]]  # (file, remark about it)
@@ -71,6 +73,7 @@ def command(body: Callable[..., Outcome]) -> Callable[..., None]:
 
     @wraps(body)
     def run(as_json: bool, quiet: bool, **values: Any) -> None:
+        as_json, quiet = as_json and leads(), quiet or not leads()
         for name, kind in groups.items():
             values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
         if "progress" in given:
@@ -112,12 +115,14 @@ def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
         raise typer.Exit(1)
 
 
-def of_entries(entries: "list[Entry]", out: Path, *, passed_over: PassedOver = ()) -> Outcome:
-    """The outcome of a stage that has processed pictures one by one."""
+def of_entries(
+    entries: "list[Entry]", out: Path, *, shard: "Shard | None" = None, passed_over: PassedOver = ()
+) -> Outcome:
+    """The outcome of a stage that has processed pictures one by one, or a shard of them."""
     from unfade.jobs.journal import Counts, notes_of
-    from unfade.jobs.runs import of_gone
+    from unfade.jobs.runs import JOURNAL, of_gone
 
-    gone = of_gone(entries, out)
+    gone = of_gone(entries, out, journal=shard.named(JOURNAL) if shard else JOURNAL)
     counts = Counts.of(entries).as_dict()
     return Outcome(
         {**counts, "passed_over": dict(passed_over), "of_gone_photos": gone, "out": str(out)},

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, of_entries
-from unfade.cli.settings import Damage
+from unfade.cli.settings import Damage, Share
 from unfade.errors import BadInput
 from unfade.progress import Progress
 
@@ -28,23 +28,27 @@ def degrade(
     workers: Workers = None,
     seed: f.Seed = 0,
     *,
+    share: Share,
     damage: Damage,
     progress: Progress,
 ) -> Outcome:
     """Degrade the clean faces of TRUTH; degradation.jsonl records every random parameter of each face."""
-    from unfade.images.files import list_images
     from unfade.jobs.run_stage import SMALLEST
     from unfade.jobs.runs import open_run
     from unfade.jobs.workers import cores
     from unfade.stages.degrade import RECORDS, degrade_faces
 
-    found = list_images(truth)
+    portion = share.portion()
+    found, shard = portion.pictures(truth, folder=True).paths, portion.shard
     degradation = damage.of_kind(kind)
     _need_at_least(SMALLEST, "--size", size)
     _need_at_least(1, "--workers", workers)
     settings = {"kind": kind, "size": size, "seed": seed, **asdict(degradation)}
-    about = {"truth": str(truth), **_versions()}
-    with open_run(out, {"degrade": settings}, about=about, inputs=[truth], files=[out / RECORDS]) as journal:
+    records = out / shard.named(RECORDS)
+    own: Any = {"files": [records], "shard": shard, "items": (path.name for path in found)}
+    with open_run(
+        out, {"degrade": settings}, about={"truth": str(truth), **_versions()}, inputs=[truth], **own
+    ) as journal:
         entries = degrade_faces(
             found,
             out,
@@ -52,10 +56,11 @@ def degrade(
             size=size,
             seed=seed,
             workers=workers or min(cores(), 1 + len(found) // PER_WORKER),
+            records=records.name,
             journal=journal,
             progress=progress,
         )
-    return of_entries(entries, out)
+    return of_entries(entries, out, shard=shard)
 
 
 def _need_at_least(lowest: int, flag: str, value: int | None) -> None:

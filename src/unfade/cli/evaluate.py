@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,6 +46,7 @@ def evaluate(
     subset: Annotated[
         str | None, typer.Option(help="For ntire: the data set of the faces: celeba, lfw, celebchild, wider, webphoto.")
     ] = None,
+    shard: f.Shard = None,
     device: f.Device = "auto",
     *,
     progress: Progress,
@@ -53,15 +54,16 @@ def evaluate(
     """Score a folder of results: against the truth, against a reference set, or without any reference."""
     from unfade.errors import BadInput
     from unfade.evaluation.evaluate import evaluate as run
+    from unfade.jobs.shards import Shard
 
     names = [name for name in (metrics or "").split(",") if name]
     if protocol or photos or subset:
-        if protocol != "ntire" or not photos or not subset or truth or names or csv:
+        if protocol != "ntire" or not photos or not subset or truth or names or csv or shard:
             raise BadInput(
-                "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv."
+                "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv, --shard."
             )
         return _evaluate_ntire(results, photos, subset, reference, device, progress)
-    against = {"truth": truth, "reference": reference}
+    against: Any = {"truth": truth, "reference": reference, "shard": Shard.parse(shard)}
     found = run(results, **against, metrics=names, csv=csv, device=device, progress=progress)
     rows = [{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()] if found.scores else []
     return _outcome(found, found.as_dict(), found.failed, rows=rows)

@@ -35,6 +35,23 @@ Restorer = Annotated[str, option(BASIC, "Name of a restorer, a .safetensors file
 Prior = Annotated[str, option(BASIC, "Name of a prior or a .safetensors file.")]
 Device = Annotated[str, option(BASIC, "auto, cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, option(BASIC, "Seed of everything random.")]
+Shard = Annotated[
+    str | None,
+    option(
+        BASIC,
+        "I/N: work on the I-th of N shares of the items, by a hash of their names; `unfade gather` adds them up.",
+    ),
+]
+Manifest = Annotated[
+    Path | None,
+    option(BASIC, "File that lists the pictures, a path in each line, or Parquet; the folder is then not searched."),
+]
+Layout = Annotated[
+    str,
+    option(
+        OUTPUT, "names: results lie as the photos do; hashed: in 4096 folders inside each, for folders of millions."
+    ),
+]
 Json = Annotated[bool, option(OUTPUT, "Print one JSON object instead of words.", "--json")]
 Quiet = Annotated[bool, option(OUTPUT, "Print nothing but errors.", "--quiet")]
 PRECISIONS = "float32, or bfloat16 where the device supports it."

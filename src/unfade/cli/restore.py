@@ -1,10 +1,10 @@
 """The command `unfade restore`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, of_entries
-from unfade.cli.settings import Find, Results
+from unfade.cli.settings import Find, Results, Share
 from unfade.progress import Progress
 
 
@@ -18,6 +18,7 @@ def restore(
     batch: Annotated[int, f.option(f.BASIC, "Faces restored together.")] = 8,
     device: f.Device = "auto",
     *,
+    share: Share,
     find: Find,
     results: Results,
     progress: Progress,
@@ -27,5 +28,6 @@ def restore(
     from unfade.recipes.restore import restore as run
 
     settings = results.settings(find, aligned=aligned, fidelity=fidelity, batch=batch)
-    entries = run(photos, out, restorer, settings, aligned=aligned, device=device, progress=progress)
-    return of_entries(entries, out, passed_over=passed_over(photos, out, aligned=aligned))
+    which: Any = {"aligned": aligned, "portion": share.portion()}
+    entries = run(photos, out, restorer, settings, **which, device=device, progress=progress)
+    return of_entries(entries, out, shard=which["portion"].shard, passed_over=passed_over(photos, out, **which))

@@ -8,6 +8,7 @@ from unfade.cli.command import Flags
 from unfade.errors import BadInput
 
 if TYPE_CHECKING:
+    from unfade.jobs.shards import Portion
     from unfade.recipes.adapt_settings import AdaptSettings
     from unfade.recipes.restore import RestoreSettings
     from unfade.recipes.sources import FindSettings
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from unfade.training.loop import LoopSettings
 
 S = TypeVar("S")
+SAME = (
+    "size",
+    "background",
+    "mask",
+    "report",
+    "refine",
+    "strength",
+    "output_layout",
+)  # flags of `Results` and settings
 
 
 def changed(settings: S, **values: Any) -> S:
@@ -34,6 +44,20 @@ def is_bf16(precision: str | None) -> bool | None:
     if precision not in known:
         raise BadInput(f"There is no precision {precision}; use float32 or bfloat16.")
     return known[precision]
+
+
+@dataclass(frozen=True)
+class Share(Flags):
+    """Which of the items are worked on."""
+
+    shard: f.Shard = None
+    manifest: f.Manifest = None
+
+    def portion(self) -> "Portion":
+        """Raises BadInput for a shard that is none."""
+        from unfade.jobs.shards import Portion, Shard
+
+        return Portion(Shard.parse(self.shard), self.manifest)
 
 
 @dataclass(frozen=True)
@@ -80,6 +104,7 @@ class Results(Flags):
     sidecar: f.Sidecar = False
     no_provenance: f.NoProvenance = False
     report: f.Report = False
+    output_layout: f.Layout = "names"
 
     def settings(self, find: Find, *, aligned: bool, **own: Any) -> "RestoreSettings":
         """`own` are further settings by name. Raises BadInput for flags that have no effect on aligned faces."""
@@ -93,7 +118,7 @@ class Results(Flags):
         same = named(self, "colour", "quality", "copy", "sidecar", "scale")
         own |= {"find": found, "whole": changed(usual.whole, paste=paste, kind=self.format, **same)}
         own |= {"embedder": self.identity, "provenance": not self.no_provenance, "bf16": is_bf16(self.precision)}
-        return changed(usual, **own, **named(self, "size", "background", "mask", "report", "refine", "strength"))
+        return changed(usual, **own, **named(self, *SAME))
 
 
 def _unused(given: dict[str, Any]) -> None:

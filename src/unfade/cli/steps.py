@@ -8,7 +8,7 @@ import typer
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, of_entries
-from unfade.cli.settings import Learning, Targets, adapt_settings, changed, is_bf16
+from unfade.cli.settings import Learning, Share, Targets, adapt_settings, changed, is_bf16
 from unfade.progress import Progress
 
 Faces = Annotated[Path, typer.Argument(help="Folder of aligned, degraded faces.")]
@@ -26,13 +26,13 @@ def targets(
     seed: f.Seed = 0,
     device: f.Device = "auto",
     *,
+    share: Share,
     how: Targets,
     progress: Progress,
 ) -> Outcome:
     """Make a pseudo target for each aligned face."""
     from unfade.devices import choose_device
     from unfade.diffusion.load import loaded_prior
-    from unfade.images.finding import find_pictures
     from unfade.jobs.runs import open_run
     from unfade.recipes.adapt_settings import settings_for, weights_key
     from unfade.restorers.load import loaded_restorer
@@ -40,7 +40,8 @@ def targets(
     from unfade.stages.targets import make_targets
     from unfade.store.seeds import fingerprint
 
-    found = find_pictures(faces)
+    portion = share.portion()
+    found = portion.pictures(faces)
     where = choose_device(device)
     begun, model = loaded_restorer(restorer, fidelity=fidelity, device=where), loaded_prior(prior, device=where)
     network = begun.network
@@ -48,10 +49,11 @@ def targets(
     settings = changed(usual, batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how))
     key = weights_key(begun, model)
     identity = {"targets": settings.identity(), **key, **choices(network)}
-    with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root]) as journal:
+    of_run: Any = {"shard": portion.shard, "items": (name.name for name in found.names)}
+    with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root], **of_run) as journal:
         recorded: Any = {"journal": journal, "key": fingerprint(key), "progress": progress}
         entries = make_targets(found.paths, out, network, model.network, settings=settings, **recorded)
-    return of_entries(entries, out, passed_over=found.passed_over)
+    return of_entries(entries, out, shard=portion.shard, passed_over=found.passed_over)
 
 
 @command

@@ -26,6 +26,7 @@ from unfade.faces.identity import load_embedder, load_identity_distance
 from unfade.images.files import list_images, read_image
 from unfade.images.finding import find_pictures
 from unfade.jobs.journal import refuse_existing
+from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
 from unfade.metrics.landmarks import LandmarkDistance
 from unfade.metrics.no_reference import CroppedManiqa
@@ -135,6 +136,7 @@ def evaluate(
     reference: str | Path | None = None,
     metrics: Sequence[str] = (),
     csv: str | Path | None = None,
+    shard: Shard = WHOLE,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> Evaluation:
@@ -143,7 +145,8 @@ def evaluate(
     By default these are PSNR, SSIM and, for square pictures, the identity distance if there is a `truth`, and FID if
     there is a `reference`; with neither, NIQE. Metrics in ALONE need neither. The reference of FID and KID is a folder
     of pictures, or the name of published statistics; by default it is the truth. `csv` is a file for the scores of each
-    picture. All networks are loaded before anything is computed. Raises BadInput for a metric that is unknown or has
+    picture. Of a `shard`, only its own pictures are scored, by metrics of single pictures. All networks are loaded
+    before anything is computed. Raises BadInput for a metric that is unknown or has
     nothing to compare with, for a `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets`
     do; OutputConflict if `csv` exists; UnknownModel, with the command that downloads them, for missing weights.
     """
@@ -153,11 +156,13 @@ def evaluate(
         _check_csv(Path(csv), names)
     each = _ready([name for name in names if name not in SET_METRICS], device)
     sets = [name for name in names if name in SET_METRICS]
+    if sets and not shard.is_whole:
+        raise BadInput(f"{sets[0]} scores a whole set: leave out `shard`, or choose other `metrics`.")
     against = _reference(sets, str(reference or truth), device, progress) if sets else None
     scores = None
     if each:
         track = partial(_tracked, progress=progress)
-        scores = with_published_mean(score_folder(results, truth, metrics=each, track=track))
+        scores = with_published_mean(score_folder(results, truth, metrics=each, track=track, shard=shard))
     folders = [place for place in (results, truth, Path(reference) if reference else None) if place and place.is_dir()]
     left_out = {str(place): find_pictures(place).passed_over for place in folders}
     left_out = {place: endings for place, endings in left_out.items() if endings}

@@ -19,6 +19,7 @@ from unfade.faces.identity import load_identity_distance
 from unfade.images.files import list_images, read_picture
 from unfade.images.pairing import first_few, paired
 from unfade.jobs.journal import refuse_existing
+from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
 from unfade.shown import cell
@@ -137,19 +138,23 @@ def score_folder(
     extra: Mapping[str, Score] | None = None,
     rng: Callable[[], np.random.Generator] = lambda: np.random.default_rng(0),
     track: Callable[[Sequence[Item]], Iterable[Item]] = iter,
+    shard: Shard = WHOLE,
 ) -> Scores:
     """Score every picture of `results`, against the one of the same name in `truth` if there is one.
 
     `extra` are loaded metrics to add to PSNR and SSIM, which `metrics` may replace; without a truth all have to be
     `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so that all metrics get the same
-    resampling. `track` may wrap the pairs to show progress (as `rich.progress.track` does). A file that cannot be read
-    is listed as failed, and the others are still scored.
+    resampling. Only the results in `shard` are scored. `track` may wrap the pairs to show progress (as
+    `rich.progress.track` does). A file that cannot be read is listed as failed, and the others are still scored.
 
     Raises BadInput if the pairing is incomplete, if the sizes of a pair differ (nothing is resized here), if a picture
     is smaller than a metric's window, or if no file could be read.
     """
     metrics = {**metrics, **(extra or {})}
     items: list[Item] = [*pair_by_stem(results, truth)] if truth else [(path, None) for path in list_images(results)]
+    items = [item for item in items if shard.holds(item[0].name)]
+    if not items:
+        raise BadInput(f"None of the pictures of {results} is in shard {shard}; choose fewer shards.")
     files: dict[str, dict[str, float]] = {}
     failed: list[tuple[str, str]] = []
     notes: list[tuple[str, str]] = []

@@ -7,7 +7,7 @@ is opened: no other file or address that it refers to, and none that its name co
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from importlib import import_module
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.film_fields import Deinterlacer
 from unfade.images.film_geometry import Geometry, Turn, shape_of
-from unfade.images.film_kinds import DEMUXERS, NOT_READ, Kind, is_film, kind_of, written_as
+from unfade.images.film_kinds import DEMUXERS, ENDINGS, NOT_READ, Kind, is_film, kind_of, written_as
 from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, files_below, join_passed_over
 from unfade.images.photo import Levels, Photo
 from unfade.images.time_limit import checked_time, most_seconds, too_slow, within_limit
@@ -178,6 +178,16 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
     if find_spec("av") is None:
         names, left = (), [*left, *names]
     return Found(place, names, join_passed_over(tuple(Counter(name.suffix.lower() for name in left).items())))
+
+
+def by_endings(found: Found) -> tuple[Found, Found]:
+    """Files in two parts: films by their endings, and all others."""
+    films = tuple(name for name in found.names if name.suffix.lower() in ENDINGS)
+    if not films:
+        return found, replace(found, names=())
+    pyav()
+    others = tuple(name for name in found.names if name.suffix.lower() not in ENDINGS)
+    return replace(found, names=others), replace(found, names=films)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Found:
     """Photos below one folder."""
 
     root: Path
-    names: tuple[Path, ...]  # relative to `root`, sorted: outputs of the same names keep the structure of folders
+    names: Sequence[Path]  # relative to `root`, sorted: outputs of the same names keep the structure of folders
     passed_over: tuple[tuple[str, int], ...] = ()  # suffixes of pictures that are not read ("": none), with counts
 
     @property

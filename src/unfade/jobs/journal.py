@@ -99,6 +99,14 @@ class Journal:
         """The last entries of all items of a stage, in the order of their first mention."""
         return [entry for (name, _), entry in self._entries.items() if name == stage]
 
+    def stages(self) -> set[str]:
+        """The names of all stages with entries."""
+        return {stage for stage, _ in self._entries}
+
+    def begun(self) -> list[Entry]:
+        """The last entries of items whose outputs may be half written."""
+        return [entry for entry in self._entries.values() if entry.status == "begun"]
+
     def claim(self, *files: Path) -> None:
         """Record that files belong to the run, before they are written. Raises OutputConflict as `unclaimed` does."""
         for name in self.unclaimed(*files):

@@ -1,25 +1,33 @@
-"""A run folder: the settings it was made with, the lock of the run at work in it, and its journal."""
+"""A run folder: the settings it was made with, the lock of the run at work in it, and its journal.
+
+The shards of a run may be at work in one folder at the same time. Each has a journal and a lock of its own; they share
+`run.json`, and take the lock of the folder only while they begin.
+"""
 
 import json
 import os
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from unfade.atomic import atomic_write, is_temporary
+from unfade.atomic import atomic_write, is_temporary, is_temporary_of
 from unfade.errors import OutputConflict
 from unfade.images.finding import real_path
 from unfade.jobs.journal import Entry, Journal, refuse_existing
+from unfade.jobs.json_lines import JsonLines
+from unfade.jobs.shards import WHOLE, Shard
 from unfade.progress import Progress, silent
 
-RUN, JOURNAL = "run.json", "journal.jsonl"
+RUN, JOURNAL, ITEMS = "run.json", "journal.jsonl", "items.jsonl"  # ITEMS: those of a shard, written when it begins
+SHARDS = ".unfade.shards"  # folder of the shards' locks
+PATIENCE = 60.0  # seconds for which a shard waits while others begin
 HELD: set[Path] = set()  # folders that this process has locked: a run may hold others, as a rehearsal does
 LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # the lock of a run at work; a text that names the run
 
@@ -42,42 +50,51 @@ def open_run(
     inputs: Iterable[Path] = (),
     files: Collection[Path] = (),
     folders: Iterable[Path] = (),
+    shard: Shard = WHOLE,
+    items: Iterable[str] = (),
 ) -> Iterator[Journal]:
     """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
 
     `about` is only recorded (versions, places); `files` are the run's own files besides those of its stages, `folders`
-    its own subfolders, whose files it takes for its own. Files that killed runs left half written are removed. Raises
+    its own subfolders, whose files it takes for its own. Files that killed runs left half written are removed. `items`
+    are the names of a shard's items, for `gather`; the journal of a shard is its own, and so have to be `files`. Raises
     OutputConflict where the folder is one of the inputs, holds a run made with other settings, one of `files` or files
     in one of `folders` that no run made, or while another run is at work in it.
     """
     for source in inputs:
         if real_path(folder) == real_path(source):
             raise OutputConflict(f"{folder} is also the input; name another folder as `out`, nothing is overwritten.")
-    wanted = json.loads(json.dumps(settings))
+    shards = {} if shard.is_whole else {"shards": shard.count}
+    wanted = json.loads(json.dumps({**settings, **shards}))
     _check_same(folder, wanted)  # before anything is written
-    with _locked(folder):
-        _check_same(folder, wanted)
-        journal = Journal(folder / JOURNAL)
-        if not (folder / RUN).exists():
-            if not len(journal):
-                refuse_existing(folder / JOURNAL)  # a foreign file is not appended to either
-                _refuse_filled(folders)
-            journal.unclaimed(*files)
-            content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
-            atomic_write(folder / RUN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-        _sweep(folder)
+    with _locked(folder, shard):
+        with nullcontext() if shard.is_whole else _beginning(folder):
+            _check_same(folder, wanted)
+            journal = Journal(folder / shard.named(JOURNAL))
+            if not (folder / RUN).exists():
+                if not len(journal):
+                    refuse_existing(journal.path)  # a foreign file is not appended to either
+                    _refuse_filled(folders)
+                journal.unclaimed(*files)
+                content = {"settings": wanted, "about": {**_versions(), **(about or {})}}
+                atomic_write(folder / RUN, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        if shard.is_whole:
+            _sweep(folder)
+        else:
+            _sweep_begun(folder, journal)
+            JsonLines(folder / shard.named(ITEMS)).rewrite({"item": item} for item in items)
         journal.claim(*files)
         yield journal
 
 
-def of_gone(entries: Sequence[Entry], folder: Path, results: str = ".") -> list[str]:
+def of_gone(entries: Sequence[Entry], folder: Path, results: str = ".", *, journal: str = JOURNAL) -> list[str]:
     """Files that earlier runs in a folder made from items not among the `entries` of this run, ordered by stage.
 
     They are paths below `results`, a folder in the run's.
     """
-    journal = Journal(folder / JOURNAL)
+    known = Journal(folder / journal)
     now = {(entry.stage, entry.item) for entry in entries}
-    before = [entry for stage in dict.fromkeys(entry.stage for entry in entries) for entry in journal.stage(stage)]
+    before = [entry for stage in dict.fromkeys(entry.stage for entry in entries) for entry in known.stage(stage)]
     gone = [entry for entry in before if (entry.stage, entry.item) not in now and entry.status in ("done", "no_face")]
     return [file for entry in gone for file in entry.outputs if (folder / results / file).exists()]
 
@@ -92,31 +109,44 @@ def _refuse_filled(folders: Iterable[Path]) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Locks a folder until the block ends, or the process, however it ends.
+def _locked(folder: Path, shard: Shard) -> Iterator[None]:
+    """Locks a folder, or a shard of its run, until the block ends, or the process, however it ends.
 
     Raises OutputConflict if another run has locked it, or another process a folder around it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    own = folder if shard.is_whole else folder / SHARDS / f"{shard.index}-of-{shard.count}"
+    own.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
     for around in place.parents:
-        if around not in HELD and (around / HOLDER).exists():  # a killed run leaves it too, but not the lock
-            _acquired(around, folder).release()
-    lock = _acquired(folder, folder)
+        if around not in HELD:
+            for held in (around, *(around / SHARDS).glob("*")):
+                if (held / HOLDER).exists():  # a killed run leaves it too, but not the lock
+                    _acquired(held, folder).release()
+    lock = _acquired(own, own)
     now = datetime.now().astimezone().isoformat(" ", "seconds")
     HELD.add(place)
     try:
-        atomic_write(folder / HOLDER, f"process {os.getpid()} on {platform.node()} since {now}")
+        atomic_write(own / HOLDER, f"process {os.getpid()} on {platform.node()} since {now}")
         yield
     finally:
         HELD.discard(place)
-        (folder / HOLDER).unlink(missing_ok=True)
+        (own / HOLDER).unlink(missing_ok=True)
         lock.release()
 
 
-def _acquired(folder: Path, wanted: Path) -> FileLock:
+@contextmanager
+def _beginning(folder: Path) -> Iterator[None]:
+    """Only one shard at a time is inside, and no whole run."""
+    lock = _acquired(folder, folder, PATIENCE)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(folder: Path, wanted: Path, patience: float = 0) -> BaseFileLock:
     """The lock of `folder`, which is `wanted` or lies around it. Raises OutputConflict if a run has it."""
-    lock = FileLock(folder / LOCK, timeout=0)
+    lock = FileLock(folder / LOCK, timeout=patience)
     try:
         lock.acquire()
     except Timeout as error:
@@ -142,6 +172,17 @@ def _sweep(folder: Path) -> None:
                 Path(place, name).unlink()
 
 
+def _sweep_begun(folder: Path, journal: Journal) -> None:
+    """Remove the temporary files of the outputs that a killed shard had begun; other shards may be writing theirs."""
+    begun = [folder / file for entry in journal.begun() for file in entry.outputs]
+    for place in {path.parent for path in begun}:
+        names = [path.name for path in begun if path.parent == place]
+        with suppress(OSError):
+            for found in place.iterdir():
+                if any(is_temporary_of(found.name, name) for name in names):
+                    found.unlink(missing_ok=True)
+
+
 def _check_same(folder: Path, wanted: Any) -> None:
     """Raises OutputConflict where a setting differs, naming the first one."""
     path = folder / RUN
@@ -151,13 +192,14 @@ def _check_same(folder: Path, wanted: Any) -> None:
         found = json.loads(path.read_bytes())["settings"]
     except (ValueError, TypeError, KeyError) as error:
         raise OutputConflict(f"{path} was not written by unfade; name another folder as `out`.") from error
-    _compare(folder, found, wanted)
+    check_same(folder, found, wanted)
 
 
-def _compare(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:
+def check_same(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:
+    """Raises OutputConflict where two settings differ, naming the first one, for the run found in a folder."""
     if isinstance(found, dict) and isinstance(wanted, dict):
         for key in sorted(found.keys() | wanted.keys()):
-            _compare(folder, found.get(key), wanted.get(key), key)
+            check_same(folder, found.get(key), wanted.get(key), key)
     elif found != wanted:
         raise OutputConflict(
             f"{folder} holds a run made with {name} = {_short(found)}, now it is {_short(wanted)}; "

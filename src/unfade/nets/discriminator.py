@@ -6,6 +6,7 @@ Wang et al., "Real-ESRGAN" (2021), Sec. 3.3; state-dict keys are those of the pu
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm  # not the newer parametrization: its keys are not the published ones
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from unfade.nets.architecture import Architecture
 
@@ -56,6 +57,14 @@ def keeping(before: int, after: int) -> nn.Module:
 def normalised(conv: nn.Conv2d) -> nn.Conv2d:
     """The convolution under spectral normalisation, one power iteration for each training pass."""
     return spectral_norm(conv)
+
+
+def pass_by(network: nn.Module, passes: int) -> None:
+    """Change the spectral norms of a network in training mode as so many passes would, without any."""
+    hooks = [(hook, module) for module in network.modules() for hook in module._forward_pre_hooks.values()]
+    for hook, module in hooks:
+        for _ in range(passes if isinstance(hook, SpectralNorm) else 0):
+            hook(module, None)
 
 
 def activated(x: Tensor) -> Tensor:

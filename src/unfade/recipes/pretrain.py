@@ -22,6 +22,7 @@ from unfade.nets.architecture import Kind
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
+from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
@@ -130,8 +131,9 @@ def pretrain_prior(
         progress=progress,
         label="prior",
     )
-    save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
-    write_card(out, _card("prior", recipe, paths, history))
+    if leads():
+        save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
+        write_card(out, _card("prior", recipe, paths, history))
     return history
 
 
@@ -223,8 +225,9 @@ def pretrain_restorer(
         progress=progress,
         label="restorer",
     )
-    save_restorer(out, restorer, dtype=torch.float16)
-    write_card(out, _card("restorer", recipe, paths, history))
+    if leads():
+        save_restorer(out, restorer, dtype=torch.float16)
+        write_card(out, _card("restorer", recipe, paths, history))
     return history
 
 

@@ -1,7 +1,7 @@
 """Restore photos and videos with any restorer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,11 @@ from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel
 from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
-from unfade.images.film_input import find_videos
-from unfade.images.photo_files import Found, Provenance, find_photos, find_pictures, join_passed_over
+from unfade.images.film_input import by_endings, find_videos
+from unfade.images.photo_files import Found, Provenance, find_pictures, join_passed_over
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
+from unfade.jobs.shards import EVERYTHING, LAYOUTS, Portion
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
@@ -52,6 +53,7 @@ class RestoreSettings:
     batch: int = 8  # faces restored together
     bf16: bool = False  # run the restorer in bfloat16 where the device supports it
     report: bool = False  # write report.html to `out`: every photo before and after, its faces and notes
+    output_layout: str = "names"  # a name in LAYOUTS: "hashed" spreads those of a folder over 4096
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
@@ -60,6 +62,8 @@ class RestoreSettings:
         """Raises BadInput for settings without effect on aligned faces, and a `size` that whole photos cannot have."""
         if self.size not in SIZES:
             raise BadInput(f"Expected `size` to be {' or '.join(SIZES)}, got {self.size}.")
+        if self.output_layout not in LAYOUTS:
+            raise BadInput(f"Expected `output_layout` to be {' or '.join(LAYOUTS)}, got {self.output_layout}.")
         if aligned:
             written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}  # faces know these too
             only_faces(
@@ -72,7 +76,8 @@ class RestoreSettings:
             raise BadInput(
                 "`size` restorer is for aligned faces: set `aligned` if these are square face crops, or leave it out."
             )
-        if self.size == "restorer" and not (self.whole == PLAIN and self.embedder is None and self.provenance):
+        written_plainly = self.whole == PLAIN and self.embedder is None and self.provenance
+        if self.size == "restorer" and not (written_plainly and self.output_layout == "names"):
             raise BadInput(
                 "`size` restorer writes plain PNG files: leave it out, or leave out the settings for writing photos."
             )
@@ -85,6 +90,7 @@ def restore(
     settings: RestoreSettings = RestoreSettings(),
     *,
     aligned: bool = False,
+    portion: Portion = EVERYTHING,
     device: Device = "auto",
     progress: Progress = silent,
 ) -> list[Entry]:
@@ -94,15 +100,18 @@ def restore(
     a name, a .safetensors file or the folder of an adaptation. Photos keep their names, subfolders, formats and
     metadata. With `aligned`, the pictures are square face crops in FFHQ's framing, and only those of the folder itself
     are used, without face detection. They keep their size too: the restorer's changes are resized to it. Run it again
-    to resume an interrupted run. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
+    to resume an interrupted run. `portion` restricts the run to a shard of the photos, or to those that a manifest
+    lists. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
     settings.check(aligned=aligned)
+    if settings.report and not portion.shard.is_whole:
+        raise BadInput("A report shows all photos of a run: leave out `report`, or `shard`.")
     loaded = loaded_restorer(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     loaded.network.bf16 = settings.bf16
     network, made = loaded.network, choices(loaded.network, settings.strength)
     identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
-    looked = _Looked.at(photos, out, network.size, None if aligned else settings.find, settings.mask, device)
+    looked = _Looked.at(photos, out, network.size, None if aligned else settings.find, settings.mask, device, portion)
     whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
     work: Callable[..., list[Entry]]
     if settings.size == "restorer":
@@ -115,9 +124,12 @@ def restore(
         told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
         parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
         key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
-        work = partial(looked.restored, out, network, whole, parts, key=key)
-    own, about = [out / REPORT] * settings.report, {"photos": str(photos)}
-    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], about=about, files=own) as journal:
+        identity |= {} if settings.output_layout == "names" else {"output_layout": settings.output_layout}
+        place = LAYOUTS[settings.output_layout]
+        work = partial(looked.restored, out, network, whole, parts, key=key, place=place)
+    share: Any = {"shard": portion.shard, "items": looked.names}
+    share |= {"about": {"photos": str(photos)}, "files": [out / REPORT] * settings.report}
+    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **share) as journal:
         entries = work(journal=journal, strength=settings.strength, batch=settings.batch, progress=progress)
         if settings.report:
             faces = None if aligned else FacesToo(looked.finder, network.size, whole.scale)
@@ -138,15 +150,26 @@ class _Looked:
 
     @staticmethod
     def at(
-        place: Path, out: Path, size: int, find: FindSettings | None, mask: str | Path | None, device: str
+        place: Path,
+        out: Path,
+        size: int,
+        find: FindSettings | None,
+        mask: str | Path | None,
+        device: str,
+        portion: Portion,
     ) -> "_Looked":
         """The pictures at `place`; aligned faces if `find` is None. Raises BadInput if there are none."""
         if find is None:
-            found = find_pictures(place)
+            found = portion.pictures(place)
             return _Looked(found, Found(place, ()), Framed(found.root, size), "aligned")
         masking = masking_for(mask, device=device)
         finding = find.loaded(device=device)
-        return _Looked(*_photos_and_videos(place, out), finding.finder(size), finding.identity(), masking)
+        return _Looked(*_photos_and_videos(place, out, portion), finding.finder(size), finding.identity(), masking)
+
+    @property
+    def names(self) -> Iterator[str]:
+        """The items of the run."""
+        return (name.as_posix() for found in (self.photos, self.films) for name in found.names)
 
     def restored(self, out: Path, network: Restorer, settings: PhotoSettings, parts: Parts, **how: Any) -> list[Entry]:
         """Restore the photos and videos; one entry for each."""
@@ -157,25 +180,31 @@ class _Looked:
         return entries
 
 
-def passed_over(photos: str | Path, out: str | Path, *, aligned: bool = False) -> tuple[tuple[str, int], ...]:
-    """The file endings of pictures and videos that `restore` cannot read, with their counts."""
+def passed_over(
+    photos: str | Path, out: str | Path, *, aligned: bool = False, portion: Portion = EVERYTHING
+) -> tuple[tuple[str, int], ...]:
+    """The file endings of pictures and videos that `restore` cannot read, with their counts; none for a manifest."""
+    if portion.manifest:
+        return ()
     if aligned:
         return find_pictures(Path(photos)).passed_over
-    found, films = _photos_and_videos(Path(photos), Path(out))
+    found, films = _photos_and_videos(Path(photos), Path(out), EVERYTHING)
     return join_passed_over(found.passed_over, films.passed_over)
 
 
-def _photos_and_videos(place: Path, out: Path) -> tuple[Found, Found]:
+def _photos_and_videos(place: Path, out: Path, portion: Portion) -> tuple[Found, Found]:
     """The photos and videos at a place. Raises BadInput if there are neither."""
+    if portion.manifest:
+        return by_endings(portion.photos(place, out))
     films = find_videos(place, without=out)
     if films.names and place.is_file():
-        return Found(place.parent, ()), films
+        return Found(place.parent, ()), portion.shard.of(films)
     try:
-        return find_photos(place, without=out), films
+        return portion.photos(place, out), portion.shard.of(films)
     except BadInput:
         if not films.names:
             raise
-        return Found(place, ()), films
+        return Found(place, ()), portion.shard.of(films)
 
 
 @dataclass(frozen=True)

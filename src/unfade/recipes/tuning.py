@@ -11,6 +11,7 @@ from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
 from unfade.restorers.base import Restorer
@@ -71,9 +72,10 @@ def finetune_to_file(
         checkpoint=checkpoint,
         progress=progress,
     )
-    save_restorer(out, network)
-    write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
-    checkpoint.unlink()
+    if leads():
+        save_restorer(out, network)
+        write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
+        checkpoint.unlink()
     return history
 
 

@@ -107,6 +107,10 @@ class CodeObjective(Objective):
         if self.image is not None:
             self.image.after_backward()
 
+    def skip(self) -> None:
+        if self.image is not None:
+            self.image.skip()
+
     def after_step(self) -> None:
         """Update the discriminator, if there is one."""
         if self.image is not None:

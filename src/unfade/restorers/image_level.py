@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.nets.architecture import Config, to_header, without_size
+from unfade.nets.discriminator import pass_by
 from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD
 from unfade.nets.swinir import SwinIR
 from unfade.restorers.base import Restorer
@@ -116,6 +117,11 @@ class ImageObjective(Objective):
             (loss / self.micro_batches).backward()  # type: ignore[no-untyped-call]
             self.monitored[name] = loss.detach()
         self._seen = None
+
+    def skip(self) -> None:
+        """The discriminator's power iterations of a micro-batch, in which it judges pictures three times."""
+        if self.discriminator is not None:
+            pass_by(self.discriminator, 3)
 
     def after_step(self) -> None:
         """Update the discriminator, if there is one."""

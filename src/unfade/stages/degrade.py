@@ -111,33 +111,34 @@ def degrade_faces(
     size: int | None = None,
     seed: int = 0,
     workers: int = 1,
+    records: str = RECORDS,
     journal: Journal,
     progress: Progress = silent,
 ) -> list[Entry]:
     """Degrade each clean face, resized to `size` first if given, and write it to `out`. One entry for each face.
 
-    The pictures are the same for any number of worker processes. `out/degradation.jsonl` gets a line for each picture,
-    before the picture is written, from which `remake` can make it again. With more than one worker, the main module
-    must be importable. Raises OutputConflict if that file is not this run's.
+    The pictures are the same for any number of worker processes. `records`, a file in `out`, gets a line for each
+    picture, before the picture is written, from which `remake` can make it again. With more than one worker, the main
+    module must be importable. Raises OutputConflict if that file is not this run's.
     """
     if size is not None and size < SMALLEST:
         raise BadInput(f"Expected a size of at least {SMALLEST} pixels, got {size}; leave it out to keep the faces'.")
-    journal.claim(out / RECORDS)
-    paths, lines = list(truth), JsonLines(out / RECORDS)
-    records = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
+    journal.claim(out / records)
+    paths, lines = list(truth), JsonLines(out / records)
+    told = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
 
     def tell(record: Record) -> None:
         lines.append(record)
-        records[record["name"]] = record
+        told[record["name"]] = record
 
     make = _Degrading(degradation, size, seed)
     entries = run_stage_on_cores(make, paths, out, journal, tell=tell, workers=workers, progress=progress)
     done = {entry.item: path for entry, path in zip(entries, paths, strict=True) if entry.status == "done"}
-    for name in done.keys() - records.keys():  # the file was removed since
-        records[name] = make.record(load_item(done[name], size))
+    for name in done.keys() - told.keys():  # the file was removed since
+        told[name] = make.record(load_item(done[name], size))
     known = {path.name for path in paths}
-    others = [name for name in records if name not in known and (out / f"{Path(name).stem}.png").exists()]
-    lines.rewrite(records[name] for name in [*done, *others])
+    others = [name for name in told if name not in known and (out / f"{Path(name).stem}.png").exists()]
+    lines.rewrite(told[name] for name in [*done, *others])
     return entries
 
 

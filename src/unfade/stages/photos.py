@@ -148,8 +148,8 @@ def groups_of(found: Found) -> Iterator[list[str]]:
     """The names of all photos, in groups of at most TOGETHER photos and PIXELS pixels."""
     group: list[str] = []
     pixels = 0
-    for name, path in zip(found.names, found.paths, strict=True):
-        count = pixels_in(path)
+    for name in found.names:
+        count = pixels_in(found.root / name)
         if group and (len(group) == TOGETHER or pixels + count > PIXELS):
             yield group
             group, pixels = [], 0

@@ -6,7 +6,7 @@ the current one, and threads paste and encode the previous one.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -88,12 +88,14 @@ def restore_photos(
     strength: float = 1.0,
     batch: int = 8,
     key: str = "",
+    place: Callable[[str], str] = str,
     progress: Progress = silent,
 ) -> list[Entry]:
     """Restore the faces of every photo and write the photos to `out` under their own names; one entry for each.
 
     `strength` in 0..1 blends each face with the original. `key` identifies what else the results depend on, such as
-    the weights and the finder. Results of the same key and content are kept. A file that this run did not write is
+    the weights and the finder. `place` maps the name of a result to its path below `out`, and must keep different names
+    different. Results of the same key and content are kept. A file that this run did not write is
     never overwritten; its photo is skipped. A photo without a face gets the status no_face, and is copied, or enlarged
     like the others, only if `settings.copy` is set. A bad photo does not stop the others. Raises BadInput for a
     strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`.
@@ -102,8 +104,8 @@ def restore_photos(
     key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)
     run = partial(restore_batch, restorer=restorer)  # no `strength`: faces get their tone back before they are blended
     outputs = Outputs(STAGE, out, journal, key)
-    work = _Restoring(outputs, run, batch, strength, settings, parts, result_names(found.names, settings.kind))
-    work.clear_names()
+    work = _Restoring(outputs, run, batch, strength, settings, parts, result_names(found.names, settings.kind, place))
+    work.clear_names(found.names)
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
         written: list[Future[None]] = []
         for group in opened_groups(found, find, restorer.size, outputs.settled):
@@ -124,21 +126,21 @@ def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
 
-def result_names(names: Sequence[Path], kind: str | None) -> dict[str, str]:
-    """The file of each photo's result, below the output folder, by the photo's name.
+def result_names(names: Sequence[Path], kind: str | None, place: Callable[[str], str] = str) -> Callable[[str], str]:
+    """From the name of a photo to the file of its result, below the output folder.
 
     Where results of several photos would have the same name, the photo that is called so already keeps it, or the first
     one; the others append the suffix to their whole name: `one.gif` beside `one.png` becomes `one.gif.png`.
     """
-    wanted = {name: name.with_suffix(suffix_for(name, kind)) for name in names}
-    taken = {result for name, result in wanted.items() if name == result}
+    wanted = {name: name.with_suffix(ending) for name in names if (ending := suffix_for(name, kind)) != name.suffix}
+    taken = {name for name in names if name not in wanted} if wanted else set()
     for name, result in wanted.items():
-        if name != result:
-            longer = name
-            while wanted[name] in taken:
-                longer = wanted[name] = longer.with_name(longer.name + result.suffix)
-            taken.add(wanted[name])
-    return {name.as_posix(): result.as_posix() for name, result in wanted.items()}
+        longer = name
+        while wanted[name] in taken:
+            longer = wanted[name] = longer.with_name(longer.name + result.suffix)
+        taken.add(wanted[name])
+    others = {name.as_posix(): result.as_posix() for name, result in wanted.items()}
+    return lambda name: place(others.get(name, name))
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,13 @@ class _Restoring:
     strength: float
     settings: PhotoSettings
     parts: Parts
-    results: Mapping[str, str]  # for each photo the name of its result
+    result_of: Callable[[str], str]  # from the name of a photo to that of its result
 
-    def clear_names(self) -> None:
+    def clear_names(self, names: Sequence[Path]) -> None:
         """Remove the results of earlier runs that would have other names now, as another photo may take their names."""
-        for name, result in self.results.items():
+        for name in (path.as_posix() for path in names if len(self.outputs.journal)):
             before = self.outputs.journal.entry(STAGE, name)
-            if before is not None and before.output not in ("", result):
+            if before is not None and before.output not in ("", self.result_of(name)):
                 self.outputs.withdraw(name)
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
@@ -176,7 +178,7 @@ class _Restoring:
 
     def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
         """Whether a result should be written; otherwise the reason is recorded, or it has been written before."""
-        target = self.results[one.name]
+        target = self.result_of(one.name)
         with self.outputs.alone(one.name, one.path):
             self.outputs.claim(one.name, one.path, target, *[f"{target}.json"] * self.settings.sidecar)
             if self.outputs.settled(one.name, one.content):
@@ -234,7 +236,7 @@ class _Restoring:
         atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
-            about = _sidecar(one, self.results[one.name], distances, notes, self.parts.provenance)
+            about = _sidecar(one, self.result_of(one.name), distances, notes, self.parts.provenance)
             atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 

@@ -5,7 +5,7 @@ A resumed run keeps the finished videos and starts the unfinished one again.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -44,6 +44,7 @@ def restore_videos(
     strength: float = 1.0,
     batch: int = 8,
     key: str = "",
+    place: Callable[[str], str] = str,
     progress: Progress = silent,
 ) -> list[Entry]:
     """Restore the faces of every video and write the videos to `out` under their own names; one entry for each.
@@ -60,19 +61,19 @@ def restore_videos(
     run = partial(restore_batch, restorer=restorer)
     work = Work(run, strength, restorer.size, batch, find, settings, parts, tracks)
     for name in found.names:
-        _restore(found.root / name, name.as_posix(), outputs, work, progress)
+        _restore(found.root / name, name.as_posix(), place(name.as_posix()), outputs, work, progress)
     return outputs.entries(name.as_posix() for name in found.names)
 
 
-def _restore(path: Path, name: str, outputs: Outputs, work: Work, progress: Progress) -> None:
+def _restore(path: Path, name: str, result: str, outputs: Outputs, work: Work, progress: Progress) -> None:
     """Restore one video, unless that is already done or it cannot be read."""
     content = ""
     with outputs.alone(name, path):
-        outputs.claim(name, path, name, *[f"{name}.json"] * work.settings.sidecar)
+        outputs.claim(name, path, result, *[f"{result}.json"] * work.settings.sidecar)
         content = _hash_of(path)
     if not outputs.claimed(name) or outputs.settled(name, content):
         return
-    target = outputs.out / name
+    target = outputs.out / result
     with outputs.alone(name, path, target), room_for(target), temporary_beside(target) as part:
         with read_video(path) as reader, progress(name, reader.expected) as advance, _as_one_sentence(reader):
             film = Film(reader, name, part, work, advance)
@@ -81,7 +82,7 @@ def _restore(path: Path, name: str, outputs: Outputs, work: Work, progress: Prog
             outputs.no_face(name, content, no_face_in(path))
             return
         with outputs.writing(name, path, content, count=None if film.tracks else 1) as writing:
-            _write(path, part, film, work, writing)
+            _write(path, result, part, film, work, writing)
 
 
 @contextmanager
@@ -97,14 +98,14 @@ def _as_one_sentence(reader: VideoReader) -> Iterator[None]:
         raise BadInput(message) from error
 
 
-def _write(path: Path, part: Path, film: Film, work: Work, writing: Writing) -> None:
+def _write(path: Path, result: str, part: Path, film: Film, work: Work, writing: Writing) -> None:
     write_through(writing.path, part.replace if film.changed else partial(copyfile, path))
     os.utime(writing.path, (path.stat().st_mtime,) * 2)
     writing.notes = film.notes if film.tracks else ()
     writing.no_face = "" if film.tracks else no_face_in(path)
     if film.tracks and work.settings.sidecar:
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
-        about = {"video": film.name, "result": film.name, "tracks": film.tracks, "notes": list(film.notes), **made}
+        about = {"video": film.name, "result": result, "tracks": film.tracks, "notes": list(film.notes), **made}
         atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,7 +1,8 @@
 """The one training loop: for a prior, for pre-training a restorer and for fine-tuning it.
 
-It depends on no network and no loss. Batches are a function of the step number, and all randomness in a step is seeded
-by that number, so a killed run continues from its checkpoint exactly as if it had not been interrupted.
+It depends on no network and no loss. Batches are a function of the step number, and all randomness in a micro-batch is
+seeded by that and its own number, so a killed run continues from its checkpoint exactly as if it had not been
+interrupted, and several processes (see `ranks`) learn what one learns.
 """
 
 import math
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, Diverged, OutputConflict
 from unfade.precision import autocast
+from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
@@ -23,6 +25,7 @@ from unfade.training.ema import MovingAverage
 from unfade.training.loader import Batch, Batches, Clock, feeding, watched
 from unfade.training.modes import mode, seeded
 from unfade.training.objective import Objective
+from unfade.training.ranks import joined
 
 LOG_EVERY = 10  # steps between reads of the losses: reading one waits for the device
 
@@ -86,6 +89,7 @@ def train(
     the file stays after the last step. `workers` processes prepare the batches, or a thread if 0; no result depends on
     their number, so it may change from call to call (see `loader.feeding` for what they require of `batches`). Raises
     OutputConflict when the checkpoint was made with other settings, Diverged when the loss becomes NaN or infinite.
+    Started by torchrun, the processes share the micro-batches; it raises BadInput if there are too few of them.
     """
     run = _Run(model, objective, settings)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -144,6 +148,8 @@ class _Run:
         self.faster = torch.compile(model) if settings.compile else model  # it shares the model's parameters
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
+        self.ranks = joined(self.device)
+        self.ranks.check(settings.batch, settings.micro_batch)
         self.optimizer = torch.optim.AdamW(
             self.parameters, settings.learning_rate, settings.betas, weight_decay=settings.weight_decay, fused=True
         )
@@ -153,34 +159,38 @@ class _Run:
         self._pending: list[dict[str, Tensor]] = []
 
     def step(self, step: int, batch: Batch) -> None:
-        with seeded(self.device, seed_for("training step", self.settings.seed, step)):
-            self._accumulate(batch)
-            if self.settings.clip:
-                nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.settings, step)
-            self.optimizer.step()
-            self.objective.after_step()
+        self._accumulate(step, batch)
+        self.ranks.add_up([*self.parameters, *self.objective.parameters()])
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, step)
+        self.optimizer.step()
+        self.objective.after_step()
         if self.average:
             self.average.update(self.model, step)
         if (step + 1) % LOG_EVERY == 0 or step + 1 == self.settings.steps:
             self._log(step + 1)
 
-    def _accumulate(self, batch: Batch) -> None:
+    def _accumulate(self, step: int, batch: Batch) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        for part in zip(*(torch.split(tensor, self.settings.micro_batch) for tensor in batch), strict=True):
-            on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
-            with autocast(self.device, bf16=self.settings.bf16):
-                terms = self.objective(self.faster, *on_device)
-            share = len(part[0]) / len(batch[0])  # the last part may be smaller
-            torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
-            with autocast(self.device, bf16=self.settings.bf16):
-                self.objective.after_backward()
-            self._pending.append({name: term.detach() for name, term in terms.items()})
+        parts = [*zip(*(torch.split(tensor, self.settings.micro_batch) for tensor in batch), strict=True)]
+        for number, part in self.ranks.own(parts, self.objective.skip):
+            with seeded(self.device, seed_for("training step", self.settings.seed, step, *[number] * (number > 0))):
+                self._pass(part, len(part[0]) / len(batch[0]))  # the last part may be smaller
+
+    def _pass(self, part: Batch, share: float) -> None:
+        on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
+        with autocast(self.device, bf16=self.settings.bf16):
+            terms = self.objective(self.faster, *on_device)
+        torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
+        with autocast(self.device, bf16=self.settings.bf16):
+            self.objective.after_backward()
+        self._pending.append({name: term.detach() for name, term in terms.items()})
 
     def _log(self, step: int) -> None:
         names = self._pending[0].keys()
-        means = {name: float(torch.stack([row[name] for row in self._pending]).mean()) for name in names}
+        means = {name: self.ranks.mean(torch.stack([row[name] for row in self._pending])) for name in names}
         if not all(math.isfinite(mean) for mean in means.values()):
             raise Diverged(f"The loss is not a number at step {step} ({means}); lower `learning_rate` and start again.")
         self.history.losses.append({"step": step, **means})
@@ -207,10 +217,11 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
             "history": self.history.as_dict(),
-            "pending": self._pending,
+            "pending": self.ranks.together(self._pending),
             "clock": asdict(self.clock),
         }
-        write_through(path, lambda temporary: _write(state, temporary))
+        if leads():
+            write_through(path, lambda temporary: _write(state, temporary))
 
     def resume(self, path: Path) -> int:
         state = _read(path)
@@ -221,7 +232,8 @@ class _Run:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.history = History(**state["history"])
-        self._pending = [{name: term.to(self.device) for name, term in row.items()} for row in state["pending"]]
+        pending = self.ranks.taken_up(state["pending"])
+        self._pending = [{name: term.to(self.device) for name, term in row.items()} for row in pending]
         self.clock = Clock(**state.get("clock", {}))  # older checkpoints have none
         return int(state["step"])
 

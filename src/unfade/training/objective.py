@@ -19,5 +19,9 @@ class Objective(nn.Module, ABC):
     def after_backward(self) -> None:
         """Called after the backward pass of each micro-batch; an adversarial objective adds its own gradients here."""
 
+    def skip(self) -> None:
+        """Called instead of the passes of a micro-batch that another process takes; state that every pass changes,
+        whatever its data, changes here too."""
+
     def after_step(self) -> None:
         """Called after each optimiser step; an adversarial objective takes its own step here."""
