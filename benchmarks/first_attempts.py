@@ -5,8 +5,9 @@
 
 FACES are clean, aligned faces that no built-in model has seen. The last 48 of those that `unfade rehearse` would adapt
 to are degraded by two cameras and by the blind degradation (Eq. 9). RESTORER is a name, a file or a run folder. Photos
-are brought to its size, and its results back to that of the truth, `--size`. Prints Markdown: means of PSNR, feature and identity distance; the Fréchet distances; and of the high frequencies how much of
-the truth's power there is, in the mean and at the strongest hundredth, where a regular pattern would be.
+are brought to its size, and its results back to that of the truth, `--size`. Prints Markdown: means of PSNR, feature
+and identity distance; the Fréchet distances; and of the high frequencies how much of the truth's power there is, in the
+mean and at the strongest hundredth, where a regular pattern would be.
 """
 
 import argparse
