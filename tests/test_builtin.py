@@ -28,7 +28,10 @@ def pictures(folder: str, count: int = 8) -> Tensor:
     return torch.stack([read_image(path) for path in list_images(SAMPLES / folder)[:count]])
 
 
-@pytest.mark.parametrize(("name", "megabytes"), [("small-prior", 30), ("small-restorer", 30), ("small-swinir", 6)])
+@pytest.mark.parametrize(
+    ("name", "megabytes"),
+    [("small-prior", 30), ("small-restorer", 30), ("small-restorer-256", 30), ("small-swinir", 6)],
+)
 def test_models_are_small_and_have_a_card(name: str, megabytes: int) -> None:
     path = path_of(MODELS[name])
     assert path.stat().st_size <= megabytes * 1e6

@@ -60,6 +60,11 @@ TEXTS = {
         ),
     },
 }
+LARGER = {
+    "small-restorer-256": {
+        "intended_use": "restoring 256 px aligned faces, and larger ones in photos, without adapting it"
+    }
+}
 
 
 def main() -> None:
@@ -79,6 +84,7 @@ def main() -> None:
             "data": data_table(args.data),
             "data_note": "weights of the sources as in the recipe; the validation pictures were never learned from",
             **TEXTS[model.kind],
+            **LARGER.get(model.name, {}),
             "trained_with": args.command,
             **{key: trained[key] for key in ("pictures", "steps", "held_out", "losses", "recipe")},
         },
@@ -121,7 +127,7 @@ def faces_restored(args: argparse.Namespace) -> Tensor:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("small-prior", "small-restorer", "small-swinir"))
+    parser.add_argument("name", choices=("small-prior", "small-restorer", "small-restorer-256", "small-swinir"))
     parser.add_argument("trained", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="table of the training pictures, CSV")
     parser.add_argument("--command", required=True, help="how it was trained, for the card")

@@ -15,6 +15,7 @@ from unfade.zoo.published import PUBLISHED, Model
 BUILT_IN = (
     Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-restorer", "restorer", "one_step", 128, "CC BY-NC-SA 4.0", "unfade"),
+    Model("small-restorer-256", "restorer", "one_step", 256, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-swinir", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("damage", "damage", "damage", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("demosaic-bayer", "demosaic", "demosaicnet", 0, "MIT", "Gharbi et al. 2016"),
