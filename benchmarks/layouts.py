@@ -36,7 +36,7 @@ def main() -> None:
         if learns:
             net.zero_grad()
             found.backward()
-        return float(found)
+        return float(found.detach())
 
     for learns in (False, True):
         for bf16 in (False, True):

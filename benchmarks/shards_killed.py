@@ -52,9 +52,10 @@ def disturbed(truth: Path, out: Path, shards: int, moments: list[float], rng: ra
     killed, begun = 0, shards
     while running:
         written = sum(path.stat().st_size for path in out.glob("journal-*"))
-        if moments and written >= moments[0]:
+        at_work = [process for process in running.values() if process.is_alive()]
+        if moments and at_work and written >= moments[0]:
             moments.pop(0)
-            running[rng.choice([*running])].kill()
+            rng.choice(at_work).kill()
         time.sleep(0.01)
         for name, process in [*running.items()]:
             if process.exitcode is None:
@@ -107,7 +108,8 @@ def main() -> None:
     print(f"{len(lost)} lost, {len(found.doubles)} twice, {len(halves)} half-written files left, {equal} files equal")
     assert found.adds_up
     assert (found.expected, found.counts.done) == (args.items, args.items)
-    assert (there == expected, halves, lines, killed) == (True, [], args.items, args.kills)
+    assert (there == expected, halves, lines) == (True, [], args.items)
+    assert killed >= 0.9 * args.kills  # a process may have ended just before it is killed
 
 
 if __name__ == "__main__":
