@@ -135,9 +135,11 @@ OTHERS = {  # have tests of their own
     "size": ("--size", "restorer"),
     "report": ("--report",),
     "precision": ("--precision", "bfloat16"),
+    "output-layout": ("--output-layout", "hashed"),
 }
 EVERYWHERE = (
     "precision",
+    "output-layout",
     "strength",
     "colour",
     "format",

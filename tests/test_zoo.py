@@ -125,6 +125,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
     assert [row["name"] for row in rows if row["here"]] == [
         "small-prior",
         "small-restorer",
+        "small-restorer-256",
         "small-swinir",
         "damage",
         "demosaic-bayer",
