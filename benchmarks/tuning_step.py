@@ -1,4 +1,4 @@
-"""Where the time of a fine-tuning step goes: the restorer, the perceptual term and what of it could be kept.
+"""Where the time of a fine-tuning step goes: the restorer, the perceptual and the texture term.
 
     python benchmarks/tuning_step.py [--faces 8] [--precision bfloat16]
 
@@ -20,6 +20,7 @@ from unfade.diffusion.features import _unit_length as unit_length
 from unfade.diffusion.load import load_prior
 from unfade.precision import autocast
 from unfade.restorers.load import load_restorer
+from unfade.training.texture import texture_distance
 
 CPU = torch.device("cpu")
 
@@ -40,6 +41,7 @@ def main() -> None:
     parts: dict[str, Callable[[], Tensor | None]] = {
         "restorer and L1": lambda: (restorer(face) - target).abs().mean(),
         "perceptual term": lambda: distance(face.clone().requires_grad_(), target).mean(),
+        "texture term": lambda: texture_distance(face.clone().requires_grad_(), target).mean(),
         "features of the target": lambda: features_of(distance, target),
         "lengths and differences": lambda: lengths(levels),
     }
@@ -54,7 +56,7 @@ def main() -> None:
                     loss.backward()
                 times[name].append(time.process_time() - begin)
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}  # the first warms up
-    whole = medians["restorer and L1"] + medians["perceptual term"]
+    whole = sum(medians[name] for name in ("restorer and L1", "perceptual term", "texture term"))
     for name, seconds in medians.items():
         print(f"{name:36} {seconds:.3f} CPU s, {seconds / whole:.1%} of a step")
 

@@ -29,7 +29,7 @@ def starting(method: str) -> Iterator[None]:
     if main:
         signal.signal(signal.SIGINT, lambda number, frame: came.append(frame))
     try:
-        with _born_deaf(method):
+        with _sigint_blocked(method):
             yield
     finally:
         if main:
@@ -39,7 +39,7 @@ def starting(method: str) -> Iterator[None]:
 
 
 @contextmanager
-def _born_deaf(method: str) -> Iterator[None]:
+def _sigint_blocked(method: str) -> Iterator[None]:
     """Block SIGINT, which child processes inherit. This process may still get it, through another of its threads."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

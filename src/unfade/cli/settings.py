@@ -17,15 +17,8 @@ if TYPE_CHECKING:
     from unfade.training.loop import LoopSettings
 
 S = TypeVar("S")
-SAME = (
-    "size",
-    "background",
-    "mask",
-    "report",
-    "refine",
-    "strength",
-    "output_layout",
-)  # flags of `Results` and settings
+# flags of `Results` that are called as the settings are
+SAME = ("size", "background", "mask", "report", "refine", "strength", "output_layout")
 
 
 def changed(settings: S, **values: Any) -> S:

@@ -146,8 +146,8 @@ def evaluate(
     there is a `reference`; with neither, NIQE. Metrics in ALONE need neither. The reference of FID and KID is a folder
     of pictures, or the name of published statistics; by default it is the truth. `csv` is a file for the scores of each
     picture. Of a `shard`, only its own pictures are scored, by metrics of single pictures. All networks are loaded
-    before anything is computed. Raises BadInput for a metric that is unknown or has
-    nothing to compare with, for a `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets`
+    before anything is computed. Raises BadInput for a metric that is unknown or has nothing to compare with, for a
+    `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets`
     do; OutputConflict if `csv` exists; UnknownModel, with the command that downloads them, for missing weights.
     """
     results, truth, device = Path(results), Path(truth) if truth else None, choose_device(device)
