@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import unfade.recipes.pretrain
 import unfade.training.loader as loader
@@ -283,6 +284,31 @@ def test_a_killed_worker_is_one_sentence() -> None:
     ) as caught:
         train(toy_model(), ToyObjective(), kills_itself, LOOP, workers=2)
     assert "\n" not in str(caught.value)
+    assert no_children()
+
+
+@pytest.mark.parametrize("kind", [ConnectionResetError, FileNotFoundError, EOFError])
+def test_a_worker_killed_while_it_passes_a_batch_on(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection may break before the system reports the worker's end."""
+
+    def broken(made: Any) -> None:
+        os.kill(made._workers[0].pid, signal.SIGKILL)
+        raise kind("the other end is gone")
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__next__", broken)
+    with pytest.raises(UnfadeError, match=r"^A process that prepares batches has ended \(killed .*`workers`"):
+        made(toy_batches, workers=2)
+    assert no_children()
+
+
+def test_an_error_with_all_workers_alive_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(made: Any) -> None:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(loader, "DYING", 0.1)
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "__next__", broken)
+    with pytest.raises(OSError, match="too many open files"):
+        made(toy_batches, workers=2)
     assert no_children()
 
 

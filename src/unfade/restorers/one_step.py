@@ -26,6 +26,7 @@ from unfade.errors import BadInput
 from unfade.images.filters import without_grid
 from unfade.nets.architecture import Config, from_header, to_header, without_size
 from unfade.nets.damage import SIZE, DamageNet, octaves_drowned_by
+from unfade.nets.doubling import doubled as twice_as_large
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.restorers.image_level import ImageLevelRestorer
 from unfade.store.seeds import seed_for
@@ -190,23 +191,12 @@ def one_step_of(unet: UNet, damage: DamageNet, settings: OneStepSettings | None 
 
 
 def doubled(restorer: OneStepRestorer) -> OneStepRestorer:
-    """A restorer for faces twice as large, before any training: its layers see the same layout, in larger blocks.
+    """A restorer for faces twice as large, before any training.
 
-    It begins with the changes that `restorer` makes to a face of half the size, enlarged. Only the first and last
-    layers have to learn the finer octave; the correction at full resolution begins as nothing.
+    It begins with the changes that `restorer` makes to a face of half the size, enlarged.
     """
-    old, config = restorer.net, restorer.net.config
-    patch = 2 * config.patch
-    net = UNet(replace(config, size=2 * config.size, patch=patch))
-    state = {name: value for name, value in old.state_dict().items() if not name.startswith("detail.")}
-    within = torch.arange(patch) // 2  # from a row of a new block to that of an old one
-    place = (within[:, None] * config.patch + within).flatten()
-    first, last = "input_blocks.0.0.weight", "out.2"
-    state[first] = old.state_dict()[first].unflatten(1, (3, -1))[:, :, place].flatten(1, 2) / 4
-    for name in (f"{last}.weight", f"{last}.bias"):
-        state[name] = old.state_dict()[name].unflatten(0, (config.out_channels, -1))[:, place].flatten(0, 1)
-    net.load_state_dict(state, strict=config.detail == 0)
     matched_at = restorer.settings.matched_at or restorer.size
+    net = twice_as_large(restorer.net)
     return OneStepRestorer(net, restorer.damage, replace(restorer.settings, matched_at=matched_at))
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ Batches = Callable[[int], Batch]
 
 MOST_WORKERS = 8  # more would take memory and hardly help: one degrades hundreds of faces of 128 px a second
 AHEAD = 2  # batches that each worker prepares in advance
+DYING = 10  # seconds in which a worker whose connection broke turns out to have ended
 
 
 @dataclass
@@ -85,10 +87,14 @@ def feeding(
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise UnfadeError(
-            f"A process that prepares batches has ended ({str(error).strip().rstrip('.')}), as when memory runs out; "
-            "run again to go on from the last checkpoint, with fewer `workers` or none (0)."
-        ) from error
+        raise _ended(str(error).strip().rstrip(".")) from error
+
+
+def _ended(how: str) -> UnfadeError:
+    return UnfadeError(
+        f"A process that prepares batches has ended ({how}), as when memory runs out; "
+        "run again to go on from the last checkpoint, with fewer `workers` or none (0)."
+    )
 
 
 def spare_workers() -> int:
@@ -143,13 +149,27 @@ def _from_processes(batches: Batches, steps: range, workers: int, pin: bool) -> 
                 generator=torch.Generator(),  # else it would draw from torch's global generator
             )
             made = iter(loader)
-        for batch in made:
+        for batch in _received(made):
             if isinstance(batch, UnfadeError):
                 raise batch
             yield tuple(batch)
     finally:  # left to the garbage collector, workers would live as long as the traceback of an error
         if made is not None:
             _end(made)
+
+
+def _received(made: Any) -> Iterator[Any]:
+    """What the workers send. A worker that is killed while a batch is fetched from it breaks the connection first."""
+    while True:
+        try:
+            batch = next(made)
+        except StopIteration:
+            return
+        except (OSError, EOFError) as error:
+            if wait([worker.sentinel for worker in made._workers], timeout=DYING):
+                raise _ended("killed while it passed a batch on") from error
+            raise
+        yield batch
 
 
 def _end(made: Any) -> None:

@@ -1,0 +1,31 @@
+"""A U-Net for images twice as large, which begins with what a trained one knows.
+
+Its layers see the same layout, in blocks of pixels that are twice as large. Only the first and last layers have to
+learn the finer octave; the correction at full resolution begins as nothing.
+"""
+
+from dataclasses import replace
+
+import torch
+
+from unfade.nets.unet import UNet
+
+
+def doubled(small: UNet, *, detail: int | None = None) -> UNet:
+    """A network of twice the size that maps images to what `small` maps them to at half the size, enlarged.
+
+    `detail` is the number of channels of its correction at full resolution; None: as in `small`.
+    """
+    config = small.config
+    patch = 2 * config.patch
+    detail = config.detail if detail is None else detail
+    net = UNet(replace(config, size=2 * config.size, patch=patch, detail=detail))
+    state = {name: value for name, value in small.state_dict().items() if not name.startswith("detail.")}
+    within = torch.arange(patch) // 2  # from a row of a new block to that of an old one
+    place = (within[:, None] * config.patch + within).flatten()
+    first, last = "input_blocks.0.0.weight", "out.2"
+    state[first] = state[first].unflatten(1, (3, -1))[:, :, place].flatten(1, 2) / 4
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name] = state[name].unflatten(0, (config.out_channels, -1))[:, place].flatten(0, 1)
+    net.load_state_dict(state, strict=detail == 0)
+    return net
