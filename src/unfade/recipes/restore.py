@@ -1,7 +1,7 @@
 """Restore photos and videos with any restorer."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,16 @@ from unfade.images.film_input import by_endings, find_videos
 from unfade.images.photo_files import Found, Provenance, find_pictures, join_passed_over
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
-from unfade.jobs.shards import EVERYTHING, LAYOUTS, Portion
+from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FILLED, FindSettings, Masking, likeness_for, masking_for, only_faces
+from unfade.recipes.sources import FILLED, Finding, FindSettings, Masking, likeness_for, masking_for, only_faces
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
 from unfade.restorers.upscale import loaded_upscaler
 from unfade.stages.background import through
-from unfade.stages.photos import Finder, Framed
+from unfade.stages.photos import Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
@@ -103,81 +103,87 @@ def restore(
     to resume an interrupted run. `portion` restricts the run to a shard of the photos, or to those that a manifest
     lists. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
     """
-    photos, out, device = Path(photos), Path(out), choose_device(device)
+    photos, out = Path(photos), Path(out)
     settings.check(aligned=aligned)
     if settings.report and not portion.shard.is_whole:
         raise BadInput("A report shows all photos of a run: leave out `report`, or `shard`.")
+    prepared = prepare(restorer, settings, aligned=aligned, device=device)
+    found, films = photos_and_videos(photos, out, aligned=aligned, portion=portion)
+    return prepared.restore(found, films, out, asked=str(photos), shard=portion.shard, progress=progress)
+
+
+def prepare(
+    restorer: str | Path, settings: RestoreSettings, *, aligned: bool = False, device: Device = "auto"
+) -> "Prepared":
+    """Load every network that a restoration needs, once for many calls of `Prepared.restore`.
+
+    Raises BadInput and UnknownModel as `restore` does.
+    """
+    settings.check(aligned=aligned)
+    device = choose_device(device)
     loaded = loaded_restorer(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     loaded.network.bf16 = settings.bf16
-    network, made = loaded.network, choices(loaded.network, settings.strength)
-    identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
-    looked = _Looked.at(photos, out, network.size, None if aligned else settings.find, settings.mask, device, portion)
+    made = choices(loaded.network, settings.strength)
+    finding = None if aligned else settings.find.loaded(device=device)
+    masking = Masking() if aligned else masking_for(settings.mask, device=device)
     whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
-    work: Callable[..., list[Entry]]
+    identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
     if settings.size == "restorer":
-        work = partial(restore_faces, looked.photos.paths, out, network, key=loaded.sha256)
-    else:
-        around = background_of(settings.background, whole, device=device)
-        likeness = likeness_for(settings.embedder, device=device)
-        identity |= {"find": looked.identity, "photos": asdict(whole), "provenance": settings.provenance}
-        identity |= {**around.identity, **looked.masking.identity}
-        told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
-        parts = Parts(around.enlarge, likeness, told, around.recrop, mask=looked.masking.mask)
-        key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
-        identity |= {} if settings.output_layout == "names" else {"output_layout": settings.output_layout}
-        place = LAYOUTS[settings.output_layout]
-        work = partial(looked.restored, out, network, whole, parts, key=key, place=place)
-    share: Any = {"shard": portion.shard, "items": looked.names}
-    share |= {"about": {"photos": str(photos)}, "files": [out / REPORT] * settings.report}
-    with open_run(out, {"restore": identity}, inputs=[looked.photos.root], **share) as journal:
-        entries = work(journal=journal, strength=settings.strength, batch=settings.batch, progress=progress)
-        if settings.report:
-            faces = None if aligned else FacesToo(looked.finder, network.size, whole.scale)
-            run, films = Run(out, journal, progress), looked.films
-            report_restored(run, looked.photos, entries, identity, faces=faces, films=films)
-        return entries
+        return Prepared(settings, loaded.network, finding, whole, identity, loaded.sha256)
+    around = background_of(settings.background, whole, device=device)
+    likeness = likeness_for(settings.embedder, device=device)
+    identity |= {"find": finding.identity() if finding else "aligned", "photos": asdict(whole)}
+    identity |= {"provenance": settings.provenance, **around.identity, **masking.identity}
+    told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
+    parts = Parts(around.enlarge, likeness, told, around.recrop, mask=masking.mask)
+    key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
+    identity |= {} if settings.output_layout == "names" else {"output_layout": settings.output_layout}
+    return Prepared(settings, loaded.network, finding, whole, identity, key, parts)
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """The photos and videos to restore, and how their faces are found."""
+class Prepared:
+    """A restoration whose networks are loaded."""
 
-    photos: Found
-    films: Found
-    finder: Finder
-    identity: object  # what the faces depend on
-    masking: Masking = Masking()
+    settings: RestoreSettings
+    network: Restorer
+    finding: Finding | None  # None: the pictures are aligned faces
+    whole: PhotoSettings
+    identity: Mapping[str, object]  # what a run depends on, for run.json
+    key: str  # hash of what its results depend on
+    parts: Parts = Parts()
 
-    @staticmethod
-    def at(
-        place: Path,
+    def restore(
+        self,
+        photos: Found,
+        films: Found,
         out: Path,
-        size: int,
-        find: FindSettings | None,
-        mask: str | Path | None,
-        device: str,
-        portion: Portion,
-    ) -> "_Looked":
-        """The pictures at `place`; aligned faces if `find` is None. Raises BadInput if there are none."""
-        if find is None:
-            found = portion.pictures(place)
-            return _Looked(found, Found(place, ()), Framed(found.root, size), "aligned")
-        masking = masking_for(mask, device=device)
-        finding = find.loaded(device=device)
-        return _Looked(*_photos_and_videos(place, out, portion), finding.finder(size), finding.identity(), masking)
+        *,
+        asked: str,
+        shard: Shard = WHOLE,
+        progress: Progress = silent,
+    ) -> list[Entry]:
+        """Restore photos and films, which are those of a shard; one entry for each. `asked` is what the user named.
 
-    @property
-    def names(self) -> Iterator[str]:
-        """The items of the run."""
-        return (name.as_posix() for found in (self.photos, self.films) for name in found.names)
-
-    def restored(self, out: Path, network: Restorer, settings: PhotoSettings, parts: Parts, **how: Any) -> list[Entry]:
-        """Restore the photos and videos; one entry for each."""
-        entries: list[Entry] = []
-        for found, work in ((self.photos, restore_photos), (self.films, restore_videos)):
-            if found.names:
-                entries += work(found, out, network, self.finder, settings, parts, **how)
-        return entries
+        Raises OutputConflict if `out` was made in another way.
+        """
+        settings, network, report = self.settings, self.network, [out / REPORT] * self.settings.report
+        finder = self.finding.finder(network.size) if self.finding else Framed(photos.root, network.size)
+        items = (name.as_posix() for found in (photos, films) for name in found.names)
+        run: Any = {"inputs": [photos.root], "about": {"photos": asked}, "files": report}
+        with open_run(out, {"restore": self.identity}, shard=shard, items=items, **run) as journal:
+            how: Any = {"key": self.key, "journal": journal, "progress": progress}
+            how |= {"strength": settings.strength, "batch": settings.batch}
+            if settings.size == "restorer":
+                entries = restore_faces(photos.paths, out, network, **how)
+            else:
+                entries, how["place"] = [], LAYOUTS[settings.output_layout]
+                for found, work in ((photos, restore_photos), (films, restore_videos)):
+                    entries += work(found, out, network, finder, self.whole, self.parts, **how) if found.names else []
+            if settings.report:
+                faces = FacesToo(finder, network.size, self.whole.scale) if self.finding else None
+                report_restored(Run(out, journal, progress), photos, entries, self.identity, faces=faces, films=films)
+            return entries
 
 
 def passed_over(
@@ -188,12 +194,16 @@ def passed_over(
         return ()
     if aligned:
         return find_pictures(Path(photos)).passed_over
-    found, films = _photos_and_videos(Path(photos), Path(out), EVERYTHING)
+    found, films = photos_and_videos(Path(photos), Path(out))
     return join_passed_over(found.passed_over, films.passed_over)
 
 
-def _photos_and_videos(place: Path, out: Path, portion: Portion) -> tuple[Found, Found]:
-    """The photos and videos at a place. Raises BadInput if there are neither."""
+def photos_and_videos(
+    place: Path, out: Path, *, aligned: bool = False, portion: Portion = EVERYTHING
+) -> tuple[Found, Found]:
+    """The photos and videos at a place; of aligned faces, the pictures. Raises BadInput if there are none."""
+    if aligned:
+        return portion.pictures(place), Found(place, ())
     if portion.manifest:
         return by_endings(portion.photos(place, out))
     films = find_videos(place, without=out)
