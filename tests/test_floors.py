@@ -24,7 +24,7 @@ FLOORS = {
     "restorers": 7,
     "stages": 8, "evaluation": 8,
     "recipes": 9,
-    "paper": 10, "hosts": 10,
+    "paper": 10, "hosts": 10, "fleet": 10,
     "app": 11, "cli": 12,
     "__main__": 13,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Which of several processes speaks for all, and Ctrl-C while worker processes start."""
+"""Which of several processes speaks for all, what libraries print meanwhile, and Ctrl-C while workers start."""
 
 import multiprocessing.resource_tracker
 import os
@@ -6,12 +6,26 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
 def leads() -> bool:
     """Whether this process writes and prints: the first of those that torchrun has started, or any other process."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Nothing that is written to standard error inside is seen, not even by libraries in C++."""
+    before = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 @contextmanager

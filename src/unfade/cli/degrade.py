@@ -60,7 +60,7 @@ def degrade(
             journal=journal,
             progress=progress,
         )
-    return of_entries(entries, out, shard=shard)
+    return of_entries(entries, out, shards=[shard])
 
 
 def _need_at_least(lowest: int, flag: str, value: int | None) -> None:

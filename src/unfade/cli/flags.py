@@ -46,6 +46,14 @@ Manifest = Annotated[
     Path | None,
     option(BASIC, "File that lists the pictures, a path in each line, or Parquet; the folder is then not searched."),
 ]
+Fleet = Annotated[
+    str | None,
+    option(
+        BASIC,
+        "Divide the work among the processes of a Ray cluster, which needs the extra fleet. auto: all cores of this "
+        "machine (or the cluster that RAY_ADDRESS names); or the address of a cluster, such as head:6379.",
+    ),
+]
 Layout = Annotated[
     str,
     option(

@@ -53,7 +53,7 @@ def targets(
     with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root], **of_run) as journal:
         recorded: Any = {"journal": journal, "key": fingerprint(key), "progress": progress}
         entries = make_targets(found.paths, out, network, model.network, settings=settings, **recorded)
-    return of_entries(entries, out, shard=portion.shard, passed_over=found.passed_over)
+    return of_entries(entries, out, shards=[portion.shard], passed_over=found.passed_over)
 
 
 @command

@@ -183,6 +183,13 @@ def _sweep_begun(folder: Path, journal: Journal) -> None:
                     found.unlink(missing_ok=True)
 
 
+def shards_of(folder: Path, usual: int = 1) -> list[Shard]:
+    """The shards that the run in a folder consists of; `usual` of them if there is none, or it is not divided."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        usual = int(json.loads((folder / RUN).read_bytes())["settings"]["shards"])
+    return [Shard(index, usual) for index in range(1, usual + 1)]
+
+
 def _check_same(folder: Path, wanted: Any) -> None:
     """Raises OutputConflict where a setting differs, naming the first one."""
     path = folder / RUN

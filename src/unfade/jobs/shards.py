@@ -49,7 +49,7 @@ class Shard:
 
     def holds(self, name: str) -> bool:
         """Whether an item, by its name below the folder of pictures, is in this share."""
-        return self.is_whole or int(_hash(name), 16) % self.count == self.index - 1
+        return self.is_whole or share_of(name, self.count) == self.index
 
     def of(self, found: Found) -> Found:
         """The photos of this share."""
@@ -66,6 +66,19 @@ class Shard:
 
 
 WHOLE = Shard()
+
+
+def share_of(name: str, count: int) -> int:
+    """In which of `count` shards an item is, counted from 1."""
+    return int(_hash(name), 16) % count + 1
+
+
+def every_share(found: Found, count: int) -> list[Found]:
+    """The photos of each of `count` shards: what `Shard.of` gives, for all of them at once."""
+    names: list[list[Path]] = [[] for _ in range(count)]
+    for name in found.names:
+        names[share_of(name.as_posix(), count) - 1].append(name)
+    return [replace(found, names=tuple(share)) for share in names]
 
 
 @dataclass(frozen=True)

@@ -221,7 +221,7 @@ def _work(make: Make, out: Path, connection: Any) -> None:
             while task := _ask(connection, "next"):
                 run_stage(stage, task[0], out, _Reporter(connection, task[1]))
         except Exception as error:
-            _ask(connection, "raised", error if isinstance(error, UnfadeError) else _as_text(error))
+            _ask(connection, "raised", error if isinstance(error, UnfadeError) else as_text(error))
 
 
 def _ask(connection: Any, request: str, argument: object = None) -> Any:
@@ -232,8 +232,8 @@ def _ask(connection: Any, request: str, argument: object = None) -> Any:
         raise _Alone from error
 
 
-def _as_text(error: Exception) -> RuntimeError:
-    """An exception as one that can be pickled, whatever it holds."""
+def as_text(error: Exception) -> RuntimeError:
+    """An unforeseen exception of a worker process as one that can be pickled, whatever it holds."""
     return RuntimeError(f"In a worker process:\n{''.join(traceback.format_exception(error))}")
 
 

@@ -1,0 +1,165 @@
+"""`restore` on a Ray cluster: Ray hands the shards of a run to processes, and their journals are the truth.
+
+Each process loads the networks once and works on one shard after another, as a process started with `shard` does. Only
+names and journal entries pass through Ray, no pixels. A shard whose process or machine is lost is handed to another
+process, or continued by the next run.
+"""
+
+import io
+import logging
+import os
+import pickle
+import socket
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from unfade.errors import BadInput, UnfadeError
+from unfade.images.finding import Found
+from unfade.jobs.journal import Entry
+from unfade.jobs.runs import JOURNAL, shards_of
+from unfade.jobs.shards import Portion, Shard, every_share
+from unfade.jobs.workers import as_text, cores, one_thread
+from unfade.processes import unheard
+from unfade.progress import Progress
+from unfade.recipes.restore import Prepared, RestoreSettings, photos_and_videos, prepare
+
+EACH, MOST = 16, 4096  # photos of a shard on average; shards of a run
+PATIENCE = 10  # seconds for a cluster to answer
+TRIES = 3  # how often a shard is begun again whose process died: one of its photos may be the reason
+
+Share = tuple[Shard, Found, Found]  # its photos and videos
+Ended = tuple[Shard, list[Entry] | Exception]
+
+
+@dataclass
+class Worker:
+    """A process of the fleet, which Ray calls with shards."""
+
+    out: Path
+    asked: str
+    restorer: str | Path
+    settings: RestoreSettings
+    aligned: bool
+    device: str
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The networks, loaded at the first shard, where an error can be told."""
+        return prepare(self.restorer, self.settings, aligned=self.aligned, device=self.device)
+
+    def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[bytes]]:
+        """From each `Share` to what became of it, pickled."""
+        return {"ended": [pickle.dumps(self._ended(*pickle.loads(share))) for share in rows["share"]]}
+
+    def _ended(self, shard: Shard, photos: Found, films: Found) -> Ended:
+        """Nothing is raised: Ray would not try again, nor say it in one sentence."""
+        try:
+            with one_thread():
+                return shard, self.prepared.restore(photos, films, self.out, asked=self.asked, shard=shard)
+        except Exception as error:
+            return shard, error if isinstance(error, UnfadeError) else as_text(error)
+
+
+def restore(
+    photos: Path,
+    out: Path,
+    restorer: str | Path,
+    settings: RestoreSettings,
+    *,
+    fleet: str,
+    aligned: bool,
+    portion: Portion,
+    device: str,
+    progress: Progress,
+) -> list[Entry]:
+    """As `recipes.restore.restore`, by a Ray cluster: `fleet` is its address, or "auto" for one on this machine.
+
+    All machines need the same folders. The run keeps the number of shards with which it began. Raises what that
+    raises, but only when the other shards have ended, and UnfadeError for shards whose processes died.
+    """
+    if find_spec("ray") is None:
+        raise BadInput('A fleet needs Ray, which is not installed: pip install "unfade[fleet]"')
+    if settings.report or not portion.shard.is_whole:
+        raise BadInput("A fleet divides a run into shards itself: leave out `shard` and `report`, or `fleet`.")
+    settings.check(aligned=aligned)
+    place, out = photos.absolute(), out.absolute()  # other processes may be in other folders
+    found = photos_and_videos(place, out, aligned=aligned, portion=portion)
+    items = sum(len(each.names) for each in found)
+    shards = shards_of(out, min(MOST, -(-items // EACH)))
+    left, shares = {*shards}, [*zip(shards, *(every_share(each, len(shards)) for each in found), strict=True)]
+    entries, wrong = list[Entry](), list[Exception]()
+    with _cluster(fleet) as there, progress("restored", items) as advance:
+        on, processes, needs = _processes(device, there)
+        worker = (out, str(photos), restorer, settings, aligned, on)
+        for shard, ended in _ended(worker, shares, min(processes, len(shards)), needs):
+            left.discard(shard)
+            if isinstance(ended, Exception):
+                wrong.append(ended)
+                continue
+            if ended and not (out / shard.named(JOURNAL)).exists():
+                wrong.append(BadInput(f"{out} is another folder on another machine; name one that all share."))
+            entries += ended
+            advance(len(ended))
+    why = f"given up: its process died {TRIES + 1} times, perhaps for lack of memory"
+    wrong += [UnfadeError(f"Shard {shard} was {why}; run again, or try it alone by `shard`.") for shard in left]
+    if wrong:
+        raise wrong[0]
+    return sorted(entries, key=lambda entry: entry.item)
+
+
+def _processes(device: str, there: Mapping[str, float]) -> tuple[str, int, dict[str, int]]:
+    """The device of each process, how many processes there are, and what each asks Ray for."""
+    kind = "GPU" if device.startswith("cuda") or (device == "auto" and there.get("GPU")) else "CPU"
+    if not (count := int(there.get(kind, 0))):
+        raise BadInput(f"The fleet has no {kind}; choose another `device`, or add machines that have one.")
+    on = "cuda" if kind == "GPU" else "cpu" if device == "auto" else device  # Ray shows a process only its own GPU
+    return on, count, {f"num_{kind.lower()}s": 1}
+
+
+def _ended(worker: tuple[Any, ...], shares: Iterable[Share], count: int, needs: Mapping[str, int]) -> Iterator[Ended]:
+    """What becomes of the shards, in the order in which they end; those that are given up are left out."""
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.max_errored_blocks = False, -1
+    rows = [{"share": pickle.dumps(share)} for share in shares]
+    pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)  # none waits for a busy one
+    how: Any = {"max_restarts": TRIES, "max_task_retries": TRIES, **needs}
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    with warnings.catch_warnings(action="ignore"):  # limits of retries have no other name yet
+        ended = data.map_batches(Worker, fn_constructor_args=worker, batch_size=1, compute=pool, **how)
+    return (pickle.loads(row["ended"]) for row in ended.iter_rows())
+
+
+@contextmanager
+def _cluster(fleet: str) -> Iterator[Mapping[str, float]]:
+    """Join a cluster, or start one on this machine for as long as the block lasts; the resources that it has."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # read when Ray is imported
+    address = os.environ.get("RAY_ADDRESS", "local") if fleet == "auto" else fleet
+    own: Any = {"num_cpus": cores(), "include_dashboard": False} if address == "local" else {}
+    if own:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: servers on 127.0.0.1 alone
+    import ray
+
+    with redirect_stdout(io.StringIO()):  # where Ray tells of processes that died
+        try:
+            host, _, port = address.rpartition(":")
+            if not own:  # Ray would try for a quarter of an hour
+                socket.create_connection((host, int(port)), PATIENCE).close()
+            with unheard():  # that little is logged
+                ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"No Ray cluster at {address} can be joined ({error}); give `fleet` as HOST:PORT."
+            ) from error
+        try:
+            yield ray.cluster_resources()
+        finally:
+            ray.shutdown()
