@@ -26,6 +26,7 @@ from unfade.jobs.gather import gather
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import open_run, shards_of
 from unfade.jobs.shards import EVERYTHING, Shard, every_share, share_of
+from unfade.progress import silent
 from unfade.recipes.restore import RestoreSettings
 
 HERE = Path(__file__).parent
@@ -67,7 +68,7 @@ def test_all_shares_at_once_are_those_of_the_shards() -> None:
 
 
 def worker(out: Path, models: Models) -> Worker:
-    return Worker(out, "faces", models[0], SETTINGS, True, "cpu")
+    return Worker("faces", str(out), models[0], SETTINGS, True, "cpu")
 
 
 def ended(made: Worker, *shares: Share) -> list[Ended]:
@@ -118,13 +119,8 @@ def by_fleet(faces: Path, out: Path, answers: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cluster, "_cluster", two_cores)
     monkeypatch.setattr(cluster, "_ended", said)
     monkeypatch.setattr(cluster, "find_spec", lambda name: True)
-    how: Any = {"portion": EVERYTHING, "device": "auto", "progress": cluster_progress}
-    return cluster.restore(faces, out, "small-restorer", SETTINGS, fleet="auto", aligned=True, **how)
-
-
-@contextmanager
-def cluster_progress(label: str, total: int, *, start: int = 0) -> Iterator[Any]:
-    yield lambda amount: None
+    work = Worker(str(faces), str(out), "small-restorer", SETTINGS, True, "auto")
+    return cluster.restore(work, fleet="auto", portion=EVERYTHING, progress=silent)
 
 
 def test_shards_that_are_lost_or_elsewhere_are_told(
@@ -252,7 +248,7 @@ def test_no_cluster_at_an_address(run: Run, faces: Path, models: Models, tmp_pat
         for address in (f"127.0.0.1:{taken.getsockname()[1]}", "head", "ray://127.0.0.1:1"):
             result = run(*words(faces, tmp_path / "out", models, "--fleet", address))
             assert (result.code, result.err.count("\n")) == (2, 1)
-            assert result.err.startswith(f"No Ray cluster at {address} can be joined")
+            assert result.err.startswith(f"No Ray cluster at {address} answers")
             assert result.err.endswith("give --fleet as HOST:PORT.\n")
 
 

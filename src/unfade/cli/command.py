@@ -116,14 +116,14 @@ def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
 
 
 def of_entries(
-    entries: "list[Entry]", out: Path, *, shards: "Sequence[Shard]" = (), passed_over: PassedOver = ()
+    entries: "list[Entry]", out: str | Path, *, shards: "Sequence[Shard]" = (), passed_over: PassedOver = ()
 ) -> Outcome:
     """The outcome of a stage that has processed pictures one by one, or these shards of them."""
     from unfade.jobs.journal import Counts, notes_of
     from unfade.jobs.runs import JOURNAL, of_gone
 
     names = [shard.named(JOURNAL) for shard in shards] or [JOURNAL]
-    gone = [file for name in names for file in of_gone(entries, out, journal=name)]
+    gone = [file for name in names for file in of_gone(entries, Path(out), journal=name)]
     counts = Counts.of(entries).as_dict()
     return Outcome(
         {**counts, "passed_over": dict(passed_over), "of_gone_photos": gone, "out": str(out)},

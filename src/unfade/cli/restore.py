@@ -1,17 +1,30 @@
 """The command `unfade restore`."""
 
+from pathlib import Path
 from typing import Annotated, Any
+
+import typer
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, of_entries
 from unfade.cli.settings import Find, Results, Share
 from unfade.progress import Progress
 
+Photos = Annotated[
+    str,
+    typer.Argument(
+        metavar="PHOTOS",
+        help="Folder of photos, searched with its subfolders, or a single photo. With --fleet also an address in an "
+        "object store, such as s3://bucket/photos.",
+    ),
+]
+Out = Annotated[str, f.option(f.BASIC, "Folder for the results; with --fleet also such an address.", "--out")]
+
 
 @command
 def restore(
-    photos: f.Photos,
-    out: f.Out,
+    photos: Photos,
+    out: Out,
     restorer: f.Restorer = "small-restorer",
     aligned: f.Aligned = False,
     fidelity: f.Fidelity = None,
@@ -26,6 +39,7 @@ def restore(
 ) -> Outcome:
     """Restore the faces in PHOTOS, or in videos, with any restorer, adapted or not; names and formats are kept."""
     from unfade.jobs.runs import shards_of
+    from unfade.jobs.stores import is_store
     from unfade.recipes.restore import passed_over
     from unfade.recipes.restore import restore as run
 
@@ -36,8 +50,10 @@ def restore(
     if fleet is None:
         entries = run(photos, out, restorer, settings, **how)
     else:
+        from unfade.fleet.cluster import Worker
         from unfade.fleet.cluster import restore as by_fleet
 
-        entries = by_fleet(photos, out, restorer, settings, fleet=fleet, **how)
-        shards = shards_of(out)
+        work = Worker(photos, out, restorer, settings, aligned, device)
+        entries = by_fleet(work, fleet=fleet, portion=share.portion(), progress=progress)
+        shards = [] if is_store(out) else shards_of(Path(out))
     return of_entries(entries, out, shards=shards, passed_over=passed_over(photos, out, **which))

@@ -1,8 +1,7 @@
 """`restore` on a Ray cluster: Ray hands the shards of a run to processes, and their journals are the truth.
 
-Each process loads the networks once and works on one shard after another, as a process started with `shard` does. Only
-names and journal entries pass through Ray, no pixels. A shard whose process or machine is lost is handed to another
-process, or continued by the next run.
+Each process loads the networks once and works on one shard after another, as one started with `shard` does. Only names
+and journal entries pass through Ray, no pixels. A shard whose process is lost goes to another, or to the next run.
 """
 
 import io
@@ -11,9 +10,9 @@ import os
 import pickle
 import socket
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,15 +21,15 @@ from typing import Any
 from unfade.errors import BadInput, UnfadeError
 from unfade.images.finding import Found
 from unfade.jobs.journal import Entry
-from unfade.jobs.runs import JOURNAL, shards_of
+from unfade.jobs.runs import JOURNAL
 from unfade.jobs.shards import Portion, Shard, every_share
+from unfade.jobs.stores import anywhere, copies, is_store, shards_in
 from unfade.jobs.workers import as_text, cores, one_thread
 from unfade.processes import unheard
 from unfade.progress import Progress
 from unfade.recipes.restore import Prepared, RestoreSettings, photos_and_videos, prepare
 
 EACH, MOST = 16, 4096  # photos of a shard on average; shards of a run
-PATIENCE = 10  # seconds for a cluster to answer
 TRIES = 3  # how often a shard is begun again whose process died: one of its photos may be the reason
 
 Share = tuple[Shard, Found, Found]  # its photos and videos
@@ -39,10 +38,10 @@ Ended = tuple[Shard, list[Entry] | Exception]
 
 @dataclass
 class Worker:
-    """A process of the fleet, which Ray calls with shards."""
+    """What a process of the fleet has to know, and the process itself, which Ray calls with shards."""
 
-    out: Path
-    asked: str
+    photos: str
+    out: str
     restorer: str | Path
     settings: RestoreSettings
     aligned: bool
@@ -60,56 +59,47 @@ class Worker:
     def _ended(self, shard: Shard, photos: Found, films: Found) -> Ended:
         """Nothing is raised: Ray would not try again, nor say it in one sentence."""
         try:
-            with one_thread():
-                return shard, self.prepared.restore(photos, films, self.out, asked=self.asked, shard=shard)
+            with one_thread(), copies(self.photos, photos, self.out, shard) as (here, out):
+                return shard, self.prepared.restore(here, films, out, asked=self.photos, shard=shard)
         except Exception as error:
             return shard, error if isinstance(error, UnfadeError) else as_text(error)
 
 
-def restore(
-    photos: Path,
-    out: Path,
-    restorer: str | Path,
-    settings: RestoreSettings,
-    *,
-    fleet: str,
-    aligned: bool,
-    portion: Portion,
-    device: str,
-    progress: Progress,
-) -> list[Entry]:
+def restore(work: Worker, *, fleet: str, portion: Portion, progress: Progress) -> list[Entry]:
     """As `recipes.restore.restore`, by a Ray cluster: `fleet` is its address, or "auto" for one on this machine.
 
-    All machines need the same folders. The run keeps the number of shards with which it began. Raises what that
-    raises, but only when the other shards have ended, and UnfadeError for shards whose processes died.
+    All machines need the same folders, or the places are in object stores. The run keeps the number of shards with
+    which it began. Raises what that raises, when the other shards have ended, and UnfadeError for shards given up.
     """
     if find_spec("ray") is None:
         raise BadInput('A fleet needs Ray, which is not installed: pip install "unfade[fleet]"')
-    if settings.report or not portion.shard.is_whole:
+    if work.settings.report or not portion.shard.is_whole:
         raise BadInput("A fleet divides a run into shards itself: leave out `shard` and `report`, or `fleet`.")
-    settings.check(aligned=aligned)
-    place, out = photos.absolute(), out.absolute()  # other processes may be in other folders
-    found = photos_and_videos(place, out, aligned=aligned, portion=portion)
+    work.settings.check(aligned=work.aligned)
+    photos, out = anywhere(work.photos), anywhere(work.out)
+    found = photos_and_videos(photos, out, aligned=work.aligned, portion=portion)
     items = sum(len(each.names) for each in found)
-    shards = shards_of(out, min(MOST, -(-items // EACH)))
-    left, shares = {*shards}, [*zip(shards, *(every_share(each, len(shards)) for each in found), strict=True)]
+    shards = shards_in(out, min(MOST, -(-items // EACH)))
+    left, shares = (
+        dict.fromkeys(shards),
+        [*zip(shards, *(every_share(each, len(shards)) for each in found), strict=True)],
+    )
     entries, wrong = list[Entry](), list[Exception]()
     with _cluster(fleet) as there, progress("restored", items) as advance:
-        on, processes, needs = _processes(device, there)
-        worker = (out, str(photos), restorer, settings, aligned, on)
-        for shard, ended in _ended(worker, shares, min(processes, len(shards)), needs):
-            left.discard(shard)
+        device, count, needs = _processes(work.device, there)
+        worker = replace(work, photos=photos, out=out, device=device)
+        for shard, ended in _ended(worker, shares, min(count, len(shards)), needs):
+            left.pop(shard)
             if isinstance(ended, Exception):
                 wrong.append(ended)
                 continue
-            if ended and not (out / shard.named(JOURNAL)).exists():
+            if ended and not (is_store(out) or Path(out, shard.named(JOURNAL)).exists()):
                 wrong.append(BadInput(f"{out} is another folder on another machine; name one that all share."))
             entries += ended
             advance(len(ended))
-    why = f"given up: its process died {TRIES + 1} times, perhaps for lack of memory"
-    wrong += [UnfadeError(f"Shard {shard} was {why}; run again, or try it alone by `shard`.") for shard in left]
-    if wrong:
-        raise wrong[0]
+    why = f"was given up: its process died {TRIES + 1} times, perhaps for lack of memory"
+    for error in (*wrong, *(UnfadeError(f"Shard {shard} {why}; run again, or try it by `shard`.") for shard in left)):
+        raise error
     return sorted(entries, key=lambda entry: entry.item)
 
 
@@ -118,23 +108,23 @@ def _processes(device: str, there: Mapping[str, float]) -> tuple[str, int, dict[
     kind = "GPU" if device.startswith("cuda") or (device == "auto" and there.get("GPU")) else "CPU"
     if not (count := int(there.get(kind, 0))):
         raise BadInput(f"The fleet has no {kind}; choose another `device`, or add machines that have one.")
-    on = "cuda" if kind == "GPU" else "cpu" if device == "auto" else device  # Ray shows a process only its own GPU
-    return on, count, {f"num_{kind.lower()}s": 1}
+    usual = {"GPU": "cuda", "CPU": "cpu" if device == "auto" else device}  # Ray shows a process only its own GPU
+    return usual[kind], count, {f"num_{kind.lower()}s": 1}
 
 
-def _ended(worker: tuple[Any, ...], shares: Iterable[Share], count: int, needs: Mapping[str, int]) -> Iterator[Ended]:
+def _ended(worker: Worker, shares: Sequence[Share], count: int, needs: Mapping[str, int]) -> Iterator[Ended]:
     """What becomes of the shards, in the order in which they end; those that are given up are left out."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.max_errored_blocks = False, -1
-    rows = [{"share": pickle.dumps(share)} for share in shares]
+    pickled = [{"share": pickle.dumps(share)} for share in shares]
+    rows = ray.data.from_items(pickled, override_num_blocks=len(pickled))
     pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)  # none waits for a busy one
     how: Any = {"max_restarts": TRIES, "max_task_retries": TRIES, **needs}
-    data = ray.data.from_items(rows, override_num_blocks=len(rows))
     with warnings.catch_warnings(action="ignore"):  # limits of retries have no other name yet
-        ended = data.map_batches(Worker, fn_constructor_args=worker, batch_size=1, compute=pool, **how)
+        ended = rows.map_batches(Worker, fn_constructor_kwargs=vars(worker), batch_size=1, compute=pool, **how)
     return (pickle.loads(row["ended"]) for row in ended.iter_rows())
 
 
@@ -152,13 +142,11 @@ def _cluster(fleet: str) -> Iterator[Mapping[str, float]]:
         try:
             host, _, port = address.rpartition(":")
             if not own:  # Ray would try for a quarter of an hour
-                socket.create_connection((host, int(port)), PATIENCE).close()
+                socket.create_connection((host, int(port)), timeout=10).close()
             with unheard():  # that little is logged
                 ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
         except (OSError, ValueError) as error:
-            raise BadInput(
-                f"No Ray cluster at {address} can be joined ({error}); give `fleet` as HOST:PORT."
-            ) from error
+            raise BadInput(f"No Ray cluster at {address} answers ({error}); give `fleet` as HOST:PORT.") from error
         try:
             yield ray.cluster_resources()
         finally:

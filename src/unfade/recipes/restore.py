@@ -16,6 +16,7 @@ from unfade.images.photo_files import Found, Provenance, find_pictures, join_pas
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard
+from unfade.jobs.stores import is_store, photos_in
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
@@ -103,6 +104,8 @@ def restore(
     to resume an interrupted run. `portion` restricts the run to a shard of the photos, or to those that a manifest
     lists. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
     """
+    if is_store(photos) or is_store(out):
+        raise BadInput("Object stores are read and written by a fleet: set `fleet`, to auto for this machine.")
     photos, out = Path(photos), Path(out)
     settings.check(aligned=aligned)
     if settings.report and not portion.shard.is_whole:
@@ -192,16 +195,23 @@ def passed_over(
     """The file endings of pictures and videos that `restore` cannot read, with their counts; none for a manifest."""
     if portion.manifest:
         return ()
-    if aligned:
+    if aligned and not is_store(photos):
         return find_pictures(Path(photos)).passed_over
-    found, films = photos_and_videos(Path(photos), Path(out))
+    found, films = photos_and_videos(photos, out, aligned=aligned)
     return join_passed_over(found.passed_over, films.passed_over)
 
 
 def photos_and_videos(
-    place: Path, out: Path, *, aligned: bool = False, portion: Portion = EVERYTHING
+    place: str | Path, out: str | Path, *, aligned: bool = False, portion: Portion = EVERYTHING
 ) -> tuple[Found, Found]:
-    """The photos and videos at a place; of aligned faces, the pictures. Raises BadInput if there are none."""
+    """The photos and videos at a place; of aligned faces, the pictures; of an object store, only photos.
+
+    Raises BadInput if there are none.
+    """
+    if is_store(place):
+        found = photos_in(str(place), out, portion, flat=aligned)
+        return found, Found(found.root, ())
+    place, out = Path(place), Path(out)
     if aligned:
         return portion.pictures(place), Found(place, ())
     if portion.manifest:
