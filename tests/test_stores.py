@@ -114,24 +114,27 @@ def test_a_photo_that_has_become_unreadable_loses_its_result(store: Store, model
     assert [name for name in Store.at(OUT).names() if name.endswith(".png")] == [f"face0{i}.png" for i in (0, 3, 4)]
 
 
+@pytest.mark.parametrize("stored", [0, 1, 3])
 def test_a_shard_that_is_killed_before_its_end_is_made_again(
-    store: Store, models: Models, monkeypatch: pytest.MonkeyPatch
+    store: Store, models: Models, monkeypatch: pytest.MonkeyPatch, stored: int
 ) -> None:
     class Killed(BaseException):
         pass
 
     (share, _) = shares(photos_in(PHOTOS, OUT, EVERYTHING), 2)
 
-    def die(*given: object, **more: object) -> None:
-        raise Killed
+    def until_killed(self: Store, name: str, folder: Path, *, keep: Any = Store.keep) -> None:
+        if len(self.names()) == stored:
+            raise Killed
+        keep(self, name, folder)
 
-    monkeypatch.setattr(Store, "keep", die)
+    monkeypatch.setattr(Store, "keep", until_killed)
     with pytest.raises(Killed):
         Worker(PHOTOS, OUT, models[0], SETTINGS, True, "cpu")._ended(*share)
     monkeypatch.undo()
-    assert Store.at(OUT).names() == []
+    assert len(Store.at(OUT).names()) == stored
     assert shards_in(OUT, 2) == [Shard(1, 2), Shard(2, 2)]
-    assert len(restored(models)) == 5
+    assert [entry.status for entry in restored(models)] == ["done"] * 5
     assert shards_in(OUT, 7) == [Shard(1, 2), Shard(2, 2)]
 
 

@@ -31,7 +31,6 @@ from unfade.recipes.restore import Prepared, RestoreSettings, photos_and_videos,
 
 EACH, MOST = 16, 4096  # photos of a shard on average; shards of a run
 TRIES = 3  # how often a shard is begun again whose process died: one of its photos may be the reason
-
 Share = tuple[Shard, Found, Found]  # its photos and videos
 Ended = tuple[Shard, list[Entry] | Exception]
 
@@ -104,12 +103,11 @@ def restore(work: Worker, *, fleet: str, portion: Portion, progress: Progress) -
 
 
 def _processes(device: str, there: Mapping[str, float]) -> tuple[str, int, dict[str, int]]:
-    """The device of each process, how many processes there are, and what each asks Ray for."""
+    """The device of each process (Ray shows it no other GPU), how many there are, and what each asks Ray for."""
     kind = "GPU" if device.startswith("cuda") or (device == "auto" and there.get("GPU")) else "CPU"
     if not (count := int(there.get(kind, 0))):
         raise BadInput(f"The fleet has no {kind}; choose another `device`, or add machines that have one.")
-    usual = {"GPU": "cuda", "CPU": "cpu" if device == "auto" else device}  # Ray shows a process only its own GPU
-    return usual[kind], count, {f"num_{kind.lower()}s": 1}
+    return {"GPU": "cuda", "CPU": "cpu" if device == "auto" else device}[kind], count, {f"num_{kind.lower()}s": 1}
 
 
 def _ended(worker: Worker, shares: Sequence[Share], count: int, needs: Mapping[str, int]) -> Iterator[Ended]:
@@ -119,8 +117,7 @@ def _ended(worker: Worker, shares: Sequence[Share], count: int, needs: Mapping[s
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.max_errored_blocks = False, -1
-    pickled = [{"share": pickle.dumps(share)} for share in shares]
-    rows = ray.data.from_items(pickled, override_num_blocks=len(pickled))
+    rows = ray.data.from_items([{"share": pickle.dumps(share)} for share in shares], override_num_blocks=len(shares))
     pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)  # none waits for a busy one
     how: Any = {"max_restarts": TRIES, "max_task_retries": TRIES, **needs}
     with warnings.catch_warnings(action="ignore"):  # limits of retries have no other name yet
