@@ -30,6 +30,32 @@ from unfade.progress import silent
 from unfade.recipes.restore import RestoreSettings
 
 HERE = Path(__file__).parent
+DYING = """
+import os, pickle, sys
+from pathlib import Path
+from types import SimpleNamespace
+from unfade.fleet import cluster
+from unfade.images.finding import Found
+from unfade.jobs.shards import Shard
+
+class Dying:
+    def __init__(self, log):
+        self.log = log
+    def __call__(self, rows):
+        (shard, *_), = map(pickle.loads, rows["share"])
+        with open(self.log, "a") as file:
+            file.write(f"{shard}\\n")
+        if shard.index == 2:
+            os._exit(1)
+        return {"ended": [pickle.dumps((shard, []))]}
+
+cluster.Worker = Dying
+nothing = Found(Path("."), ())
+shares = [(Shard(i, 4), nothing, nothing) for i in range(1, 5)]
+with cluster._cluster("auto") as there:
+    ended = [*cluster._ended(SimpleNamespace(log=sys.argv[1]), shares, 1, {"num_cpus": 1})]
+print(*sorted(str(shard) for shard, _ in ended))
+"""
 Models = tuple[Path, Path]
 SETTINGS = RestoreSettings(embedder="none", batch=1)
 needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="the extra `fleet` is not installed")
@@ -180,12 +206,13 @@ def test_ray_is_not_imported_without_a_fleet(faces: Path, models: Models, tmp_pa
 # With Ray
 
 
-def started(*args: object, **variables: str) -> "subprocess.Popen[str]":
+def started(*args: object, code: str = "") -> "subprocess.Popen[str]":
     places = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     environment.pop("RAY_ADDRESS", None)
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "unfade", *map(str, args)], env=environment, **pipes)
+    program = ["-c", code] if code else ["-m", "unfade"]
+    return subprocess.Popen([sys.executable, *program, *map(str, args)], env=environment, **pipes)
 
 
 def result_of(process: "subprocess.Popen[str]") -> Result:
@@ -239,6 +266,13 @@ def test_a_fleet_on_this_machine(faces: Path, models: Models, tmp_path: Path, by
     assert pictures_in(tmp_path / "out") == by_hand
     found = gather([tmp_path / "out"])
     assert (found.adds_up, found.shards, found.counts.found) == (True, 3, 41)
+
+
+@needs_ray
+def test_a_shard_that_processes_die_of_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
+    result = result_of(started(tmp_path / "log", code=DYING))
+    assert (result.code, result.out, result.err) == (0, "1/4 3/4 4/4\n", "")
+    assert sorted((tmp_path / "log").read_text().splitlines()) == ["1/4", *["2/4"] * (1 + cluster.TRIES), "3/4", "4/4"]
 
 
 @needs_ray

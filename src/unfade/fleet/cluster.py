@@ -119,8 +119,8 @@ def _ended(worker: Worker, shares: Sequence[Share], count: int, needs: Mapping[s
     context.enable_progress_bars, context.max_errored_blocks = False, -1
     rows = ray.data.from_items([{"share": pickle.dumps(share)} for share in shares], override_num_blocks=len(shares))
     pool = ray.data.ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=1)  # none waits for a busy one
-    how: Any = {"max_restarts": TRIES, "max_task_retries": TRIES, **needs}
-    with warnings.catch_warnings(action="ignore"):  # limits of retries have no other name yet
+    how: Any = {"max_task_retries": TRIES, **needs}  # no limit of restarts: Ray would wait forever for a process
+    with warnings.catch_warnings(action="ignore"):  # a limit of retries has no other name yet
         ended = rows.map_batches(Worker, fn_constructor_kwargs=vars(worker), batch_size=1, compute=pool, **how)
     return (pickle.loads(row["ended"]) for row in ended.iter_rows())
 
