@@ -88,8 +88,8 @@ def by_hand(run: Run, faces: Path, models: Models, tmp_path: Path) -> dict[str, 
 
 def test_all_shares_at_once_are_those_of_the_shards() -> None:
     found = Found(Path("photos"), tuple(Path(f"a/{i}.png") for i in range(200)))
-    assert every_share(found, 7) == [Shard(i, 7).of(found) for i in range(1, 8)]
-    assert every_share(found, 1) == [found]
+    assert [tuple(share.names) for share in every_share(found, 7)] == [Shard(i, 7).of(found).names for i in range(1, 8)]
+    assert [tuple(share.names) for share in every_share(found, 1)] == [found.names]
     assert Shard(share_of("x.png", 9), 9).holds("x.png")
 
 
@@ -206,10 +206,11 @@ def test_ray_is_not_imported_without_a_fleet(faces: Path, models: Models, tmp_pa
 # With Ray
 
 
-def started(*args: object, code: str = "") -> "subprocess.Popen[str]":
+def started(*args: object, code: str = "", address: str | None = None) -> "subprocess.Popen[str]":
     places = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
-    environment.pop("RAY_ADDRESS", None)
+    inherited = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = {**inherited, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    environment |= {"RAY_ADDRESS": address} if address else {}
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     program = ["-c", code] if code else ["-m", "unfade"]
     return subprocess.Popen([sys.executable, *program, *map(str, args)], env=environment, **pipes)
@@ -301,8 +302,7 @@ def test_a_node_and_then_the_command_are_killed_at_work(
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         lost, _ = nodes.add_node(num_cpus=1), nodes.add_node(num_cpus=1)
-        command = words(faces, out, models, "--fleet", nodes.address)
-        process = started(*command)
+        process = started(*words(faces, out, models, "--fleet", nodes.address))
         _wait_for(out, 1, process)
         nodes.remove_node(lost, allow_graceful=False)
         _wait_for(out, 60, process)
@@ -311,7 +311,7 @@ def test_a_node_and_then_the_command_are_killed_at_work(
         time.sleep(5)  # until its processes have ended
         assert 60 <= len(pictures_in(out)) < 150
         assert not gather([out]).adds_up
-        result = result_of(started(*command))
+        result = result_of(started(*words(faces, out, models, "--fleet", "auto"), address=nodes.address))
     finally:
         nodes.shutdown()
     assert (result.code, result.counts["done"]) == (0, 150)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unfade.errors import BadInput
 from unfade.images.finding import SUFFIXES, Found, find_photos, find_pictures
-from unfade.images.listing import listed
+from unfade.images.listing import Names, listed
 
 MOST = 100_000  # shards
 
@@ -75,10 +75,10 @@ def share_of(name: str, count: int) -> int:
 
 def every_share(found: Found, count: int) -> list[Found]:
     """The photos of each of `count` shards: what `Shard.of` gives, for all of them at once."""
-    names: list[list[Path]] = [[] for _ in range(count)]
-    for name in found.names:
-        names[share_of(name.as_posix(), count) - 1].append(name)
-    return [replace(found, names=tuple(share)) for share in names]
+    shares: list[list[str]] = [[] for _ in range(count)]
+    for name in map(Path.as_posix, found.names):
+        shares[share_of(name, count) - 1].append(name)
+    return [replace(found, names=Names(share)) for share in shares]
 
 
 @dataclass(frozen=True)
