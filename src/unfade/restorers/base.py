@@ -49,6 +49,11 @@ class Restorer(nn.Module, ABC):
         """The JSON values (numbers, strings and lists) from which the same network can be built again."""
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the faces that it takes, px, ascending."""
+        return (self.size,)
+
+    @property
     def stored(self) -> nn.Module:
         """The module whose state is in this restorer's file."""
         return self.net if self.published else self
