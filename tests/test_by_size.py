@@ -43,7 +43,7 @@ def test_each_batch_goes_to_its_own() -> None:
     for size in (32, 64):
         face = torch.rand(2, 3, size, size) * 2 - 1
         assert torch.equal(restore_batch(face, both), face * 0.5)
-    assert [one.together for one in both.net] == [[2], [2]]
+    assert [one.together for one in both.restorers] == [[2], [2]]
 
 
 def test_it_can_neither_learn_nor_be_saved(tmp_path: Path) -> None:
@@ -89,6 +89,6 @@ def test_choices_reach_all_of_them() -> None:
     both = loaded_restorers(("small-restorer", "small-restorer-256"), fidelity=0.9, refine=1, device="cpu").network
     assert choices(both) == {"fidelity": 0.9, "refine": 1.0}
     assert isinstance(both, BySize)
-    for one in both.net:
+    for one in both.restorers:
         assert isinstance(one, OneStepRestorer)
         assert (one.settings.fidelity, one.settings.refine) == (0.9, 1)

@@ -84,7 +84,7 @@ def test_each_face_goes_through_the_restorer_of_its_size(place: Place) -> None:
     save(place.photos / "a.png", scene(large, small, height=110, width=150))
     (entry,) = place.run(sidecar=True)
     assert entry.notes[0] == "2 faces"
-    assert [(one.size, one.together) for one in place.restorer.net] == [(SIZE, [1]), (64, [1])]
+    assert [(one.size, one.together) for one in place.restorer.restorers] == [(SIZE, [1]), (64, [1])]
     faces = json.loads((place.out / "a.png.json").read_text())["faces"]
     assert [face["size"] for face in faces] == [SIZE, 64]
     sides = [face["size"] / scale_of(np.array(face["matrix"])) for face in faces]  # px of the photo

@@ -41,7 +41,13 @@ Restorers = Annotated[
         "--restorer",
     ),
 ]
-Prior = Annotated[str, option(BASIC, "Name of a prior or a .safetensors file.")]
+Prior = Annotated[
+    str | None,
+    option(
+        BASIC,
+        "Name of a prior or a .safetensors file. Default: small-prior, or small-prior-256 for restorers of 256 px.",
+    ),
+]
 Device = Annotated[str, option(BASIC, "auto, cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, option(BASIC, "Seed of everything random.")]
 Shard = Annotated[

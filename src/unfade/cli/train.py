@@ -114,7 +114,7 @@ def restorer(
     ] = False,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: PerceptualWeight = None,
-    prior: f.Prior = "small-prior",
+    prior: Annotated[str, typer.Option(help="Name or file of the prior whose features are compared.")] = "small-prior",
     gan_weight: GanWeight = None,
     texture_weight: TextureWeight = None,
     discriminator_features: Annotated[

@@ -104,17 +104,27 @@ SMALL_ADAPT = replace(
 )
 
 
-def settings_for(restorer: str, prior: str) -> AdaptSettings:
+def prior_for(size: int) -> str:
+    """The built-in prior for a restorer of `size` px."""
+    return "small-prior-256" if size == 256 else "small-prior"
+
+
+def settings_for(restorer: str, prior: str | None = None) -> AdaptSettings:
     """The defaults for these models: the paper's for the restorer's family, or shorter ones for restorers up to 256 px.
 
-    Only the headers of their files are read. Raises UnknownModel, BadCheckpoint.
+    Without a `prior`, the built-in one for the restorer's size is used. Only the headers of their files are read.
+    Raises UnknownModel, BadCheckpoint.
     """
     head = head_of(restorer)
+    prior = prior or prior_for(head.size)
     family = family_of(head.architecture)
     paper = AdaptSettings(finetune=FinetuneSettings(family.loop, flip=family.flip), losses=family.losses)
     short = SMALL_ADAPT if head.architecture == "one_step" else SHORT_ADAPT
     base = short if head.size <= 256 else paper
-    targets = replace(base.targets, factor=family.factor).for_size(image_size(find_weights(prior, "prior")))
+    size = image_size(find_weights(prior, "prior"))
+    targets = replace(base.targets, factor=family.factor).for_size(size)
+    if targets.by_damage:
+        targets = targets.for_noise(size / DRAWN_SIZE)
     losses = base.losses if isinstance(family.losses, ImageLossSettings) else family.losses
     return replace(base, restorer=restorer, prior=prior, targets=targets, losses=losses, fidelity=family.fidelity)
 

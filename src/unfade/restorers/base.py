@@ -36,7 +36,7 @@ class Restorer(nn.Module, ABC):
     def matching_step(self, face: Tensor) -> Tensor | None:
         """For faces (B, 3, size, size), the steps of 1000, (B,), whose noise hides as much as their degradation does.
 
-        None for a family that does not estimate degradation.
+        The noise is that in images of `size`. None for a family that does not estimate degradation.
         """
         return None
 

@@ -22,7 +22,8 @@ class BySize(Restorer):
         """Raises BadInput for two restorers of one size."""
         super().__init__()
         ordered = sorted(restorers, key=lambda restorer: restorer.size)
-        self.net, self.size = nn.ModuleList(ordered), ordered[0].size
+        self.restorers, self.size = tuple(ordered), ordered[0].size  # from the smallest
+        self.net = nn.ModuleList(ordered)
         if len({*self.sizes}) < len(ordered):
             sizes = ", ".join(map(str, self.sizes))
             raise BadInput(f"Expected one `restorer` of each size, got those of {sizes} px: leave one out.")
@@ -30,21 +31,21 @@ class BySize(Restorer):
     @property
     def sizes(self) -> tuple[int, ...]:
         """The sizes of the faces that it takes, px, ascending."""
-        return tuple(restorer.size for restorer in self.net)
+        return tuple(restorer.size for restorer in self.restorers)
 
     def forward(self, face: Tensor) -> Tensor:
-        restored: Tensor = self.net[self.sizes.index(face.shape[-1])](face)
+        restored: Tensor = self.restorers[self.sizes.index(face.shape[-1])](face)
         return restored
 
     @property
     def fidelity(self) -> float | None:
         """The fidelity of all of them."""
-        return self.net[0].fidelity
+        return self.restorers[0].fidelity
 
     @property
     def refine(self) -> int | None:
         """The number of refinements of all of them."""
-        return self.net[0].refine
+        return self.restorers[0].refine
 
     def objective(self, settings: Any, **parts: Any) -> Objective:
         """Raises BadInput: it cannot learn."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unfade.diffusion.prior import noise_from_v
 from unfade.diffusion.sampler import ImageNoise
-from unfade.diffusion.schedule import linear_betas
+from unfade.diffusion.schedule import linear_betas, steps_of_noise
 from unfade.errors import BadInput
 from unfade.images.filters import without_grid
 from unfade.nets.architecture import Config, from_header, to_header, without_size
@@ -103,7 +103,8 @@ class OneStepRestorer(ImageLevelRestorer):
         return self._restored(face, 0)
 
     def matching_step(self, face: Tensor) -> Tensor:
-        return self.entry(self.estimated_damage(face))
+        at_size = torch.tensor(steps_of_noise(self.size / (self.settings.matched_at or self.size)), device=face.device)
+        return at_size[self.entry(self.estimated_damage(face))]
 
     def _restored(self, face: Tensor, evaluations: int) -> Tensor:
         damage = self.estimated_damage(face)
