@@ -29,10 +29,11 @@ def steps_of_noise(times: float) -> tuple[int, ...]:
     """For each of the 1000 steps of the linear schedule, the first whose noise, relative to the image, is `times` that.
 
     A step hides as much of an image as one of `times` the noise does of an image with `times` the sides: the mean of
-    more pixels has less noise (Hoogeboom et al., "simple diffusion", 2023). The last step where none is strong enough.
+    more pixels has less noise (Hoogeboom et al., "simple diffusion", 2023). The last step where none is strong enough;
+    step 0 stands for no noise and stays.
     """
     noise = np.sqrt(1.0 / np.cumprod(1.0 - linear_betas()) - 1.0)
-    return tuple(np.searchsorted(noise, times * noise).clip(max=MODEL_STEPS - 1).tolist())
+    return 0, *np.searchsorted(noise, times * noise[1:]).clip(max=MODEL_STEPS - 1).tolist()
 
 
 @dataclass(frozen=True)

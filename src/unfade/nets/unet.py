@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfade.nets.architecture import of_shapes
+from unfade.nets.group_norm import GroupNorm
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ class _PixelPlan(Plan):
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """The normalisation of these networks."""
-    return nn.GroupNorm(32, channels)
+    return GroupNorm(32, channels)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

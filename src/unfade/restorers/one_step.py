@@ -14,7 +14,6 @@ single prediction averages away.
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -80,7 +79,7 @@ class OneStepRestorer(ImageLevelRestorer):
     def __init__(self, net: UNet, damage: DamageNet | None = None, settings: OneStepSettings | None = None) -> None:
         """`damage` estimates how degraded a face is; if it is not given, its weights are loaded from a file later."""
         super().__init__()
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lag
         self.size = net.config.size
         self.damage = (damage or DamageNet()).requires_grad_(False)
         self.settings = settings or OneStepSettings()
@@ -89,12 +88,6 @@ class OneStepRestorer(ImageLevelRestorer):
         seen = (1 / alpha_bars - 1).sqrt() * SIZE / own  # the noise that remains at the size of the estimate
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
-
-    def train(self, mode: bool = True) -> Self:
-        """Lay the network out as each is faster: channels last to restore, and not to learn in bfloat16."""
-        layout = torch.contiguous_format if mode else torch.channels_last
-        self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lag
-        return super().train(mode)
 
     def forward(self, face: Tensor) -> Tensor:
         return self._restored(face, 0 if self.training else self.settings.refine)
