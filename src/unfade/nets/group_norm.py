@@ -43,7 +43,7 @@ class _Normalised(torch.autograd.Function):
         """With z = (x - mean) / deviation and g = w * dy: dx = (g - mean(g) - z * mean(g * z)) / deviation."""
         x, weight, mean, inverse = ctx.saved_tensors
         in_group: int = x.shape[1] // ctx.groups
-        count = in_group * x.shape[2] * x.shape[3]
+        count: int = in_group * x.shape[2] * x.shape[3]
         values, gradient = _rows(x), _rows(gradients[0].contiguous(memory_format=torch.channels_last))
         mean, inverse = (one.float().repeat_interleave(in_group, 1) for one in (mean, inverse))  # (B, C)
         of_bias = gradient.sum(1, dtype=torch.float32)
