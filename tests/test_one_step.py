@@ -15,7 +15,7 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.nets.damage import DamageNet
-from unfade.nets.unet import UNet
+from unfade.nets.unet import PREDICTS, UNet
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import load_restorer, one_step_of_prior, save_restorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, doubled
@@ -37,7 +37,7 @@ def change(restorer: OneStepRestorer, face: Tensor) -> float:
         return float((restorer(face) - face).square().mean().sqrt())
 
 
-@pytest.mark.parametrize("predicts", ["eps", "v"])
+@pytest.mark.parametrize("predicts", PREDICTS)
 def test_it_is_one_prediction_of_the_prior_without_noise(predicts: str) -> None:
     restorer, face = tiny(predicts=predicts), faces()
     prior = DiffusionPrior(restorer.net, 32, spacing="1000", predicts=predicts)

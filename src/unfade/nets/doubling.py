@@ -14,12 +14,14 @@ from unfade.nets.unet import UNet
 def doubled(small: UNet, *, detail: int | None = None) -> UNet:
     """A network of twice the size that maps images to what `small` maps them to at half the size, enlarged.
 
-    `detail` is the number of channels of its correction at full resolution; None: as in `small`.
+    Where `small` predicts noise, it predicts that of the means of 2 x 2 pixels, and their details as those of the clean
+    image, at first none. `detail` is the number of channels of its correction at full resolution; None: as in `small`.
     """
     config = small.config
     patch = 2 * config.patch
     detail = config.detail if detail is None else detail
-    net = UNet(replace(config, size=2 * config.size, patch=patch, detail=detail))
+    predicts = "details" if config.predicts == "eps" else config.predicts
+    net = UNet(replace(config, size=2 * config.size, patch=patch, detail=detail, predicts=predicts))
     state = {name: value for name, value in small.state_dict().items() if not name.startswith("detail.")}
     within = torch.arange(patch) // 2  # from a row of a new block to that of an old one
     place = (within[:, None] * config.patch + within).flatten()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unfade.diffusion.prior import noise_from_v
+from unfade.diffusion.prior import as_noise
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import linear_betas, steps_of_noise
 from unfade.errors import BadInput
@@ -134,8 +134,7 @@ class OneStepRestorer(ImageLevelRestorer):
         """Predict x_0 from faces (B, 3, size, size), treated as x_t / sqrt(alpha_bar_t), at steps t, (B,)."""
         alpha_bar = self.alpha_bars[t][:, None, None, None]
         x_t = alpha_bar.sqrt() * face
-        predicted = self.net(x_t, t).float()[:, :3]
-        eps = predicted if self.net.config.predicts == "eps" else noise_from_v(predicted, x_t, alpha_bar)
+        eps = as_noise(self.net.config.predicts, self.net(x_t, t).float()[:, :3], x_t, alpha_bar)
         return face - (1 / alpha_bar - 1).sqrt() * without_grid(eps, self.net.config.patch)
 
     def _refined(self, x0: Tensor, t: Tensor, face: Tensor, parts: tuple[float, ...]) -> Tensor:
