@@ -14,9 +14,9 @@ from unfade.cli import app
 from unfade.diffusion.denoising import DenoisingSettings
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.nets.doubling import DETAIL
 from unfade.nets.unet import UNet
 from unfade.recipes.pretrain import (
-    DOUBLED_DETAIL,
     DOUBLED_PRIOR_RECIPE,
     PRIOR_LOOP,
     RESTORER_LOOP,
@@ -101,7 +101,7 @@ def test_a_prior_is_doubled(models: Models, tmp_path: Path) -> None:
     recipe = replace(DOUBLED_PRIOR_RECIPE, loop=PRIOR.loop, start=models[1])
     pretrain_prior(tmp_path / "faces", tmp_path / "large.safetensors", recipe)
     small, large = load_prior(models[1], device="cpu"), load_prior(tmp_path / "large.safetensors", device="cpu")
-    assert (large.size, large.patch, large.unet.config.detail) == (64, 2, DOUBLED_DETAIL)
+    assert (large.size, large.patch, large.unet.config.detail) == (64, 2, DETAIL)
     assert read_card(tmp_path / "large.safetensors")["recipe"]["network"]["size"] == 64
     inner = "middle_block.0.in_layers.2.weight"
     torch.testing.assert_close(large.unet.state_dict()[inner], small.unet.state_dict()[inner], atol=1e-3, rtol=1e-3)

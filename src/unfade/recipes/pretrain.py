@@ -85,7 +85,6 @@ DOUBLED_PRIOR_RECIPE = PriorRecipe(
     denoising=DenoisingSettings(early_until=800),
     doubled=True,
 )
-DOUBLED_DETAIL = 32  # channels of the correction at full resolution, which draws the finest octave
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _fresh_prior(recipe: PriorRecipe) -> UNet:
         begun = load_prior(recipe.start, device="cpu").unet
         assert isinstance(begun, UNet)
         with seeded(torch.device("cpu"), recipe.loop.seed):
-            return doubled_unet(begun, detail=DOUBLED_DETAIL).requires_grad_(True)
+            return doubled_unet(begun).requires_grad_(True)
     with seeded(torch.device("cpu"), recipe.loop.seed):
         network = UNet(recipe.network)
     _check_prediction(recipe, _go_on_from(recipe.start, "prior", network))
