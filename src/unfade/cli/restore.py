@@ -25,7 +25,7 @@ Out = Annotated[str, f.option(f.BASIC, "Folder for the results; with --fleet als
 def restore(
     photos: Photos,
     out: Out,
-    restorer: f.Restorer = "small-restorer",
+    restorer: f.Restorers = None,
     aligned: f.Aligned = False,
     fidelity: f.Fidelity = None,
     batch: Annotated[int, f.option(f.BASIC, "Faces restored together.")] = 8,
@@ -40,7 +40,7 @@ def restore(
     """Restore the faces in PHOTOS, or in videos, with any restorer, adapted or not; names and formats are kept."""
     from unfade.jobs.runs import shards_of
     from unfade.jobs.stores import is_store
-    from unfade.recipes.restore import passed_over
+    from unfade.recipes.restore import BUILT_IN, passed_over
     from unfade.recipes.restore import restore as run
 
     settings = results.settings(find, aligned=aligned, fidelity=fidelity, batch=batch)
@@ -48,12 +48,12 @@ def restore(
     how: Any = {**which, "device": device, "progress": progress}
     shards = [share.portion().shard]
     if fleet is None:
-        entries = run(photos, out, restorer, settings, **how)
+        entries = run(photos, out, restorer or BUILT_IN, settings, **how)
     else:
         from unfade.fleet.cluster import Worker
         from unfade.fleet.cluster import restore as by_fleet
 
-        work = Worker(photos, out, restorer, settings, aligned, device)
+        work = Worker(photos, out, restorer or BUILT_IN, settings, aligned, device)
         entries = by_fleet(work, fleet=fleet, portion=share.portion(), progress=progress)
         shards = [] if is_store(out) else shards_of(Path(out))
     return of_entries(entries, out, shards=shards, passed_over=passed_over(photos, out, **which))

@@ -41,7 +41,7 @@ class Worker:
 
     photos: str
     out: str
-    restorer: str | Path
+    restorer: str | Path | Sequence[str | Path]
     settings: RestoreSettings
     aligned: bool
     device: str
