@@ -1,8 +1,10 @@
 """How a prior is trained: it predicts the noise (DDPM, Eq. 14), at steps drawn mostly where the method uses them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +71,13 @@ def draw_noising(like: Tensor, step: int, *, seed: int, settings: DenoisingSetti
     span = torch.where(early, settings.early_until, MODEL_STEPS)
     t = (torch.rand(len(like), generator=generator) * span).long()
     return t, torch.randn(like.shape, generator=generator)
+
+
+def noised(truth: Tensor, rng: np.random.Generator, *, highest: int) -> Tensor:
+    """A face (3, H, W) with the white noise of a random step of the prior, at most `highest`: x_t / sqrt(alpha_bar)."""
+    alpha_bar = float((1 - linear_betas()).cumprod()[rng.integers(highest + 1)])
+    noise = torch.from_numpy(rng.standard_normal(tuple(truth.shape), dtype=np.float32))
+    return truth + math.sqrt(1 / alpha_bar - 1) * noise
 
 
 def denoising_score(

@@ -1,6 +1,5 @@
 """Train a prior or a restorer on a folder of clean, aligned faces."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,10 +11,9 @@ from torch import Tensor, nn
 
 from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.degradations.generic import generic
-from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising
+from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising, noised
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
-from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
 from unfade.nets.architecture import Kind
@@ -35,6 +33,7 @@ from unfade.training.batches import Order, Pictures, find_training_pictures, fli
 from unfade.training.loader import Batch, spare_workers
 from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import seeded
+from unfade.zoo.load import load_network
 from unfade.zoo.models import find_weights
 
 T = TypeVar("T")
@@ -148,18 +147,15 @@ def pretrain_prior(
 
 
 def _fresh_prior(recipe: PriorRecipe) -> UNet:
-    """The network before training. Raises BadInput unless a prior to double is named, and predicts what it should."""
-    if recipe.doubled:
+    """The network before training. Raises BadInput for a prior to start from that is missing or predicts otherwise."""
+    with seeded(torch.device("cpu"), recipe.loop.seed):
+        if not recipe.doubled:
+            network = UNet(recipe.network)
+            _check_prediction(recipe, _go_on_from(recipe.start, "prior", network))
+            return network
         if recipe.start is None:
             raise BadInput("Only a prior of a folded U-Net can be doubled; name one as `start`.")
-        begun = load_prior(recipe.start, device="cpu").unet
-        assert isinstance(begun, UNet)
-        with seeded(torch.device("cpu"), recipe.loop.seed):
-            return doubled_unet(begun).requires_grad_(True)
-    with seeded(torch.device("cpu"), recipe.loop.seed):
-        network = UNet(recipe.network)
-    _check_prediction(recipe, _go_on_from(recipe.start, "prior", network))
-    return network
+        return doubled_unet(load_network(recipe.start, "prior").network)
 
 
 RESTORER_LOOP = replace(PRIOR_LOOP, steps=3000, learning_rate=4e-4, warmup=100, ema=0.995)
@@ -303,13 +299,6 @@ def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tup
     if kind < recipe.noised + recipe.generic:
         return generic(truth, rng), truth
     return blind_pair(truth, draw_blind(rng, size=recipe.size, settings=recipe.blind))
-
-
-def noised(truth: Tensor, rng: np.random.Generator, *, highest: int) -> Tensor:
-    """A face (3, H, W) with the white noise of a random step of the prior, at most `highest`: x_t / sqrt(alpha_bar)."""
-    alpha_bar = float((1 - linear_betas()).cumprod()[rng.integers(highest + 1)])
-    noise = torch.from_numpy(rng.standard_normal(tuple(truth.shape), dtype=np.float32))
-    return truth + math.sqrt(1 / alpha_bar - 1) * noise
 
 
 def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Module], dict[str, float]]:

@@ -143,6 +143,18 @@ def result_names(names: Sequence[Path], kind: str | None, place: Callable[[str],
     return lambda name: place(others.get(name, name))
 
 
+def in_batches(crops: list[Tensor], run: Callable[[Tensor], Tensor], batch: int) -> Iterator[Tensor | Exception]:
+    """The result of each crop, in their order; those of one size go through the network together, `batch` at a time."""
+
+    def of_one(size: int) -> Iterator[Tensor | Exception]:
+        same = [crop for crop in crops if crop.shape[-1] == size]
+        for first in range(0, len(same), batch):
+            yield from attempted(lambda faces: run(torch.stack(faces)).cpu(), same[first : first + batch])
+
+    results = {size: of_one(size) for size in {crop.shape[-1] for crop in crops}}
+    return (next(results[crop.shape[-1]]) for crop in crops)
+
+
 @dataclass(frozen=True)
 class _Restoring:
     """The state of one run."""
@@ -164,26 +176,13 @@ class _Restoring:
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
         """Restore the faces of a group, and start writing its photos."""
-        restored = self._restored([face for one in group for face in one.crops])
+        restored = in_batches([face for one in group for face in one.crops], self.run, self.batch)
         begun = []
         for one in group:
             faces = [next(restored) for _ in one.crops]
             if self._may_write(one, faces):
                 begun.append(writers.submit(self._write, one, [face for face in faces if isinstance(face, Tensor)]))
         return begun
-
-    def _restored(self, crops: list[Tensor]) -> Iterator[Tensor | Exception]:
-        """The result of each crop, in their order; those of one size go through the network together."""
-        results: dict[int, Iterator[Tensor | Exception]] = {
-            size: self._of_one_size([crop for crop in crops if crop.shape[-1] == size])
-            for size in {crop.shape[-1] for crop in crops}
-        }
-        for crop in crops:
-            yield next(results[crop.shape[-1]])
-
-    def _of_one_size(self, crops: list[Tensor]) -> Iterator[Tensor | Exception]:
-        for first in range(0, len(crops), self.batch):
-            yield from attempted(lambda faces: self.run(torch.stack(faces)).cpu(), crops[first : first + self.batch])
 
     def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
         """Whether a result should be written; otherwise the reason is recorded, or it has been written before."""
