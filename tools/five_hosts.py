@@ -171,8 +171,10 @@ def sample_faces(count: int, size: int) -> Tensor:
 
 
 def levels_between(shown: Shown, expected: Tensor) -> float:
-    """The largest difference; of files, that from the file that unfade would write."""
-    expected = rounded(expected) if shown.as_files else expected
+    """The largest difference. Files are compared with those that unfade would write: it rounds, ComfyUI cuts off."""
+    if shown.as_files:
+        pairs = zip(shown.faces, expected, strict=True)
+        return float(max(np.abs(to_bytes(a).astype(int) - to_bytes(b)).max() for a, b in pairs))
     return float((shown.faces.clamp(-1, 1) - expected).abs().max() * 127.5)
 
 
