@@ -1,4 +1,4 @@
-"""Benchmarks, examples and tools import only what there is, and the container file copies it; nothing of it is run here."""
+"""Benchmarks, examples and tools import only what there is, and the container file copies it; they are not run here."""
 
 import ast
 import re
