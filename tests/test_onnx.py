@@ -244,7 +244,10 @@ def test_other_files_are_refused(exported: Path, tmp_path: Path) -> None:
     foreign = onnx.load(exported)
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
-    for name, message in {"half": "is not a file that onnxruntime can run", "foreign": "has no metadata about its faces"}.items():
+    for name, message in {
+        "half": "is not a file that onnxruntime can run",
+        "foreign": "has no metadata about its faces",
+    }.items():
         with pytest.raises(BadCheckpoint, match=message) as caught:
             load_restorer(tmp_path / f"{name}.onnx")
         assert "\n" not in str(caught.value)
