@@ -4,6 +4,7 @@
 """
 
 import ast
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -138,6 +139,38 @@ def test_an_adaptation_is_cancelled_and_goes_on_to_its_end(comfy: Comfy, tmp_pat
         off.append(np.abs(restored - levels_of(tmp_path / name / faces[2].name)))
     assert off[0].max() <= 1
     assert off[0].mean() < off[1].mean(), "it is not the one that it began with, which two steps change little"
+
+
+def bar_of(comfy: Comfy, prompt: Prompt) -> tuple[str, list[tuple[str, float, float]]]:
+    """How a prompt ends, and what the bars under its nodes show meanwhile: node, value and total."""
+    aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp to listen to ComfyUI")
+    shown: list[tuple[str, float, float]] = []
+
+    async def listened() -> str:
+        place = f"{comfy.address}/ws?clientId=bar"
+        async with aiohttp.ClientSession() as session, session.ws_connect(place) as socket:
+            comfy.ask("/prompt", {"prompt": prompt, "client_id": "bar"})
+            async for message in socket:
+                told = json.loads(message.data) if message.type == aiohttp.WSMsgType.TEXT else {"type": ""}
+                if told["type"] == "progress":
+                    shown.append(tuple(told["data"][name] for name in ("node", "value", "max")))
+                if told["type"].removeprefix("execution_") in ("success", "error", "interrupted"):
+                    return str(told["type"])
+        return "closed"
+
+    return asyncio.run(listened()), shown
+
+
+@pytest.mark.host
+def test_an_adaptation_shows_each_stage_in_the_bar(comfy: Comfy, tmp_path: Path) -> None:
+    for path in list_images(SAMPLES / "held_out_photos")[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    ended, shown = bar_of(comfy, adapting(tmp_path, "watched"))
+    assert ended == "execution_success"
+    assert {node for node, _, _ in shown} == {"2"}
+    assert shown[0][1] == 0
+    full = [(value, total) for _, value, total in shown if value == total]
+    assert len(full) >= 3, "taking faces, targets and fine-tuning, at least, come to their ends"
 
 
 @pytest.mark.host
