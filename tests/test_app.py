@@ -129,7 +129,7 @@ def test_only_installed_restorers_and_own_adaptations_can_be_chosen(user: User) 
     assert {"small-restorer", "small-swinir"} <= {*restorers_for(user)}
     with pytest.raises(BadInput, match=r"There is no restorer /etc/passwd; there are: small"):
         assert Wanted(user, restorer="/etc/passwd").spec
-    run = Wanted(user).run(3)
+    run = Wanted(user, steps=3).run
     run.mkdir(parents=True)
     (run / "restorer.safetensors").touch()
     assert restorers_for(user)["adapted from small-restorer, 3 steps"] == str(run)

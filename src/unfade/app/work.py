@@ -41,6 +41,7 @@ class Wanted:
     restorer: str = "small-restorer"  # a key of `restorers_for`: no other file can be named
     strength: float = 1.0  # 0..1
     fidelity: float = 0.5  # 0..1; without effect on restorers that have none
+    steps: int = 80  # of adapting
     left_out: Mapping[str, Collection[int]] = field(default_factory=dict)  # numbers of faces, by photo
 
     @property
@@ -76,17 +77,18 @@ class Wanted:
             said += [entry.reason.replace(f"{self.user.photos}/", "") for entry in entries if entry.status != "done"]
         return said
 
-    def adapt(self, steps: int, device: Device = "auto", progress: Progress = silent) -> list[str]:
+    def adapt(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
         """Adapt to all photos, or resume that; returns a sentence for each that has no result. Raises UnfadeError."""
         settings = settings_for(self.spec, "small-prior")
-        loop = replace(settings.finetune.loop, steps=steps, checkpoint_every=EVERY)
+        loop = replace(settings.finetune.loop, steps=self.steps, checkpoint_every=EVERY)
         settings = replace(settings, finetune=replace(settings.finetune, loop=loop))
-        done = adapt(self.user.photos, self.run(steps), settings, device=device, progress=progress)
+        done = adapt(self.user.photos, self.run, settings, device=device, progress=progress)
         return [reason.replace(f"{self.user.folder}/", "") for _, reason in done.failures]
 
-    def run(self, steps: int) -> Path:
+    @property
+    def run(self) -> Path:
         """The folder of an adaptation; the same restorer and number of steps resume it."""
-        return self.user.folder / "runs" / f"{Path(self.spec).name}, {steps} steps"
+        return self.user.folder / "runs" / f"{Path(self.spec).name}, {self.steps} steps"
 
     def _which(self, name: str) -> str:
         """The faces of a photo to use; "" if all are left out."""
