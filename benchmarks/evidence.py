@@ -70,7 +70,7 @@ VARIANTS: dict[str, dict[str, RehearseSettings]] = {
     "N": {str(4 * factor): varied(factor=factor) for factor in (1, 2, 4, 8)},  # of 512 px
     "K": {"300": FEW, "600": varied(start=12, free_from=6), "900": varied(start=18, free_from=9)},
     "begin with": {name: varied(begin_with=name) for name in ("restored", "face")},
-    "restorer": {"small-restorer": FEW, SWINIR: replace(FEW, adapt=settings_for(SWINIR, "small-prior"))},
+    "restorer": {"small-restorer": FEW, SWINIR: replace(FEW, adapt=settings_for(SWINIR))},
     "steps of the prior": {
         "6": FEW,
         "6, all alike": varied(by_damage=False),
@@ -93,7 +93,7 @@ def main() -> None:
         if (args.only and name not in args.only) or (name in MORE and not args.more):
             continue
         if args.restorer:
-            settings = replace(settings, adapt=settings_for(args.restorer, settings.adapt.prior))
+            settings = replace(settings, adapt=settings_for(args.restorer))
         if args.photos and name not in CAMERAS:
             continue
         if args.photos:

@@ -1,6 +1,6 @@
 """What does a restorer do to faces that are not damaged? It should leave them alone.
 
-    python benchmarks/no_harm.py FACES [--restorer small-restorer] [--faces 40]
+    python benchmarks/no_harm.py FACES [--restorer RESTORER ...] [--faces 40]
 
 FACES are clean, aligned faces. Each is set into a plain photo at 128, 256 and 512 px, and the photo is restored as
 `unfade restore` does it. Printed for each size: how many faces came back bit for bit, the lowest and the median PSNR of
@@ -9,6 +9,7 @@ the face's square against what it was, and the largest and the median identity d
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import unfade
 from unfade.faces.identity import load_embedder
 from unfade.images.files import read_image, write_png
 from unfade.metrics.reference import psnr
+from unfade.recipes.restore import BUILT_IN
 from unfade.training.batches import find_training_pictures
 
 SIZES = (128, 256, 512)  # px, side of the face's square in its photo
@@ -29,7 +31,7 @@ MARGIN = 0.5  # of that side, around it
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("faces", type=Path)
-    parser.add_argument("--restorer", default="small-restorer")
+    parser.add_argument("--restorer", nargs="+", default=BUILT_IN, help="default: the built-in ones, by size")
     parser.add_argument("--faces", dest="count", type=int, default=40, help="drawn with a fixed seed")
     args = parser.parse_args()
     paths, _ = find_training_pictures(args.faces, {})
@@ -39,7 +41,7 @@ def main() -> None:
         print(row(size, [at_size(face, size) for face in drawn], args.restorer))
 
 
-def row(size: int, faces: list[Tensor], restorer: str) -> str:
+def row(size: int, faces: list[Tensor], restorer: Sequence[str]) -> str:
     """One line of the table."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

@@ -29,7 +29,7 @@ print(int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 NETWORKS = """
 import sys
 import unfade
-(entry,) = unfade.restore(sys.argv[1], sys.argv[2] + "/restored", device="cpu")
+(entry,) = unfade.restore(sys.argv[1], sys.argv[2] + "/restored", "small-restorer", device="cpu")
 assert entry.status == "done", entry.reason
 """
 PAGE = """

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
 
-    settings = unfade.settings_for("small-restorer", "small-prior")
+    settings = unfade.settings_for("small-restorer")
     if given.short:
         loop = replace(settings.finetune.loop, steps=1, batch=2)
         targets = replace(settings.targets, start=1, free_from=1)

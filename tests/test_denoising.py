@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from networks import Answers, filled_unet
 from recorded import noise, picture
 from unfade.diffusion.denoising import WEIGHTINGS, Denoising, DenoisingSettings, denoising_score, draw_noising
+from unfade.diffusion.prior import details
 from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 
@@ -45,6 +46,31 @@ def test_a_network_may_predict_v_instead() -> None:
     v = alpha_bar.sqrt() * draw - (1 - alpha_bar).sqrt() * x0
     error = Denoising("v")(Answers(lambda x, t: v), x0, t, draw)["denoising"]
     torch.testing.assert_close(error, torch.tensor(0.0), atol=1e-10, rtol=0)
+
+
+def test_a_network_may_predict_the_details_of_the_clean_image() -> None:
+    """Of the image and of the noise: means of 2 x 2 pixels and what they leave out, which add up again."""
+    x0, t, draw = batch()
+    torch.testing.assert_close(details(x0) + means(x0), x0)
+    answer = means(draw) + details(x0)
+    error = Denoising("details").per_image(Answers(lambda x, t: answer), x0, t, draw)
+    torch.testing.assert_close(error, torch.zeros(3), atol=1e-7, rtol=0)
+    alpha_bar = torch.from_numpy((1 - linear_betas()).cumprod()).float()[t]
+    wrong = Denoising("details").per_image(Answers(lambda x, t: means(draw)), x0, t, draw)
+    expected = details(x0).square().mean((1, 2, 3)) * alpha_bar / (1 - alpha_bar)
+    torch.testing.assert_close(wrong, expected, rtol=1e-3, atol=0)
+
+
+def means(image: Tensor) -> Tensor:
+    """Each block of 2 x 2 pixels at its mean."""
+    return (
+        image.unflatten(2, (-1, 2))
+        .unflatten(4, (-1, 2))
+        .mean((3, 5), keepdim=True)
+        .expand(-1, -1, -1, 2, -1, 2)
+        .flatten(4, 5)
+        .flatten(2, 3)
+    )
 
 
 def test_weighted_as_v_it_is_the_squared_error_of_v() -> None:

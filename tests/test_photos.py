@@ -115,7 +115,7 @@ def test_groups_are_the_same_whatever_is_done(tmp_path: Path, monkeypatch: pytes
     found = found_of(tmp_path, [40] * 8)
     names = [name.as_posix() for name in found.names]
     for done in (set(), set(names), set(names[:1]), set(names[2:7]), set(names[3:6])):
-        groups = list(opened_groups(found, finder(), SIZE, lambda name, content, done=done: name in done))
+        groups = list(opened_groups(found, finder(), [SIZE], lambda name, content, done=done: name in done))
         assert [[one.name for one in group] for group in groups] == [names[:3], names[3:6], names[6:]]
         for group in groups:
             whole = not {one.name for one in group} <= done
@@ -133,7 +133,7 @@ def test_what_cannot_be_read_or_searched_has_its_error(tmp_path: Path) -> None:
             raise BadInput("No.")
         return finder()(name, photo)
 
-    ((gone, refused, sound),) = opened_groups(found, find, SIZE, never)
+    ((gone, refused, sound),) = opened_groups(found, find, [SIZE], never)
     assert (gone.content, gone.photo) == ("", None)
     assert str(gone.error).startswith(f"{tmp_path / '00.png'} cannot be opened")
     assert str(refused.error) == "No."
@@ -145,11 +145,11 @@ def test_an_unforeseen_error_names_the_photo_and_a_full_disk_ends_the_run(tmp_pa
         raise error
 
     error: Exception = ZeroDivisionError()
-    ((one,),) = opened_groups(found_of(tmp_path, [40]), find, SIZE, never)
+    ((one,),) = opened_groups(found_of(tmp_path, [40]), find, [SIZE], never)
     assert one.error is error
     error = DiskFull("The disk is full.")
     with pytest.raises(DiskFull):
-        list(opened_groups(found_of(tmp_path, [40]), find, SIZE, never))
+        list(opened_groups(found_of(tmp_path, [40]), find, [SIZE], never))
 
 
 def test_nothing_is_read_ahead_of_the_next_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +161,7 @@ def test_nothing_is_read_ahead_of_the_next_group(tmp_path: Path, monkeypatch: py
         return read_photo(path)
 
     monkeypatch.setattr(photos, "read_photo", reading)
-    groups = opened_groups(found_of(tmp_path, [40] * 9), finder(), SIZE, never)
+    groups = opened_groups(found_of(tmp_path, [40] * 9), finder(), [SIZE], never)
     for number in range(1, 4):
         next(groups)
         assert len(read) <= 2 * (number + 1)

@@ -14,12 +14,21 @@ from unfade.cli import app
 from unfade.diffusion.denoising import DenoisingSettings
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.nets.doubling import DETAIL
 from unfade.nets.unet import UNet
-from unfade.recipes.pretrain import PRIOR_LOOP, RESTORER_LOOP, PriorRecipe, RestorerRecipe, pretrain_prior, thinned
+from unfade.recipes.pretrain import (
+    DOUBLED_PRIOR_RECIPE,
+    PRIOR_LOOP,
+    RESTORER_LOOP,
+    PriorRecipe,
+    RestorerRecipe,
+    pretrain_prior,
+    thinned,
+)
 from unfade.recipes.pretrain import pretrain_restorer as restorer_training
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import load_restorer, save_restorer
-from unfade.restorers.one_step import OneStepRestorer
+from unfade.restorers.one_step import OneStepRestorer, OneStepSettings
 from unfade.store.checkpoints import read_card, read_weights
 from unfade.training.loop import History
 
@@ -72,6 +81,32 @@ def test_a_one_step_restorer_is_doubled(models: Models, tmp_path: Path) -> None:
     for start in (None, models[0]):
         with pytest.raises(BadInput, match="Only a one-step restorer can be doubled"):
             restorer_training(tmp_path / "faces", tmp_path / "other.safetensors", replace(recipe, start=start))
+
+
+def test_a_one_step_restorer_goes_on_at_its_own_size(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    small = OneStepRestorer(UNet(replace(B32, detail=4)), settings=OneStepSettings(highest=300))
+    save_restorer(tmp_path / "small.safetensors", small)
+    recipe = replace(RESTORER_RECIPE, start=tmp_path / "small.safetensors")
+    restorer_training(tmp_path / "faces", tmp_path / "on.safetensors", recipe)
+    on = load_restorer(tmp_path / "on.safetensors", device="cpu")
+    assert isinstance(on, OneStepRestorer)
+    assert on.settings == small.settings
+    for name, value in small.state_dict().items():
+        torch.testing.assert_close(on.state_dict()[name], value, atol=1e-3, rtol=1e-3)  # 16 bits
+
+
+def test_a_prior_is_doubled(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    recipe = replace(DOUBLED_PRIOR_RECIPE, loop=PRIOR.loop, start=models[1])
+    pretrain_prior(tmp_path / "faces", tmp_path / "large.safetensors", recipe)
+    small, large = load_prior(models[1], device="cpu"), load_prior(tmp_path / "large.safetensors", device="cpu")
+    assert (large.size, large.patch, large.unet.config.detail) == (64, 2, DETAIL)
+    assert read_card(tmp_path / "large.safetensors")["recipe"]["network"]["size"] == 64
+    inner = "middle_block.0.in_layers.2.weight"
+    torch.testing.assert_close(large.unet.state_dict()[inner], small.unet.state_dict()[inner], atol=1e-3, rtol=1e-3)
+    with pytest.raises(BadInput, match="can be doubled; name one as `start`"):
+        pretrain_prior(tmp_path / "faces", tmp_path / "other.safetensors", replace(recipe, start=None))
 
 
 def test_a_model_of_another_shape_is_refused(models: Models, tmp_path: Path) -> None:
@@ -142,15 +177,31 @@ def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pyte
     CliRunner().invoke(app, base)
     CliRunner().invoke(app, [*base, "--perceptual-weight", "0.4", "--gan-weight", "0.1", "--prior", "mine",
                                    "--discriminator-features", "16", "--texture-weight", "0.3"])  # fmt: skip
-    CliRunner().invoke(app, [*base, "--from", "mine", "--double"])
-    assert [recipe.doubled for recipe in seen] == [False, False, True]
-    seen.pop()
+    CliRunner().invoke(app, [*base, "--from", "small-restorer", "--double"])
+    CliRunner().invoke(app, [*base, "--from", "small-restorer-256"])
+    assert [(r.doubled, bool(r.losses.texture_weight)) for r in seen[2:]] == [(True, True), (False, True)]
+    del seen[2:]
     losses = [r.losses for r in seen]
     told = [(x.perceptual_weight, x.gan_weight, x.texture_weight, x.discriminator_features) for x in losses]
     assert [(*weights, r.prior) for weights, r in zip(told, seen, strict=True)] == [
         (0, 0, 0, 64, "small-prior"),
         (0.4, 0.1, 0.3, 16, "mine"),
     ]
+
+
+def test_the_flags_of_a_doubled_prior_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[PriorRecipe] = []
+
+    def record(faces: Path, out: Path, recipe: PriorRecipe, **rest: object) -> History:
+        seen.append(recipe)
+        return History()
+
+    monkeypatch.setattr(unfade.recipes.pretrain, "pretrain_prior", record)
+    base = ["train", "prior", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), "--from", "small-prior"]
+    CliRunner().invoke(app, base)
+    CliRunner().invoke(app, [*base, "--double"])
+    assert [(recipe.doubled, recipe.start) for recipe in seen] == [(False, "small-prior"), (True, "small-prior")]
+    assert seen[1] == replace(DOUBLED_PRIOR_RECIPE, start="small-prior")
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 60, 61, 1000])

@@ -26,13 +26,14 @@ from torch import Tensor
 from drawn import exif_with
 from marked import LEVEL, SIZE, Dimmer, Place, Poisoned, finder, in_colour, load, save, scene, statuses
 from unfade.errors import BadInput, DiskFull
-from unfade.faces.align import to_template
+from unfade.faces.align import scale_of, to_template
 from unfade.faces.identity import Likeness
 from unfade.faces.paste import PasteSettings
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Provenance, read_photo
 from unfade.images.tone import tone_of
 from unfade.jobs.journal import Counts, Entry
+from unfade.restorers.by_size import REDUCED, BySize
 from unfade.restorers.load import load_restorer
 from unfade.stages import photos
 from unfade.stages.photos import FoundFace
@@ -75,6 +76,23 @@ def test_faces_are_restored_and_the_rest_is_bit_for_bit(place: Place) -> None:
         square = np.s_[max(0, top - 15) : top + side + 15, max(0, left - 15) : left + side + 15]
         after[square] = before[square]
     assert np.array_equal(before, after)
+
+
+def test_each_face_goes_through_the_restorer_of_its_size(place: Place) -> None:
+    place.restorer = BySize([Dimmer(64), Dimmer(SIZE)])
+    small, large = (5, 60, 20), (60, 20, 50)
+    save(place.photos / "a.png", scene(large, small, height=110, width=150))
+    (entry,) = place.run(sidecar=True)
+    assert entry.notes[0] == "2 faces"
+    assert [(one.size, one.together) for one in place.restorer.restorers] == [(SIZE, [1]), (64, [1])]
+    faces = json.loads((place.out / "a.png.json").read_text())["faces"]
+    assert [face["size"] for face in faces] == [SIZE, 64]
+    sides = [face["size"] / scale_of(np.array(face["matrix"])) for face in faces]  # px of the photo
+    assert sides[0] < REDUCED * SIZE < sides[1]
+    after = load(place.out / "a.png")
+    for left, top, side in (small, large):
+        inside = np.s_[top + 6 : top + side - 6, left + 6 : left + side - 6]
+        assert np.abs(after[inside] - (LEVEL + 127.5) / 2).max() <= 1
 
 
 def test_strength_blends_with_the_photo(place: Place) -> None:

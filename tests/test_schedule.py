@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recorded import arrays
-from unfade.diffusion.schedule import Schedule, linear_betas, respaced
+from unfade.diffusion.schedule import Schedule, linear_betas, respaced, steps_of_noise
 
 SPACINGS = {"full1000": "1000", "r250": "250", "ddim250": "ddim250", "r100": "100", "r50": "50", "r20": "20"}
 TABLES = {
@@ -86,3 +86,16 @@ def test_schedules_of_equal_steps_are_equal() -> None:
 def test_impossible_spacings_are_refused(spacing: str) -> None:
     with pytest.raises(ValueError, match=r"steps|invalid literal"):
         respaced(spacing)
+
+
+@pytest.mark.parametrize("times", [0.5, 1.0, 2.0, 4.0])
+def test_steps_of_stronger_noise(times: float) -> None:
+    """The noise there is the first that is strong enough; the step before is too weak."""
+    noise = np.sqrt(1 / np.cumprod(1 - linear_betas()) - 1)
+    found = np.array(steps_of_noise(times))
+    assert (found.shape, found[0]) == ((1000,), 0), "step 0 stands for no noise"
+    inside, earlier = found < 999, found > 0
+    inside[0] = earlier[0] = False
+    assert (noise[found[inside]] >= times * noise[inside]).all()
+    assert (noise[found[earlier] - 1] < times * noise[earlier]).all()
+    assert times != 1 or found.tolist() == list(range(1000))

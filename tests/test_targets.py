@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from toys import ToyRestorer
 from unfade.diffusion.guidance import LowFrequency
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
+from unfade.diffusion.schedule import linear_betas, steps_of_noise
 from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
@@ -22,7 +24,7 @@ from unfade.jobs.journal import Journal
 from unfade.restorers.base import Restorer
 from unfade.stages import targets
 from unfade.stages.restore import restore_faces
-from unfade.stages.targets import TargetSettings, make_targets, pseudo_target, together
+from unfade.stages.targets import TargetSettings, by_start, make_targets, pseudo_target, start_for, together
 
 QUICK = TargetSettings(spacing="20", start=6, free_from=3, factor=4, batch=2)
 
@@ -98,6 +100,41 @@ def test_the_filter_keeps_its_width_relative_to_the_face() -> None:
     factors = {size: TargetSettings().for_size(size).factor for size in (1024, 512, 256, 128, 32, 16)}
     assert factors == {1024: 32, 512: 16, 256: 8, 128: 4, 32: 1, 16: 1}
     assert replace(TargetSettings(seed=3, factor=8), factor=2) == TargetSettings(seed=3, factor=8).for_size(128)
+
+
+def test_k_and_l_move_with_the_noise() -> None:
+    few = TargetSettings(spacing="20", start=6, free_from=3)
+    assert few.for_noise(1) == few
+    twice = few.for_noise(2)
+    assert replace(twice, start=6, free_from=3) == few
+    noise = [(1 / alpha_bar - 1) ** 0.5 for alpha_bar in np.cumprod(1 - linear_betas())]
+    for before, after in ((few.start, twice.start), (few.free_from, twice.free_from)):
+        ratios = [noise[1000 * step // 20] / noise[1000 * before // 20] for step in (after - 1, after, after + 1)]
+        assert min(ratios, key=lambda ratio: abs(ratio - 2)) == ratios[1]
+    assert few.for_noise(1e6).start == 19
+
+
+class Stepped(ToyRestorer):
+    """Says that its faces are degraded as by the noise of these steps."""
+
+    steps = (0, 100, 300)
+
+    def matching_step(self, face: Tensor) -> Tensor:
+        return torch.tensor(self.steps)
+
+
+def test_a_larger_prior_starts_faces_from_a_higher_step() -> None:
+    """Noise that hides as much of a face at twice the size is twice as strong."""
+    restorer = Stepped(32)
+    settings = TargetSettings(spacing="100", start=90, free_from=40, by_damage=True)
+    for times in (1, 2):
+        prior = DiffusionPrior(nn.Identity(), times * restorer.size, spacing="100")
+        prior.register_parameter("place", nn.Parameter(torch.zeros(1)))
+        groups = by_start(torch.zeros(3, 3, 32, 32), restorer, prior, settings)
+        starts = {i: made.start for made, places in groups for i in places}
+        moved = steps_of_noise(times)
+        assert starts == {i: start_for(moved[t], prior.schedule.t_model, settings) for i, t in enumerate(Stepped.steps)}
+        assert starts[0] == 0 < starts[1] < starts[2]
 
 
 @pytest.mark.usefixtures("computes_in_bf16")

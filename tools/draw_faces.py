@@ -1,6 +1,6 @@
-"""Draw the faces of nobody that adaptation damages as photos are: by the built-in prior, of pure noise.
+"""Draw the faces of nobody that adaptation damages as photos are: by a built-in prior, of pure noise.
 
-    python tools/draw_faces.py FACES --raw FOLDER [--count 128] [--out FOLDER]
+    python tools/draw_faces.py FACES --raw FOLDER [--prior small-prior-256] [--count 128] [--out FOLDER]
 
 What the prior draws has its faces right and its light wrong: whole pictures are orange or blue. So the channels are
 balanced as a camera would: each gets the gain that brings its mean over the middle of the face to a value drawn from a
@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from unfade.diffusion.guidance import Guidance
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.faces.detectors import load_detector
-from unfade.images.files import read_image, write_png
+from unfade.images.files import read_image, to_bytes, write_png
 from unfade.precision import autocast
 from unfade.recipes.adapt_settings import DRAWN
 from unfade.store.seeds import seed_for
@@ -30,16 +31,18 @@ BATCH = 8
 STEPS = "50"  # of the respaced prior, DDPM
 MOST_GAIN = 1.8
 LEAST_SCORE = 0.85  # of the detector
+QUALITY = 95  # of the JPEGs
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("faces", type=Path)
     parser.add_argument("--raw", type=Path, required=True)
+    parser.add_argument("--prior", default="small-prior-256")
     parser.add_argument("--count", type=int, default=128)
     parser.add_argument("--out", type=Path, default=DRAWN)
     args = parser.parse_args()
-    draw(args.raw, args.count)
+    draw(args.raw, args.count, args.prior)
     mean, covariance = light_of(args.faces)
     detector, kept = load_detector(), 0
     for i in range(args.count):
@@ -49,15 +52,15 @@ def main() -> None:
         face = balanced(face, gains)
         sure = max((found.score for found in detector(face)), default=0.0)
         if gains.max() <= MOST_GAIN and gains.min() >= 1 / MOST_GAIN and sure >= LEAST_SCORE:
-            write_png(args.out / f"{kept:03d}.png", face)
+            Image.fromarray(to_bytes(face)).save(args.out / f"{kept:03d}.jpg", quality=QUALITY, subsampling=0)
             kept += 1
     print(f"{kept} of {args.count} kept")
 
 
 @torch.no_grad()
-def draw(out: Path, count: int) -> None:
+def draw(out: Path, count: int, name: str) -> None:
     """Write the faces that are not there yet."""
-    prior = load_prior("small-prior", device="cpu").respaced(STEPS)
+    prior = load_prior(name, device="cpu").respaced(STEPS)
     for first in range(0, count, BATCH):
         paths = [out / f"{i:03d}.png" for i in range(first, min(first + BATCH, count))]
         if all(path.exists() for path in paths):

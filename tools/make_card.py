@@ -61,9 +61,13 @@ TEXTS = {
     },
 }
 LARGER = {
+    "small-prior-256": {
+        "intended_use": "making pseudo targets from restored 256 px aligned faces with unfade, and drawing such faces",
+        "not_for": "identifying people, evidence of any kind, commercial use",
+    },
     "small-restorer-256": {
         "intended_use": "restoring 256 px aligned faces, and larger ones in photos, without adapting it"
-    }
+    },
 }
 
 
@@ -127,7 +131,7 @@ def faces_restored(args: argparse.Namespace) -> Tensor:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=("small-prior", "small-restorer", "small-restorer-256", "small-swinir"))
+    parser.add_argument("name", choices=[model.name for model in MODELS.values() if model.name.startswith("small-")])
     parser.add_argument("trained", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="table of the training pictures, CSV")
     parser.add_argument("--command", required=True, help="how it was trained, for the card")

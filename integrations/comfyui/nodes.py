@@ -123,7 +123,7 @@ class AdaptRestorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, restorer: Chosen, photos: str, run: str, steps: int, aligned: bool) -> io.NodeOutput:
-        settings = unfade.settings_for(restorer.spec, "small-prior")
+        settings = unfade.settings_for(restorer.spec)
         loop = replace(settings.finetune.loop, steps=steps)
         fidelity = settings.fidelity if restorer.fidelity is None else restorer.fidelity
         settings = replace(settings, finetune=replace(settings.finetune, loop=loop), fidelity=fidelity)

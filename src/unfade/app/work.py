@@ -79,7 +79,7 @@ class Wanted:
 
     def adapt(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
         """Adapt to all photos, or resume that; returns a sentence for each that has no result. Raises UnfadeError."""
-        settings = settings_for(self.spec, "small-prior")
+        settings = settings_for(self.spec)
         loop = replace(settings.finetune.loop, steps=self.steps, checkpoint_every=EVERY)
         settings = replace(settings, finetune=replace(settings.finetune, loop=loop))
         done = adapt(self.user.photos, self.run, settings, device=device, progress=progress)

@@ -19,7 +19,7 @@ def adapt(
     out: f.Out,
     aligned: f.Aligned = False,
     restorer: f.Restorer = "small-restorer",
-    prior: f.Prior = "small-prior",
+    prior: f.Prior = None,
     fidelity: f.Fidelity = None,
     precision: f.TunedPrecision = None,
     seed: f.Seed = 0,

@@ -35,7 +35,7 @@ def compare(
         ),
     ] = "",
     restorer: f.Restorer = "small-restorer",
-    prior: f.Prior = "small-prior",
+    prior: f.Prior = None,
     batch: Annotated[int, typer.Option(help="Faces denoised together.")] = 4,
     precision: f.Precision = "float32",
     seed: f.Seed = 0,

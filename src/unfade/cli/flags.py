@@ -32,7 +32,22 @@ Photos = Annotated[Path, typer.Argument(help="Folder of photos, searched with it
 Out = Annotated[Path, option(BASIC, "Folder for the results.", "--out")]
 OutFile = Annotated[Path, option(BASIC, "File of weights to write, ending in .safetensors.", "--out")]
 Restorer = Annotated[str, option(BASIC, "Name of a restorer, a .safetensors file, or a run folder.")]
-Prior = Annotated[str, option(BASIC, "Name of a prior or a .safetensors file.")]
+Restorers = Annotated[
+    list[str] | None,
+    option(
+        BASIC,
+        "Name of a restorer, a .safetensors file, or a run folder. Of several with different sizes, each face goes "
+        "through the one that suits its own. Default: small-restorer and small-restorer-256.",
+        "--restorer",
+    ),
+]
+Prior = Annotated[
+    str | None,
+    option(
+        BASIC,
+        "Name of a prior or a .safetensors file. Default: small-prior, or small-prior-256 for restorers of 256 px.",
+    ),
+]
 Device = Annotated[str, option(BASIC, "auto, cpu, cuda, cuda:1, mps.")]
 Seed = Annotated[int, option(BASIC, "Seed of everything random.")]
 Shard = Annotated[

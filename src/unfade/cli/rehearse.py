@@ -23,7 +23,7 @@ def rehearse(
     most: Annotated[int, typer.Option(help="Largest number of faces to adapt to; 0: the whole share.")] = 0,
     more: Annotated[Path | None, typer.Option(help="Folder of further clean faces to adapt to; never scored.")] = None,
     restorer: f.Restorer = "small-restorer",
-    prior: f.Prior = "small-prior",
+    prior: f.Prior = None,
     rounds: f.Rounds = None,
     fidelity: f.Fidelity = None,
     steps: f.Steps = None,

@@ -169,7 +169,13 @@ class Learning(Optimiser):
 
 
 def adapt_settings(
-    restorer: str, prior: str, seed: int, targets: Schedule, learning: Learning, precision: str | None, **own: Any
+    restorer: str,
+    prior: str | None,
+    seed: int,
+    targets: Schedule,
+    learning: Learning,
+    precision: str | None,
+    **own: Any,
 ) -> "AdaptSettings":
     """The defaults for this restorer and prior, with every flag that was given; `own` are further settings by name.
 

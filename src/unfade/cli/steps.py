@@ -19,7 +19,7 @@ def targets(
     faces: Faces,
     out: f.Out,
     restorer: f.Restorer = "small-restorer",
-    prior: f.Prior = "small-prior",
+    prior: f.Prior = None,
     fidelity: f.Fidelity = None,
     batch: Annotated[int | None, typer.Option(help="Faces denoised together. Default: 4, more on a GPU.")] = None,
     precision: f.Precision = "float32",
@@ -43,10 +43,10 @@ def targets(
     portion = share.portion()
     found = portion.pictures(faces)
     where = choose_device(device)
-    begun, model = loaded_restorer(restorer, fidelity=fidelity, device=where), loaded_prior(prior, device=where)
+    usual = settings_for(restorer, prior)
+    begun, model = loaded_restorer(restorer, fidelity=fidelity, device=where), loaded_prior(usual.prior, device=where)
     network = begun.network
-    usual = settings_for(restorer, prior).targets
-    settings = changed(usual, batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how))
+    settings = changed(usual.targets, batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how))
     key = weights_key(begun, model)
     identity = {"targets": settings.identity(), **key, **choices(network)}
     of_run: Any = {"shard": portion.shard, "items": (name.name for name in found.names)}
@@ -62,7 +62,7 @@ def finetune(
     targets: Annotated[Path, typer.Argument(help="Folder of their pseudo targets, with the same file names.")],
     out: f.OutFile,
     restorer: f.Restorer = "small-restorer",
-    prior: f.Prior = "small-prior",
+    prior: f.Prior = None,
     real: f.Real = None,
     fidelity: f.Fidelity = None,
     precision: f.TunedPrecision = None,
@@ -85,7 +85,7 @@ def finetune(
     where = choose_device(device)
     history = finetune_to_file(
         loaded_restorer(restorer, fidelity=settings.fidelity, device=where),
-        loaded_prior(prior, device=where),
+        loaded_prior(settings.prior, device=where),
         pairs,
         out,
         settings,

@@ -72,6 +72,9 @@ def prior(
     held_out: HeldOut = None,
     weight: Weight = None,
     start: From = None,
+    double: Annotated[
+        bool, typer.Option("--double", help="Begin with the prior of --from, for faces twice as large.")
+    ] = False,
     loss_weighting: Annotated[
         str | None, typer.Option(help="Weights of the noise levels in the loss: min-snr (default), eps (none), v.")
     ] = None,
@@ -82,11 +85,12 @@ def prior(
     training: Training,
     progress: Progress,
 ) -> Outcome:
-    """Train a diffusion prior of 128 px; run it again to resume."""
+    """Train a diffusion prior; run it again to resume."""
     from unfade.devices import choose_device
-    from unfade.recipes.pretrain import PriorRecipe, pretrain_prior
+    from unfade.recipes.pretrain import DOUBLED_PRIOR_RECIPE, PriorRecipe, pretrain_prior
 
-    recipe = PriorRecipe(weights=_weights(weight or []), start=start)
+    usual = DOUBLED_PRIOR_RECIPE if double else PriorRecipe()
+    recipe = replace(usual, weights=_weights(weight or []), start=start)
     denoising = changed(recipe.denoising, weighting=loss_weighting)
     recipe = replace(recipe, loop=training.loop(recipe.loop, seed), denoising=denoising)
     how: Any = {"device": choose_device(device), "workers": workers, "progress": progress}
@@ -110,7 +114,7 @@ def restorer(
     ] = False,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: PerceptualWeight = None,
-    prior: f.Prior = "small-prior",
+    prior: Annotated[str, typer.Option(help="Name or file of the prior whose features are compared.")] = "small-prior",
     gan_weight: GanWeight = None,
     texture_weight: TextureWeight = None,
     discriminator_features: Annotated[
@@ -123,14 +127,15 @@ def restorer(
     training: Training,
     progress: Progress,
 ) -> Outcome:
-    """Train a restorer of 128 px on faces with a blind degradation; run it again to resume."""
+    """Train a restorer on faces with a blind degradation; run it again to resume."""
     from unfade.degradations.blind import BLIND_PRESETS
     from unfade.devices import choose_device
     from unfade.recipes.pretrain import ONE_STEP_RECIPE, RestorerRecipe, pretrain_restorer
+    from unfade.restorers.load import head_of
 
     if preset not in BLIND_PRESETS:
         raise BadInput(f"There is no blind degradation named {preset}; there are: {', '.join(BLIND_PRESETS)}.")
-    one_step = bool(from_prior) or double
+    one_step = bool(from_prior) or double or (start is not None and head_of(start).architecture == "one_step")
     recipe = replace(ONE_STEP_RECIPE, from_prior=from_prior, doubled=double) if one_step else RestorerRecipe()
     recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
     weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight, "texture_weight": texture_weight}

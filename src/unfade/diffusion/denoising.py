@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unfade.diffusion.prior import noise_from_v
+from unfade.diffusion.prior import as_noise
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import MODEL_STEPS, linear_betas
 from unfade.errors import BadInput
@@ -37,7 +37,7 @@ WEIGHTINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Denoising(Objective):
-    """Mean squared error of the predicted noise, over (x0, t, noise) batches; the network `predicts` "eps" or "v"."""
+    """Mean squared error of the predicted noise, over (x0, t, noise) batches; `predicts` is the network's."""
 
     alpha_bar: Tensor
 
@@ -57,9 +57,7 @@ class Denoising(Objective):
         """The mean squared error of the predicted noise in each image, (B,), unweighted."""
         alpha_bar = self.alpha_bar[t][:, None, None, None]
         x_t = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
-        eps = model(x_t, t)[:, :3].float()
-        if self.predicts == "v":
-            eps = noise_from_v(eps, x_t, alpha_bar)
+        eps = as_noise(self.predicts, model(x_t, t)[:, :3].float(), x_t, alpha_bar)
         errors: Tensor = (eps - noise).square()
         return errors.flatten(1).mean(1)
 

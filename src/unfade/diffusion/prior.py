@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from unfade.diffusion.schedule import Schedule, linear_betas, respaced
 from unfade.images.filters import without_grid
@@ -25,19 +26,34 @@ class Step:
 A = TypeVar("A", float, Tensor)
 
 
-def noise_from_v(v: Tensor, x_t: Tensor, alpha_bar: A) -> Tensor:
-    """The noise in x_t where v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, Appendix D)."""
-    noise: Tensor = alpha_bar**0.5 * v + (1 - alpha_bar) ** 0.5 * x_t
+def as_noise(predicts: str, out: Tensor, x_t: Tensor, alpha_bar: A) -> Tensor:
+    """The noise in x_t by what a network `predicts`, a name in `nets.unet.PREDICTS`.
+
+    v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, Appendix D). In "details", the means of 2 x 2
+    pixels are those of the noise, and what is left are the details of x_0.
+    """
+    if predicts == "eps":
+        return out
+    noise: Tensor
+    if predicts == "v":
+        noise = alpha_bar**0.5 * out + (1 - alpha_bar) ** 0.5 * x_t
+    else:
+        noise = out + (details(x_t) - alpha_bar**0.5 * details(out)) / (1 - alpha_bar) ** 0.5 - details(out)
     return noise
+
+
+def details(image: Tensor) -> Tensor:
+    """What the means of 2 x 2 pixels leave out of (B, C, H, W), H and W even: the finest octave of a Haar transform."""
+    return image - F.interpolate(F.avg_pool2d(image, 2), scale_factor=2.0, mode="nearest")
 
 
 class DiffusionPrior(nn.Module):
     """p(x) over aligned faces, images (B, 3, size, size) in [-1, 1].
 
     `unet` maps (x_t, t_model) to noise, or to noise and the learned range of the variance (Improved DDPM, Eq. 15).
-    Where it `predicts` "v" in place of "eps", the prior converts v to noise. A network that folds blocks of `patch`
-    pixels into channels leaves a faint grid of that period on the image, as the positions in a block differ a little
-    in brightness; the grid is removed from every predicted clean image.
+    Where it `predicts` something else than "eps", the prior converts that to noise (`as_noise`). A network that folds
+    blocks of `patch` pixels into channels leaves a faint grid of that period on the image, as the positions in a block
+    differ a little in brightness; the grid is removed from every predicted clean image.
     """
 
     betas = staticmethod(linear_betas)  # of the 1000 steps that the network was trained on
@@ -65,7 +81,7 @@ class DiffusionPrior(nn.Module):
         out: Tensor = self.unet(x_t, t_model).float()
         predicted, log_variance = self._split(out, t, x_t.shape[1])
         alpha_bar = float(self.schedule.alpha_bar[t])
-        eps = predicted if self.predicts == "eps" else noise_from_v(predicted, x_t, alpha_bar)
+        eps = as_noise(self.predicts, predicted, x_t, alpha_bar)
         # DDPM, Eq. 9 solved for x_0
         x0 = (1 / alpha_bar) ** 0.5 * x_t - (1 / alpha_bar - 1) ** 0.5 * eps
         return Step(t, x_t, eps, self.within(x0), log_variance)

@@ -25,6 +25,17 @@ def scaled_linear_betas() -> Table:
     return np.linspace(0.00085**0.5, 0.012**0.5, MODEL_STEPS, dtype=np.float64) ** 2
 
 
+def steps_of_noise(times: float) -> tuple[int, ...]:
+    """For each of the 1000 steps of the linear schedule, the first whose noise, relative to the image, is `times` that.
+
+    A step hides as much of an image as one of `times` the noise does of an image with `times` the sides: the mean of
+    more pixels has less noise (Hoogeboom et al., "simple diffusion", 2023). The last step where none is strong enough;
+    step 0 stands for no noise and stays.
+    """
+    noise = np.sqrt(1.0 / np.cumprod(1.0 - linear_betas()) - 1.0)
+    return 0, *np.searchsorted(noise, times * noise[1:]).clip(max=MODEL_STEPS - 1).tolist()
+
+
 @dataclass(frozen=True)
 class Schedule:
     """A respaced schedule. Index 0 is nearest to the clean image; t_model is the step of 1000 that the network gets."""

@@ -10,16 +10,19 @@ import torch
 
 from unfade.nets.unet import UNet
 
+DETAIL = 32  # channels of its correction at full resolution, which draws the finest octave
 
-def doubled(small: UNet, *, detail: int | None = None) -> UNet:
+
+def doubled(small: UNet) -> UNet:
     """A network of twice the size that maps images to what `small` maps them to at half the size, enlarged.
 
-    `detail` is the number of channels of its correction at full resolution; None: as in `small`.
+    Where `small` predicts noise, it predicts that of the means of 2 x 2 pixels, and their details as those of the clean
+    image, at first none.
     """
     config = small.config
     patch = 2 * config.patch
-    detail = config.detail if detail is None else detail
-    net = UNet(replace(config, size=2 * config.size, patch=patch, detail=detail))
+    predicts = "details" if config.predicts == "eps" else config.predicts
+    net = UNet(replace(config, size=2 * config.size, patch=patch, detail=DETAIL, predicts=predicts))
     state = {name: value for name, value in small.state_dict().items() if not name.startswith("detail.")}
     within = torch.arange(patch) // 2  # from a row of a new block to that of an old one
     place = (within[:, None] * config.patch + within).flatten()
@@ -27,5 +30,5 @@ def doubled(small: UNet, *, detail: int | None = None) -> UNet:
     state[first] = state[first].unflatten(1, (3, -1))[:, :, place].flatten(1, 2) / 4
     for name in (f"{last}.weight", f"{last}.bias"):
         state[name] = state[name].unflatten(0, (config.out_channels, -1))[:, place].flatten(0, 1)
-    net.load_state_dict(state, strict=detail == 0)
+    net.load_state_dict(state, strict=False)  # the correction is new
     return net

@@ -15,6 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unfade.nets.architecture import of_shapes
+from unfade.nets.group_norm import GroupNorm
+
+# The noise; v (Salimans & Ho 2022); or the noise of the means of 2 x 2 pixels with the details of the clean image. The
+# details of noise are as many numbers as the pixels, too many for blocks of 4 x 4 of them to go through a few channels,
+# while those of a face are few and small.
+PREDICTS = ("eps", "v", "details")
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,15 @@ class UNetConfig:
     learned_variance: bool = True  # predict the variance beside the noise: 6 channels out instead of 3
     patch: int = 1  # side of the blocks of pixels folded into channels
     detail: int = 0  # channels of a correction at full resolution; 0: none, as in every published network
-    predicts: str = "eps"  # or "v" (Salimans & Ho 2022): the first 3 channels; `DiffusionPrior` and training convert it
+    predicts: str = "eps"  # what the first 3 channels are, one of PREDICTS; `diffusion.prior.as_noise` converts it
 
     def __post_init__(self) -> None:
         if len(self.channel_mult) != len(self.res_blocks):
             raise ValueError(f"channel_mult has {len(self.channel_mult)} levels but res_blocks {len(self.res_blocks)}.")
         if self.size % (self.patch << (len(self.channel_mult) - 1)):
             raise ValueError(f"A side of {self.size} cannot be halved {len(self.channel_mult) - 1} times.")
-        if self.predicts not in ("eps", "v"):
-            raise ValueError(f"A prior predicts eps or v, not {self.predicts}.")
+        if self.predicts not in PREDICTS:
+            raise ValueError(f"A prior predicts one of {', '.join(PREDICTS)}, not {self.predicts}.")
 
     @property
     def out_channels(self) -> int:
@@ -315,7 +321,7 @@ class _PixelPlan(Plan):
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """The normalisation of these networks."""
-    return nn.GroupNorm(32, channels)
+    return GroupNorm(32, channels)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from unfade.zoo.models import find_weights
 
 DRAWN = Path(str(files("unfade") / "samples" / "drawn"))  # synthetic faces that the built-in prior made from pure noise
 DRAWN_SIZE = 128  # px
+SHORT_SIZE = 128  # px of the prior for which the short settings below are given
 CLEAN = ("drawn", "targets")  # "drawn": the synthetic faces in DRAWN, for restorers up to their size
 BEGUN_WITH = "restorer_sha256"  # key under which the hash of the restorer that made something is recorded
 
@@ -69,7 +70,7 @@ SHORT_TARGETS = TargetSettings(spacing="50", start=30, free_from=18, bf16=True)
 
 # For small restorers of any family and dozens of photos on a CPU: minutes instead of days.
 SHORT_ADAPT = AdaptSettings(
-    targets=SHORT_TARGETS.for_size(128),
+    targets=SHORT_TARGETS.for_size(SHORT_SIZE),
     finetune=FinetuneSettings(
         LoopSettings(
             steps=150,
@@ -93,7 +94,7 @@ SHORT_ADAPT = AdaptSettings(
 FEW_EVALUATIONS = TargetSettings(spacing="20", start=6, free_from=3, update="ddim", by_damage=True, bf16=True)
 SMALL_ADAPT = replace(
     SHORT_ADAPT,
-    targets=FEW_EVALUATIONS.for_size(128),
+    targets=FEW_EVALUATIONS.for_size(SHORT_SIZE),
     finetune=replace(
         SHORT_ADAPT.finetune,
         loop=replace(SHORT_ADAPT.finetune.loop, steps=80, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
@@ -104,17 +105,27 @@ SMALL_ADAPT = replace(
 )
 
 
-def settings_for(restorer: str, prior: str) -> AdaptSettings:
+def prior_for(size: int) -> str:
+    """The built-in prior for a restorer of `size` px."""
+    return "small-prior-256" if size == 256 else "small-prior"
+
+
+def settings_for(restorer: str, prior: str | None = None) -> AdaptSettings:
     """The defaults for these models: the paper's for the restorer's family, or shorter ones for restorers up to 256 px.
 
-    Only the headers of their files are read. Raises UnknownModel, BadCheckpoint.
+    Without a `prior`, the built-in one for the restorer's size is used. Only the headers of their files are read.
+    Raises UnknownModel, BadCheckpoint.
     """
     head = head_of(restorer)
+    prior = prior or prior_for(head.size)
     family = family_of(head.architecture)
     paper = AdaptSettings(finetune=FinetuneSettings(family.loop, flip=family.flip), losses=family.losses)
     short = SMALL_ADAPT if head.architecture == "one_step" else SHORT_ADAPT
     base = short if head.size <= 256 else paper
-    targets = replace(base.targets, factor=family.factor).for_size(image_size(find_weights(prior, "prior")))
+    size = image_size(find_weights(prior, "prior"))
+    targets = replace(base.targets, factor=family.factor).for_size(size)
+    if targets.by_damage:
+        targets = targets.for_noise(size / SHORT_SIZE)
     losses = base.losses if isinstance(family.losses, ImageLossSettings) else family.losses
     return replace(base, restorer=restorer, prior=prior, targets=targets, losses=losses, fidelity=family.fidelity)
 

@@ -27,7 +27,7 @@ from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.outputs import OwnFiles, withdraw_others
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt_settings import weights_key
+from unfade.recipes.adapt_settings import prior_for, weights_key
 from unfade.report.listings import undone
 from unfade.report.page import Face, Report, render
 from unfade.report.pictures import picture_of, side_for
@@ -50,7 +50,7 @@ class CompareSettings:
 
     methods: tuple[str, ...] = (FIRST, "ours", "difface", "dr2")  # names in METHODS, or restorers
     restorer: str = "small-restorer"  # used by all methods that need a restorer
-    prior: str = "small-prior"  # used by all diffusion methods that do not have their own
+    prior: str | None = None  # of all diffusion methods without their own; None: the built-in one of its size
     run: MethodSettings = MethodSettings()
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ def compare(
     for place in results.values():
         by_stem(place)
     first = loaded_restorer(settings.restorer, device=device)
-    model = loaded_prior(settings.prior, device=device)
+    model = loaded_prior(settings.prior or prior_for(first.network.size), device=device)
     others = {name: loaded_restorer(name, device=device) for name in _restorers(settings)}
     guides = {
         name: load_network(METHODS[name].own, "guide", device=device) for name in settings.methods if _has_own(name)

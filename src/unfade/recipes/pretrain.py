@@ -19,8 +19,8 @@ from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
 from unfade.nets.architecture import Kind
-from unfade.nets.doubling import doubled as doubled_unet
 from unfade.nets.discriminator import UNetDiscriminatorSN
+from unfade.nets.doubling import doubled as doubled_unet
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.processes import leads
@@ -85,7 +85,6 @@ DOUBLED_PRIOR_RECIPE = PriorRecipe(
     denoising=DenoisingSettings(early_until=800),
     doubled=True,
 )
-DOUBLED_DETAIL = 32  # channels of the correction at full resolution, which draws the finest octave
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _fresh_prior(recipe: PriorRecipe) -> UNet:
         begun = load_prior(recipe.start, device="cpu").unet
         assert isinstance(begun, UNet)
         with seeded(torch.device("cpu"), recipe.loop.seed):
-            return doubled_unet(begun, detail=DOUBLED_DETAIL).requires_grad_(True)
+            return doubled_unet(begun).requires_grad_(True)
     with seeded(torch.device("cpu"), recipe.loop.seed):
         network = UNet(recipe.network)
     _check_prediction(recipe, _go_on_from(recipe.start, "prior", network))
@@ -236,8 +235,6 @@ def pretrain_restorer(
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
-    if not recipe.doubled:
-        _go_on_from(recipe.start, "restorer", restorer)
     restorer.to(device)
 
     history = train(
@@ -258,21 +255,21 @@ def pretrain_restorer(
 
 
 def _fresh_restorer(recipe: RestorerRecipe) -> Restorer:
-    """The restorer before training, unless it starts from the weights of another restorer."""
+    """The restorer before training. Raises BadInput if another than a one-step restorer is to be doubled."""
+    begun = None if recipe.start is None or recipe.from_prior else load_restorer(recipe.start, device="cpu")
     if recipe.doubled:
-        return _doubled(recipe.start)
+        if not isinstance(begun, OneStepRestorer):
+            raise BadInput("Only a one-step restorer can be doubled; name one as `start`.")
+        return doubled(begun)
+    if isinstance(begun, OneStepRestorer):
+        return begun
     if recipe.from_prior is not None:
-        return one_step_of_prior(recipe.from_prior, recipe.entry)
-    with seeded(torch.device("cpu"), recipe.loop.seed):
-        return SwinIRRestorer(SwinIR(recipe.network), recipe.size)
-
-
-def _doubled(start: str | Path | None) -> Restorer:
-    """Raises BadInput unless `start` is a one-step restorer."""
-    begun = None if start is None else load_restorer(start, device="cpu")
-    if not isinstance(begun, OneStepRestorer):
-        raise BadInput("Only a one-step restorer can be doubled; name one as `start`.")
-    return doubled(begun)
+        restorer: Restorer = one_step_of_prior(recipe.from_prior, recipe.entry)
+    else:
+        with seeded(torch.device("cpu"), recipe.loop.seed):
+            restorer = SwinIRRestorer(SwinIR(recipe.network), recipe.size)
+    _go_on_from(recipe.start, "restorer", restorer)
+    return restorer
 
 
 def _go_on_from(start: str | Path | None, kind: Kind, network: nn.Module) -> Mapping[str, Any] | None:

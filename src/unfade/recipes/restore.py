@@ -1,7 +1,7 @@
 """Restore photos and videos with any restorer."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FILLED, FindSettings, Masking, likeness_for, masking_for, only_faces
 from unfade.restorers.base import Restorer
-from unfade.restorers.load import loaded_restorer
+from unfade.restorers.load import loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler
 from unfade.stages.background import through
 from unfade.stages.photos import Finder, Framed
@@ -33,6 +33,7 @@ from unfade.store.seeds import fingerprint
 
 EVERY_FACE = FindSettings()
 PLAIN = PhotoSettings()
+BUILT_IN = ("small-restorer", "small-restorer-256")
 SIZES = ("photo", "restorer")  # the size of results: the photo's or the restorer's
 
 
@@ -86,7 +87,7 @@ class RestoreSettings:
 def restore(
     photos: str | Path,
     out: str | Path,
-    restorer: str | Path = "small-restorer",
+    restorer: str | Path | Sequence[str | Path] = BUILT_IN,
     settings: RestoreSettings = RestoreSettings(),
     *,
     aligned: bool = False,
@@ -97,9 +98,11 @@ def restore(
     """Restore the faces in a folder of photos, or in one photo, and write the photos to `out`; one entry per photo.
 
     Videos are restored too if PyAV is installed (the extra `video`); see `stages.video.restore_videos`. `restorer` is
-    a name, a .safetensors file or the folder of an adaptation. Photos keep their names, subfolders, formats and
-    metadata. With `aligned`, the pictures are square face crops in FFHQ's framing, and only those of the folder itself
-    are used, without face detection. They keep their size too: the restorer's changes are resized to it. Run it again
+    a name, a .safetensors file or the folder of an adaptation, or several of them with different sizes: each face then
+    goes through the one that suits its size in the photo (`restorers.by_size.size_for`), those of videos through the
+    smallest. Photos keep their names, subfolders, formats and metadata. With `aligned`, the pictures are square face
+    crops in FFHQ's framing, and only those of the folder itself are used, without face detection. They keep their size
+    too: the restorer's changes are resized to it. Run it again
     to resume an interrupted run. `portion` restricts the run to a shard of the photos, or to those that a manifest
     lists. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
     """
@@ -107,7 +110,7 @@ def restore(
     settings.check(aligned=aligned)
     if settings.report and not portion.shard.is_whole:
         raise BadInput("A report shows all photos of a run: leave out `report`, or `shard`.")
-    loaded = loaded_restorer(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
+    loaded = loaded_restorers(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     loaded.network.bf16 = settings.bf16
     network, made = loaded.network, choices(loaded.network, settings.strength)
     identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}

@@ -36,7 +36,7 @@ class Restorer(nn.Module, ABC):
     def matching_step(self, face: Tensor) -> Tensor | None:
         """For faces (B, 3, size, size), the steps of 1000, (B,), whose noise hides as much as their degradation does.
 
-        None for a family that does not estimate degradation.
+        The noise is that in images of `size`. None for a family that does not estimate degradation.
         """
         return None
 
@@ -47,6 +47,11 @@ class Restorer(nn.Module, ABC):
     @abstractmethod
     def config(self) -> Config:
         """The JSON values (numbers, strings and lists) from which the same network can be built again."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes of the faces that it takes, px, ascending."""
+        return (self.size,)
 
     @property
     def stored(self) -> nn.Module:

@@ -1,7 +1,8 @@
 """Load a restorer from a name, a file or a run folder, and save it to a file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from unfade.nets import codeformer, gfpgan, swinir, vqfr
 from unfade.nets.architecture import Config
 from unfade.restorers import one_step, onnx, spandrel
 from unfade.restorers.base import Restorer
+from unfade.restorers.by_size import BySize
 from unfade.restorers.code_level import CodeFormerRestorer
 from unfade.restorers.image_level import GFPGANRestorer, SwinIRRestorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, one_step_of
@@ -20,6 +22,7 @@ from unfade.restorers.vqfr import VQFRRestorer
 from unfade.store.checkpoints import image_size, is_own, load_state, read_weights, save_weights
 from unfade.store.foreign import is_onnx
 from unfade.store.headers import whole_size
+from unfade.store.seeds import fingerprint
 from unfade.zoo.load import Loaded, Reader, load_network
 from unfade.zoo.models import find_weights
 
@@ -90,6 +93,37 @@ def loaded_restorer(
     if refine is not None:
         loaded.network.set_refine(refine)
     return loaded
+
+
+def loaded_restorers(
+    specs: str | Path | Sequence[str | Path],
+    *,
+    fidelity: float | None = None,
+    refine: int | None = None,
+    device: Device = "auto",
+) -> Loaded[Restorer]:
+    """`loaded_restorer` for one or several of different sizes, which become one. Raises BadInput for equal sizes."""
+    if isinstance(specs, str | Path):
+        specs = (specs,)
+    parts = [loaded_restorer(spec, fidelity=fidelity, refine=refine, device=device) for spec in specs]
+    if len(parts) == 1:
+        return parts[0]
+    licence = " and ".join(dict.fromkeys(part.licence for part in parts))
+    network = BySize([part.network for part in parts]).eval()
+    return _Several(network, parts[0].path, network.architecture, licence, tuple(parts))
+
+
+@dataclass(frozen=True)
+class _Several(Loaded[Restorer]):
+    """Restorers of several files as one."""
+
+    parts: tuple[Loaded[Restorer], ...]
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of their hashes, in the order of their sizes."""
+        ordered = sorted(self.parts, key=lambda part: part.network.size)
+        return fingerprint([part.sha256 for part in ordered])
 
 
 def one_step_of_prior(

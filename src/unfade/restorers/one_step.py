@@ -14,14 +14,13 @@ single prediction averages away.
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from unfade.diffusion.prior import noise_from_v
+from unfade.diffusion.prior import as_noise
 from unfade.diffusion.sampler import ImageNoise
-from unfade.diffusion.schedule import linear_betas
+from unfade.diffusion.schedule import linear_betas, steps_of_noise
 from unfade.errors import BadInput
 from unfade.images.filters import without_grid
 from unfade.nets.architecture import Config, from_header, to_header, without_size
@@ -80,7 +79,7 @@ class OneStepRestorer(ImageLevelRestorer):
     def __init__(self, net: UNet, damage: DamageNet | None = None, settings: OneStepSettings | None = None) -> None:
         """`damage` estimates how degraded a face is; if it is not given, its weights are loaded from a file later."""
         super().__init__()
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lag
         self.size = net.config.size
         self.damage = (damage or DamageNet()).requires_grad_(False)
         self.settings = settings or OneStepSettings()
@@ -90,12 +89,6 @@ class OneStepRestorer(ImageLevelRestorer):
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
-    def train(self, mode: bool = True) -> Self:
-        """Lay the network out as each is faster: channels last to restore, and not to learn in bfloat16."""
-        layout = torch.contiguous_format if mode else torch.channels_last
-        self.net.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lag
-        return super().train(mode)
-
     def forward(self, face: Tensor) -> Tensor:
         return self._restored(face, 0 if self.training else self.settings.refine)
 
@@ -103,7 +96,8 @@ class OneStepRestorer(ImageLevelRestorer):
         return self._restored(face, 0)
 
     def matching_step(self, face: Tensor) -> Tensor:
-        return self.entry(self.estimated_damage(face))
+        at_size = torch.tensor(steps_of_noise(self.size / (self.settings.matched_at or self.size)), device=face.device)
+        return at_size[self.entry(self.estimated_damage(face))]
 
     def _restored(self, face: Tensor, evaluations: int) -> Tensor:
         damage = self.estimated_damage(face)
@@ -140,8 +134,7 @@ class OneStepRestorer(ImageLevelRestorer):
         """Predict x_0 from faces (B, 3, size, size), treated as x_t / sqrt(alpha_bar_t), at steps t, (B,)."""
         alpha_bar = self.alpha_bars[t][:, None, None, None]
         x_t = alpha_bar.sqrt() * face
-        predicted = self.net(x_t, t).float()[:, :3]
-        eps = predicted if self.net.config.predicts == "eps" else noise_from_v(predicted, x_t, alpha_bar)
+        eps = as_noise(self.net.config.predicts, self.net(x_t, t).float()[:, :3], x_t, alpha_bar)
         return face - (1 / alpha_bar - 1).sqrt() * without_grid(eps, self.net.config.patch)
 
     def _refined(self, x0: Tensor, t: Tensor, face: Tensor, parts: tuple[float, ...]) -> Tensor:

@@ -43,7 +43,7 @@ def crop_photos(
     journal.claim(out / RECORDS)
     cropping = _Cropping(Outputs(STAGE, out, journal, f"{key}/{size}"), flat_names(found))
     with progress(STAGE, len(found.names)) as advance:
-        for group in opened_groups(found, find, size, cropping.is_settled):
+        for group in opened_groups(found, find, [size], cropping.is_settled):
             for opened in group:
                 if not cropping.is_settled(opened.name, opened.content):
                     cropping.cut(opened)

@@ -8,14 +8,14 @@ depend on the other faces in its batch, and a resumed run must give the same res
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from unfade.errors import BadInput, DiskFull
-from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, to_template
+from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, scale_of, to_template
 from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
 from unfade.images.dimensions import pixels_in
 from unfade.images.files import refuse_clear
@@ -23,6 +23,7 @@ from unfade.images.filters import check_square
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, read_photo
 from unfade.jobs.run_stage import refuse_tiny
+from unfade.restorers.by_size import size_for
 from unfade.store.checkpoints import sha256_of
 
 TOGETHER = 8  # photos of a group, at most
@@ -62,6 +63,10 @@ class FoundFace:
     face: Face
     matrix: Matrix  # (2, 3): the photo to the crop
 
+    def at(self, side: float) -> "FoundFace":
+        """The same face in a crop whose sides are `side` times as large."""
+        return self if side == 1 else replace(self, matrix=onto(self.matrix, side))
+
 
 Finder = Callable[[str, Photo], list[FoundFace]]  # called with a photo's name and the photo, also from threads
 
@@ -75,7 +80,7 @@ class Opened:
     content: str = ""  # hash of the file's bytes
     photo: Photo | None = None
     faces: list[FoundFace] = field(default_factory=list)
-    crops: list[Tensor] = field(default_factory=list)  # (3, size, size) of each face
+    crops: list[Tensor] = field(default_factory=list)  # (3, S, S) of each face; S is one of the sizes asked for
     error: Exception | None = None
 
 
@@ -160,10 +165,11 @@ def groups_of(found: Found) -> Iterator[list[str]]:
 
 
 def opened_groups(
-    found: Found, find: Finder, size: int, is_settled: Callable[[str, str], bool]
+    found: Found, find: Finder, sizes: Sequence[int], is_settled: Callable[[str, str], bool]
 ) -> Iterator[list[Opened]]:
     """Yield every group; each is read and searched while the caller works on the one before.
 
+    `find` aligns faces to the first, smallest one of `sizes`, in px; each is cut out in the size that suits it.
     A group whose photos are all settled, by their names and the hashes of their bytes, comes without photos and faces.
     """
     with ThreadPoolExecutor(READERS) as readers:
@@ -173,7 +179,7 @@ def opened_groups(
             contents = list(readers.map(_hashed, hashed))
             if all(is_settled(one.name, one.content) for one in contents):
                 return [lambda one=one: one for one in contents]  # type: ignore[misc]
-            return [readers.submit(_searched, one, find, size).result for one in contents]
+            return [readers.submit(_searched, one, find, sizes).result for one in contents]
 
         waiting: list[Callable[[], Opened]] | None = None
         for group in groups_of(found):
@@ -192,11 +198,13 @@ def _hashed(one: Opened) -> Opened:
     return one
 
 
-def _searched(one: Opened, find: Finder, size: int) -> Opened:
+def _searched(one: Opened, find: Finder, sizes: Sequence[int]) -> Opened:
     try:
         one.photo = read_photo(one.path)
-        one.faces = find(one.name, one.photo)
-        one.crops = [crop(one.photo, found.matrix, size) for found in one.faces]
+        faces = find(one.name, one.photo)
+        suited = [size_for(sizes[0] / scale_of(found.matrix), sizes) for found in faces]
+        one.faces = [found.at(size / sizes[0]) for found, size in zip(faces, suited, strict=True)]
+        one.crops = [crop(one.photo, found.matrix, size) for found, size in zip(one.faces, suited, strict=True)]
     except DiskFull:
         raise
     except Exception as error:

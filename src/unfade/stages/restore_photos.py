@@ -108,7 +108,7 @@ def restore_photos(
     work.clear_names(found.names)
     with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
         written: list[Future[None]] = []
-        for group in opened_groups(found, find, restorer.size, outputs.settled):
+        for group in opened_groups(found, find, restorer.sizes, outputs.settled):
             begun = work.begin(group, writers)
             _wait_for(written)
             written = begun
@@ -173,6 +173,15 @@ class _Restoring:
         return begun
 
     def _restored(self, crops: list[Tensor]) -> Iterator[Tensor | Exception]:
+        """The result of each crop, in their order; those of one size go through the network together."""
+        results: dict[int, Iterator[Tensor | Exception]] = {
+            size: self._of_one_size([crop for crop in crops if crop.shape[-1] == size])
+            for size in {crop.shape[-1] for crop in crops}
+        }
+        for crop in crops:
+            yield next(results[crop.shape[-1]])
+
+    def _of_one_size(self, crops: list[Tensor]) -> Iterator[Tensor | Exception]:
         for first in range(0, len(crops), self.batch):
             yield from attempted(lambda faces: self.run(torch.stack(faces)).cpu(), crops[first : first + self.batch])
 
@@ -284,13 +293,14 @@ def _sidecar(
     one: Opened, result: str, distances: list[float], notes: Sequence[str], made: Provenance | None
 ) -> dict[str, object]:
     faces = []
-    for i, found in enumerate(one.faces):
+    for i, (found, crop) in enumerate(zip(one.faces, one.crops, strict=True)):
         face: dict[str, object] = {
             "index": found.index,
             "box": list(found.face.box),
             "points": found.face.points.tolist(),
             "score": found.face.score,
             "matrix": found.matrix.tolist(),
+            "size": crop.shape[-1],
         }
         if distances:
             face["identity_distance"] = distances[i]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unfade.diffusion.guidance import CleanLowFrequency, LowFrequency, Noise
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
-from unfade.diffusion.schedule import respaced
+from unfade.diffusion.schedule import MODEL_STEPS, respaced, steps_of_noise
 from unfade.errors import BadInput
 from unfade.images.filters import resize
 from unfade.images.tone import grey_where
@@ -72,6 +72,15 @@ class TargetSettings:
         """The same settings for images of another size, with N, which is given for 512 px, scaled to it."""
         return replace(self, factor=max(1, self.factor * size // 512))
 
+    def for_noise(self, times: float) -> "TargetSettings":
+        """The same settings with K and L moved to the steps whose noise is `times` as strong."""
+        steps, moved = len(respaced(self.spacing)), steps_of_noise(times)
+        start, free_from = (
+            min(steps - 1, round(moved[step * MODEL_STEPS // steps] * steps / MODEL_STEPS))
+            for step in (self.start, self.free_from)
+        )
+        return replace(self, start=start, free_from=free_from)
+
 
 def make_targets(
     faces: Iterable[Path],
@@ -118,7 +127,8 @@ def by_start(
     matching = restorer.matching_step(face.to(_device(restorer))) if settings.by_damage else None
     if matching is None:
         return [(settings, [*range(len(face))])]
-    starts = [start_for(t, prior.schedule.t_model, settings) for t in matching.tolist()]
+    at_prior = steps_of_noise(prior.size / restorer.size)
+    starts = [start_for(at_prior[t], prior.schedule.t_model, settings) for t in matching.tolist()]
     made = {
         start: replace(settings, start=start, free_from=settings.free_from * start // settings.start)
         for start in sorted(set(starts))
