@@ -19,6 +19,7 @@ from unfade.errors import BadInput
 from unfade.images.files import list_images
 from unfade.jobs.background import Background
 from unfade.jobs.journal import Entry
+from unfade.jobs.shards import Portion
 from unfade.progress import Progress
 
 SAMPLES = Path(unfade.__file__).parent / "samples" / "held_out_photos"
@@ -95,8 +96,10 @@ def test_photos_of_the_same_faces_are_restored_together(
 ) -> None:
     calls: list[tuple[str, list[str], float | None]] = []
 
-    def restore(photos: Path, out: Path, spec: str, settings: unfade.RestoreSettings, **_: object) -> list[Entry]:
-        names = sorted(path.name for path in photos.iterdir())
+    def restore(
+        photos: Path, out: Path, spec: str, settings: unfade.RestoreSettings, *, portion: Portion, **_: object
+    ) -> list[Entry]:
+        names = [path.name for path in portion.photos(photos, out).names]
         calls.append((settings.find.choice.which, names, settings.fidelity))
         out.mkdir(parents=True, exist_ok=True)
         for name in names[:-1]:
@@ -126,7 +129,7 @@ def test_only_installed_restorers_and_own_adaptations_can_be_chosen(user: User) 
     assert {"small-restorer", "small-swinir"} <= {*restorers_for(user)}
     with pytest.raises(BadInput, match=r"There is no restorer /etc/passwd; there are: small"):
         assert Wanted(user, restorer="/etc/passwd").spec
-    run = Wanted(user).run(3)
+    run = Wanted(user, steps=3).run
     run.mkdir(parents=True)
     (run / "restorer.safetensors").touch()
     assert restorers_for(user)["adapted from small-restorer, 3 steps"] == str(run)

@@ -35,12 +35,25 @@ pytestmark = [
 ]
 EXIF = Image.Exif()
 EXIF[0x010E] = "<script>document.title = 'harmed'</script>"  # ImageDescription
+WATCHED = """
+import sys
+
+def told(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        place = args[0] if event == "socket.getaddrinfo" else args[1]
+        with open(sys.argv[3] + ".connections", "a") as file:
+            print(place if isinstance(place, str) else place[0], file=file)
+
+sys.addaudithook(told)
+from unfade.__main__ import start
+start()
+"""  # unfade, which tells what it connects to
 
 
 @contextmanager
 def served(work: Path, port: int = 0) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The address of the page, and its process."""
-    command = [sys.executable, "-m", "unfade", "app", "--work", str(work), "--port", str(port), "--json"]
+    command = [sys.executable, "-c", WATCHED, "app", "--work", str(work), "--port", str(port), "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -57,11 +70,18 @@ def page_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Any]:
+    yield chromium
+    for context in chromium.contexts:  # an open page asks the server every second
+        context.close()
 
 
 @pytest.fixture
@@ -183,6 +203,8 @@ def test_200_hostile_uploads(browser: Any, page_of: Any, tmp_path: Path) -> None
 
 
 def test_an_adaptation_survives_stop_reload_and_a_killed_server(browser: Any, tmp_path: Path) -> None:
+    from playwright.sync_api import Error as Aborted
+
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -203,7 +225,8 @@ def test_an_adaptation_survives_stop_reload_and_a_killed_server(browser: Any, tm
         process.send_signal(signal.SIGKILL)
         process.wait()
     with served(tmp_path / "work", port):
-        page.reload()
+        with suppress(Aborted):  # Gradio's page may reload itself at this moment, as the server is back
+            page.reload()
         said(page, "interrupted here")
         assert page.input_value("#steps input") == "2"
         page.click("#adapt")
@@ -259,3 +282,11 @@ def test_it_listens_on_this_machine_only(page_of: Any) -> None:
     listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if " 0A " in line]
     places = {line[1] for line in listening if line[1].endswith(f":{port:04X}")}
     assert places == {f"0100007F:{port:04X}"}
+
+
+def test_it_connects_to_nothing_but_itself(browser: Any, page_of: Any, photo: Path) -> None:
+    address, work = page_of
+    page = opened(browser, address)
+    dropped(page, photo)
+    restore(page)
+    assert {*work.with_name(f"{work.name}.connections").read_text().split()} == {"127.0.0.1"}

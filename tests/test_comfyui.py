@@ -1,119 +1,39 @@
 """The nodes in a running ComfyUI, driven over HTTP: the same pictures as `unfade restore` makes, runs, cancelling.
 
-UNFADE_COMFYUI names a checkout of ComfyUI, UNFADE_COMFYUI_PYTHON the Python that runs it (this one, if not said).
+`tools/comfyui_host.py` says what has to be installed.
 """
 
 import ast
+import asyncio
 import json
-import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 import unfade
+from comfyui_host import HOST, MODELS, PACK, Comfy, Prompt, by_its_own_loader, by_the_node, levels_of, running
 from unfade.hosts.export import export
 from unfade.hosts.settings import ExportSettings
 from unfade.images.files import list_images
 
-HOST = os.environ.get("UNFADE_COMFYUI", "")
-PACK = Path(__file__).parents[1] / "integrations" / "comfyui"
 SAMPLES = Path(unfade.__file__).parent / "samples"
 WORKFLOW = json.loads((PACK / "example_workflows" / "restore_faces.json").read_text())
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
-STARTS = 300  # seconds that it may take
-Prompt = dict[str, dict[str, Any]]
-
-
-@dataclass
-class Comfy:
-    """A running ComfyUI with the nodes, and nothing else, in it."""
-
-    folder: Path
-    address: str
-
-    def ask(self, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen(f"{self.address}{path}", data, timeout=60) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
-
-    def queue(self, prompt: Prompt) -> str:
-        try:
-            return str(self.ask("/prompt", {"prompt": prompt})["prompt_id"])
-        except urllib.error.HTTPError as error:
-            raise AssertionError(error.read().decode()) from error
-
-    def outcome(self, prompt_id: str) -> dict[str, Any]:
-        """What the history says once the prompt has ended."""
-        for _ in range(600):
-            if found := self.ask(f"/history/{prompt_id}"):
-                return dict(found[prompt_id])
-            time.sleep(1)
-        raise AssertionError("the prompt did not end")
-
-    def pictures(self, prompt: Prompt) -> list[NDArray[np.int64]]:
-        """What SaveImage wrote."""
-        found = self.outcome(self.queue(prompt))
-        assert found["status"]["status_str"] == "success", found["status"]
-        files = [image["filename"] for output in found["outputs"].values() for image in output.get("images", [])]
-        return [load(self.folder / "output" / name) for name in files]
 
 
 @pytest.fixture(scope="module")
 def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
     if not HOST:
         pytest.skip("no ComfyUI is there: UNFADE_COMFYUI names a checkout")
-    folder = tmp_path_factory.mktemp("comfy")
-    for name in ("custom_nodes", "input", "web", "models/upscale_models"):
-        (folder / name).mkdir(parents=True)
-    (folder / "web" / "index.html").touch()
-    (folder / "custom_nodes" / "unfade").symlink_to(PACK)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [os.environ.get("UNFADE_COMFYUI_PYTHON", sys.executable), "main.py", "--cpu", "--listen", "127.0.0.1"]
-    command += ["--port", str(port), "--base-directory", str(folder), "--front-end-root", str(folder / "web")]
-    environment = {**os.environ, "PYTHONPATH": str(PACK.parents[1] / "src"), "UNFADE_OFFLINE": "1"}
-    log = (folder / "log.txt").open("w")
-    process = subprocess.Popen(command, cwd=HOST, env=environment, stdout=log, stderr=log)
-    running = Comfy(folder, f"http://127.0.0.1:{port}")
-    try:
-        wait_for(running, process)
-        yield running
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
-
-
-def wait_for(comfy: Comfy, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(STARTS):
-        assert process.poll() is None, (comfy.folder / "log.txt").read_text()[-3000:]
-        try:
-            comfy.ask("/queue")
-        except OSError:
-            time.sleep(1)
-        else:
-            return
-    raise AssertionError((comfy.folder / "log.txt").read_text()[-3000:])
-
-
-def load(path: Path) -> NDArray[np.int64]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(np.int64)
+    with running(tmp_path_factory.mktemp("comfy") / "here") as comfy:
+        yield comfy
 
 
 def photo(path: Path, number: int) -> Path:
@@ -154,8 +74,8 @@ def test_the_example_restores_as_the_command_does(comfy: Comfy, tmp_path: Path) 
     (restored,) = comfy.pictures(example(comfy, "photo.png"))
     (entry,) = unfade.restore(path, tmp_path / "out", device="cpu")
     assert entry.status == "done"
-    expected = load(tmp_path / "out" / "photo.png")
-    assert np.abs(expected - load(path)).max() > 5, "there was something to restore"
+    expected = levels_of(tmp_path / "out" / "photo.png")
+    assert np.abs(expected - levels_of(path)).max() > 5, "there was something to restore"
     assert np.abs(restored - expected).max() <= 1
 
 
@@ -165,7 +85,7 @@ def test_aligned_faces_and_pictures_without_a_face(comfy: Comfy, tmp_path: Path)
     (comfy.folder / "input" / "face.png").write_bytes(face.read_bytes())
     (restored,) = comfy.pictures(example(comfy, "face.png", node3="UnfadeRestoreAlignedFaces"))
     unfade.restore(face, tmp_path / "out", aligned=True, device="cpu")
-    assert np.abs(restored - load(tmp_path / "out" / face.name)).max() <= 1
+    assert np.abs(restored - levels_of(tmp_path / "out" / face.name)).max() <= 1
     Image.new("RGB", (64, 48), (1, 2, 3)).save(comfy.folder / "input" / "plain.png")
     (plain,) = comfy.pictures(example(comfy, "plain.png"))
     assert (plain == [1, 2, 3]).all()
@@ -182,44 +102,97 @@ def test_a_restorer_that_is_not_there_and_a_run_outside(comfy: Comfy) -> None:
     assert (status["status_str"], "must be a folder below" in json.dumps(status)) == ("error", True)
 
 
-def adapting(photos: Path, run: str) -> Prompt:
+def adapting(photos: Path, run: str, *, first: int = 1) -> Prompt:
+    """Two nodes, with numbers from `first` on."""
     load: dict[str, Any] = {"restorer": "small-swinir", "fidelity": -1.0}
-    inputs = {"restorer": ["1", 0], "photos": str(photos), "run": run, "steps": 2, "aligned": True}
+    inputs = {"restorer": [str(first), 0], "photos": str(photos), "run": run, "steps": 2, "aligned": True}
     return {
-        "1": {"class_type": "UnfadeLoadRestorer", "inputs": load},
-        "2": {"class_type": "UnfadeAdaptRestorer", "inputs": inputs},
+        str(first): {"class_type": "UnfadeLoadRestorer", "inputs": load},
+        str(first + 1): {"class_type": "UnfadeAdaptRestorer", "inputs": inputs},
     }
 
 
 @pytest.mark.host
-def test_an_adaptation_is_cancelled_and_goes_on(comfy: Comfy, tmp_path: Path) -> None:
-    for path in list_images(SAMPLES / "held_out_photos")[:2]:
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+def test_an_adaptation_is_cancelled_and_goes_on_to_its_end(comfy: Comfy, tmp_path: Path) -> None:
+    faces = list_images(SAMPLES / "held_out_photos")[:3]
+    (tmp_path / "photos").mkdir()
+    for path in faces[:2]:
+        (tmp_path / "photos" / path.name).write_bytes(path.read_bytes())
     run = comfy.folder / "output" / "mine"
-    first = comfy.queue(adapting(tmp_path, "mine"))
+    first = comfy.queue(adapting(tmp_path / "photos", "mine"))
     while not (run / "faces").exists():
         time.sleep(0.2)
     comfy.ask("/interrupt", {})
     messages = [message[0] for message in comfy.outcome(first)["status"]["messages"]]
     assert "execution_interrupted" in messages
     assert not (run / "report.html").exists()
-    found = comfy.outcome(comfy.queue(adapting(tmp_path, "mine")))
-    assert found["status"]["status_str"] == "success", found["status"]
+    (comfy.folder / "input" / "face.png").write_bytes(faces[2].read_bytes())
+    prompt = by_the_node("face.png", "small-swinir") | adapting(tmp_path / "photos", "mine", first=5)
+    prompt["3"]["inputs"]["restorer"] = ["6", 0]  # what the adaptation gives
+    (restored,) = comfy.pictures(prompt)
     assert (run / "report.html").exists()
-    assert unfade.load_restorer(run, device="cpu").size == 128
+    card = json.loads((run / "restorer.json").read_text())
+    assert (card["pairs"], card["settings"]["finetune"]["loop"]["steps"]) == (2, 2)
+    off = []
+    for name, spec in (("as adapted", run), ("before", "small-swinir")):
+        unfade.restore(faces[2], tmp_path / name, spec, aligned=True, device="cpu")
+        off.append(np.abs(restored - levels_of(tmp_path / name / faces[2].name)))
+    assert off[0].max() <= 1
+    assert off[0].mean() < off[1].mean(), "it is not the one that it began with, which two steps change little"
+
+
+def bar_of(comfy: Comfy, prompt: Prompt) -> tuple[str, list[tuple[str, float, float]]]:
+    """How a prompt ends, and what the bars under its nodes show meanwhile: node, value and total."""
+    aiohttp = pytest.importorskip("aiohttp", reason="needs aiohttp to listen to ComfyUI")
+    shown: list[tuple[str, float, float]] = []
+
+    async def listened() -> str:
+        place = f"{comfy.address}/ws?clientId=bar"
+        async with aiohttp.ClientSession() as session, session.ws_connect(place) as socket:
+            comfy.ask("/prompt", {"prompt": prompt, "client_id": "bar"})
+            async for message in socket:
+                told = json.loads(message.data) if message.type == aiohttp.WSMsgType.TEXT else {"type": ""}
+                if told["type"] == "progress":
+                    shown.append(tuple(told["data"][name] for name in ("node", "value", "max")))
+                if told["type"].removeprefix("execution_") in ("success", "error", "interrupted"):
+                    return str(told["type"])
+        return "closed"
+
+    return asyncio.run(listened()), shown
+
+
+@pytest.mark.host
+def test_an_adaptation_shows_each_stage_in_the_bar(comfy: Comfy, tmp_path: Path) -> None:
+    for path in list_images(SAMPLES / "held_out_photos")[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    ended, shown = bar_of(comfy, adapting(tmp_path, "watched"))
+    assert ended == "execution_success"
+    assert {node for node, _, _ in shown} == {"2"}
+    assert shown[0][1] == 0
+    full = [(value, total) for _, value, total in shown if value == total]
+    assert len(full) >= 3, "taking faces, targets and fine-tuning, at least, come to their ends"
 
 
 @pytest.mark.host
 def test_its_own_loader_takes_an_exported_restorer(comfy: Comfy, tmp_path: Path) -> None:
-    export("small-swinir", comfy.folder / "models/upscale_models/mine.safetensors", ExportSettings(to="spandrel"))
+    export("small-swinir", comfy.folder / MODELS / "mine.safetensors", ExportSettings(to="spandrel"))
     face = list_images(SAMPLES / "held_out_photos")[5]
     (comfy.folder / "input" / "face.png").write_bytes(face.read_bytes())
-    prompt = example(comfy, "face.png", node2="UpscaleModelLoader", node3="ImageUpscaleWithModel")
-    prompt["2"]["inputs"] = {"model_name": "mine.safetensors"}
-    prompt["3"]["inputs"] = {"upscale_model": ["2", 0], "image": ["1", 0]}
-    (restored,) = comfy.pictures(prompt)
+    (restored,) = comfy.pictures(by_its_own_loader("face.png", "mine.safetensors"))
     unfade.restore(face, tmp_path / "out", "small-swinir", aligned=True, device="cpu")
-    assert np.abs(restored - load(tmp_path / "out" / face.name)).max() <= 1
+    assert np.abs(restored - levels_of(tmp_path / "out" / face.name)).max() <= 1
+
+
+@pytest.mark.host
+@pytest.mark.skipif(not find_spec("onnxruntime"), reason="the extra `onnx` is not installed")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_node_takes_an_onnx_file(comfy: Comfy, dtype: str, tmp_path: Path) -> None:
+    path = export("small-restorer", tmp_path / "mine.onnx", ExportSettings(dtype=dtype)).path
+    face = list_images(SAMPLES / "held_out_photos")[5]
+    (comfy.folder / "input" / "face.png").write_bytes(face.read_bytes())
+    (restored,) = comfy.pictures(by_the_node("face.png", str(path)))
+    unfade.restore(face, tmp_path / "out", "small-restorer", aligned=True, device="cpu")
+    assert np.abs(restored - levels_of(tmp_path / "out" / face.name)).max() <= 1
 
 
 def test_the_pack_is_small_and_its_example_is_of_its_nodes() -> None:

@@ -1,5 +1,6 @@
 """What the documents say is true: commands and flags, files, the map of the rooms, and the worked examples run."""
 
+import ast
 import re
 import sys
 from pathlib import Path
@@ -112,3 +113,21 @@ def test_files_that_are_named_exist_and_nothing_is_a_dead_link_on_a_package_inde
         r"`((?:cli|restorers|diffusion|stages|recipes|metrics|report|store|jobs)/[\w/]+\.py)`", text
     ):
         assert (ROOT / "src" / "unfade" / path).exists(), path
+
+
+def test_only_what_the_questions_name_can_connect() -> None:
+    """A download, the page, and the processes of one training; see `docs/faq.md` and `SECURITY.md`."""
+    connecting = re.compile(
+        r"(socket|ssl|http|urllib\.request|ftplib|smtplib|xmlrpc|webbrowser|asyncio|requests|httpx|aiohttp|websockets"
+        r"|huggingface_hub|gradio|gradio_client|starlette|uvicorn|torch\.hub|torch\.distributed)(\.|$)"
+    )
+    package = ROOT / "src" / "unfade"
+    found: set[str] = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{name}" for name in names]
+            if any(map(connecting.match, names)):
+                found.add(path.relative_to(package).as_posix())
+    assert {name for name in found if not name.startswith("app/")} == {"zoo/download.py", "training/ranks.py"}

@@ -26,15 +26,15 @@ from unfade.report.curves import Curve, draw
 FILES = "files"  # the work folder below the page's address: a report needs the pictures beside it
 NEWEST = 12  # pseudo targets that are shown
 RESTORING, ADAPTING = threading.Lock(), threading.Lock()  # one of each at a time
-Work = Callable[[Progress], Sequence[str]]
+Work = Callable[[Device, Progress], Sequence[str]]
 
 
 class Page(Photos):
     """What happens on the page."""
 
     def __init__(self, work: Path, device: Device = "auto") -> None:
-        super().__init__(work)
-        self.device = device
+        super().__init__()
+        self.work, self.device = work, device
         self.at_work: dict[Path, Background] = {}  # by the user's folder
         with self.blocks:
             self._connect()
@@ -65,19 +65,19 @@ class Page(Photos):
     def restored(self, *chosen: Any) -> str:
         """Begin to restore all photos."""
         wanted = self.wanted(*chosen)
-        return self._begin(wanted, lambda progress: wanted.restore(self.device, progress), RESTORING)
+        return self._begin(wanted, wanted.restore, RESTORING)
 
     def adapted(self, *chosen: Any) -> str:
         """Begin an adaptation, or resume it."""
         wanted = self.wanted(*chosen)
-        return self._begin(wanted, lambda progress: wanted.adapt(_steps(chosen), self.device, progress), ADAPTING)
+        return self._begin(wanted, wanted.adapt, ADAPTING)
 
     def _begin(self, wanted: Wanted, work: Work, turn: threading.Lock) -> str:
         before = self.at_work.get(wanted.user.folder)
         if not wanted.user.names:
             return said("Drop a photo first.")
         if before is None or before.said is not None:
-            self.at_work[wanted.user.folder] = Background(work, turn)
+            self.at_work[wanted.user.folder] = Background(partial(work, self.device), turn)
         return said("Beginning ...")
 
     def stopped(self, token: str) -> None:
@@ -88,7 +88,7 @@ class Page(Photos):
     def watched(self, seen: list[Any], *chosen: Any) -> Changes:
         """How far the work is; the curves and the newest targets, if there is more than was `seen`."""
         wanted = self.wanted(*chosen)
-        run, at_work = wanted.run(_steps(chosen)), self.at_work.get(wanted.user.folder)
+        run, at_work = wanted.run, self.at_work.get(wanted.user.folder)
         targets = sorted(run.glob("targets/*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
         history, busy = history_so_far(run / WEIGHTS), at_work is not None and at_work.said is None
         now = [str(run), len(targets), len(history.losses), busy, id(at_work)]
@@ -158,11 +158,6 @@ async def _uploaded(keep: Callable[[str], Awaitable[str]], place: object) -> str
     if str(place).startswith(("http://", "https://")):
         raise gr.Error("Photos are not fetched from an address; upload the file.")
     return await keep(str(place))
-
-
-def _steps(chosen: Sequence[Any]) -> int:
-    """The number of steps that is typed, at least 1, also while the field is empty."""
-    return max(1, int(chosen[-1] or 1))
 
 
 def _drawn(curves: Sequence[Curve]) -> str:

@@ -17,9 +17,7 @@ Changes = dict[Any, Any]  # from components to their new values
 class Photos(Layout):
     """What happens to photos on the page. Handlers get the values of components, and return new ones."""
 
-    def __init__(self, work: Path) -> None:
-        super().__init__()
-        self.work = work
+    work: Path  # with a folder for each user
 
     def opened(self, token: object, kept: Any) -> Changes:
         """What a user has left here, before a reload or before the server was started again."""
@@ -65,9 +63,12 @@ class Photos(Layout):
             self.results: gr.File([*results.values()], visible=bool(results)),
         }
 
-    def wanted(self, token: str, left_out: Any, restorer: str, strength: float, fidelity: float, _: int) -> Wanted:
-        """What is chosen on the page; the components' values in the order in which handlers get them."""
-        return Wanted(User.of(self.work, token), restorer, strength, fidelity, left_out)
+    def wanted(self, token: str, left_out: Any, restorer: str, strength: float, fidelity: float, steps: Any) -> Wanted:
+        """What is chosen on the page; the components' values in the order in which handlers get them.
+
+        There is at least 1 step, also while the field is empty.
+        """
+        return Wanted(User.of(self.work, token), restorer, strength, fidelity, max(1, int(steps or 1)), left_out)
 
 
 def said(*lines: str) -> str:

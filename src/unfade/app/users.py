@@ -3,7 +3,7 @@
 import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -71,12 +71,3 @@ class User:
             if not others or any(sha256_of(other) == sha256_of(upload) for other in others):
                 return None if others else f"{stem}{ending}"
         return None
-
-    def only(self, names: Collection[str], folder: Path) -> Path:
-        """Fill a folder with these photos, and no others."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for extra in [path for path in folder.iterdir() if path.name not in names]:
-            extra.unlink()
-        for name in [name for name in names if not (folder / name).exists()]:
-            write_through(folder / name, partial(shutil.copyfile, self.photos / name))
-        return folder

@@ -3,11 +3,14 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from unfade.app.looking import looked_at
 from unfade.app.users import User
+from unfade.atomic import atomic_write
 from unfade.devices import Device
 from unfade.errors import BadInput
+from unfade.jobs.shards import Portion
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import WEIGHTS, adapt
 from unfade.recipes.adapt_settings import settings_for
@@ -38,6 +41,7 @@ class Wanted:
     restorer: str = "small-restorer"  # a key of `restorers_for`: no other file can be named
     strength: float = 1.0  # 0..1
     fidelity: float = 0.5  # 0..1; without effect on restorers that have none
+    steps: int = 80  # of adapting
     left_out: Mapping[str, Collection[int]] = field(default_factory=dict)  # numbers of faces, by photo
 
     @property
@@ -47,12 +51,6 @@ class Wanted:
         if self.restorer not in known:
             raise BadInput(f"There is no restorer {self.restorer}; there are: {', '.join(known)}.")
         return known[self.restorer]
-
-    def settings(self, which: str) -> RestoreSettings:
-        """How photos are restored whose faces `which` are used, as a `Choice` has them."""
-        has = family_of(head_of(self.spec).architecture).fidelity is not None
-        find = FindSettings(choice=Choice(which))
-        return RestoreSettings(find, fidelity=self.fidelity if has else None, strength=self.strength)
 
     def result(self, name: str) -> Path | None:
         """The result of a photo for what is chosen now, if it was made."""
@@ -69,24 +67,28 @@ class Wanted:
         for name in self.user.names:
             groups.setdefault(self._which(name), []).append(name)
         said = [f"{name}: all of its faces are left out." for name in groups.pop("", [])]
+        has = family_of(head_of(self.spec).architecture).fidelity is not None
         for which, names in groups.items():
-            place, settings = self._place(which), self.settings(which)
-            photos = self.user.only(names, place / "photos")
-            entries = restore(photos, place / "restored", self.spec, settings, device=device, progress=progress)
-            said += [entry.reason.replace(f"{photos}/", "") for entry in entries if entry.status != "done"]
+            place, find = self._place(which), FindSettings(choice=Choice(which))
+            atomic_write(place / "photos.txt", "\n".join(names))
+            settings = RestoreSettings(find, fidelity=self.fidelity if has else None, strength=self.strength)
+            how: Any = {"portion": Portion(manifest=place / "photos.txt"), "device": device, "progress": progress}
+            entries = restore(self.user.photos, place / "restored", self.spec, settings, **how)
+            said += [entry.reason.replace(f"{self.user.photos}/", "") for entry in entries if entry.status != "done"]
         return said
 
-    def adapt(self, steps: int, device: Device = "auto", progress: Progress = silent) -> list[str]:
+    def adapt(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
         """Adapt to all photos, or resume that; returns a sentence for each that has no result. Raises UnfadeError."""
         settings = settings_for(self.spec)
-        loop = replace(settings.finetune.loop, steps=steps, checkpoint_every=EVERY)
+        loop = replace(settings.finetune.loop, steps=self.steps, checkpoint_every=EVERY)
         settings = replace(settings, finetune=replace(settings.finetune, loop=loop))
-        done = adapt(self.user.photos, self.run(steps), settings, device=device, progress=progress)
+        done = adapt(self.user.photos, self.run, settings, device=device, progress=progress)
         return [reason.replace(f"{self.user.folder}/", "") for _, reason in done.failures]
 
-    def run(self, steps: int) -> Path:
+    @property
+    def run(self) -> Path:
         """The folder of an adaptation; the same restorer and number of steps resume it."""
-        return self.user.folder / "runs" / f"{Path(self.spec).name}, {steps} steps"
+        return self.user.folder / "runs" / f"{Path(self.spec).name}, {self.steps} steps"
 
     def _which(self, name: str) -> str:
         """The faces of a photo to use; "" if all are left out."""

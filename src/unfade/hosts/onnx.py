@@ -1,6 +1,9 @@
 """Export a restorer to an ONNX file, which ONNX Runtime can run on any machine and in a browser."""
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -57,8 +60,7 @@ def _program(network: InLayout, settings: ExportSettings) -> Any:
     restorer = network.restorer
     faces = random_faces(settings.batch or 2, restorer.size, seed=settings.seed)
     shapes = None if settings.batch else ({0: torch.export.Dim("batch", min=1)},)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # they are about torch's own code, which a user cannot change
+    with _quiet(), torch.no_grad():
         try:
             return torch.onnx.export(
                 network,
@@ -75,6 +77,20 @@ def _program(network: InLayout, settings: ExportSettings) -> Any:
             raise BadInput(
                 f"A {restorer.architecture} cannot be exported this way ({reason}); set `batch` to 1."
             ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter warns and logs: it is about torch's own code, and packages that no restorer needs."""
+    logger = logging.getLogger("torch.onnx._internal.exporter")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _store_halves(model: Any) -> None:
