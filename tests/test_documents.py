@@ -116,10 +116,10 @@ def test_files_that_are_named_exist_and_nothing_is_a_dead_link_on_a_package_inde
 
 
 def test_only_what_the_questions_name_can_connect() -> None:
-    """A download, the page, and the processes of one training; see `docs/faq.md` and `SECURITY.md`."""
+    """A download, the page, the processes of one training, and a fleet; see `docs/faq.md` and `SECURITY.md`."""
     connecting = re.compile(
         r"(socket|ssl|http|urllib\.request|ftplib|smtplib|xmlrpc|webbrowser|asyncio|requests|httpx|aiohttp|websockets"
-        r"|huggingface_hub|gradio|gradio_client|starlette|uvicorn|torch\.hub|torch\.distributed)(\.|$)"
+        r"|huggingface_hub|ray|fsspec|gradio|gradio_client|starlette|uvicorn|torch\.hub|torch\.distributed)(\.|$)"
     )
     package = ROOT / "src" / "unfade"
     found: set[str] = set()
@@ -130,4 +130,9 @@ def test_only_what_the_questions_name_can_connect() -> None:
                 names = [f"{node.module}.{name}" for name in names]
             if any(map(connecting.match, names)):
                 found.add(path.relative_to(package).as_posix())
-    assert {name for name in found if not name.startswith("app/")} == {"zoo/download.py", "training/ranks.py"}
+    assert {name for name in found if not name.startswith("app/")} == {
+        "zoo/download.py",
+        "training/ranks.py",
+        "fleet/cluster.py",
+        "jobs/stores.py",
+    }
