@@ -14,7 +14,7 @@ from unfade.jobs.shards import Portion
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import WEIGHTS, adapt
 from unfade.recipes.adapt_settings import settings_for
-from unfade.recipes.restore import RestoreSettings, restore
+from unfade.recipes.restore import BUILT_IN, RestoreSettings, restore
 from unfade.recipes.sources import FindSettings
 from unfade.restorers.families import family_of
 from unfade.restorers.load import head_of
@@ -68,12 +68,13 @@ class Wanted:
             groups.setdefault(self._which(name), []).append(name)
         said = [f"{name}: all of its faces are left out." for name in groups.pop("", [])]
         has = family_of(head_of(self.spec).architecture).fidelity is not None
+        restorer = BUILT_IN if self.spec == BUILT_IN[0] else self.spec  # by the size of each face, as the command does
         for which, names in groups.items():
             place, find = self._place(which), FindSettings(choice=Choice(which))
             atomic_write(place / "photos.txt", "\n".join(names))
             settings = RestoreSettings(find, fidelity=self.fidelity if has else None, strength=self.strength)
             how: Any = {"portion": Portion(manifest=place / "photos.txt"), "device": device, "progress": progress}
-            entries = restore(self.user.photos, place / "restored", self.spec, settings, **how)
+            entries = restore(self.user.photos, place / "restored", restorer, settings, **how)
             said += [entry.reason.replace(f"{self.user.photos}/", "") for entry in entries if entry.status != "done"]
         return said
 
