@@ -285,9 +285,10 @@ def test_which_clean_faces_are_damaged(tmp_path: Path) -> None:
     """The user's, else the package's for restorers of their size, else the targets; none without a share of them."""
     own = [tmp_path / "a.png"]
     assert to_damage(SMALL_ADAPT, 128, own) == own
-    drawn = to_damage(SMALL_ADAPT, 128, [])
-    assert len(drawn) >= 50
-    assert {read_image(path).shape for path in drawn} == {(3, 128, 128)}
+    for size in (128, 256):
+        drawn = to_damage(SMALL_ADAPT, size, [])
+        assert len(drawn) >= 50
+        assert {read_image(path).shape for path in drawn} == {(3, size, size)}
     assert to_damage(SMALL_ADAPT, 512, []) == []
     assert to_damage(SMALL_ADAPT, 512, own) == own
     for settings in (replace(SMALL_ADAPT, clean="targets"), as_published(SMALL_ADAPT)):

@@ -15,6 +15,7 @@ from unfade.diffusion.denoising import Denoising
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise
 from unfade.images.files import list_images, read_image
+from unfade.images.filters import resize
 from unfade.metrics.reference import psnr
 from unfade.recipes.demo import QUICK, SAMPLES, demo
 from unfade.restorers.load import load_restorer
@@ -30,7 +31,13 @@ def pictures(folder: str, count: int = 8) -> Tensor:
 
 @pytest.mark.parametrize(
     ("name", "megabytes"),
-    [("small-prior", 30), ("small-restorer", 30), ("small-restorer-256", 30), ("small-swinir", 6)],
+    [
+        ("small-prior", 30),
+        ("small-prior-256", 30),
+        ("small-restorer", 30),
+        ("small-restorer-256", 30),
+        ("small-swinir", 6),
+    ],
 )
 def test_models_are_small_and_have_a_card(name: str, megabytes: int) -> None:
     path = path_of(MODELS[name])
@@ -41,12 +48,14 @@ def test_models_are_small_and_have_a_card(name: str, megabytes: int) -> None:
     assert card["licence"] == MODELS[name].licence == "CC BY-NC-SA 4.0"
 
 
-def test_the_prior_knows_faces() -> None:
+@pytest.mark.parametrize("name", ["small-prior", "small-prior-256"])
+def test_the_prior_knows_faces(name: str) -> None:
     """At t = 200 it explains most of the noise; a prior that knows nothing would leave an error of 1."""
-    prior, x0 = load_prior(), pictures("truth")
+    prior = load_prior(name)
+    x0 = resize(pictures("truth"), prior.size, prior.size)
     noise = ImageNoise(range(len(x0)))(x0)
     with torch.no_grad():
-        error = Denoising().per_image(prior.unet, x0, torch.full((len(x0),), 200), noise)
+        error = Denoising(prior.predicts).per_image(prior.unet, x0, torch.full((len(x0),), 200), noise)
     assert error.mean() < 0.1
 
 

@@ -124,6 +124,7 @@ def test_the_list_is_narrowed(run_models: Run, folder: Path) -> None:
     assert [row["name"] for row in rows] == list(MODELS)
     assert [row["name"] for row in rows if row["here"]] == [
         "small-prior",
+        "small-prior-256",
         "small-restorer",
         "small-restorer-256",
         "small-swinir",

@@ -1,14 +1,18 @@
-"""Draw the faces of nobody that adaptation damages as photos are: by a built-in prior, of pure noise.
+"""Draw the faces of nobody that adaptation damages as photos are: by the built-in prior, of pure noise.
 
-    python tools/draw_faces.py FACES --raw FOLDER [--prior small-prior-256] [--count 128] [--out FOLDER]
+    python tools/draw_faces.py FACES --raw FOLDER [--count 128] [--out FOLDER] [--large FOLDER]
 
 What the prior draws has its faces right and its light wrong: whole pictures are orange or blue. So the channels are
 balanced as a camera would: each gets the gain that brings its mean over the middle of the face to a value drawn from a
 normal distribution fitted to those of FACES, of which nothing else is used. Faces that would need a large gain, and
 what no detector takes for a face, are left out. `--raw` keeps what was drawn, so that a stopped run goes on.
+
+At 256 px they are the same faces, enlarged, and given their finest octave by the restorer of that size: the prior of 256 px
+leaves most of it out.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +26,11 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise, sample
 from unfade.faces.detectors import load_detector
 from unfade.images.files import read_image, to_bytes, write_png
+from unfade.images.filters import resize
 from unfade.precision import autocast
 from unfade.recipes.adapt_settings import DRAWN
+from unfade.restorers.load import load_restorer
+from unfade.restorers.one_step import OneStepRestorer
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Pictures, find_training_pictures
 
@@ -31,18 +38,18 @@ BATCH = 8
 STEPS = "50"  # of the respaced prior, DDPM
 MOST_GAIN = 1.8
 LEAST_SCORE = 0.85  # of the detector
-QUALITY = 95  # of the JPEGs
+ENLARGED = 80  # step of 1000 whose noise hides about as much as enlarging does
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("faces", type=Path)
     parser.add_argument("--raw", type=Path, required=True)
-    parser.add_argument("--prior", default="small-prior-256")
     parser.add_argument("--count", type=int, default=128)
-    parser.add_argument("--out", type=Path, default=DRAWN)
+    parser.add_argument("--out", type=Path, default=DRAWN[128])
+    parser.add_argument("--large", type=Path, default=DRAWN[256])
     args = parser.parse_args()
-    draw(args.raw, args.count, args.prior)
+    draw(args.raw, args.count)
     mean, covariance = light_of(args.faces)
     detector, kept = load_detector(), 0
     for i in range(args.count):
@@ -52,15 +59,16 @@ def main() -> None:
         face = balanced(face, gains)
         sure = max((found.score for found in detector(face)), default=0.0)
         if gains.max() <= MOST_GAIN and gains.min() >= 1 / MOST_GAIN and sure >= LEAST_SCORE:
-            Image.fromarray(to_bytes(face)).save(args.out / f"{kept:03d}.jpg", quality=QUALITY, subsampling=0)
+            write_png(args.out / f"{kept:03d}.png", face)
             kept += 1
     print(f"{kept} of {args.count} kept")
+    finish(args.out, args.large)
 
 
 @torch.no_grad()
-def draw(out: Path, count: int, name: str) -> None:
+def draw(out: Path, count: int) -> None:
     """Write the faces that are not there yet."""
-    prior = load_prior(name, device="cpu").respaced(STEPS)
+    prior = load_prior("small-prior", device="cpu").respaced(STEPS)
     for first in range(0, count, BATCH):
         paths = [out / f"{i:03d}.png" for i in range(first, min(first + BATCH, count))]
         if all(path.exists() for path in paths):
@@ -72,6 +80,19 @@ def draw(out: Path, count: int, name: str) -> None:
         for path, face in zip(paths, faces, strict=True):
             write_png(path, face)
         print(f"{first + len(paths)} of {count} faces", flush=True)
+
+
+@torch.no_grad()
+def finish(faces: Path, out: Path) -> None:
+    """Write the faces at 256 px."""
+    restorer = load_restorer("small-restorer-256", device="cpu")
+    assert isinstance(restorer, OneStepRestorer)
+    restorer.settings = replace(restorer.settings, fixed=ENLARGED)
+    paths = sorted(faces.glob("*.png"))
+    for part in (paths[first : first + BATCH] for first in range(0, len(paths), BATCH)):
+        enlarged = torch.stack([resize(read_image(path)[None], restorer.size, restorer.size)[0] for path in part])
+        for path, face in zip(part, restorer(enlarged), strict=True):
+            Image.fromarray(to_bytes(face)).save(out / f"{path.stem}.jpg", quality=95, subsampling=0)
 
 
 def light_of(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -197,7 +197,7 @@ Clean = Annotated[
     str | None,
     option(
         TRAINING,
-        "Which clean faces --redegraded degrades: drawn (synthetic faces, for restorers up to 128 px), or targets.",
+        "Which clean faces --redegraded degrades: drawn (synthetic faces, for restorers up to 256 px), or targets.",
         usual="clean",
     ),
 ]

@@ -18,10 +18,10 @@ from unfade.training.loop import LoopSettings
 from unfade.zoo.load import Loaded
 from unfade.zoo.models import find_weights
 
-DRAWN = Path(str(files("unfade") / "samples" / "drawn"))  # synthetic faces that the built-in prior made from pure noise
-DRAWN_SIZE = 128  # px
+SAMPLES = Path(str(files("unfade") / "samples"))
+DRAWN = {128: SAMPLES / "drawn", 256: SAMPLES / "drawn-256"}  # by size in px, synthetic faces
 SHORT_SIZE = 128  # px of the prior for which the short settings below are given
-CLEAN = ("drawn", "targets")  # "drawn": the synthetic faces in DRAWN, for restorers up to their size
+CLEAN = ("drawn", "targets")  # "drawn": the synthetic faces in DRAWN, for restorers up to their sizes
 BEGUN_WITH = "restorer_sha256"  # key under which the hash of the restorer that made something is recorded
 
 
@@ -170,8 +170,8 @@ def to_damage(settings: AdaptSettings, size: int, clean: list[Path]) -> list[Pat
     """The clean faces to degrade like the photos, for a restorer of `size` px; none: its targets are used instead."""
     if not settings.finetune.redegraded or settings.clean == "targets":
         return []
-    drawn = sorted(DRAWN.glob("*.png")) if size <= DRAWN_SIZE else []
-    return clean or drawn
+    large_enough = [folder for side, folder in DRAWN.items() if size <= side]
+    return clean or (sorted(large_enough[0].glob("*.*")) if large_enough else [])
 
 
 def weights_key(restorer: Loaded[Restorer], prior: Loaded[DiffusionPrior]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from unfade.zoo.published import PUBLISHED, Model
 
 BUILT_IN = (
     Model("small-prior", "prior", "unet", 128, "CC BY-NC-SA 4.0", "unfade"),
+    Model("small-prior-256", "prior", "unet", 256, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-restorer", "restorer", "one_step", 128, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-restorer-256", "restorer", "one_step", 256, "CC BY-NC-SA 4.0", "unfade"),
     Model("small-swinir", "restorer", "swinir", 128, "CC BY-NC-SA 4.0", "unfade"),
