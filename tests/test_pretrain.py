@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -165,14 +166,20 @@ def test_the_paper_s_terms_are_there_and_repeatable(models: Models, tmp_path: Pa
     assert plain.losses[-1].keys() == {"step", "l1"}
 
 
-def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[RestorerRecipe] = []
+def recipes_of(training: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The recipes with which a training is called from now on, instead of being done."""
+    seen: list[Any] = []
 
-    def record(faces: Path, out: Path, recipe: RestorerRecipe, **rest: object) -> History:
+    def record(faces: Path, out: Path, recipe: object, **rest: object) -> History:
         seen.append(recipe)
         return History()
 
-    monkeypatch.setattr(unfade.recipes.pretrain, "pretrain_restorer", record)
+    monkeypatch.setattr(unfade.recipes.pretrain, training, record)
+    return seen
+
+
+def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = recipes_of("pretrain_restorer", monkeypatch)
     base = ["train", "restorer", str(tmp_path), "--out", str(tmp_path / "x.safetensors")]
     CliRunner().invoke(app, base)
     CliRunner().invoke(app, [*base, "--perceptual-weight", "0.4", "--gan-weight", "0.1", "--prior", "mine",
@@ -190,13 +197,7 @@ def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_flags_of_a_doubled_prior_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[PriorRecipe] = []
-
-    def record(faces: Path, out: Path, recipe: PriorRecipe, **rest: object) -> History:
-        seen.append(recipe)
-        return History()
-
-    monkeypatch.setattr(unfade.recipes.pretrain, "pretrain_prior", record)
+    seen = recipes_of("pretrain_prior", monkeypatch)
     base = ["train", "prior", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), "--from", "small-prior"]
     CliRunner().invoke(app, base)
     CliRunner().invoke(app, [*base, "--double"])

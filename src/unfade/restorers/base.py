@@ -80,3 +80,24 @@ class Restorer(nn.Module, ABC):
         """The parameters outside the `frozen` submodules, in the order of `named_parameters`."""
         prefixes = tuple(f"{name}." for name in self.frozen)
         return [value for name, value in self.named_parameters() if not name.startswith(prefixes)]
+
+
+class OnlyRestores(Restorer):
+    """A restorer that can neither learn nor be saved."""
+
+    @property
+    @abstractmethod
+    def refusal(self) -> str:
+        """The sentence that says so, and what to do instead."""
+
+    def objective(self, settings: Any = None, **parts: Any) -> Objective:
+        """Raises BadInput: it cannot learn."""
+        raise BadInput(self.refusal)
+
+    def trainable(self) -> list[nn.Parameter]:
+        """Raises BadInput: it cannot learn."""
+        raise BadInput(self.refusal)
+
+    def config(self) -> Config:
+        """Raises BadInput: it cannot be saved."""
+        raise BadInput(self.refusal)

@@ -1,19 +1,16 @@
 """Restorers of several sizes as one: each face goes through the smallest that does not reduce it much."""
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
 from unfade.errors import BadInput
-from unfade.nets.architecture import Config
-from unfade.restorers.base import Restorer
-from unfade.training.objective import Objective
+from unfade.restorers.base import OnlyRestores, Restorer
 
 REDUCED = 1.25  # px of the photo per px of a restorer, up to which a face goes through it rather than a larger one
 
 
-class BySize(Restorer):
+class BySize(OnlyRestores):
     """Maps faces of any of its `sizes` to restored ones of the same size. It cannot learn."""
 
     architecture = "by_size"
@@ -47,20 +44,10 @@ class BySize(Restorer):
         """The number of refinements of all of them."""
         return self.restorers[0].refine
 
-    def objective(self, settings: Any, **parts: Any) -> Objective:
-        """Raises BadInput: it cannot learn."""
-        self._refuse()
-
-    def trainable(self) -> list[nn.Parameter]:
-        """Raises BadInput: it cannot learn."""
-        self._refuse()
-
-    def config(self) -> Config:
-        """Raises BadInput: each of them has a file of its own."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise BadInput("Several restorers can neither learn nor be saved as one: name one of them as `restorer`.")
+    @property
+    def refusal(self) -> str:
+        """Each of them has a file of its own."""
+        return "Several restorers can neither learn nor be saved as one: name one of them as `restorer`."
 
 
 def size_for(side: float, sizes: Sequence[int]) -> int:

@@ -3,23 +3,21 @@
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
-from unfade.nets.architecture import Config
-from unfade.restorers.base import Restorer
+from unfade.restorers.base import OnlyRestores
 from unfade.restorers.layout import PLAIN, Layout, layout_of
 from unfade.store.onnx_files import refuse_external
-from unfade.training.objective import Objective
 
 ARCHITECTURE = "onnx"
 RANGE = "RGB in [-1, 1]"  # the "range" in the metadata of older files, which have no "layout"
 
 
-class OnnxRestorer(Restorer):
+class OnnxRestorer(OnlyRestores):
     """A restorer in an ONNX file. If the file needs a fixed number of faces, batches are padded with the last face."""
 
     architecture = ARCHITECTURE
@@ -52,22 +50,10 @@ class OnnxRestorer(Restorer):
         (restored,) = self.session.run([given], {taken: whole.contiguous().numpy()})
         return torch.from_numpy(restored)[: len(picture)]
 
-    def objective(self, settings: Any = None, **parts: Any) -> Objective:
-        """Raises BadInput: it cannot learn."""
-        self._refuse()
-
-    def trainable(self) -> list[nn.Parameter]:
-        """Raises BadInput: it cannot learn."""
-        self._refuse()
-
-    def config(self) -> Config:
-        """Raises BadInput: it cannot be saved again, and its file already holds everything."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise BadInput(
-            f"{self.path} can restore but not learn: adapt the restorer that it was exported from, and export that."
-        )
+    @property
+    def refusal(self) -> str:
+        """Its file already holds everything."""
+        return f"{self.path} can restore but not learn: adapt the restorer that it was exported from, and export that."
 
 
 def load_onnx(path: Path, device: torch.device | str = "cpu") -> OnnxRestorer:
