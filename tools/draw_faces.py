@@ -7,8 +7,8 @@ balanced as a camera would: each gets the gain that brings its mean over the mid
 normal distribution fitted to those of FACES, of which nothing else is used. Faces that would need a large gain, and
 what no detector takes for a face, are left out. `--raw` keeps what was drawn, so that a stopped run goes on.
 
-At 256 px they are the same faces, enlarged. The restorer of that size gives them their finest octave, of which the prior
-of that size draws little.
+At 256 px they are the same faces, enlarged. The restorer of that size gives them their finest octave, of which the
+prior of that size draws little.
 """
 
 import argparse
