@@ -187,11 +187,12 @@ def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation, pretr
         supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
         for row, spec in {"pre-trained": pretrained, "adapted": adapted, "supervised": supervised}.items():
             restore_faces(photos, shown / row, load_restorer(spec, device="cpu"), journal=journal, stage=row)
-        restorer, prior = load_restorer(pretrained, device="cpu"), load_prior(MAIN.adapt.prior, device="cpu")
-        make_targets(photos, shown / "targets", restorer, prior, settings=MAIN.adapt.targets, journal=journal)
+        adapt = settings_for(pretrained)
+        restorer, prior = load_restorer(pretrained, device="cpu"), load_prior(adapt.prior, device="cpu")
+        make_targets(photos, shown / "targets", restorer, prior, settings=adapt.targets, journal=journal)
     columns = {row: [read_image(shown / row / f"{p.stem}.png") for p in drawn] for row in ("photo", *ROWS)}
     columns["truth"] = [read_image(path) for path in drawn]
-    write_png(shown / "sheet.png", sheet(list(columns.items()), side=128))
+    write_png(shown / "sheet.png", sheet(list(columns.items()), side=restorer.size))
 
 
 def print_cameras(results: Mapping[str, Rehearsal]) -> None:
