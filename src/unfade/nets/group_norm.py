@@ -1,7 +1,7 @@
 """Group normalisation (Wu & He 2018) with a gradient that is fast in the channels-last layout on a CPU too.
 
-torch 2.13 takes 16 to 25 times as long for it there in bfloat16, and 2 to 5 times in float32 (see `findings`), which
-was a fifth of a training step of these networks. Here it is a few sums and one product over the whole image.
+torch 2.13 takes 16 to 25 times as long for it there in bfloat16, and 2 to 5 times in float32 (see `findings`).
+Here it is a few sums and one product over the whole image.
 """
 
 from collections.abc import Callable

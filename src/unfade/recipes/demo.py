@@ -4,7 +4,6 @@ import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -16,12 +15,10 @@ from unfade.evaluation.pairs import Score, built_in_distances, score_folder
 from unfade.images.files import list_images
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt
-from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
+from unfade.recipes.adapt_settings import SAMPLES, SMALL_ADAPT, AdaptSettings
 from unfade.recipes.photo_report import shown_faces
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.report.page import render
-
-SAMPLES = Path(str(files("unfade") / "samples"))
 
 # A little shorter than for a user's photos, so that it takes minutes on two cores.
 DEMO = replace(SMALL_ADAPT, finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=60)))
