@@ -165,7 +165,6 @@ ADAPT_FLAGS = {
     ("--learning-rate", "0.5"): lambda s: s.finetune.loop.learning_rate == 0.5,
     ("--no-flip",): lambda s: s.finetune.flip is False,
     ("--hold-out", "0.3"): lambda s: s.finetune.hold_out == 0.3,
-    ("--as-learned",): lambda s: s.finetune.line_search is False,
     ("--perceptual", "none"): lambda s: s.perceptual == "none",
     ("--perceptual-weight", "0.2"): lambda s: s.losses.perceptual_weight == 0.2,
     ("--texture-weight", "0.3"): lambda s: s.losses.texture_weight == 0.3,

@@ -11,7 +11,7 @@ BASIC, FACES, PRIOR, TRAINING, OUTPUT = "Basic", "Faces", "Prior", "Training", "
 USUAL: dict[str, object] = {
     "start": 6, "free_from": 3, "factor": 4, "spacing": "20", "update": "ddim", "begin_with": "restored",
     "by_damage": True, "agreement": 3.0, "rounds": 1, "steps": 80, "batch": 8, "micro_batch": 8, "learning_rate": 1e-4,
-    "flip": True, "hold_out": 0.1, "redegraded": 1.0, "line_search": True, "clean": "drawn", "perceptual": "prior",
+    "flip": True, "hold_out": 0.1, "redegraded": 1.0, "clean": "drawn", "perceptual": "prior",
     "perceptual_weight": 0.5, "gan_weight": 0.0, "texture_weight": 0.4, "precision": "bfloat16",
 }  # fmt: skip
 
@@ -182,15 +182,6 @@ Redegraded = Annotated[
     ),
 ]
 HoldOut = Annotated[float | None, option(TRAINING, "Share of the pairs that is kept for validation.", usual="hold_out")]
-LineSearch = Annotated[
-    bool | None,
-    option(
-        TRAINING,
-        "Also try half to one and a half times the learned change of weights, and keep what is best on held-out faces.",
-        "--line-search/--as-learned",
-        usual="line_search",
-    ),
-]
 Perceptual = Annotated[
     str | None, option(TRAINING, "Features of the perceptual term: prior, lpips or none.", usual="perceptual")
 ]

@@ -161,7 +161,6 @@ class Learning(Optimiser):
     flip: f.Flip = None
     hold_out: f.HoldOut = None
     redegraded: f.Redegraded = None
-    line_search: f.LineSearch = None
     clean: f.Clean = None
     perceptual: f.Perceptual = None
     perceptual_weight: f.PerceptualWeight = None
@@ -191,7 +190,7 @@ def adapt_settings(
     return changed(
         base,
         targets=changed(base.targets, seed=seed, bf16=bf16, **asdict(targets)),
-        finetune=changed(base.finetune, loop=loop, **named(learning, "flip", "hold_out", "redegraded", "line_search")),
+        finetune=changed(base.finetune, loop=loop, **named(learning, "flip", "hold_out", "redegraded")),
         losses=_losses(_kind_of(base.losses, learning.code_losses), weights, learning.perceptual),
         perceptual=learning.perceptual,
         clean=learning.clean,

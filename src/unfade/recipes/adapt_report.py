@@ -15,7 +15,7 @@ from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
 from unfade.report.listings import Listing, named, notes, undone
 from unfade.report.page import Curve, Report
 from unfade.report.pictures import address_of
-from unfade.stages.finetune import OLD
+from unfade.stages.finetune import became_worse
 from unfade.stages.restore import LEFT_ALONE
 from unfade.stages.views import Views
 from unfade.training.loop import History
@@ -120,7 +120,7 @@ def _warnings(faces: int) -> list[str]:
 
 def _kept(history: History) -> list[str]:
     """A warning if adapting made the restorer worse."""
-    if history.kept != OLD:
+    if not became_worse(history):
         return []
     return ["Adapting made held-out faces worse, so these results are those of the pre-trained restorer."]
 

@@ -99,7 +99,6 @@ SMALL_ADAPT = replace(
         SHORT_ADAPT.finetune,
         loop=replace(SHORT_ADAPT.finetune.loop, steps=80, learning_rate=1e-4, final_learning_rate=5e-6, warmup=10),
         redegraded=1.0,
-        line_search=True,
     ),
     losses=ImageLossSettings(perceptual_weight=0.5, gan_weight=0.0, texture_weight=0.4),
     agreement=3.0,
@@ -139,7 +138,7 @@ def as_published(settings: AdaptSettings) -> AdaptSettings:
     losses = settings.losses
     if isinstance(losses, ImageLossSettings):
         losses = replace(losses, texture_weight=0.0)
-    finetune = replace(settings.finetune, redegraded=0.0, line_search=False)
+    finetune = replace(settings.finetune, redegraded=0.0)
     return replace(settings, targets=targets, finetune=finetune, losses=losses, agreement=0.0)
 
 

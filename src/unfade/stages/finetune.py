@@ -1,8 +1,7 @@
 """Fine-tune a restorer on pairs of a face and its pseudo target (Sec. 3.3)."""
 
 import copy
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +23,9 @@ from unfade.training.objective import Objective
 
 HELD_OUT, REDEGRADED = "held_out", "redegraded"  # names of scores: held-out photos, and held-out clean faces degraded
 LEAST_HELD_OUT = 2  # pairs
-OLD, LEARNED = 0.0, 1.0  # multiples of the learned change of weights
-LINE = (0.5, 0.75, 1.25, 1.5)  # others, which `line_search` tries
 LEAST_FITTED = 6  # fewest pairs that a degradation is fitted to
 MOST_FITTED = 100  # most pairs that a degradation is fitted to
 Paths = Sequence[Path]
-State = Mapping[str, Tensor]  # weights by name
 Damage = FittedDegradation | None
 Distance = Callable[[Tensor, Tensor], Tensor]  # two (B, 3, H, W) to (B,)
 
@@ -46,10 +42,6 @@ class FinetuneSettings:
     # their targets. Their truth is known, so that details that the prior invented are not learned as truth. 0 is the
     # paper's; with fewer than LEAST_FITTED pairs it has no effect.
     redegraded: float = 0.0
-
-    # Which multiple of the learned change of weights is kept is decided by held-out faces: all or nothing of it, or
-    # also one of LINE. Beyond 1 it makes up for the average of the weights (`loop.ema`), which lags behind.
-    line_search: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.redegraded <= 1:
@@ -108,7 +100,7 @@ def finetune(
     `real` are clean faces as the real examples of a discriminator; without them it uses the targets. `clean` are faces
     of anyone, to be degraded like the photos (`settings.redegraded`); without them the targets are. Validation on the
     held-out pairs, before the first step (step 0) and during training, reports the mean absolute difference and
-    `distance`; the restorer is left with the weights that they favour, its old ones if all others are worse.
+    `distance`. If `became_worse`, the restorer gets its old weights back.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
     damage = _fitted(learned, restorer.size) if settings.redegraded else None
@@ -132,51 +124,23 @@ def finetune(
         label="fine-tuning",
     )
     history.validations[:0] = first
-    if validate and len(history.validations) > 1:
-        history.kept = _settle(restorer, before, history, validate, LINE if settings.line_search else ())
+    if became_worse(history):
+        restorer.load_state_dict(before)
     return history
 
 
-def change_of(before: Mapping[str, float], after: Mapping[str, float]) -> float:
-    """By how much the scores of held-out faces became worse, as the mean relative change; negative: they are better.
+def became_worse(history: History) -> bool:
+    """Whether the restorer scores worse on held-out pairs after the last step than before the first.
 
     If a degradation was fitted, held-out clean faces degraded by it decide, since their truth is known. The targets of
-    the photos cannot decide then: they were made from the results of the restorer before training, and favour it.
+    the photos cannot decide then: they were made from the results of the restorer before training, and favour it. The
+    criterion is the mean relative change of the scores. False if nothing was held out.
     """
+    if len(history.validations) < 2:
+        return False
+    before, after = history.validations[0], history.validations[-1]
     decisive = [name for name in before if name.startswith(REDEGRADED)] or [name for name in before if name != "step"]
-    changes = [after[name] / before[name] - 1 for name in decisive if before[name] > 0]
-    change = sum(changes) / max(1, len(changes))
-    return math.inf if math.isnan(change) else change  # of a training that diverged
-
-
-def between(old: State, learned: State, multiple: float) -> State:
-    """The old weights plus a multiple of what was learned; what are no weights (counters, indices) is the learned."""
-    return {
-        name: torch.lerp(old[name], value, multiple) if value.is_floating_point() else value
-        for name, value in learned.items()
-    }
-
-
-def _settle(
-    restorer: Restorer,
-    old: State,
-    history: History,
-    validate: Callable[[nn.Module], dict[str, float]],
-    tried: Sequence[float],
-) -> float:
-    """Give the restorer the weights with the best scores, the learned ones if others are no better.
-
-    Returns the multiple of the learned change that was kept.
-    """
-    learned = copy.deepcopy(restorer.state_dict())
-    scores: dict[float, Mapping[str, float]] = {LEARNED: history.validations[-1], OLD: history.validations[0]}
-    with mode(False, restorer), torch.no_grad():
-        for multiple in tried:
-            restorer.load_state_dict(between(old, learned, multiple))
-            scores[multiple] = validate(restorer)
-    best = min(scores, key=lambda multiple: change_of(scores[OLD], scores[multiple]))
-    restorer.load_state_dict({OLD: old, LEARNED: learned}.get(best) or between(old, learned, best))
-    return best
+    return sum(after[name] / before[name] - 1 for name in decisive if before[name] > 0) > 0
 
 
 def _shared_out(

@@ -59,12 +59,11 @@ class History:
 
     losses: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
-    kept: float = 1.0  # multiple of the learned change of weights that was kept, see `stages.finetune`; 0: none of it
     waiting: float = field(default=0.0, compare=False)  # share of the time, 0..1, in which the loop waited for data
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, list[dict[str, float]]]:
         """What is stored: all but the times, which differ between two equal runs."""
-        return {"losses": self.losses, "validations": self.validations, "kept": self.kept}
+        return {"losses": self.losses, "validations": self.validations}
 
     def curve(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of a loss term or a validation score."""
