@@ -10,8 +10,9 @@ from test_looking import people
 from unfade.app import work
 from unfade.app.work import User, Wanted
 from unfade.errors import BadInput
-from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings
+from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.restore import BUILT_IN
+from unfade.recipes.suiting import Settings
 
 
 @pytest.fixture
@@ -48,15 +49,15 @@ def test_the_usual_choice_is_what_the_commands_do_without_a_restorer(
 ) -> None:
     asked: list[AdaptSettings] = []
 
-    def adapt(photos: Path, run: Path, settings: AdaptSettings, **_: object) -> Any:
-        asked.append(settings)
+    def adapt(photos: Path, run: Path, settings: Settings, **_: object) -> Any:
+        asked.append(settings if isinstance(settings, AdaptSettings) else settings("small-swinir"))
         return type("Adapted", (), {"failures": [("a.png", f"{user.photos}/a.png: no face found.")]})
 
     monkeypatch.setattr(work, "adapt", adapt)
     assert Wanted(user).way.restorer == BUILT_IN
     assert Wanted(user, steps=7).adapt() == ["photos/a.png: no face found."]
     Wanted(user, restorer="small-restorer-256", steps=7).adapt()
-    assert [settings.restorer for settings in asked] == [SMALL_ADAPT.restorer, "small-restorer-256"]
+    assert [settings.restorer for settings in asked] == ["small-swinir", "small-restorer-256"]
     assert {settings.finetune.loop.steps for settings in asked} == {7}
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from unfade.errors import BadInput
-from unfade.jobs.background import Background, Desk
+from unfade.jobs.desk import Background, Desk
 from unfade.progress import Progress
 
 

@@ -15,7 +15,7 @@ from unfade.app.work import USUAL, User, Wanted
 from unfade.devices import Device
 from unfade.errors import BadInput, UnfadeError
 from unfade.images.files import shown, to_bytes
-from unfade.jobs.background import Desk
+from unfade.jobs.desk import Desk
 from unfade.progress import Progress
 from unfade.recipes.looking import SIDE, looked_at
 from unfade.recipes.watching import so_far
@@ -194,11 +194,9 @@ def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "
     off = ("share", "inbrowser", "ssr_mode", "pwa", "mcp_server", "run_history", "enable_monitoring")
     server: Any = {"server_name": "127.0.0.1", "server_port": port or None, **dict.fromkeys(off, False)}
     files: Any = {"max_file_size": megabytes * gr.FileSize.MB, "allowed_paths": [str(work)], "footer_links": []}
-    style: Any = {"css_paths": [Path(__file__).with_name("page.css")]}
+    files["css_paths"] = [Path(__file__).with_name("page.css")]
     try:
-        app, address, _ = Page(work, device).blocks.launch(
-            prevent_thread_lock=True, quiet=True, **server, **files, **style
-        )
+        app, address, _ = Page(work, device).blocks.launch(prevent_thread_lock=True, quiet=True, **server, **files)
     except OSError as error:
         raise BadInput(f"The page cannot be served at port {port} ({error}); choose another `port`.") from error
     app.router.routes.insert(0, Mount(f"/{FILES}", StaticFiles(directory=work)))

@@ -12,7 +12,7 @@ from unfade.errors import BadInput
 from unfade.images.album import Album
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import WEIGHTS, adapt
-from unfade.recipes.adapt_settings import SMALL_ADAPT, settings_for
+from unfade.recipes.adapt_settings import AdaptSettings, settings_for
 from unfade.recipes.restore import BUILT_IN
 from unfade.recipes.trying import Way
 from unfade.zoo.models import installed
@@ -73,9 +73,11 @@ class Wanted:
 
     def adapt(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
         """Adapt to all photos, or resume that; returns a sentence for each that has no result. Raises UnfadeError."""
-        # Which of the built-in pair is adapted is up to `adapt`: these are its default settings
-        settings = SMALL_ADAPT if self.restorer == USUAL else settings_for(*self.way.restorer)
-        loop = replace(settings.finetune.loop, steps=self.steps, checkpoint_every=EVERY)
-        settings = replace(settings, finetune=replace(settings.finetune, loop=loop))
-        done = adapt(self.user.photos, self.run, settings, device=device, progress=progress)
+        chosen = self._settings if self.restorer == USUAL else self._settings(*self.way.restorer)
+        done = adapt(self.user.photos, self.run, chosen, device=device, progress=progress)
         return [reason.replace(f"{self.user.folder}/", "") for _, reason in done.failures]
+
+    def _settings(self, restorer: str) -> AdaptSettings:
+        settings = settings_for(restorer)
+        loop = replace(settings.finetune.loop, steps=self.steps, checkpoint_every=EVERY)
+        return replace(settings, finetune=replace(settings.finetune, loop=loop))

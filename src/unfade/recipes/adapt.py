@@ -34,7 +34,7 @@ from unfade.recipes.sources import (
 )
 from unfade.recipes.suiting import Settings, suited
 from unfade.recipes.tuning import finetune_to_file
-from unfade.report.page import Report, render
+from unfade.report.document import Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
