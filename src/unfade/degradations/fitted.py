@@ -5,9 +5,11 @@ That gives training pairs whose target is the truth. A photo is modelled as its 
     photo = kernel * target + sigma(kernel * target) z
 
 The kernel is a least-squares fit in the frequency domain, regularized towards that of the whole folder. Sigma is a
-table over brightness. z is the normalized residual: not a model of the noise but the noise itself, with its grain, its
-colours and its codec's traces. A clean face is degraded by the kernel of a photo drawn at random, plus that photo's z,
-rotated and mirrored at random.
+table over brightness. z is the normalized residual: not a model of the noise but the noise itself, with its grain and
+its colours. A clean face is degraded by the kernel of a photo drawn at random, plus that photo's z with random phases:
+it has the spectrum of that noise but not the outlines of that face, and is another one every time.
+
+Fitted so, the degradation is too mild, since targets have taken up noise; `matching` corrects it.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unfade.degradations.rings import filtered
 from unfade.errors import BadInput
 
 RADIUS = 10  # px, of a kernel for faces of 128 px: enlarging by 8 spreads that far
@@ -33,6 +36,7 @@ class FittedDegradation:
     kernels: Tensor  # (N, 3, 2 r + 1, 2 r + 1), each channel summing to 1
     noise: Tensor  # (N, 3, S, S): z, without unit
     strengths: Tensor  # (LEVELS,): sigma, from black to white, in [-1, 1] units
+    response: Tensor | None = None  # (3, rings): gains after the kernel, see `matching`; None: all 1
 
     @property
     def size(self) -> int:
@@ -42,10 +46,10 @@ class FittedDegradation:
     def damaged(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """(3, S, S) in [-1, 1] to the same shape and range, degraded as one of the photos, which `rng` draws."""
         drawn = int(rng.integers(len(self.noise)))
-        noise = torch.rot90(self.noise[drawn], int(rng.integers(4)), (1, 2))
-        if rng.integers(2):
-            noise = noise.flip(-1)
+        noise = with_random_phases(self.noise[drawn], rng)
         blurred = blur(clean[None], self.kernels[drawn : drawn + 1])[0]
+        if self.response is not None:
+            blurred = filtered(blurred, self.response)
         return (blurred + self._strength_at(blurred) * noise).clamp(-1, 1)
 
     def _strength_at(self, image: Tensor) -> Tensor:
@@ -90,6 +94,14 @@ def fitted_strengths(rest: Tensor, blurred: Tensor) -> Tensor:
     known = [float(values.std()) for values in found if len(values) >= ENOUGH]
     mean = sum(known) / len(known) if known else float(rest.std())
     return torch.tensor([float(v.std()) if len(v) >= ENOUGH else mean for v in found]).clamp_min(1e-4)
+
+
+def with_random_phases(noise: Tensor, rng: np.random.Generator) -> Tensor:
+    """(3, S, S) with the power that it has at each frequency; all channels are moved alike, so that colours stay."""
+    size = noise.shape[-1]
+    phases = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
+    moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.double()) * torch.sgn(phases), s=(size, size))
+    return moved.float()
 
 
 def strength_at(image: Tensor, strengths: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.degradations.fitted import FittedDegradation, fit
+from unfade.degradations.matching import matched
 from unfade.errors import BadInput
 from unfade.images.pairing import paired
 from unfade.progress import Progress, silent
@@ -26,6 +28,8 @@ HELD_OUT, REDEGRADED = "held_out", "redegraded"  # names of scores: held-out pho
 LEAST_HELD_OUT = 2  # pairs
 LEAST_FITTED = 6  # fewest pairs that a degradation is fitted to
 MOST_FITTED = 100  # most pairs that a degradation is fitted to
+MOST_MATCHED = 50  # most photos, and most clean faces, by which it is corrected
+TOGETHER = 8  # faces that are restored together for that
 Paths = Sequence[Path]
 Damage = FittedDegradation | None
 Distance = Callable[[Tensor, Tensor], Tensor]  # two (B, 3, H, W) to (B,)
@@ -104,7 +108,7 @@ def finetune(
     `distance`. If `became_worse`, the restorer gets its old weights back.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
-    damage = _fitted(learned, restorer.size) if settings.redegraded else None
+    damage = _fitted(restorer, learned, clean) if settings.redegraded else None
     shown, kept = _shared_out(clean, learned, watched)
     validate = _score(watched, kept, restorer.size, distance, damage, settings.loop.seed) if watched else None
     restorer.requires_grad_(False)
@@ -155,13 +159,22 @@ def _shared_out(
     return [*clean[count:]], [*clean[:count]]
 
 
-def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
-    """The degradation of the photos, fitted to their pairs; None for too few pairs."""
+def _fitted(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDegradation | None:
+    """The degradation of the photos, by their targets and the restorer's results; None for too few pairs."""
     if len(pairs) < LEAST_FITTED:
         return None
-    used = pairs[:: -(-len(pairs) // MOST_FITTED)]
-    faces, targets = Pictures([p.face for p in used], size), Pictures([p.target for p in used], size)
-    return fit(*(torch.stack([pictures[i] for i in range(len(used))]) for pictures in (faces, targets)))
+    used, size = pairs[:: -(-len(pairs) // MOST_FITTED)], restorer.size
+    faces, targets = (torch.stack(_images(part, size)) for part in ([p.face for p in used], [p.target for p in used]))
+    known = torch.stack(_images(clean[:MOST_MATCHED], size)) if clean else targets[:MOST_MATCHED]
+    return matched(fit(faces, targets), faces[:MOST_MATCHED], known, partial(_restored, restorer))
+
+
+@torch.no_grad()
+def _restored(restorer: Restorer, faces: Tensor) -> Tensor:
+    device = next(restorer.parameters()).device
+    with mode(False, restorer):
+        parts = [faces[first : first + TOGETHER].to(device) for first in range(0, len(faces), TOGETHER)]
+        return torch.cat([restorer(part).float().clamp(-1, 1).cpu() for part in parts])
 
 
 def _batches(
