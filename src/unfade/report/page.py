@@ -27,6 +27,8 @@ WORDS = {  # columns of pictures, explained where they are shown
     "not the truth, and not a result.",
     "adapted": "the result: what the restorer made of the face after it had learned from the targets.",
     "result": "what the restorer made of the face, as it is in the restored photo.",
+    "trust": "how much of the result is guessed: the redder a region, the further the true picture may be from it. In "
+    "nine of ten regions it is within the bound, which is 64 grey levels or more where all is red.",
     "truth": "a clean picture of the same face, for the scores alone.",
     "supervised": "a restorer that learned from the truth itself: as much as fine-tuning can give.",
 }
@@ -123,7 +125,7 @@ def render(report: Report) -> str:
         words={column: WORDS[column] for column in columns if column in WORDS},
         widest=max((len(face.pictures) for face in report.faces), default=1),
         before=next(iter(columns), ""),
-        after=AFTER if AFTER in columns else next(reversed(columns), ""),
+        after=next((name for name in (AFTER, "result") if name in columns), next(reversed(columns), "")),
     )
 
 

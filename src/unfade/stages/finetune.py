@@ -103,7 +103,7 @@ def finetune(
     `distance`. If `became_worse`, the restorer gets its old weights back.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
-    damage = _fitted(learned, restorer.size) if settings.redegraded else None
+    damage = fitted_damage(learned, restorer.size) if settings.redegraded else None
     shown, kept = _shared_out(clean, learned, watched)
     validate = _score(watched, kept, restorer.size, distance, damage, settings.loop.seed) if watched else None
     restorer.requires_grad_(False)
@@ -153,7 +153,7 @@ def _shared_out(
     return [*clean[count:]], [*clean[:count]]
 
 
-def _fitted(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
+def fitted_damage(pairs: Sequence[Pair], size: int) -> FittedDegradation | None:
     """The degradation of the photos, fitted to their pairs; None for too few pairs."""
     if len(pairs) < LEAST_FITTED:
         return None

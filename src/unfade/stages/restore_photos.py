@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ from unfade.faces.align import scale_of
 from unfade.faces.identity import Likeness
 from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings
-from unfade.faces.restoring import Enlarge, Placed, Tools, finished, put_back, refuse_no_numbers
+from unfade.faces.restoring import Enlarge, Placed, Tools, blend, finished, put_back, refuse_no_numbers
+from unfade.faces.trust import Trust
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
 from unfade.jobs.journal import Entry, Journal
@@ -32,6 +34,7 @@ from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
 from unfade.stages.restore import check_strength, choices, left_alone, restore_batch
+from unfade.stages.trust_maps import MAP, write_map
 from unfade.store.seeds import fingerprint
 
 STAGE = "restored"
@@ -69,6 +72,7 @@ class Parts:
     provenance: Provenance | None = None  # None: results do not record how they were made
     recrop: bool = False  # whether `enlarge` changes faces too; restored faces then replace what it made of them
     mask: Mask | None = None  # the part of a restored face that is pasted; None: the whole square, feathered
+    trust: Trust | None = None  # None: no trust map is written next to each result
 
     @property
     def tools(self) -> Tools:
@@ -184,11 +188,15 @@ class _Restoring:
                 begun.append(writers.submit(self._write, one, [face for face in faces if isinstance(face, Tensor)]))
         return begun
 
+    def _beside(self, target: str) -> list[str]:
+        """The names of the files next to a result: its sidecar, and last its trust map."""
+        return [f"{target}.json"] * self.settings.sidecar + [f"{target}{MAP}"] * (self.parts.trust is not None)
+
     def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
         """Whether a result should be written; otherwise the reason is recorded, or it has been written before."""
         target = self.result_of(one.name)
         with self.outputs.alone(one.name, one.path):
-            self.outputs.claim(one.name, one.path, target, *[f"{target}.json"] * self.settings.sidecar)
+            self.outputs.claim(one.name, one.path, target, *self._beside(target))
             if self.outputs.settled(one.name, one.content):
                 return False
             for error in (one.error, *restored):
@@ -204,7 +212,9 @@ class _Restoring:
 
     def _write(self, one: Opened, restored: list[Tensor]) -> None:
         """Write the result of one photo; called in a thread."""
-        count = None if one.faces else 1  # a copy has no sidecar
+        count = None if one.faces else 1  # a copy has neither sidecar nor map
+        if one.faces and self.parts.trust and self.parts.trust.why_not(one.crops):
+            count = -1  # all but the map
         with self.outputs.writing(one.name, one.path, one.content, count=count) as writing:
             if one.faces:
                 self._paste(one, restored, writing)
@@ -231,7 +241,8 @@ class _Restoring:
         left = left_alone(one.crops, restored)
         tone = None if settings.colour else tone_of(photo)
         faces = [Placed(found.matrix, crop, tone) for found, crop in zip(one.faces, one.crops, strict=True)]
-        restored = finished(faces, restored, self.strength)
+        toned = finished(faces, restored)
+        restored = [blend(face.crop, result, self.strength) for face, result in zip(faces, toned, strict=True)]
         distances = self._distances(one, restored)
         notes = (
             *photo.notes,
@@ -240,6 +251,7 @@ class _Restoring:
             *_resized(one, whole=not settings.paste.feather),
             *left,
             *self._warned(one, distances),
+            *self._map(faces, toned, photo, writing.files[-1]),
         )
         atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
         _date_as(photo, writing.path)
@@ -250,8 +262,18 @@ class _Restoring:
 
     def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:
         """The photo, enlarged if asked for, with its restored faces."""
-        settings = replace(self.settings.paste, upscale=self.settings.scale)
-        return put_back(photo, faces, restored, settings, self.parts.tools)
+        return put_back(photo, faces, restored, self._pasting, self.parts.tools)
+
+    @property
+    def _pasting(self) -> PasteSettings:
+        return replace(self.settings.paste, upscale=self.settings.scale)
+
+    def _map(self, faces: list[Placed], toned: list[Tensor], photo: Photo, target: Path) -> tuple[str, ...]:
+        """Write the trust map, if one is wanted; the reason if there is none."""
+        if (trust := self.parts.trust) is None:
+            return ()
+        how: Any = {"strength": self.strength, "settings": self._pasting, "mask": self.parts.mask}
+        return write_map(target, photo, faces, toned, trust, **how)
 
     def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
         """The identity distance of every face and its result; an empty list if it is not measured."""
