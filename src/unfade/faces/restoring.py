@@ -36,9 +36,13 @@ class Tools:
 
 
 def finished(faces: Sequence[Placed], restored: Sequence[Tensor], strength: float = 1.0) -> list[Tensor]:
-    """The restorer's result for each face, (3, S, S) in [-1, 1], in the tone of its photo and blended with its crop."""
+    """The restorer's result for each face, (3, S, S) in [-1, 1], in the tone of its photo and blended with its crop.
+
+    A face that came back as it was stays so.
+    """
     toned = (
-        result if face.tone is None else face.tone.apply(result) for face, result in zip(faces, restored, strict=True)
+        result if face.tone is None or torch.equal(face.crop, result) else face.tone.apply(result)
+        for face, result in zip(faces, restored, strict=True)
     )
     return [blend(face.crop, result, strength) for face, result in zip(faces, toned, strict=True)]
 

@@ -119,10 +119,12 @@ def conformal_quantile(scores: Tensor) -> float:
     A new face may be unlike all K, so that each of them counts for 1 / (K + 1) only. Raises BadInput where K is so
     small that no value is sure.
     """
-    count, level = scores.numel(), LEVEL * (len(scores) + 1) / max(1, len(scores))
-    if level > 1:
-        raise BadInput(f"A bound for {LEVEL:.0%} needs at least {ceil(LEVEL / (1 - LEVEL))} faces, got {len(scores)}.")
-    return float(scores.flatten().sort().values[ceil(level * count) - 1])
+    faces, count = len(scores), scores.numel()
+    rank = ceil(round(LEVEL * (faces + 1) / max(1, faces) * count, 6))  # rounded, as 0.9 is no binary fraction
+    if rank > count or not count:
+        fewest = ceil(round(LEVEL / (1 - LEVEL), 6))
+        raise BadInput(f"A bound for {LEVEL:.0%} of the regions needs at least {fewest} faces, got {faces}.")
+    return float(scores.flatten().sort().values[rank - 1])
 
 
 def quantile_regression(found: Tensor, wanted: Tensor) -> Tensor:

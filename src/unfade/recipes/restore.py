@@ -195,7 +195,8 @@ class Prepared:
                 for found, work in ((photos, restore_photos), (films, restore_videos)):
                     entries += work(found, out, network, finder, self.whole, self.parts, **how) if found.names else []
             if settings.report:
-                faces = FacesToo(finder, network.size, self.whole.scale) if self.finding else None
+                alone = self.finding or settings.trust  # an aligned face is its photo, but the map is of the face
+                faces = FacesToo(finder, network.size, self.whole.scale) if alone else None
                 report_restored(Run(out, journal, progress), photos, entries, self.identity, faces=faces, films=films)
             return entries
 

@@ -230,7 +230,7 @@ class _Restoring:
         if same:  # by the block, as anything may follow the picture in its file
             write_through(target, partial(copyfile, one.path))
         else:
-            atomic_write(target, self._encoded(one, self._whole(photo, [], []), None))
+            atomic_write(target, _encoded(one, self._whole(photo, [], []), self.settings, None))
         _date_as(photo, target)
         writing.no_face = no_face_in(one.path)
 
@@ -250,10 +250,10 @@ class _Restoring:
             *_renamed(one, writing.path),
             *_resized(one, whole=not settings.paste.feather),
             *left,
-            *self._warned(one, distances),
+            *_warned(one, distances, self.parts.likeness),
             *self._map(faces, toned, photo, writing.files[-1]),
         )
-        atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
+        atomic_write(writing.path, _encoded(one, self._whole(photo, faces, restored), settings, self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
             about = _sidecar(one, self.result_of(one.name), distances, notes, self.parts.provenance)
@@ -280,18 +280,20 @@ class _Restoring:
         likeness = self.parts.likeness
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
 
-    def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
-        for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
-            if self.parts.likeness and self.parts.likeness.tells_apart(crop, distance):
-                yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
-    def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
-        kind = self.settings.kind
-        try:
-            return encode_photo(photo, kind=kind, quality=self.settings.quality, provenance=provenance)
-        except (OSError, ValueError) as error:  # such as a picture larger than the format allows
-            message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
-            raise BadInput(message) from error
+def _warned(one: Opened, distances: list[float], likeness: Likeness | None) -> Iterator[str]:
+    for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
+        if likeness and likeness.tells_apart(crop, distance):
+            yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
+
+
+def _encoded(one: Opened, photo: Photo, settings: PhotoSettings, provenance: Provenance | None) -> bytes:
+    kind = settings.kind
+    try:
+        return encode_photo(photo, kind=kind, quality=settings.quality, provenance=provenance)
+    except (OSError, ValueError) as error:  # such as a picture larger than the format allows
+        message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
+        raise BadInput(message) from error
 
 
 def _renamed(one: Opened, result: Path) -> tuple[str, ...]:
