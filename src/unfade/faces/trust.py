@@ -21,6 +21,7 @@ from unfade.images.filters import resize
 from unfade.nets.damage import SIZE, DamageNet, statistics
 
 CELLS = 16  # regions along each side of the square
+FEATURES = 31  # numbers that are known of a region, see `evidence`
 LEVEL = 0.9  # share of the regions whose error is at most the bound
 ROUNDS = 60  # of the quantile regression
 NEAREST = 1e-3  # smallest residual that a weight is computed of, in logarithms
@@ -102,10 +103,12 @@ def calibrated(seen: Seen, about: Calibration) -> Calibration:
 def transferred(before: Calibration, first: Seen, now: Seen) -> Calibration:
     """The calibration of a restorer that learned further, from what it made of the same faces `first` and makes `now`.
 
-    The factor changes as the scores of these faces do. What makes them easier than real faces cancels out.
+    The factor rises as the scores of these faces do, and never falls: faces that are damaged as the restorer has just
+    learned it are easier for it than real ones.
     """
     scores = [wanted.log1p() - found @ torch.tensor(before.weights) for found, wanted in (first, now)]
-    return replace(before, factor=before.factor + conformal_quantile(scores[1]) - conformal_quantile(scores[0]))
+    raised = max(0.0, conformal_quantile(scores[1]) - conformal_quantile(scores[0]))
+    return replace(before, factor=before.factor + raised)
 
 
 def errors(result: Tensor, truth: Tensor) -> Tensor:
@@ -143,7 +146,7 @@ def quantile_regression(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def evidence(face: Tensor, result: Tensor, damage: DamageNet) -> Tensor:
-    """(B, 3, S, S) twice, in [-1, 1], to what is known of every region without a truth: (B, CELLS ** 2, F).
+    """(B, 3, S, S) twice, in [-1, 1], to what is known of every region without a truth: (B, CELLS ** 2, FEATURES).
 
     How much the restorer changed, finely and as a whole; how much detail it drew, in the region, around it and across
     it; brightness; for the whole face the means of some of these, and what tells one kind of damage from another; and

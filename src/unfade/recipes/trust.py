@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unfade.faces.trust import Calibration, Trust, errors, evidence, transferred
+from unfade.faces.trust import FEATURES, Calibration, Trust, errors, evidence, transferred
 from unfade.images.files import from_bytes, list_images, to_bytes
 from unfade.nets.damage import SIZE, DamageNet
 from unfade.recipes.adapt_settings import SAMPLES
@@ -44,11 +44,12 @@ def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
 
 def calibration_of(loaded: Loaded[Restorer]) -> Calibration | None:
     """The calibration in the card of a restorer; None if there is none, or it is that of other weights."""
+    card = read_card(loaded.path).get(KEY)
     try:
-        found = Calibration(**{**read_card(loaded.path)[KEY]})
+        found = Calibration(**{**card, "weights": tuple(card["weights"])})  # type: ignore[dict-item, index]
     except (KeyError, TypeError):
         return None
-    return found if found.restorer == loaded.sha256 else None
+    return found if found.restorer == loaded.sha256 and len(found.weights) == FEATURES else None
 
 
 def calibration_begun(loaded: Loaded[Restorer], damages: str) -> Calibration:
