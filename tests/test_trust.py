@@ -20,6 +20,7 @@ from tiny_models import RESTORER, write_faces
 from unfade.errors import BadInput
 from unfade.faces.trust import (
     CELLS,
+    FEATURES,
     LEVEL,
     SCALE,
     Calibration,
@@ -30,7 +31,7 @@ from unfade.faces.trust import (
     evidence,
     quantile_regression,
     transferred,
-)  # fmt: skip
+)
 from unfade.nets.damage import DamageNet
 from unfade.nets.swinir import SwinIR
 from unfade.recipes.adapt import adapt

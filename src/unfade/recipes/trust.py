@@ -44,9 +44,9 @@ def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
 
 def calibration_of(loaded: Loaded[Restorer]) -> Calibration | None:
     """The calibration in the card of a restorer; None if there is none, or it is that of other weights."""
-    card = read_card(loaded.path).get(KEY)
     try:
-        found = Calibration(**{**card, "weights": tuple(card["weights"])})  # type: ignore[dict-item, index]
+        entry = read_card(loaded.path)[KEY]
+        found = Calibration(**{**entry, "weights": tuple(entry["weights"])})
     except (KeyError, TypeError):
         return None
     return found if found.restorer == loaded.sha256 and len(found.weights) == FEATURES else None
