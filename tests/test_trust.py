@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from unfade.faces.trust import (
     quantile_regression,
     transferred,
 )
+from unfade.images.enlarge import enlarged
 from unfade.nets.damage import DamageNet
 from unfade.nets.swinir import SwinIR
 from unfade.recipes.adapt import adapt
@@ -42,6 +44,7 @@ from unfade.restorers.load import loaded_restorer, loaded_restorers, save_restor
 from unfade.stages.finetune import Pair
 from unfade.stages.restore_photos import Parts
 from unfade.stages.trust_maps import MAP
+from unfade.stages.video import NO_MAP
 from unfade.stages.views import overlaid
 from unfade.store.checkpoints import card_path
 
@@ -160,6 +163,31 @@ def test_a_map_lies_where_its_face_does(tmp_path: Path, damage: DamageNet) -> No
     assert f"a.png{MAP}" in place.written()
     place.run(copy=True)
     assert f"a.png{MAP}" not in place.written(), "a run without maps takes them away"
+
+
+def test_a_map_is_as_large_as_its_result_and_follows_the_mask(tmp_path: Path, damage: DamageNet) -> None:
+    place = Place(tmp_path)
+    place.save("a.png", (20, 15, 24))
+
+    def upper_half(face: Tensor) -> Tensor:
+        return (torch.arange(32) < 16).float()[None, :, None].expand(1, 32, 32)
+
+    place.run(scale=2, parts=Parts(enlarge=partial(enlarged, scale=2), trust=trust(damage)))
+    large = load(place.out / f"a.png{MAP}")
+    assert large.shape == (120, 180)
+    place.run(parts=Parts(mask=upper_half, trust=trust(damage)))
+    masked = load(place.out / f"a.png{MAP}")
+    assert large[60:, :].max() == masked[:28].max() == round(SCALE * BOUND)
+    assert masked[35:].max() == 0
+
+
+def test_a_film_gets_a_sentence(tmp_path: Path, damage: DamageNet) -> None:
+    pytest.importorskip("av")
+    from clips import make_clip, restored
+
+    make_clip(tmp_path / "clip.mp4", 4)
+    (entry,) = restored(tmp_path, "clip.mp4", parts=Parts(trust=trust(damage)))
+    assert (entry.outputs, entry.notes[-1]) == (("clip.mp4",), NO_MAP)
 
 
 def test_a_clean_face_is_wholly_the_photos_own(tmp_path: Path, damage: DamageNet) -> None:

@@ -32,7 +32,7 @@ def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
         found, size = calibration_of(part), part.network.size
         if found is None:
             missing[size] = (
-                f"no trust map: {part.path.stem} is not calibrated; use a built-in restorer, or adapt one of {SIZE} px"
+                f"no trust map: {part.path.stem} is not calibrated; use small-restorer, or one that is adapted from it"
             )
         elif found.choices != _made(part.network):
             usual = " and ".join(f"`{name}` {value:g}" for name, value in found.choices.items())

@@ -16,6 +16,7 @@ from unfade.report.pictures import Picture
 __all__ = ["WORDS", "Curve", "Face", "Listing", "Picture", "Report", "WholePhoto", "most_changed_first", "render"]
 
 BEFORE, AFTER = "pre-trained", "adapted"  # the rows of scores that are compared
+MAP = "trust"  # a column that is no version of the face
 _OUTCOMES = {"done": "done", "skipped": "skipped", "failed": "failed", "no_face": "without a face"}
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
@@ -125,7 +126,7 @@ def render(report: Report) -> str:
         words={column: WORDS[column] for column in columns if column in WORDS},
         widest=max((len(face.pictures) for face in report.faces), default=1),
         before=next(iter(columns), ""),
-        after=next((name for name in (AFTER, "result") if name in columns), next(reversed(columns), "")),
+        after=AFTER if AFTER in columns else next((name for name in reversed(columns) if name != MAP), ""),
     )
 
 
