@@ -15,7 +15,8 @@ import unfade.recipes.trust
 import unfade.recipes.tuning
 from adapt_settings import small
 from command import Result
-from marked import Dimmer, Place, load
+from marked import Dimmer, Place, in_colour, load, scene
+from marked import save as save_photo
 from recorded import fill_module, picture
 from tiny_models import RESTORER, write_faces
 from unfade.errors import BadInput
@@ -43,7 +44,7 @@ from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import loaded_restorer, loaded_restorers, save_restorer
 from unfade.stages.finetune import Pair
 from unfade.stages.restore_photos import Parts
-from unfade.stages.trust_maps import MAP
+from unfade.stages.trust_maps import GREY, MAP
 from unfade.stages.video import NO_MAP
 from unfade.stages.views import overlaid
 from unfade.store.checkpoints import card_path
@@ -61,6 +62,11 @@ def damage() -> DamageNet:
 
 def trust(damage: DamageNet, size: int = 32) -> Trust:
     return Trust(damage, {size: FLAT}, {})
+
+
+def coloured(place: Place) -> None:
+    """A photo in colour with one face."""
+    save_photo(place.photos / "a.png", in_colour(scene((20, 15, 24))))
 
 
 # The numbers
@@ -150,7 +156,7 @@ def test_a_map_is_zero_where_nothing_was_changed_and_falls_with_the_strength(dam
 
 def test_a_map_lies_where_its_face_does(tmp_path: Path, damage: DamageNet) -> None:
     place = Place(tmp_path)
-    place.save("a.png", (20, 15, 24))
+    coloured(place)
     place.save("bare.png", seed=3)
     (done, bare) = place.run(parts=Parts(trust=trust(damage)), copy=True)
     assert (done.outputs, bare.outputs) == (("a.png", f"a.png{MAP}"), ("bare.png",))
@@ -167,7 +173,7 @@ def test_a_map_lies_where_its_face_does(tmp_path: Path, damage: DamageNet) -> No
 
 def test_a_map_is_as_large_as_its_result_and_follows_the_mask(tmp_path: Path, damage: DamageNet) -> None:
     place = Place(tmp_path)
-    place.save("a.png", (20, 15, 24))
+    coloured(place)
 
     def upper_half(face: Tensor) -> Tensor:
         return (torch.arange(32) < 16).float()[None, :, None].expand(1, 32, 32)
@@ -196,22 +202,30 @@ def test_a_clean_face_is_wholly_the_photos_own(tmp_path: Path, damage: DamageNet
             return face
 
     place = Place(tmp_path, Keeps())
-    place.save("a.png", (20, 15, 24))
+    coloured(place)
     place.run(parts=Parts(trust=trust(damage)))
     assert load(tmp_path / "out" / f"a.png{MAP}").max() == 0
 
 
 def test_without_a_calibration_there_is_a_sentence_and_no_map(tmp_path: Path, damage: DamageNet) -> None:
     place = Place(tmp_path)
-    place.save("a.png", (20, 15, 24))
+    coloured(place)
     (entry,) = place.run(parts=Parts(trust=Trust(damage, {}, {32: "no trust map: why"})))
     assert (entry.status, entry.outputs, entry.notes[-1]) == ("done", ("a.png",), "no trust map: why")
     assert place.written() == ["a.png"]
 
 
+def test_a_grey_photo_gets_a_sentence(tmp_path: Path, damage: DamageNet) -> None:
+    place = Place(tmp_path)
+    save_photo(place.photos / "grey.png", scene((20, 15, 24))[..., 0])
+    (entry,) = place.run(parts=Parts(trust=trust(damage)))
+    assert (entry.outputs, entry.notes[-1]) == (("grey.png",), GREY)
+    assert place.written() == ["grey.png"]
+
+
 def test_maps_are_resumed_and_never_replace_a_file_of_others(tmp_path: Path, damage: DamageNet) -> None:
     place = Place(tmp_path)
-    place.save("a.png", (20, 15, 24))
+    coloured(place)
     strangers = place.out / f"a.png{MAP}"
     strangers.parent.mkdir()
     strangers.write_bytes(b"mine")

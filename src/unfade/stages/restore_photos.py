@@ -34,7 +34,7 @@ from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
 from unfade.stages.restore import check_strength, choices, left_alone, restore_batch
-from unfade.stages.trust_maps import MAP, write_map
+from unfade.stages.trust_maps import MAP, no_map, write_map
 from unfade.store.seeds import fingerprint
 
 STAGE = "restored"
@@ -212,12 +212,11 @@ class _Restoring:
 
     def _write(self, one: Opened, restored: list[Tensor]) -> None:
         """Write the result of one photo; called in a thread."""
-        count = None if one.faces else 1  # a copy has neither sidecar nor map
-        if one.faces and self.parts.trust and self.parts.trust.why_not(one.crops):
-            count = -1  # all but the map
+        why = no_map(one.photo, one.crops, self.parts.trust) if one.photo else ""
+        count = (-1 if why else None) if one.faces else 1  # all but the map; a copy has neither sidecar nor map
         with self.outputs.writing(one.name, one.path, one.content, count=count) as writing:
             if one.faces:
-                self._paste(one, restored, writing)
+                self._paste(one, restored, writing, why)
             else:
                 self._copy(one, writing)
         one.photo = None  # frees its memory, since the group is kept until the next one begins
@@ -234,8 +233,8 @@ class _Restoring:
         _date_as(photo, target)
         writing.no_face = no_face_in(one.path)
 
-    def _paste(self, one: Opened, restored: list[Tensor], writing: Writing) -> None:
-        """Paste the faces, encode the photo and write it."""
+    def _paste(self, one: Opened, restored: list[Tensor], writing: Writing, why: str) -> None:
+        """Paste the faces, encode the photo and write it; `why` it gets no trust map, although one is wanted."""
         photo, settings = one.photo, self.settings
         assert photo is not None
         left = left_alone(one.crops, restored)
@@ -251,8 +250,11 @@ class _Restoring:
             *_resized(one, whole=not settings.paste.feather),
             *left,
             *_warned(one, distances, self.parts.likeness),
-            *self._map(faces, toned, photo, writing.files[-1]),
+            *([why] if why else []),
         )
+        if self.parts.trust and not why:
+            how: Any = {"strength": self.strength, "settings": self._pasting, "mask": self.parts.mask}
+            write_map(writing.files[-1], photo, faces, toned, self.parts.trust, **how)
         atomic_write(writing.path, _encoded(one, self._whole(photo, faces, restored), settings, self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
@@ -267,13 +269,6 @@ class _Restoring:
     @property
     def _pasting(self) -> PasteSettings:
         return replace(self.settings.paste, upscale=self.settings.scale)
-
-    def _map(self, faces: list[Placed], toned: list[Tensor], photo: Photo, target: Path) -> tuple[str, ...]:
-        """Write the trust map, if one is wanted; the reason if there is none."""
-        if (trust := self.parts.trust) is None:
-            return ()
-        how: Any = {"strength": self.strength, "settings": self._pasting, "mask": self.parts.mask}
-        return write_map(target, photo, faces, toned, trust, **how)
 
     def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
         """The identity distance of every face and its result; an empty list if it is not measured."""

@@ -11,9 +11,18 @@ from unfade.faces.paste import PasteSettings
 from unfade.faces.restoring import Placed, blend, laid_out, masks_of
 from unfade.faces.trust import Trust
 from unfade.images.photo import Photo
-from unfade.images.photo_files import encode_photo
+from unfade.images.photo_files import encode_photo, tone_of
 
 MAP = ".trust.png"  # what the name of a trust map appends to that of its result
+
+GREY = "no trust map: bounds are not calibrated for grey and sepia photos"
+
+
+def no_map(photo: Photo, faces: Sequence[Tensor], trust: Trust | None) -> str:
+    """Why a photo with these faces, (3, S, S) each, has no map although one is wanted; empty otherwise."""
+    if trust is None or not faces:
+        return ""
+    return trust.why_not(faces) or (GREY if tone_of(photo) is not None else "")
 
 
 def write_map(
@@ -26,15 +35,12 @@ def write_map(
     strength: float,
     settings: PasteSettings,
     mask: Mask | None,
-) -> tuple[str, ...]:
-    """Write the map of a photo, a grey PNG as large as its result; returns why there is none, as a note.
+) -> None:
+    """Write the map of a photo, a grey PNG as large as its result.
 
     `results` (3, S, S) are those of the faces at full strength, in the tone of the photo.
     """
-    if why := trust.why_not([face.crop for face in faces]):
-        return (why,)
     maps = [trust.map_of(face.crop, result, strength) for face, result in zip(faces, results, strict=True)]
     pasted = [blend(face.crop, result, strength) for face, result in zip(faces, results, strict=True)]
     laid = laid_out(photo, faces, maps, settings, masks_of(pasted, mask))
     atomic_write(path, encode_photo(laid, kind="PNG"))
-    return ()
