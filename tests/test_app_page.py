@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 
 from hostile import hostile_files
-from test_app import people
+from test_looking import people
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT = 240_000  # ms, on a slow machine
@@ -268,7 +268,7 @@ def test_the_documented_interface(page_of: Any, photo: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("address", ["http://example.com/photo.jpg", "https://example.com/photo.jpg"])
 def test_an_address_is_not_fetched(page_of: Any, address: str) -> None:
     photo = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
-    body = json.dumps({"data": [photo, "small-restorer", 1.0, 0.5]}).encode()
+    body = json.dumps({"data": [photo, "built-in", 1.0, 0.5]}).encode()
     call = f"{page_of[0]}gradio_api/call/restore"
     request = urllib.request.Request(call, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:

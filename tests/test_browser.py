@@ -13,8 +13,8 @@ from browser_host import CHROMIUM, DIST, restored_in_a_browser
 from unfade.hosts.check import random_faces
 from unfade.hosts.export import export
 from unfade.hosts.settings import LEVEL, ExportSettings
-from unfade.restorers.layout import Layout
 from unfade.restorers.load import load_restorer
+from unfade.restorers.picture_layout import Layout
 
 pytestmark = [
     pytest.mark.host,

@@ -1,5 +1,6 @@
 """The stage that fine-tunes on (face, target) pairs: which pairs, which batches, and that it can be stopped."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -153,6 +154,7 @@ def test_became_worse_weighs_every_measure_by_its_change() -> None:
     assert not became_worse(rows(0.1, 0.4))
     assert not became_worse(rows(0.11, 0.3))  # 10 % worse, 25 % better
     assert became_worse(rows(0.13, 0.38))
+    assert became_worse(rows(math.nan, 0.1))
     assert not became_worse(History())
 
 

@@ -29,9 +29,9 @@ from unfade.images.files import read_image
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.base import Restorer
-from unfade.restorers.layout import WORDS, Layout, layout_of
 from unfade.restorers.load import head_of, load_restorer
 from unfade.restorers.onnx import OnnxRestorer
+from unfade.restorers.picture_layout import WORDS, Layout, layout_of
 from unfade.store.checkpoints import sha256_of
 from unfade.store.onnx_files import refuse_external
 from unfade.zoo.models import find_weights

@@ -14,7 +14,7 @@ from unfade.paper.consistency import check_tables
 from unfade.paper.costs import RESTORERS, WALKS
 from unfade.paper.printed import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
 from unfade.paper.tables import COSTS, NAMES, OURS, TABLES, Learning, Restored, as_usual
-from unfade.report.page import METRICS
+from unfade.report.document import METRICS
 
 ROOT = Path(__file__).parents[1]
 PRINTED = printed_tables()

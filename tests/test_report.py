@@ -16,8 +16,7 @@ from recorded import picture
 from unfade.images.files import encode, write_png
 from unfade.jobs.journal import Counts, Entry
 from unfade.report.curves import BOTTOM, LEFT, RIGHT, TOP, Axis, Curve, draw, finite, moving_mean
-from unfade.report.listings import Line, Listing, named, notes, undone
-from unfade.report.page import (
+from unfade.report.document import (
     WORDS,
     Face,
     Report,
@@ -28,6 +27,7 @@ from unfade.report.page import (
     render,
     score_table,
 )  # fmt: skip
+from unfade.report.listings import Line, Listing, named, notes, undone
 from unfade.report.pictures import SIDES, SMALLEST_SIDE, Picture, address_of, change_between, picture_of, side_for
 
 PNG, JPEG = encode(picture(8, 8, seed=1)[0]), encode(picture(8, 8, seed=2)[0], "JPEG")

@@ -25,7 +25,7 @@ from unfade.store.checkpoints import (
     write_card,
 )
 from unfade.store.seeds import fingerprint, seed_for
-from unfade.zoo.models import MODELS, find_weights, path_of
+from unfade.zoo.models import MODELS, find_weights, installed, path_of
 
 PACKAGE = Path(unfade.__file__).parent
 
@@ -300,6 +300,19 @@ def test_a_name_is_found_for_its_kind_once_its_file_is_there(tmp_path: Path, mon
             find_weights(name, model.kind)
         path_of(model).touch()
         assert find_weights(name, model.kind) == path_of(model)
+
+
+def test_installed_are_those_whose_files_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
+    built_in = [name for name, model in MODELS.items() if model.built_in]
+    assert installed() == built_in
+    assert installed("restorer") == [name for name in built_in if MODELS[name].kind == "restorer"]
+    path_of(MODELS["codeformer"]).touch()
+    for name, kind in (("mine", "restorer"), ("yours", "prior")):
+        (tmp_path / f"{name}.safetensors").touch()
+        write_card(tmp_path / f"{name}.safetensors", {"kind": kind})
+    assert {*installed("restorer")} - {*built_in} == {"codeformer", "mine"}
+    assert {*installed()} - {*built_in} == {"codeformer", "mine", "yours"}
 
 
 def test_files_and_run_folders_are_found(tmp_path: Path) -> None:

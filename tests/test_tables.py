@@ -21,7 +21,7 @@ from unfade.paper import pieces as table_pieces
 from unfade.paper import results as table_results
 from unfade.paper import settings as table_settings
 from unfade.paper.costs import Cost, measured_costs
-from unfade.paper.listing import MOST, PACES, listed, work_of
+from unfade.paper.needs import MOST, PACES, listed, work_of
 from unfade.paper.printed import Claim, Printed, cameras_of, printed_tables
 from unfade.paper.results import Asked, device_name, make_tables
 from unfade.paper.scores import Values, estimates_of, mean_of_sets, verdict_on

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, gone_lines, passed_over_lines, sum_line
-from unfade.cli.settings import Find, Learning, Targets, adapt_settings
+from unfade.cli.settings import Find, Learning, Targets, suited_settings
 from unfade.progress import Progress
 
 Truth = Annotated[
@@ -18,7 +18,7 @@ def adapt(
     photos: f.Photos,
     out: f.Out,
     aligned: f.Aligned = False,
-    restorer: f.Restorer = "small-restorer",
+    restorer: f.Suited = None,
     prior: f.Prior = None,
     fidelity: f.Fidelity = None,
     precision: f.TunedPrecision = None,
@@ -43,7 +43,7 @@ def adapt(
 
     found = find.settings(aligned=aligned)
     own = {"fidelity": fidelity, "refine": refine, "strength": strength, "agreement": agreement, "rounds": rounds}
-    settings = adapt_settings(restorer, prior, seed, targets, learning, precision, **own)
+    settings = suited_settings(restorer, prior, seed, targets, learning, precision, **own)
     given: Any = {"find": found, "real": real, "truth": truth, "embedder": identity, "mask": mask}
     done = run(photos, out, settings, aligned=aligned, device=device, progress=progress, **given)
     counts = done.counts.as_dict()
@@ -52,12 +52,18 @@ def adapt(
     return Outcome(
         {
             **counts,
+            "begun_with": done.begun_with,
             "seconds": done.seconds,
             "passed_over": dict(done.passed_over),
             "of_gone_photos": [*done.of_gone],
             **places,
         },
-        [sum_line(counts), *passed_over_lines(done.passed_over), *gone_lines(done.of_gone)],
+        [
+            sum_line(counts),
+            f"adapted: {done.begun_with}",
+            *passed_over_lines(done.passed_over),
+            *gone_lines(done.of_gone),
+        ],
         failures=done.failures,
         notes=done.notes,
         last=[f"{name}: {path}" for name, path in places.items()],

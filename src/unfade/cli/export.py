@@ -51,7 +51,7 @@ def export(
     """Export RESTORER to a file for other programs, once it gives the network's own results on random faces."""
     from unfade.hosts.export import export as run
     from unfade.hosts.settings import ExportSettings
-    from unfade.restorers.layout import layout_of
+    from unfade.restorers.picture_layout import layout_of
 
     of_file = {"to": to, "layout": layout and layout_of(layout.split(",")), "dtype": dtype, "opset": opset}
     settings = changed(ExportSettings(), batch=fixed_batch, fidelity=fidelity, refine=refine, **of_file)

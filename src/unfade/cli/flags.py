@@ -32,6 +32,15 @@ Photos = Annotated[Path, typer.Argument(help="Folder of photos, searched with it
 Out = Annotated[Path, option(BASIC, "Folder for the results.", "--out")]
 OutFile = Annotated[Path, option(BASIC, "File of weights to write, ending in .safetensors.", "--out")]
 Restorer = Annotated[str, option(BASIC, "Name of a restorer, a .safetensors file, or a run folder.")]
+Suited = Annotated[
+    str | None,
+    option(
+        BASIC,
+        "Name of a restorer, a .safetensors file, or a run folder. Default: small-restorer-256 if most faces cover "
+        "more than 160 px of their photos, otherwise small-restorer.",
+        "--restorer",
+    ),
+]
 Restorers = Annotated[
     list[str] | None,
     option(

@@ -99,10 +99,9 @@ def verify(
     names: Annotated[list[str] | None, typer.Argument(help="Names of models. Default: all on this machine.")] = None,
 ) -> Outcome:
     """Check model files against the hashes recorded when they were converted."""
-    from unfade.zoo.models import MODELS, find_named, imported, path_of
+    from unfade.zoo.models import find_named, installed
 
-    here = [name for name, model in MODELS.items() if path_of(model).exists()] + list(imported())
-    states = {name: _state(find_named(name)) for name in names or here}
+    states = {name: _state(find_named(name)) for name in names or installed()}
     failures = [(name, state) for name, state in states.items() if state.startswith("changed")]
     lines = [f"{name}: {state}" for name, state in states.items() if not state.startswith("changed")]
     return Outcome({"models": states}, lines, failures=failures, failed=len(failures))

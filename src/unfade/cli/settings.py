@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from unfade.recipes.adapt_settings import AdaptSettings
     from unfade.recipes.restore import RestoreSettings
     from unfade.recipes.sources import FindSettings
+    from unfade.recipes.suiting import Settings
     from unfade.restorers.families import Losses
     from unfade.stages.degrade import BlindDegradation, CameraDegradation
     from unfade.training.loop import LoopSettings
@@ -196,6 +197,15 @@ def adapt_settings(
         clean=learning.clean,
         **own,
     )
+
+
+def suited_settings(restorer: str | None, *given: Any, **own: Any) -> "Settings":
+    """`adapt_settings`; without a restorer, a function that gives those of the one that will suit the faces."""
+
+    def settings(name: str) -> "AdaptSettings":
+        return adapt_settings(name, *given, **own)
+
+    return settings if restorer is None else settings(restorer)
 
 
 def loop_settings(usual: "LoopSettings", given: Optimiser, **own: Any) -> "LoopSettings":

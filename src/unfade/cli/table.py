@@ -68,7 +68,7 @@ def _outcome(made: "Sequence[Made]", passed_over: Sequence[str], seconds: float)
 
 
 def _list(scale: str, most: int) -> Outcome:
-    from unfade.paper.listing import MOST, listed
+    from unfade.paper.needs import MOST, listed
     from unfade.paper.tables import scale_named
 
     chosen = scale_named(scale)

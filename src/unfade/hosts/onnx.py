@@ -15,8 +15,8 @@ from unfade.errors import BadInput
 from unfade.hosts.check import random_faces
 from unfade.hosts.settings import Checked, ExportSettings
 from unfade.restorers.base import Restorer
-from unfade.restorers.layout import MEAN_AND_STD, InLayout
 from unfade.restorers.onnx import OnnxRestorer
+from unfade.restorers.picture_layout import MEAN_AND_STD, InLayout
 
 INPUT, OUTPUT = "input", "output"  # the names that programs for face restorers look for
 SMALL = 1024  # values; smaller tensors stay in float32, which includes every constant that is not a weight

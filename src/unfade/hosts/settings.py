@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from unfade.errors import BadInput
-from unfade.restorers.layout import PLAIN, Layout
+from unfade.restorers.picture_layout import PLAIN, Layout
 
 ENDINGS = {"onnx": ".onnx", "spandrel": ".safetensors", "published": ".pth"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16}

@@ -30,6 +30,7 @@ __all__ = [
     "read_image",
     "read_picture",
     "refuse_clear",
+    "shown",
     "to_bytes",
     "view",
     "write_png",
@@ -64,6 +65,13 @@ def view(photo: Photo, side: int) -> Tensor:
         for part in (photo.levels, photo.alpha)
     )
     return _as_seen(replace(photo, levels=cast(Levels, levels), alpha=cast(Levels | None, alpha))).pixels
+
+
+def shown(path: Path, side: int) -> Tensor:
+    """The `view` of a photo in a file, whatever its format. Raises UnreadableImage, also for a transparent one."""
+    photo = decode(path)
+    refuse_clear(photo, path)
+    return view(photo, side)
 
 
 def _as_seen(photo: Photo) -> Picture:

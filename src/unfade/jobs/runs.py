@@ -190,16 +190,21 @@ def shards_of(folder: Path, usual: int = 1) -> list[Shard]:
     return [Shard(index, usual) for index in range(1, usual + 1)]
 
 
-def _check_same(folder: Path, wanted: Any) -> None:
-    """Raises OutputConflict where a setting differs, naming the first one."""
+def settings_in(folder: Path) -> dict[str, Any]:
+    """Those of the run in a folder; none where no run was begun. Raises OutputConflict for a foreign run.json."""
     path = folder / RUN
     if not path.exists():
-        return
+        return {}
     try:
-        found = json.loads(path.read_bytes())["settings"]
+        return dict(json.loads(path.read_bytes())["settings"])
     except (ValueError, TypeError, KeyError) as error:
         raise OutputConflict(f"{path} was not written by unfade; name another folder as `out`.") from error
-    check_same(folder, found, wanted)
+
+
+def _check_same(folder: Path, wanted: Any) -> None:
+    """Raises OutputConflict where a setting differs, naming the first one."""
+    if (folder / RUN).exists():
+        check_same(folder, settings_in(folder), wanted)
 
 
 def check_same(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from unfade.paper.costs import ONE_STEP, WALKS, parameters_of, steps_of
 from unfade.paper.printed import MEANS, UNREADABLE, Line, Printed, printed_tables
 from unfade.paper.tables import COSTS, TABLES, Share, Way, as_usual
-from unfade.report.page import METRICS
+from unfade.report.document import METRICS
 from unfade.stages.methods import METHODS
 
 ALIKE = 3  # with so many equal cells, two rows of different runs are not equal by chance

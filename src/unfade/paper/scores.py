@@ -11,7 +11,7 @@ from unfade.evaluation.gap import Estimate, estimate, gap_closed
 from unfade.metrics.bootstrap import mean_of
 from unfade.paper.printed import Claim
 from unfade.paper.tables import Scale
-from unfade.report.page import METRICS
+from unfade.report.document import METRICS
 
 SEEN, REVERSED, NOT_SEEN, UNTRIED = "seen", "reversed", "not seen", "not tried"
 Column = NDArray[np.float64]  # (faces,) in the order of their names

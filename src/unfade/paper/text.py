@@ -8,7 +8,7 @@ from pathlib import Path
 from unfade.evaluation.gap import Estimate
 from unfade.paper.printed import Printed
 from unfade.paper.scores import Verdict
-from unfade.report.page import METRICS
+from unfade.report.document import METRICS
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import Run, of_gone, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import RESTORED, Ran, report_of
-from unfade.recipes.adapt_settings import BEGUN_WITH, SMALL_ADAPT, AdaptSettings, settled, weights_key
+from unfade.recipes.adapt_settings import BEGUN_WITH, AdaptSettings, settings_for, settled, weights_key
 from unfade.recipes.photo_report import photo_views
 from unfade.recipes.restore import EVERY_FACE, PLAIN
 from unfade.recipes.sources import (
@@ -32,8 +32,9 @@ from unfade.recipes.sources import (
     masking_for,
     only_faces,
 )
+from unfade.recipes.suiting import Settings, suited
 from unfade.recipes.tuning import finetune_to_file
-from unfade.report.page import Report, render
+from unfade.report.document import Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
@@ -56,6 +57,7 @@ class Adapted:
     """The outcome of an adaptation."""
 
     restorer: Path
+    begun_with: str  # the restorer that was adapted
     report: Path
     counts: Counts  # of the photos
     failures: list[tuple[str, str]]  # (file name, reason), of any stage
@@ -70,7 +72,7 @@ class Adapted:
 def adapt(
     photos: str | Path,
     out: str | Path,
-    settings: AdaptSettings = SMALL_ADAPT,
+    settings: Settings = settings_for,
     *,
     aligned: bool = False,
     find: FindSettings = EVERY_FACE,
@@ -84,6 +86,8 @@ def adapt(
 ) -> Adapted:
     """Adapt a restorer to a folder of photos and restore them with it. Run it again to resume an interrupted run.
 
+    Without `settings`, the built-in restorer is chosen by the sizes of the faces (`restorers.by_size.size_for` of their
+    median), with its defaults; a function is called with the name of that restorer and returns the settings.
     `find` says which faces of the photos are used and `whole` how results are pasted and written. With `aligned` the
     pictures are square face crops in FFHQ's framing, and neither may be given. `real` is a folder of clean faces, to
     learn from re-degraded and for the discriminator; `truth` is a folder of clean versions of the restorer's size, for
@@ -92,13 +96,9 @@ def adapt(
     another run.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
-    if aligned:
-        only_faces(find=find != EVERY_FACE, whole=whole != PLAIN, mask=mask is not None)
     clean, likeness = list_images(Path(real)) if real else [], likeness_for(embedder, device=device)
-    source: Source = AlignedFaces(photos, likeness)
-    if not aligned:
-        masking = masking_for(mask, device=device)
-        source = WholePhotos(photos, find.loaded(device=device), whole, likeness, masking)
+    source = _source(photos, find, whole, mask, likeness, aligned=aligned, device=device)
+    settings = suited(settings, source, out, progress)
     begun = loaded_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
@@ -126,7 +126,26 @@ def adapt(
             compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
             page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
-    return _outcome(out, results, [*first, *shown], learned, clock, page, source.found(out).passed_over)
+    return _outcome(
+        out, settings.restorer, results, [*first, *shown], learned, clock, page, source.found(out).passed_over
+    )
+
+
+def _source(
+    photos: Path,
+    find: FindSettings,
+    whole: PhotoSettings,
+    mask: str | Path | None,
+    likeness: Likeness | None,
+    *,
+    aligned: bool,
+    device: str,
+) -> Source:
+    """Whole photos, or aligned faces. Raises BadInput for settings that these cannot have."""
+    if not aligned:
+        return WholePhotos(photos, find.loaded(device=device), whole, likeness, masking_for(mask, device=device))
+    only_faces(find=find != EVERY_FACE, whole=whole != PLAIN, mask=mask is not None)
+    return AlignedFaces(photos, likeness)
 
 
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
@@ -162,6 +181,7 @@ class _Learned:
 
 def _outcome(
     out: Path,
+    begun_with: str,
     photos: list[Entry],
     faces: list[Entry],
     learned: "_Learned",
@@ -175,6 +195,7 @@ def _outcome(
     gone = of_gone([replace(entry, stage=RESTORED_PHOTOS) for entry in photos], out, RESTORED_PHOTOS)
     return Adapted(
         out / WEIGHTS,
+        begun_with,
         out / "report.html",
         Counts.of(photos),
         failures,

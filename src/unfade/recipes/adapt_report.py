@@ -12,8 +12,8 @@ from unfade.images.files import read_image
 from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
 from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
+from unfade.report.document import Curve, Report
 from unfade.report.listings import Listing, named, notes, undone
-from unfade.report.page import Curve, Report
 from unfade.report.pictures import address_of
 from unfade.stages.finetune import became_worse
 from unfade.stages.restore import LEFT_ALONE

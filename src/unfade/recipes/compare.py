@@ -28,8 +28,8 @@ from unfade.jobs.outputs import OwnFiles, withdraw_others
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import prior_for, weights_key
+from unfade.report.document import Face, Report, render
 from unfade.report.listings import undone
-from unfade.report.page import Face, Report, render
 from unfade.report.pictures import picture_of, side_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer

@@ -18,7 +18,7 @@ from unfade.recipes.adapt import Adapted, adapt
 from unfade.recipes.adapt_settings import SAMPLES, SMALL_ADAPT, AdaptSettings
 from unfade.recipes.photo_report import shown_faces
 from unfade.recipes.restore import RestoreSettings, restore
-from unfade.report.page import render
+from unfade.report.document import render
 
 # A little shorter than for a user's photos, so that it takes minutes on two cores.
 DEMO = replace(SMALL_ADAPT, finetune=replace(SMALL_ADAPT.finetune, loop=replace(SMALL_ADAPT.finetune.loop, steps=60)))

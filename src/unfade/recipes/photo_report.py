@@ -8,8 +8,8 @@ from unfade.atomic import atomic_write
 from unfade.images.photo_files import Found
 from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import JOURNAL, RUN, Run
+from unfade.report.document import Face, Report, WholePhoto, most_changed_first, render
 from unfade.report.listings import Line, Listing, notes, undone
-from unfade.report.page import Face, Report, WholePhoto, most_changed_first, render
 from unfade.report.pictures import address_of, change_between, picture_of, side_for
 from unfade.stages.trust_maps import MAP
 from unfade.stages.views import FacesToo, Views, write_views

@@ -28,8 +28,8 @@ from unfade.recipes.adapt import Adapted, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
 from unfade.recipes.photo_report import shown_faces
 from unfade.recipes.tuning import finetune_to_file
+from unfade.report.document import Report, render
 from unfade.report.listings import Line, Listing
-from unfade.report.page import Report, render
 from unfade.restorers.load import head_of, loaded_restorer
 from unfade.stages.crop import take_aligned
 from unfade.stages.degrade import Degradation, degrade_faces

@@ -1,11 +1,13 @@
 """Where the faces of an adaptation come from: whole photos, or pictures that are already aligned faces."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from unfade.errors import BadInput, UnknownModel
+from unfade.faces.align import scale_of
 from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import Detector, loaded_detector
 from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder, load_judge
@@ -15,10 +17,11 @@ from unfade.images.photo_files import Found, find_photos, find_pictures
 from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs
 from unfade.jobs.runs import Run
+from unfade.progress import Progress
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
-from unfade.stages.photos import Choice, Finder, Framed, searching
+from unfade.stages.photos import Choice, Finder, Framed, opened_groups, searching
 from unfade.stages.restore import choices
 from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, restore_photos
 from unfade.store.seeds import fingerprint
@@ -26,6 +29,8 @@ from unfade.zoo.load import Loaded
 from unfade.zoo.models import path_of, row_of
 
 USUAL_PARSER = "parsenet"
+LOOKED_AT = 128  # px, of crops that are cut only to know how large the faces are
+SEARCHED = 24  # pictures in which faces are measured before anything else
 FILLED = PhotoSettings(paste=PasteSettings(feather=0.0))  # for photos that a single aligned face fills
 
 
@@ -102,6 +107,9 @@ class Source(Protocol):
     def found(self, run: Path) -> Found:
         """The pictures, without those that the run made itself. Raises BadInput if there are none."""
 
+    def sides(self, run: Path, progress: Progress) -> list[float]:
+        """How many pixels the sides of the faces cover in some of the pictures. Raises BadInput if there are none."""
+
     def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
         """Write the faces to the folder `faces`. Returns an entry for each picture, and the files of the faces."""
 
@@ -121,6 +129,9 @@ class AlignedFaces(Source):
 
     def found(self, run: Path) -> Found:
         return find_pictures(self.folder)
+
+    def sides(self, run: Path, progress: Progress) -> list[float]:
+        return _sides(self.found(run), Framed(self.folder, LOOKED_AT), progress)
 
     def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
         faces, journal = run.folder / "faces", run.journal
@@ -161,6 +172,9 @@ class WholePhotos(Source):
     def found(self, run: Path) -> Found:
         return find_photos(self.folder, without=run)
 
+    def sides(self, run: Path, progress: Progress) -> list[float]:
+        return _sides(self.found(run), self.find.finder(LOOKED_AT), progress)
+
     def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
         found, finder, faces = self.found(run.folder), self.find.finder(size), run.folder / "faces"
         how: dict[str, Any] = {"journal": run.journal, "progress": run.progress}
@@ -173,6 +187,17 @@ class WholePhotos(Source):
         known, parts = found_before(run.folder / "faces"), Parts(likeness=self.likeness, mask=self.masking.mask)
         key = fingerprint(restorer.sha256, self.identity())
         return _restored(run, self.found(run.folder), known, restorer, strength, self.settings, parts, key)
+
+
+def _sides(found: Found, find: Finder, progress: Progress) -> list[float]:
+    """The sides of the faces in at most SEARCHED pictures, spread over the folder; unreadable ones have none."""
+    some = replace(found, names=found.names[:: math.ceil(len(found.names) / SEARCHED)])
+    sides = []
+    with progress("sizes of faces", len(some.names)) as advance:
+        for group in opened_groups(some, find, [LOOKED_AT], lambda name, content: False):
+            sides += [LOOKED_AT / scale_of(face.matrix) for one in group for face in one.faces]
+            advance(len(group))
+    return sides
 
 
 def _restored(

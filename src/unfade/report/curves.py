@@ -58,6 +58,18 @@ def draw(curve: Curve) -> Markup:
     return _frame(f"{curve.name}, {describe(raw, len(curve.points) - len(raw))}", _grid(x, y) + lines)
 
 
+def figures(curves: Iterable[Curve]) -> Markup:
+    """The curves with their names and a line about each, side by side as far as the page's style allows."""
+    figure = Markup('<figure class="card"><h3>{}</h3>{}<figcaption>{}</figcaption></figure>')
+    drawn = [figure.format(curve.name, draw(curve), _caption(curve)) for curve in curves]
+    return Markup('<div class="curves">{}</div>').format(Markup("").join(drawn))
+
+
+def _caption(curve: Curve) -> str:
+    points = finite(curve.points)
+    return describe(points, len(curve.points) - len(points)) if points else ""
+
+
 def describe(points: Sequence[Point], gaps: int = 0) -> str:
     """One line about finite points: first and last value (smoothed if there are many), the range, what is missing."""
     mean = moving_mean(points)

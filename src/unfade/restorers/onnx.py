@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.restorers.base import OnlyRestores
-from unfade.restorers.layout import PLAIN, Layout, layout_of
+from unfade.restorers.picture_layout import PLAIN, Layout, layout_of
 from unfade.store.onnx_files import refuse_external
 
 ARCHITECTURE = "onnx"

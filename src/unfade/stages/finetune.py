@@ -1,6 +1,7 @@
 """Fine-tune a restorer on pairs of a face and its pseudo target (Sec. 3.3)."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +141,8 @@ def became_worse(history: History) -> bool:
         return False
     before, after = history.validations[0], history.validations[-1]
     decisive = [name for name in before if name.startswith(REDEGRADED)] or [name for name in before if name != "step"]
-    return sum(after[name] / before[name] - 1 for name in decisive if before[name] > 0) > 0
+    change = sum(after[name] / before[name] - 1 for name in decisive if before[name] > 0)
+    return change > 0 or math.isnan(change)  # of a training that diverged
 
 
 def _shared_out(

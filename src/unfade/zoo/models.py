@@ -97,6 +97,12 @@ def card_of(weights: Path) -> dict[str, Any]:
     return read_card(weights)
 
 
+def installed(kind: Kind | None = None) -> list[str]:
+    """The names of the models of a kind, or of all, whose files are here, the user's own last."""
+    listed = [name for name, model in MODELS.items() if kind in (None, model.kind) and path_of(model).exists()]
+    return listed + [name for name, path in imported().items() if kind in (None, card_of(path).get("kind"))]
+
+
 def present(model: Model) -> Path:
     """The file of a model. Raises UnknownModel, with the command that gets it, if it is missing."""
     path = path_of(model)

@@ -9,7 +9,7 @@ from importlib import resources
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from unfade.report.curves import Curve, describe, draw, finite
+from unfade.report.curves import Curve, figures
 from unfade.report.listings import Listing
 from unfade.report.pictures import Picture
 
@@ -121,7 +121,7 @@ def render(report: Report) -> str:
         report=report,
         counts=count_line(report.counts),
         table=score_table(report.scores),
-        curves=[(curve.name, draw(curve), _caption(curve)) for curve in report.curves],
+        curves=figures(report.curves),
         columns=columns,
         words={column: WORDS[column] for column in columns if column in WORDS},
         widest=max((len(face.pictures) for face in report.faces), default=1),
@@ -176,11 +176,6 @@ def _template() -> Template:
     environment.tests["group"] = lambda value: isinstance(value, Mapping)
     environment.tests["many"] = lambda value: isinstance(value, list | tuple)
     return environment.from_string(page)
-
-
-def _caption(curve: Curve) -> str:
-    points = finite(curve.points)
-    return describe(points, len(curve.points) - len(points)) if points else ""
 
 
 def _head(key: str) -> str:

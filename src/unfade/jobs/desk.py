@@ -1,7 +1,8 @@
 """Work in a thread of its own, which can be watched and stopped."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 from unfade.errors import UnfadeError
@@ -12,16 +13,26 @@ class Stopped(BaseException):
     """The work was stopped. No Exception: a stage would take that for one bad item, and go on."""
 
 
+Work = Callable[[Progress], Sequence[str]]
+
+
 class Background:
     """Work that is given a progress and returns what to say at its end; begun again, stopped work is resumed."""
 
-    def __init__(self, work: Callable[[Progress], Sequence[str]], turn: threading.Lock) -> None:
+    def __init__(self, work: Work, turn: threading.Lock) -> None:
         """Begin as soon as no other work holds `turn`."""
         self.stage, self.done, self.total = "waiting for other work", 0.0, 0
         self.said: Sequence[str] | None = None  # at the end: by the work, or about its error; None until then
         self._work, self._turn, self._stop = work, turn, threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
+
+    @property
+    def lines(self) -> list[str]:
+        """How far the work is, or what there is to say at its end."""
+        if self.said is None:
+            return [f"{self.stage}: {self.done:.0f} of {self.total}"]
+        return [*self.said] or ["Done."]
 
     def stop(self) -> None:
         """End the work after the present item."""
@@ -61,3 +72,21 @@ class Background:
 
         self._check()
         yield advance
+
+
+class Desk:
+    """Work for several owners: one at a time for each of them, and one of a kind at a time for all."""
+
+    def __init__(self) -> None:
+        self._turns: dict[Hashable, threading.Lock] = defaultdict(threading.Lock)
+        self._given: dict[Hashable, Background] = {}
+
+    def begin(self, owner: Hashable, kind: Hashable, work: Work) -> None:
+        """Begin work for an owner, unless that of before has not ended yet."""
+        before = self.of(owner)
+        if before is None or before.said is not None:
+            self._given[owner] = Background(work, self._turns[kind])
+
+    def of(self, owner: Hashable) -> Background | None:
+        """What was begun last for an owner, if anything was."""
+        return self._given.get(owner)

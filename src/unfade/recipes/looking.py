@@ -1,7 +1,7 @@
-"""What a user sees of a photo: a small picture, and the photo with a box around each face."""
+"""The faces that `restore` finds in a photo, for a screen, with the numbers by which a `Choice` names them."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unfade.faces.detectors import Box
-from unfade.images.files import encode, refuse_clear, to_bytes, view
-from unfade.images.photo import Photo
+from unfade.images.files import refuse_clear, to_bytes, view
 from unfade.images.photo_files import read_photo
+from unfade.recipes.restore import EVERY_FACE
 from unfade.recipes.sources import FindSettings
-from unfade.stages.photos import Finder
+from unfade.stages.photos import Choice, Finder
 
-SIDE, SMALL = 1200, 240  # px, longer side of a photo as shown, and of what stands for it in a list
+SIDE = 1200  # px, longer side of a photo as shown
 USED, LEFT_OUT = "#22c55e", "#9ca3af"  # colours of boxes
 Pixels = NDArray[np.uint8]  # (h, w, 3)
 
@@ -33,7 +33,11 @@ class Looked:
         boxes = [(r - x0) * (b - y0) if x0 <= x <= r and y0 <= y <= b else np.inf for x0, y0, r, b in self.boxes]
         return int(np.argmin(boxes)) if min(boxes, default=np.inf) < np.inf else None
 
-    def marked(self, left_out: Collection[int]) -> Pixels:
+    def without(self, left_out: Collection[int]) -> str:
+        """The other faces, as a `Choice` names them; "" if there is none."""
+        return ",".join(str(face) for face in range(len(self.boxes)) if face not in left_out)
+
+    def marked(self, left_out: Collection[int] = ()) -> Pixels:
         """The photo with numbered boxes, from 1; the boxes of faces that are left out are grey and crossed out."""
         image = Image.fromarray(self.pixels)
         draw, pen = ImageDraw.Draw(image), max(2, max(image.size) // 300)
@@ -49,31 +53,16 @@ class Looked:
         return np.asarray(image)
 
 
-def thumbnail(path: Path) -> bytes:
-    """A small JPEG of a photo. Raises UnreadableImage."""
-    return encode(view(_read(path), SMALL), "JPEG")
-
-
-def shown(path: Path) -> Pixels:
-    """A photo as a browser can show it, whatever its format. Raises UnreadableImage."""
-    return to_bytes(view(_read(path), SIDE))
-
-
 @lru_cache(16)
-def looked_at(path: Path) -> Looked:
-    """A photo with the faces that `restore` will find; kept, as photos are never replaced. Raises UnreadableImage."""
-    photo = _read(path)
+def looked_at(path: Path, find: FindSettings = EVERY_FACE) -> Looked:
+    """A photo with all faces that are found in it; kept, for a file that is not replaced. Raises UnreadableImage."""
+    photo = read_photo(path)
+    refuse_clear(photo, path)
     pixels = to_bytes(view(photo, SIDE))
-    boxes = np.array([found.face.box for found in _finder()(path.name, photo)]).reshape(-1, 4)
+    boxes = np.array([found.face.box for found in _finder(find)(path.name, photo)]).reshape(-1, 4)
     return Looked(pixels, tuple(map(tuple, boxes * pixels.shape[1] / photo.width)))
 
 
-def _read(path: Path) -> Photo:
-    photo = read_photo(path)
-    refuse_clear(photo, path)
-    return photo
-
-
 @cache
-def _finder() -> Finder:
-    return FindSettings().loaded().finder(128)  # the size of crops, which are not made here
+def _finder(find: FindSettings) -> Finder:
+    return replace(find, choice=Choice()).loaded().finder(128)  # the size of crops, which are not made here
