@@ -134,6 +134,7 @@ OTHERS = {  # have tests of their own
     "mask": ("--mask", "parsenet"),
     "size": ("--size", "restorer"),
     "report": ("--report",),
+    "trust": ("--trust",),
     "precision": ("--precision", "bfloat16"),
     "output-layout": ("--output-layout", "hashed"),
 }
@@ -149,6 +150,7 @@ EVERYWHERE = (
     "identity",
     "size",
     "report",
+    "trust",
 )
 FLAGS = {**OTHERS, **{name: flags for name, (flags, _) in EFFECTS.items()}}
 ONLY_WHOLE = {name: flags for name, flags in FLAGS.items() if name not in EVERYWHERE}

@@ -232,6 +232,8 @@ def test_slider_starts_with_what_came_and_the_result_or_with_what_there_is() -> 
     assert Page(render(REPORT)).all("input", type="range")
     others = [Face("x", {"photo": FULL, "result": FULL, "truth": FULL})]
     assert selected(render(replace(REPORT, faces=others))) == ["photo", "truth"]
+    mapped = [Face("x", {"face": FULL, "result": FULL, "trust": FULL})]
+    assert selected(render(replace(REPORT, faces=mapped))) == ["face", "result"]
     assert not Page(render(replace(REPORT, faces=[Face("x", {"photo": FULL})]))).all("select")
 
 

@@ -148,6 +148,10 @@ Refine = Annotated[
 Strength = Annotated[
     float, option(OUTPUT, "Blends each result with its input, from 0 (the input) to 1 (fully restored).")
 ]
+Trust = Annotated[
+    bool,
+    option(OUTPUT, "Write NAME.trust.png beside each result: how much of each region is guessed.", "--trust"),
+]
 
 Rounds = Annotated[
     int | None,

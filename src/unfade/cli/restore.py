@@ -1,7 +1,8 @@
 """The command `unfade restore`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +10,9 @@ from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, of_entries
 from unfade.cli.settings import Find, Results, Share
 from unfade.progress import Progress
+
+if TYPE_CHECKING:
+    from unfade.jobs.journal import Entry
 
 Photos = Annotated[
     str,
@@ -56,4 +60,13 @@ def restore(
         work = Worker(photos, out, restorer or BUILT_IN, settings, aligned, device)
         entries = by_fleet(work, fleet=fleet, portion=share.portion(), progress=progress)
         shards = [] if is_store(out) else shards_of(Path(out))
-    return of_entries(entries, out, shards=shards, passed_over=passed_over(photos, out, **which))
+    done = of_entries(entries, out, shards=shards, passed_over=passed_over(photos, out, **which))
+    return with_maps(done, entries) if results.trust else done
+
+
+def with_maps(done: Outcome, entries: "list[Entry]") -> Outcome:
+    """The outcome with the number of trust maps; the notes say why a photo has none."""
+    from unfade.stages.trust_maps import MAP
+
+    count = sum(entry.outputs[-1].endswith(MAP) for entry in entries if entry.status == "done")
+    return replace(done, result={**done.result, "trust_maps": count}, lines=[*done.lines, f"{count} trust maps"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 # flags of `Results` that are called as the settings are
-SAME = ("size", "background", "mask", "report", "refine", "strength", "output_layout")
+SAME = ("size", "background", "mask", "report", "refine", "strength", "output_layout", "trust")
 
 
 def changed(settings: S, **values: Any) -> S:
@@ -98,6 +98,7 @@ class Results(Flags):
     sidecar: f.Sidecar = False
     no_provenance: f.NoProvenance = False
     report: f.Report = False
+    trust: f.Trust = False
     output_layout: f.Layout = "names"
 
     def settings(self, find: Find, *, aligned: bool, **own: Any) -> "RestoreSettings":

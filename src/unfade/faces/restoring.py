@@ -1,8 +1,9 @@
 """Putting restored faces back into photos and into frames of films."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from unfade.errors import BadInput
 from unfade.faces.align import Matrix, crop, scaled
 from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings, paste
-from unfade.images.photo import Photo
+from unfade.images.photo import Origin, Photo
 from unfade.images.tone import Tone
 
 Enlarge = Callable[[Photo], Photo]
@@ -35,9 +36,13 @@ class Tools:
 
 
 def finished(faces: Sequence[Placed], restored: Sequence[Tensor], strength: float = 1.0) -> list[Tensor]:
-    """The restorer's result for each face, (3, S, S) in [-1, 1], in the tone of its photo and blended with its crop."""
+    """The restorer's result for each face, (3, S, S) in [-1, 1], in the tone of its photo and blended with its crop.
+
+    A face that came back as it was stays so.
+    """
     toned = (
-        result if face.tone is None else face.tone.apply(result) for face, result in zip(faces, restored, strict=True)
+        result if face.tone is None or torch.equal(face.crop, result) else face.tone.apply(result)
+        for face, result in zip(faces, restored, strict=True)
     )
     return [blend(face.crop, result, strength) for face, result in zip(faces, toned, strict=True)]
 
@@ -54,10 +59,45 @@ def put_back(
     before = [face.crop for face in faces]
     if tools.recrop:
         before = [crop(whole, matrix, face.shape[-1]) for matrix, face in zip(matrices, before, strict=True)]
-    for i, (face, result, matrix) in enumerate(zip(before, results, matrices, strict=True)):
-        mask = tools.mask and tools.mask(result)
-        paste(whole, face, result, matrix, settings, mask=mask, others=matrices[:i] + matrices[i + 1 :])
+    _paste_all(whole, before, results, matrices, masks_of(results, tools.mask), settings)
     return whole
+
+
+def masks_of(results: Sequence[Tensor], mask: Mask | None) -> list[Tensor | None]:
+    """The part of each restored face that is pasted, (1, M, M) in 0..1; None without a mask: the whole square."""
+    return [mask and mask(result) for result in results]
+
+
+def laid_out(
+    photo: Photo,
+    faces: Sequence[Placed],
+    maps: Sequence[Tensor],
+    settings: PasteSettings,
+    masks: Sequence[Tensor | None],
+) -> Photo:
+    """Maps of faces, (3, S, S) in [-1, 1] each, where `put_back` puts these faces: over black, as large as its result.
+
+    A map falls with the share that its face has of the result, to black outside its square.
+    """
+    size = photo.height * settings.upscale, photo.width * settings.upscale
+    black = Photo(np.zeros((*size, 3), np.uint8), origin=Origin(grey=True))
+    matrices = [scaled(face.matrix, settings.upscale) for face in faces]
+    way = "face" if settings.way == "change" else settings.way
+    plain = replace(settings, way=way, colour="none")
+    _paste_all(black, [face.crop for face in faces], maps, matrices, masks, plain)
+    return black
+
+
+def _paste_all(
+    photo: Photo,
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    matrices: Sequence[Matrix],
+    masks: Sequence[Tensor | None],
+    settings: PasteSettings,
+) -> None:
+    for i, (face, result, matrix, mask) in enumerate(zip(before, after, matrices, masks, strict=True)):
+        paste(photo, face, result, matrix, settings, mask=mask, others=[*matrices[:i], *matrices[i + 1 :]])
 
 
 def blend(face: Tensor, restored: Tensor, strength: float) -> Tensor:

@@ -43,7 +43,7 @@ from unfade.stages.restore import restore_faces
 from unfade.stages.restore_photos import STAGE as RESTORED_PHOTOS
 from unfade.stages.restore_photos import PhotoSettings
 from unfade.stages.targets import STAGE, make_targets
-from unfade.store.checkpoints import card_path, sha256_of
+from unfade.store.checkpoints import card_path
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.zoo.load import Loaded
@@ -221,7 +221,8 @@ def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings
             agreed = agreeing(pairs, settings.agreement, begun.likeness, run.folder / FIRST)
             how: Any = {"key": key, "clean": begun.clean, "replace_older": True, "progress": run.progress}
             history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
-        key = {**key, BEGUN_WITH: sha256_of(folder / WEIGHTS)}
+        restorer = replace(restorer, path=folder / WEIGHTS)
+        key = {**key, BEGUN_WITH: restorer.sha256}
     return _Learned(history, targets, [pair.face.name for pair in agreed.left_out])
 
 

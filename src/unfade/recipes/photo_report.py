@@ -1,6 +1,6 @@
 """Whole photos in reports, and the report of restored photos."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,21 +11,29 @@ from unfade.jobs.runs import JOURNAL, RUN, Run
 from unfade.report.document import Face, Report, WholePhoto, most_changed_first, render
 from unfade.report.listings import Line, Listing, notes, undone
 from unfade.report.pictures import address_of, change_between, picture_of, side_for
+from unfade.stages.trust_maps import MAP
 from unfade.stages.views import FacesToo, Views, write_views
 from unfade.store.seeds import fingerprint
 
 REPORT, FOLDER = "report.html", "report"  # the page of a run, and the folder next to it that holds its pictures
 SHOWN = 1000  # at most so many photos, and so many faces, are on a page
 RESULTS = ("adapted", "result")  # titles of columns that hold results
+COLUMNS = ("face", "result", "trust")  # of the report of restored photos
 
 
 def photo_views(
     run: Run, found: Found, entries: Sequence[Entry], results: Path, faces: FacesToo | None = None, key: str = ""
 ) -> dict[str, Views]:
     """Write views of the finished photos, whose results are in the folder `results`, to `report` in that of a run."""
-    done = {e.item: (found.root / e.item, results / e.output) for e in entries if e.status == "done"}
+    done = {e.item: (found.root / e.item, *_results(e, results)) for e in entries if e.status == "done"}
     shown = {name: done[name] for name in list(done)[:SHOWN]}
     return write_views(shown, run.folder / FOLDER, faces, journal=run.journal, key=key, progress=run.progress)
+
+
+def _results(entry: Entry, folder: Path) -> Iterator[Path]:
+    """The result of a photo and, if there is one, its trust map."""
+    yield folder / entry.output
+    yield from (folder / file for file in entry.outputs[1:] if file.endswith(MAP))
 
 
 def shown_photos(entries: Sequence[Entry], results: Path, views: Mapping[str, Views], folder: Path) -> list[WholePhoto]:
@@ -95,9 +103,9 @@ def report_restored(
 def _pairs(views: Mapping[str, Views]) -> dict[str, dict[str, Path]]:
     """The files of every face, by the photo's name and the number of the face in it."""
     return {
-        f"{name}, face {index}": {"face": before, "result": after}
+        f"{name}, face {index}": dict(zip(COLUMNS, pictures, strict=False))
         for name, view in views.items()
-        for index, (before, after) in view.faces.items()
+        for index, pictures in view.faces.items()
     }
 
 

@@ -21,6 +21,7 @@ from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FILLED, Finding, FindSettings, Masking, likeness_for, masking_for, only_faces
+from unfade.recipes.trust import trust_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler
@@ -52,6 +53,7 @@ class RestoreSettings:
     fidelity: float | None = None  # 0..1; None: the family's default, if any
     refine: int | None = None  # 0..3; None: the restorer's own, if it can refine
     strength: float = 1.0  # 0..1: blends every restored face with the original
+    trust: bool = False  # write a map beside each result of how much of it is guessed; see `faces.trust`
     batch: int = 8  # faces restored together
     bf16: bool = False  # run the restorer in bfloat16 where the device supports it
     report: bool = False  # write report.html to `out`: every photo before and after, its faces and notes
@@ -78,7 +80,7 @@ class RestoreSettings:
             raise BadInput(
                 "`size` restorer is for aligned faces: set `aligned` if these are square face crops, or leave it out."
             )
-        written_plainly = self.whole == PLAIN and self.embedder is None and self.provenance
+        written_plainly = self.whole == PLAIN and self.embedder is None and self.provenance and not self.trust
         if self.size == "restorer" and not (written_plainly and self.output_layout == "names"):
             raise BadInput(
                 "`size` restorer writes plain PNG files: leave it out, or leave out the settings for writing photos."
@@ -145,7 +147,9 @@ def prepare(
     identity |= {"find": finding.identity() if finding else "aligned", "photos": asdict(whole)}
     identity |= {"provenance": settings.provenance, **around.identity, **masking.identity}
     told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
-    parts = Parts(around.enlarge, likeness, told, around.recrop, mask=masking.mask)
+    trust = trust_for(loaded) if settings.trust else None
+    identity |= {"trust": fingerprint(trust.by_size, trust.missing)} if trust else {}
+    parts = Parts(around.enlarge, likeness, told, around.recrop, masking.mask, trust)
     key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
     identity |= {} if settings.output_layout == "names" else {"output_layout": settings.output_layout}
     return Prepared(settings, loaded.network, finding, whole, identity, key, parts)
@@ -191,7 +195,8 @@ class Prepared:
                 for found, work in ((photos, restore_photos), (films, restore_videos)):
                     entries += work(found, out, network, finder, self.whole, self.parts, **how) if found.names else []
             if settings.report:
-                faces = FacesToo(finder, network.size, self.whole.scale) if self.finding else None
+                alone = self.finding or settings.trust  # an aligned face is its photo, but the map is of the face
+                faces = FacesToo(finder, network.size, self.whole.scale) if alone else None
                 report_restored(Run(out, journal, progress), photos, entries, self.identity, faces=faces, films=films)
             return entries
 

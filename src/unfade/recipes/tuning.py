@@ -14,6 +14,7 @@ from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
+from unfade.recipes.trust import put_in_card, rehearsal_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
@@ -61,6 +62,7 @@ def finetune_to_file(
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
+    rehearsal = rehearsal_of(restorer, pairs, damaged, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
         pairs,
@@ -75,6 +77,8 @@ def finetune_to_file(
     if leads():
         save_restorer(out, network)
         write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
+        if rehearsal is not None:
+            put_in_card(out, rehearsal.calibration(sha256_of(out)))
         checkpoint.unlink()
     return history
 

@@ -16,6 +16,7 @@ from unfade.report.pictures import Picture
 __all__ = ["WORDS", "Curve", "Face", "Listing", "Picture", "Report", "WholePhoto", "most_changed_first", "render"]
 
 BEFORE, AFTER = "pre-trained", "adapted"  # the rows of scores that are compared
+MAP = "trust"  # a column that is no version of the face
 _OUTCOMES = {"done": "done", "skipped": "skipped", "failed": "failed", "no_face": "without a face"}
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 
@@ -27,6 +28,8 @@ WORDS = {  # columns of pictures, explained where they are shown
     "not the truth, and not a result.",
     "adapted": "the result: what the restorer made of the face after it had learned from the targets.",
     "result": "what the restorer made of the face, as it is in the restored photo.",
+    "trust": "how much of the result is guessed: the redder a region, the further the true picture may be from it. In "
+    "nine of ten regions it is within the bound, which is 64 grey levels or more where all is red.",
     "truth": "a clean picture of the same face, for the scores alone.",
     "supervised": "a restorer that learned from the truth itself: as much as fine-tuning can give.",
 }
@@ -123,7 +126,7 @@ def render(report: Report) -> str:
         words={column: WORDS[column] for column in columns if column in WORDS},
         widest=max((len(face.pictures) for face in report.faces), default=1),
         before=next(iter(columns), ""),
-        after=AFTER if AFTER in columns else next(reversed(columns), ""),
+        after=AFTER if AFTER in columns else next((name for name in reversed(columns) if name != MAP), ""),
     )
 
 

@@ -126,6 +126,11 @@ class _Several(Loaded[Restorer]):
         return fingerprint([part.sha256 for part in ordered])
 
 
+def each_of(loaded: Loaded[Restorer]) -> tuple[Loaded[Restorer], ...]:
+    """The restorers of several files that `loaded_restorers` joined; otherwise the one itself."""
+    return loaded.parts if isinstance(loaded, _Several) else (loaded,)
+
+
 def one_step_of_prior(
     spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
 ) -> OneStepRestorer:

@@ -108,7 +108,7 @@ def finetune(
     `distance`. If `became_worse`, the restorer gets its old weights back.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
-    damage = _fitted(restorer, learned, clean) if settings.redegraded else None
+    damage = fitted_damage(restorer, learned, clean) if settings.redegraded else None
     shown, kept = _shared_out(clean, learned, watched)
     validate = _score(watched, kept, restorer.size, distance, damage, settings.loop.seed) if watched else None
     restorer.requires_grad_(False)
@@ -159,8 +159,11 @@ def _shared_out(
     return [*clean[count:]], [*clean[:count]]
 
 
-def _fitted(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDegradation | None:
-    """The degradation of the photos, by their targets and the restorer's results; None for too few pairs."""
+def fitted_damage(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDegradation | None:
+    """The degradation of the photos, by their targets and the restorer's results; None for too few pairs.
+
+    `clean` are faces of anyone; without any, the targets are taken for clean.
+    """
     if len(pairs) < LEAST_FITTED:
         return None
     used, size = pairs[:: -(-len(pairs) // MOST_FITTED)], restorer.size

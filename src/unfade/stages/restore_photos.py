@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ from unfade.faces.align import scale_of
 from unfade.faces.identity import Likeness
 from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings
-from unfade.faces.restoring import Enlarge, Placed, Tools, finished, put_back, refuse_no_numbers
+from unfade.faces.restoring import Enlarge, Placed, Tools, blend, finished, put_back, refuse_no_numbers
+from unfade.faces.trust import Trust
 from unfade.images.photo import Photo
 from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
 from unfade.jobs.journal import Entry, Journal
@@ -32,6 +34,7 @@ from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
 from unfade.stages.restore import check_strength, choices, left_alone, restore_batch
+from unfade.stages.trust_maps import MAP, no_map, write_map
 from unfade.store.seeds import fingerprint
 
 STAGE = "restored"
@@ -69,6 +72,7 @@ class Parts:
     provenance: Provenance | None = None  # None: results do not record how they were made
     recrop: bool = False  # whether `enlarge` changes faces too; restored faces then replace what it made of them
     mask: Mask | None = None  # the part of a restored face that is pasted; None: the whole square, feathered
+    trust: Trust | None = None  # None: no trust map is written next to each result
 
     @property
     def tools(self) -> Tools:
@@ -184,11 +188,15 @@ class _Restoring:
                 begun.append(writers.submit(self._write, one, [face for face in faces if isinstance(face, Tensor)]))
         return begun
 
+    def _beside(self, target: str) -> list[str]:
+        """The names of the files next to a result: its sidecar, and last its trust map."""
+        return [f"{target}.json"] * self.settings.sidecar + [f"{target}{MAP}"] * (self.parts.trust is not None)
+
     def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
         """Whether a result should be written; otherwise the reason is recorded, or it has been written before."""
         target = self.result_of(one.name)
         with self.outputs.alone(one.name, one.path):
-            self.outputs.claim(one.name, one.path, target, *[f"{target}.json"] * self.settings.sidecar)
+            self.outputs.claim(one.name, one.path, target, *self._beside(target))
             if self.outputs.settled(one.name, one.content):
                 return False
             for error in (one.error, *restored):
@@ -204,10 +212,11 @@ class _Restoring:
 
     def _write(self, one: Opened, restored: list[Tensor]) -> None:
         """Write the result of one photo; called in a thread."""
-        count = None if one.faces else 1  # a copy has no sidecar
+        why = no_map(one.photo, one.crops, self.parts.trust) if one.photo else ""
+        count = (-1 if why else None) if one.faces else 1  # all but the map; a copy has neither sidecar nor map
         with self.outputs.writing(one.name, one.path, one.content, count=count) as writing:
             if one.faces:
-                self._paste(one, restored, writing)
+                self._paste(one, restored, writing, why)
             else:
                 self._copy(one, writing)
         one.photo = None  # frees its memory, since the group is kept until the next one begins
@@ -220,18 +229,19 @@ class _Restoring:
         if same:  # by the block, as anything may follow the picture in its file
             write_through(target, partial(copyfile, one.path))
         else:
-            atomic_write(target, self._encoded(one, self._whole(photo, [], []), None))
+            atomic_write(target, _encoded(one, self._whole(photo, [], []), self.settings, None))
         _date_as(photo, target)
         writing.no_face = no_face_in(one.path)
 
-    def _paste(self, one: Opened, restored: list[Tensor], writing: Writing) -> None:
-        """Paste the faces, encode the photo and write it."""
+    def _paste(self, one: Opened, restored: list[Tensor], writing: Writing, why: str) -> None:
+        """Paste the faces, encode the photo and write it; `why` it gets no trust map, although one is wanted."""
         photo, settings = one.photo, self.settings
         assert photo is not None
         left = left_alone(one.crops, restored)
         tone = None if settings.colour else tone_of(photo)
         faces = [Placed(found.matrix, crop, tone) for found, crop in zip(one.faces, one.crops, strict=True)]
-        restored = finished(faces, restored, self.strength)
+        toned = finished(faces, restored)
+        restored = [blend(face.crop, result, self.strength) for face, result in zip(faces, toned, strict=True)]
         distances = self._distances(one, restored)
         notes = (
             *photo.notes,
@@ -239,9 +249,13 @@ class _Restoring:
             *_renamed(one, writing.path),
             *_resized(one, whole=not settings.paste.feather),
             *left,
-            *self._warned(one, distances),
+            *_warned(one, distances, self.parts.likeness),
+            *([why] if why else []),
         )
-        atomic_write(writing.path, self._encoded(one, self._whole(photo, faces, restored), self.parts.provenance))
+        if self.parts.trust and not why:
+            how: Any = {"strength": self.strength, "settings": self._pasting, "mask": self.parts.mask}
+            write_map(writing.files[-1], photo, faces, toned, self.parts.trust, **how)
+        atomic_write(writing.path, _encoded(one, self._whole(photo, faces, restored), settings, self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
             about = _sidecar(one, self.result_of(one.name), distances, notes, self.parts.provenance)
@@ -250,26 +264,31 @@ class _Restoring:
 
     def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:
         """The photo, enlarged if asked for, with its restored faces."""
-        settings = replace(self.settings.paste, upscale=self.settings.scale)
-        return put_back(photo, faces, restored, settings, self.parts.tools)
+        return put_back(photo, faces, restored, self._pasting, self.parts.tools)
+
+    @property
+    def _pasting(self) -> PasteSettings:
+        return replace(self.settings.paste, upscale=self.settings.scale)
 
     def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
         """The identity distance of every face and its result; an empty list if it is not measured."""
         likeness = self.parts.likeness
         return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
 
-    def _warned(self, one: Opened, distances: list[float]) -> Iterator[str]:
-        for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
-            if self.parts.likeness and self.parts.likeness.tells_apart(crop, distance):
-                yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
-    def _encoded(self, one: Opened, photo: Photo, provenance: Provenance | None) -> bytes:
-        kind = self.settings.kind
-        try:
-            return encode_photo(photo, kind=kind, quality=self.settings.quality, provenance=provenance)
-        except (OSError, ValueError) as error:  # such as a picture larger than the format allows
-            message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
-            raise BadInput(message) from error
+def _warned(one: Opened, distances: list[float], likeness: Likeness | None) -> Iterator[str]:
+    for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
+        if likeness and likeness.tells_apart(crop, distance):
+            yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
+
+
+def _encoded(one: Opened, photo: Photo, settings: PhotoSettings, provenance: Provenance | None) -> bytes:
+    kind = settings.kind
+    try:
+        return encode_photo(photo, kind=kind, quality=settings.quality, provenance=provenance)
+    except (OSError, ValueError) as error:  # such as a picture larger than the format allows
+        message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
+        raise BadInput(message) from error
 
 
 def _renamed(one: Opened, result: Path) -> tuple[str, ...]:

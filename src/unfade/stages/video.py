@@ -28,6 +28,7 @@ from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, check_run
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
 
+NO_MAP = "no trust map: they are made of photos only"
 PLAIN, ALONE, TRACKED = PhotoSettings(), Parts(), TrackSettings()
 
 
@@ -101,7 +102,8 @@ def _as_one_sentence(reader: VideoReader) -> Iterator[None]:
 def _write(path: Path, result: str, part: Path, film: Film, work: Work, writing: Writing) -> None:
     write_through(writing.path, part.replace if film.changed else partial(copyfile, path))
     os.utime(writing.path, (path.stat().st_mtime,) * 2)
-    writing.notes = film.notes if film.tracks else ()
+    untold = (NO_MAP,) if work.parts.trust else ()
+    writing.notes = (*film.notes, *untold) if film.tracks else ()
     writing.no_face = "" if film.tracks else no_face_in(path)
     if film.tracks and work.settings.sidecar:
         made = asdict(work.parts.provenance) if work.parts.provenance else {}

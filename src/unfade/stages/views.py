@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
@@ -20,12 +21,13 @@ from unfade.stages.photos import Finder
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
 
-Pairs = Mapping[str, tuple[Path, Path]]  # by name, a photo and its result
+Files = Mapping[str, tuple[Path, ...]]  # by name, a photo, its result and, if there is one, its trust map
 STAGE = "report"
 SIDE = 1600  # px, the longer side of a photo in a report
 LARGEST = 512  # px, of a face's picture
 QUALITY = 90  # of the JPEGs
-BEFORE, AFTER = "before.jpg", "after.jpg"
+BEFORE, AFTER, TRUST = "before.jpg", "after.jpg", "trust.jpg"
+DOUBTED = (1.0, -1.0, -1.0)  # red: what the map is laid over a face in
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Views:
     """The pictures of one photo, each before and after restoration."""
 
     photo: tuple[Path, Path]
-    faces: Mapping[int, tuple[Path, Path]]  # by the number of the face in its photo, from left to right
+    faces: Mapping[int, tuple[Path, ...]]  # by the number of the face in its photo, from left to right; with a trust
+    #                                        map also the result under it
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class FacesToo:
 
 
 def write_views(
-    photos: Pairs, out: Path, faces: FacesToo | None, *, journal: Journal, key: str = "", progress: Progress = silent
+    photos: Files, out: Path, faces: FacesToo | None, *, journal: Journal, key: str = "", progress: Progress = silent
 ) -> dict[str, Views]:
     """Write the views of photos and their results, given by name, to `out`; returns those that could be made, by name.
 
@@ -58,11 +61,11 @@ def write_views(
     )
     withdraw_others(outputs, photos)
     with progress(STAGE, len(photos)) as advance:
-        for name, (before, after) in photos.items():
-            with outputs.alone(name, before):
-                content = sha256_of(before) + sha256_of(after)
+        for name, files in photos.items():
+            with outputs.alone(name, files[0]):
+                content = "".join(map(sha256_of, files))
                 if not outputs.settled(name, content):
-                    _write(name, before, content, dict(_views(name, before, after, faces)), outputs)
+                    _write(name, files[0], content, dict(_views(name, files, faces)), outputs)
             advance(1)
     return {entry.item: _found(out, entry.outputs) for entry in outputs.entries(photos) if entry.status == "done"}
 
@@ -74,25 +77,37 @@ def _write(name: str, before: Path, content: str, pictures: Mapping[str, Tensor]
             atomic_write(path, encode(picture, "JPEG", quality=QUALITY))
 
 
-def _views(name: str, before: Path, after: Path, faces: FacesToo | None) -> Iterator[tuple[str, Tensor]]:
+def _views(name: str, files: tuple[Path, ...], faces: FacesToo | None) -> Iterator[tuple[str, Tensor]]:
     """Pictures by file name; the names are hashes, so that any file system and any page accepts them."""
-    start, photo, result = hashlib.sha256(os.fsencode(name)).hexdigest()[:16], read_photo(before), read_photo(after)
+    start, (photo, *results) = hashlib.sha256(os.fsencode(name)).hexdigest()[:16], map(read_photo, files)
     yield f"{start}-{BEFORE}", view(photo, SIDE)
-    yield f"{start}-{AFTER}", view(result, SIDE)
+    yield f"{start}-{AFTER}", view(results[0], SIDE)
     if faces is not None:
-        for index, pair in _crops(name, photo, result, faces):
-            for ending, face in zip((BEFORE, AFTER), pair, strict=True):
+        for index, pictures in _crops(name, photo, results, faces):
+            for ending, face in zip((BEFORE, AFTER, TRUST), pictures, strict=False):
                 yield f"{start}-{index:02d}-{ending}", face
 
 
-def _crops(name: str, photo: Photo, result: Photo, faces: FacesToo) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+def _crops(
+    name: str, photo: Photo, results: Sequence[Photo], faces: FacesToo
+) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
     for found in faces.find(name, photo):
         side = max(faces.size, min(round(faces.size / scale_of(found.matrix)), LARGEST))
         matrix = onto(found.matrix, side / faces.size)
-        yield found.index, (crop(photo, matrix, side), crop(result, scaled(matrix, faces.scale), side))
+        result, *trust = (crop(one, scaled(matrix, faces.scale), side) for one in results)
+        yield found.index, (crop(photo, matrix, side), result, *(overlaid(result, one) for one in trust))
+
+
+def overlaid(result: Tensor, trust: Tensor) -> Tensor:
+    """A result (3, H, W) in grey, redder the larger the bound of its trust map is, both in [-1, 1]."""
+    doubted = torch.tensor(DOUBTED)[:, None, None].expand_as(result)
+    return torch.lerp(result.mean(0, keepdim=True).expand_as(result), doubted, (trust + 1).clamp(0, 2) / 2)
 
 
 def _found(out: Path, files: tuple[str, ...]) -> Views:
     """The views by their file names: START-before.jpg, START-after.jpg, and START-NUMBER-... for each face."""
-    pairs = [(out / one, out / other) for one, other in zip(files[::2], files[1::2], strict=True)]
-    return Views(pairs[0], {int(pair[0].name.split("-")[1]): pair for pair in pairs[1:]})
+    faces: dict[int, tuple[Path, ...]] = {}
+    for file in files[2:]:
+        number = int(file.split("-")[1])
+        faces[number] = (*faces.get(number, ()), out / file)
+    return Views((out / files[0], out / files[1]), faces)
