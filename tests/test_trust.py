@@ -19,6 +19,7 @@ from marked import Dimmer, Place, in_colour, load, scene
 from marked import save as save_photo
 from recorded import fill_module, picture
 from tiny_models import RESTORER, write_faces
+from unfade.degradations.fitted import FittedDegradation, fit
 from unfade.errors import BadInput
 from unfade.faces.trust import (
     CELLS,
@@ -42,7 +43,6 @@ from unfade.recipes.restore import RestoreSettings, prepare, restore
 from unfade.recipes.trust import KEY, calibration_begun, calibration_of, put_in_card, rehearsal_of, trust_for
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import loaded_restorer, loaded_restorers, save_restorer
-from unfade.stages.finetune import Pair
 from unfade.stages.restore_photos import Parts
 from unfade.stages.trust_maps import GREY, MAP
 from unfade.stages.video import NO_MAP
@@ -314,9 +314,8 @@ def test_the_command_tells_and_the_report_shows(
 
 
 def test_a_restorer_that_cannot_be_calibrated_is_not(known: Path, models: Models) -> None:
-    pairs = [Pair(known, known)] * 9
-    assert rehearsal_of(loaded_restorer(models[0]), pairs, [], seed=0) is None, "never calibrated"
-    assert rehearsal_of(loaded_restorer(known), pairs, [], seed=0) is None, "no sample faces of 32 px"
+    assert rehearsal_of(loaded_restorer(models[0]), seed=0) is None, "never calibrated"
+    assert rehearsal_of(loaded_restorer(known), seed=0) is None, "no sample faces of 32 px"
 
 
 def test_a_rehearsal_carries_the_calibration_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -324,21 +323,28 @@ def test_a_rehearsal_carries_the_calibration_over(monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "wide.safetensors"
     save_restorer(path, fill_module(SwinIRRestorer(SwinIR(replace(RESTORER, img_size=64)), 128)))
     put_in_card(path, replace(calibration_begun(loaded_restorer(path), "none"), weights=FLAT.weights, factor=1.0))
-    pairs = [Pair(*pair) for pair in zip(*(write_faces(tmp_path / p, 6, size=128) for p in ("a", "b")), strict=True)]
     loaded = loaded_restorer(path)
-    assert rehearsal_of(loaded, pairs[:5], [], seed=0) is None, "too few to fit a damage to"
-    rehearsal = rehearsal_of(loaded, pairs, [], seed=0)
+    rehearsal = rehearsal_of(loaded, seed=0)
     assert rehearsal is not None
+    assert rehearsal.calibration("learned") is None, "nothing was fitted"
+    photos, targets = torch.rand(2, 6, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    rehearsal.begin(fit(photos, targets))
     same = rehearsal.calibration("learned")
+    assert same is not None
     assert (same.factor, same.restorer, same.weights) == (1.0, "learned", FLAT.weights)
     monkeypatch.setattr(loaded.network, "forward", lambda face: -face)
-    assert rehearsal.calibration("learned").factor > 1.0
+    worse = rehearsal.calibration("learned")
+    assert worse is not None
+    assert worse.factor > 1.0
 
 
 def test_an_adaptation_puts_the_calibration_into_the_card(
     monkeypatch: pytest.MonkeyPatch, models: Models, tmp_path: Path
 ) -> None:
     class Rehearsed:
+        def begin(self, fitted: FittedDegradation) -> None:
+            raise AssertionError("two photos are too few to fit a degradation to")
+
         def calibration(self, weights: str) -> Calibration:
             return replace(FLAT, restorer=weights)
 

@@ -1,6 +1,5 @@
 """The calibrations of trust maps: in the cards of restorers, and carried over by an adaptation."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from unfade.nets.damage import SIZE, DamageNet
 from unfade.recipes.adapt_settings import SAMPLES
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import each_of
-from unfade.stages.finetune import Pair, fitted_damage
 from unfade.stages.restore import choices, restore_batch
 from unfade.store.checkpoints import read_card, write_card
 from unfade.store.seeds import seed_for
@@ -64,25 +62,26 @@ def put_in_card(weights: Path, calibration: Calibration) -> None:
 
 
 class Rehearsal:
-    """The sample faces, damaged as the photos of a folder are, and a calibrated restorer's errors on them.
+    """The sample faces, damaged as the photos of a folder are, and a calibrated restorer's errors on them."""
 
-    Begun before the restorer learns from these photos; `calibration` is for what it has become since.
-    """
+    def __init__(self, restorer: Loaded[Restorer], before: Calibration, *, seed: int) -> None:
+        self.network, self.before, self.seed = restorer.network, before, seed
+        self.damage: DamageNet = load_network("damage", "damage").network
+        self.faces = self.truths = torch.empty(0)
 
-    def __init__(
-        self, restorer: Loaded[Restorer], before: Calibration, fitted: FittedDegradation, *, seed: int
-    ) -> None:
+    def begin(self, fitted: FittedDegradation) -> None:
+        """Restore the damaged faces, before the restorer learns from the photos that the degradation was fitted to."""
         truths = Pictures([path for name in TRUTHS for path in list_images(SAMPLES / name)], SIZE)
-        self.network, self.before = restorer.network, before
         self.truths = torch.stack([truths[i] for i in range(len(truths))])
-        rngs = [np.random.default_rng(seed_for("trust", seed, i)) for i in range(len(truths))]
+        rngs = [np.random.default_rng(seed_for("trust", self.seed, i)) for i in range(len(truths))]
         damaged = [fitted.damaged(truth, rng) for truth, rng in zip(self.truths, rngs, strict=True)]
         self.faces = torch.stack([from_bytes(to_bytes(face)) for face in damaged])
-        self.damage: DamageNet = load_network("damage", "damage").network
         self.first = self._seen()
 
-    def calibration(self, weights: str) -> Calibration:
-        """The calibration of the restorer as it is now, whose weights have this SHA-256."""
+    def calibration(self, weights: str) -> Calibration | None:
+        """The calibration of the restorer as it is now, whose weights have this SHA-256; None if it was not begun."""
+        if not len(self.faces):
+            return None
         found = transferred(self.before, self.first, self._seen())
         return replace(found, restorer=weights, damages=f"{self.before.damages}; then as these photos are")
 
@@ -91,19 +90,15 @@ class Rehearsal:
         return evidence(self.faces, results, self.damage), errors(results, self.truths)
 
 
-def rehearsal_of(
-    restorer: Loaded[Restorer], pairs: Sequence[Pair], clean: Sequence[Path], *, seed: int
-) -> Rehearsal | None:
+def rehearsal_of(restorer: Loaded[Restorer], *, seed: int) -> Rehearsal | None:
     """The rehearsal of an adaptation; None where its restorer cannot be calibrated.
 
-    That is one that was not calibrated before, or as it is used now, whose faces are not of the samples' size, or that
-    has too few pairs to fit a damage to.
+    That is one that was not calibrated before, or as it is used now, or whose faces are not of the samples' size.
     """
     before = calibration_of(restorer)
     if before is None or before.choices != _made(restorer.network) or restorer.network.size != SIZE:
         return None
-    fitted = fitted_damage(restorer.network, pairs, clean)
-    return None if fitted is None else Rehearsal(restorer, before, fitted, seed=seed)
+    return Rehearsal(restorer, before, seed=seed)
 
 
 def _made(restorer: Restorer) -> dict[str, float]:

@@ -62,7 +62,7 @@ def finetune_to_file(
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
-    rehearsal = rehearsal_of(restorer, pairs, damaged, seed=settings.finetune.loop.seed)
+    rehearsal = rehearsal_of(restorer, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
         pairs,
@@ -71,14 +71,15 @@ def finetune_to_file(
         real=clean if _learns_by_discriminator(settings) else [],
         clean=damaged,
         distance=PriorFeatures(prior.network.unet),
+        on_fitted=rehearsal.begin if rehearsal else None,
         checkpoint=checkpoint,
         progress=progress,
     )
     if leads():
         save_restorer(out, network)
         write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
-        if rehearsal is not None:
-            put_in_card(out, rehearsal.calibration(sha256_of(out)))
+        if rehearsal and (calibration := rehearsal.calibration(sha256_of(out))):
+            put_in_card(out, calibration)
         checkpoint.unlink()
     return history
 

@@ -97,18 +97,23 @@ def finetune(
     real: Paths = (),
     clean: Paths = (),
     distance: Distance | None = None,
+    on_fitted: Callable[[FittedDegradation], None] | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> History:
     """Fine-tune in place, without changing `restorer.frozen`; with a `checkpoint`, an interrupted run can be resumed.
 
     `real` are clean faces as the real examples of a discriminator; without them it uses the targets. `clean` are faces
-    of anyone, to be degraded like the photos (`settings.redegraded`); without them the targets are. Validation on the
-    held-out pairs, before the first step (step 0) and during training, reports the mean absolute difference and
-    `distance`. If `became_worse`, the restorer gets its old weights back.
+    of anyone, to be degraded like the photos (`settings.redegraded`); without them the targets are. `on_fitted` is
+    given that degradation before the restorer learns. Validation on the held-out pairs, before the first step (step 0)
+    and during training, reports the mean absolute difference and `distance`. If `became_worse`, the restorer gets its
+    old weights back.
     """
     learned, watched = split(pairs, settings.hold_out, seed=settings.loop.seed)
-    damage = fitted_damage(restorer, learned, clean) if settings.redegraded else None
+    fitted = _fitted(restorer, learned, clean) if settings.redegraded or on_fitted else None
+    if fitted and on_fitted:
+        on_fitted(fitted)
+    damage = fitted if settings.redegraded else None
     shown, kept = _shared_out(clean, learned, watched)
     validate = _score(watched, kept, restorer.size, distance, damage, settings.loop.seed) if watched else None
     restorer.requires_grad_(False)
@@ -159,7 +164,7 @@ def _shared_out(
     return [*clean[count:]], [*clean[:count]]
 
 
-def fitted_damage(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDegradation | None:
+def _fitted(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDegradation | None:
     """The degradation of the photos, by their targets and the restorer's results; None for too few pairs.
 
     `clean` are faces of anyone; without any, the targets are taken for clean.
