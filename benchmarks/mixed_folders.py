@@ -26,6 +26,7 @@ from unfade.degradations.camera import camera
 from unfade.evaluation.pairs import Score, built_in_distances
 from unfade.images.files import read_picture, write_png
 from unfade.images.filters import fit_square
+from unfade.images.tone import grey_where
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import psnr
 from unfade.paper.pieces import DEGRADATIONS
@@ -77,13 +78,13 @@ def one_folder(
     damage = KINDS[kind](rng)
     for i, face in enumerate(learn):
         write_png(place / "photos" / f"{i:02d}.png", damage(face, rng))
-    seen = as_files([damage(face, rng) for face in score])
+    seen = as_files(torch.stack([damage(face, rng) for face in score]))
     done = unfade.adapt(place / "photos", place / "run", settings, aligned=True)
     distances = {
         "PSNR": lambda restored, truth: psnr(restored, truth).clamp(max=HIGHEST),
         **built_in_distances(unfade.load_prior(settings.prior)),
     }
-    truth = torch.stack(score)
+    truth = grey_where(seen, torch.stack(score))  # a grey photo stays grey
     before, after = (
         scores_of(unfade.load_restorer(spec), seen, truth, distances) for spec in (restorer, done.restorer)
     )
@@ -95,7 +96,7 @@ def one_folder(
 @torch.no_grad()
 def scores_of(restorer: Restorer, seen: Tensor, truth: Tensor, distances: dict[str, Score]) -> list[Tensor]:
     """By metric, a value for each face."""
-    restored = as_files([restorer(face[None])[0] for face in seen])
+    restored = as_files(grey_where(seen, torch.cat([restorer(face[None]) for face in seen])))
     return [distance(restored, truth).double().cpu() for distance in distances.values()]
 
 
@@ -104,9 +105,9 @@ def drawn(paths: Sequence[Path], count: int, size: int, rng: np.random.Generator
     return [fit_square(read_picture(path).pixels, size, path) for path in chosen]
 
 
-def as_files(images: Sequence[Tensor]) -> Tensor:
+def as_files(images: Tensor) -> Tensor:
     """Images in [-1, 1] as their files of 8 bits will hold them."""
-    return ((torch.stack(list(images)).clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
 def by_camera(name: str) -> Damage:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,10 @@ from toys import (
     save_pictures,
     state_of,
 )
+from unfade.degradations.fitted import fit
 from unfade.errors import BadInput
 from unfade.images.files import from_bytes
-from unfade.stages.finetune import FinetuneSettings, Pair, became_worse, finetune, pairs_of, split
+from unfade.stages.finetune import FinetuneSettings, Pair, became_worse, degraded, finetune, pairs_of, split
 from unfade.training.loop import History, LoopSettings
 from unfade.training.objective import Objective
 
@@ -329,6 +331,18 @@ def test_targets_damaged_anew_decide_where_a_degradation_was_fitted(tmp_path: Pa
     before = {"step": 0.0, "held_out_l1": 0.1, "redegraded_l1": 0.2}
     assert not became_worse(History([], [before, {"step": 9.0, "held_out_l1": 0.2, "redegraded_l1": 0.15}]))
     assert became_worse(History([], [before, {"step": 9.0, "held_out_l1": 0.05, "redegraded_l1": 0.25}]))
+
+
+def test_clean_faces_are_grey_where_the_photos_are() -> None:
+    colour = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    grey = colour[:1].expand(3, -1, -1)
+    damage = fit(colour[None], colour[None] * 0.5)
+    face, truth = degraded(colour, grey, damage, np.random.default_rng(0))
+    assert truth.std(0).max() < 1e-6
+    assert face.std(0).max() < 1e-6
+    face, truth = degraded(colour, colour, damage, np.random.default_rng(0))
+    assert torch.equal(truth, colour)
+    assert face.std(0).max() > 0.1
 
 
 def test_too_few_pairs_are_learned_from_as_they_are(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from unfade.degradations.fitted import FittedDegradation, fit
 from unfade.degradations.matching import matched
 from unfade.errors import BadInput
 from unfade.images.pairing import paired
+from unfade.images.tone import grey_where
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import seed_for
@@ -174,6 +175,7 @@ def _fitted(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDe
     used, size = pairs[:: -(-len(pairs) // MOST_FITTED)], restorer.size
     faces, targets = (torch.stack(_images(part, size)) for part in ([p.face for p in used], [p.target for p in used]))
     known = torch.stack(_images(clean[:MOST_MATCHED], size)) if clean else targets[:MOST_MATCHED]
+    known = grey_where(faces[[i % len(faces) for i in range(len(known))]], known)
     return matched(fit(faces, targets), faces[:MOST_MATCHED], known, partial(_restored, restorer))
 
 
@@ -183,6 +185,14 @@ def _restored(restorer: Restorer, faces: Tensor) -> Tensor:
     with mode(False, restorer):
         parts = [faces[first : first + TOGETHER].to(device) for first in range(0, len(faces), TOGETHER)]
         return torch.cat([restorer(part).float().clamp(-1, 1).cpu() for part in parts])
+
+
+def degraded(
+    clean: Tensor, photo: Tensor, damage: FittedDegradation, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A clean face, degraded, and its truth; both grey if the photo is. All are (3, S, S)."""
+    truth = grey_where(photo[None], clean[None])
+    return grey_where(photo[None], damage.damaged(truth[0], rng)[None])[0], truth[0]
 
 
 def _batches(
@@ -199,7 +209,7 @@ def _batches(
         rng = np.random.default_rng(seed_for("redegraded", seed, draw.position))
         if damage is None or rng.random() >= settings.redegraded:
             return faces[draw.item], targets[draw.item]
-        return damage.damaged(truths[other.item], rng), truths[other.item]
+        return degraded(truths[other.item], faces[draw.item], damage, rng)
 
     def mirrored(image: Tensor, draw: Draw) -> Tensor:
         return flip(image, draw, seed) if settings.flip else image
@@ -220,9 +230,10 @@ def _score(
 ) -> Callable[[nn.Module], dict[str, float]]:
     shown = {HELD_OUT: (_images([p.face for p in pairs], size), _images([p.target for p in pairs], size))}
     if damage is not None and clean:
-        truths = _images(clean, size)
         draws = [np.random.default_rng(seed_for("held out", seed, path.name)) for path in clean]
-        shown[REDEGRADED] = ([damage.damaged(t, draw) for t, draw in zip(truths, draws, strict=True)], truths)
+        faces, photos = _images(clean, size), shown[HELD_OUT][0]
+        made = [degraded(face, photo, damage, draw) for face, photo, draw in zip(faces, photos, draws, strict=False)]
+        shown[REDEGRADED] = ([pair[0] for pair in made], [pair[1] for pair in made])
 
     def score(restorer: nn.Module) -> dict[str, float]:
         found: dict[str, float] = {}
