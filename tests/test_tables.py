@@ -16,7 +16,7 @@ from tiny_codeformer import codeformer
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict, UnknownModel
 from unfade.evaluation.evaluate import NAMES as METRIC_NAMES
-from unfade.paper import listing as table_list
+from unfade.paper import needs as table_list
 from unfade.paper import pieces as table_pieces
 from unfade.paper import results as table_results
 from unfade.paper import settings as table_settings

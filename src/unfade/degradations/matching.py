@@ -65,4 +65,4 @@ def at_contrast_of(results: Tensor, clean: Tensor) -> Tensor:
     """Clean faces with the mean contrast of the results, around each one's own colour."""
     wanted, found = (by_ring(power(spectrum(images)))[:, CONTRAST].sum() for images in (results, clean))
     colour = clean.mean((2, 3), keepdim=True)
-    return ((clean - colour) * (wanted / found).sqrt().float() + colour).clamp(-1, 1)
+    return ((clean - colour) * (wanted / found.clamp_min(1e-12)).sqrt().float() + colour).clamp(-1, 1)
