@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from first_attempts import levels
 from torch import Tensor
 
 import unfade
@@ -78,7 +79,7 @@ def one_folder(
     damage = KINDS[kind](rng)
     for i, face in enumerate(learn):
         write_png(place / "photos" / f"{i:02d}.png", damage(face, rng))
-    seen = as_files(torch.stack([damage(face, rng) for face in score]))
+    seen = levels(torch.stack([damage(face, rng) for face in score]))
     done = unfade.adapt(place / "photos", place / "run", settings, aligned=True)
     distances = {
         "PSNR": lambda restored, truth: psnr(restored, truth).clamp(max=HIGHEST),
@@ -96,18 +97,13 @@ def one_folder(
 @torch.no_grad()
 def scores_of(restorer: Restorer, seen: Tensor, truth: Tensor, distances: dict[str, Score]) -> list[Tensor]:
     """By metric, a value for each face."""
-    restored = as_files(grey_where(seen, torch.cat([restorer(face[None]) for face in seen])))
+    restored = levels(grey_where(seen, torch.cat([restorer(face[None]) for face in seen])))
     return [distance(restored, truth).double().cpu() for distance in distances.values()]
 
 
 def drawn(paths: Sequence[Path], count: int, size: int, rng: np.random.Generator) -> list[Tensor]:
     chosen = [paths[i] for i in rng.permutation(len(paths))[:count]]
     return [fit_square(read_picture(path).pixels, size, path) for path in chosen]
-
-
-def as_files(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as their files of 8 bits will hold them."""
-    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
 def by_camera(name: str) -> Damage:

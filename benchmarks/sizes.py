@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 from detector_spaces import retinaface_space, yunet_space
+from few_steps import scored
 
 import unfade
+from unfade.diffusion.prior import DiffusionPrior
 from unfade.evaluation.gap import Row, Space, estimates, features_of, gains
-from unfade.evaluation.pairs import Score, built_in_distances, score_folder
 from unfade.images.files import list_images, read_image, write_png
 from unfade.images.filters import resize
 from unfade.jobs.runs import open_run
@@ -36,14 +37,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_grad_enabled(False)
     spaces = {"RetinaFace": retinaface_space(args.retinaface), "YuNet": yunet_space(args.yunet)}
-    metrics = built_in_distances(unfade.load_prior(args.prior, device="cpu"))
+    prior = unfade.load_prior(args.prior, device="cpu")
     header = ["PSNR", "SSIM", "feature distance", "identity distance", *(f"Fréchet, {name}" for name in spaces)]
     print(f"| | | {' | '.join(header)} |\n{'| --- ' * (len(header) + 2)}|", flush=True)
     for camera in CAMERAS:
         folder = args.evidence / camera.replace(" ", "-")
         if (folder / "evidence.json").exists():
             enlarge(folder, args.smaller)
-            print(table(camera, folder, metrics, spaces), flush=True)
+            print(table(camera, folder, prior, spaces), flush=True)
 
 
 def enlarge(folder: Path, smaller: str) -> None:
@@ -64,11 +65,12 @@ def through(restorer: Restorer, face: torch.Tensor) -> torch.Tensor:
     return resize(restorer(resize(face[None], size, size)), side, side)[0]
 
 
-def table(camera: str, folder: Path, metrics: Mapping[str, Score], spaces: Mapping[str, Space]) -> str:
+def table(camera: str, folder: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> str:
     """Three lines: the smaller one enlarged, the larger one, their difference."""
     truth = folder / "truth" / "score"
+    # The names of rows that `gains` knows: its difference is that of the second to the first.
     places = {"pre-trained": folder / PLACE / "results", "adapted": folder / "results" / "adapted"}
-    rows = {name: row(place, truth, metrics, spaces) for name, place in places.items()}
+    rows = {name: scored(place, truth, prior, spaces) for name, place in places.items()}
     names = sorted(rows["adapted"].files)
     rows["truth"] = Row({name: {} for name in names}, features_of(truth, names, spaces))
     lines = []
@@ -78,12 +80,6 @@ def table(camera: str, folder: Path, metrics: Mapping[str, Score], spaces: Mappi
     difference = gains(rows, seed=0).values()
     lines.append([camera, "**difference**", *(f"{d.value:+.3g} ({d.low:+.3g} to {d.high:+.3g})" for d in difference)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def row(place: Path, truth: Path, metrics: Mapping[str, Score], spaces: Mapping[str, Space]) -> Row:
-    """The scores and features of every face in a folder."""
-    found = score_folder(place, truth, extra=metrics)
-    return Row(found.files, features_of(place, sorted(found.files), spaces))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
 from unfade.recipes.provenance import provenance_of
 from unfade.recipes.sources import FILLED, Finding, FindSettings, Masking, likeness_for, masking_for, only_faces
-from unfade.recipes.trust import trust_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler
@@ -147,7 +146,11 @@ def prepare(
     identity |= {"find": finding.identity() if finding else "aligned", "photos": asdict(whole)}
     identity |= {"provenance": settings.provenance, **around.identity, **masking.identity}
     told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
-    trust = trust_for(loaded) if settings.trust else None
+    trust = None
+    if settings.trust:  # it imports what only adaptations need
+        from unfade.recipes.trust import trust_for
+
+        trust = trust_for(loaded)
     identity |= {"trust": fingerprint(trust.by_size, trust.missing)} if trust else {}
     parts = Parts(around.enlarge, likeness, told, around.recrop, masking.mask, trust)
     key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})

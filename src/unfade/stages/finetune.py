@@ -18,6 +18,7 @@ from unfade.images.pairing import paired
 from unfade.images.tone import grey_where
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
+from unfade.stages.restore import restore_batch
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Draw, Order, Pictures, flip
 from unfade.training.loader import Batch
@@ -176,15 +177,12 @@ def _fitted(restorer: Restorer, pairs: Sequence[Pair], clean: Paths) -> FittedDe
     faces, targets = (torch.stack(_images(part, size)) for part in ([p.face for p in used], [p.target for p in used]))
     known = torch.stack(_images(clean[:MOST_MATCHED], size)) if clean else targets[:MOST_MATCHED]
     known = grey_where(faces[[i % len(faces) for i in range(len(known))]], known)
-    return matched(fit(faces, targets), faces[:MOST_MATCHED], known, partial(_restored, restorer))
+    spread = torch.linspace(0, len(faces) - 1, min(len(faces), MOST_MATCHED)).round().long()
+    return matched(fit(faces, targets), faces[spread], known, partial(_restored, restorer))
 
 
-@torch.no_grad()
 def _restored(restorer: Restorer, faces: Tensor) -> Tensor:
-    device = next(restorer.parameters()).device
-    with mode(False, restorer):
-        parts = [faces[first : first + TOGETHER].to(device) for first in range(0, len(faces), TOGETHER)]
-        return torch.cat([restorer(part).float().clamp(-1, 1).cpu() for part in parts])
+    return torch.cat([restore_batch(part, restorer).cpu() for part in torch.split(faces, TOGETHER)])
 
 
 def degraded(
