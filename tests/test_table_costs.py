@@ -41,13 +41,14 @@ TINY = Shapes(
 
 
 def test_each_method_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = bytearray(b"x") * 2**29  # memory of this process, which is not a method's
     costs = {cost.label: cost for cost in measured_costs(TINY)}
     assert [*costs] == [*(line.label for line in printed_tables()["27"].lines), "our targets"]
     for cost in costs.values():
         assert cost.note == "" or "torchvision" in cost.note
         if not cost.note:
             assert cost.seconds > 0
-            assert cost.memory_mb is None or cost.memory_mb > 10
+            assert cost.memory_mb is None or 10 < cost.memory_mb < len(held) / 2**20 + 10
     walked = {label: cost.steps for label, cost in costs.items() if cost.steps}
     assert walked == {
         "DifFace": 100,

@@ -42,6 +42,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def worker_context(*modules: str) -> BaseContext:
+    """How worker processes start: from a fork server, which imports these modules once for all of them.
+
+    A plain fork would copy the locks of other threads. Systems without fork servers start each process from scratch.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*modules])
+    return context
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Limits OpenCV and torch to one thread: the other cores have workers, and sums do not depend on thread counts."""
@@ -117,7 +129,7 @@ class _Foreman:
         self.make, self.stage, self.out, self.journal, self.advance = make, stage, out, journal, advance
         self.waiting = deque(_by_stem(paths))
         self.crew: dict[Any, _Worker] = {}
-        self.context = _context(make)
+        self.context = worker_context("__main__", __name__, type(make).__module__)
         self.answers: dict[str, Callable[[_Worker, Any], object]] = {
             "next": self._next,
             "record": self._record,
@@ -243,12 +255,3 @@ def _by_stem(paths: Iterable[Path]) -> list[list[Path]]:
     for path in paths:
         groups.setdefault(path.stem, []).append(path)
     return list(groups.values())
-
-
-def _context(make: Make) -> BaseContext:
-    """A fork server, which imports modules once for all workers. A plain fork would copy the locks of other threads."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__, type(make).__module__])
-    return context

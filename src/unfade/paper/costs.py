@@ -9,6 +9,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from unfade.diffusion.prior import DiffusionPrior, Step
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import respaced
 from unfade.errors import UnfadeError
+from unfade.jobs.workers import worker_context
 from unfade.nets.diffbir import DiffBIR, DiffBIRConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.nets.text_encoder import TextEncoder, TextEncoderConfig
@@ -115,10 +117,9 @@ class FirstSteps(Guidance):
 def measured_costs(shapes: Shapes = PUBLISHED, *, device: str = "cpu", progress: Progress = silent) -> list[Cost]:
     """The costs of each method in the table, in its order, and of our targets; one face at a time, in float32."""
     costs = []
-    with progress("costs", len(WALKS) + len(RESTORERS) + 1) as advance, seeded(torch.device("cpu"), 0):
+    with progress("costs", len(WALKS) + len(RESTORERS) + 1) as advance:
         for label in [*list(WALKS)[:-1], "GFPGAN", "VQFR", ONE_STEP, "SwinIR", "CodeFormer", "our targets"]:
             costs.append(_measured(label, shapes, device))
-            gc.collect()
             advance(1)
     return costs
 
@@ -139,15 +140,22 @@ def _measured(label: str, shapes: Shapes, device: str) -> Cost:
     if device == "cpu" and wanted > available_memory():
         return Cost(label, parameters, note=f"not measured: it needs about {wanted / 1e9:.0f} GB of memory")
     try:
-        with peak_memory(device) as peak:
-            steps, per_step, seconds = _times(label, shapes, device)
-    except (
-        UnfadeError,
-        MemoryError,
-        RuntimeError,
-    ) as error:  # torch raises a plain RuntimeError if a CPU runs out of memory
+        if device != "cpu":
+            steps, per_step, seconds, memory = _costs(label, shapes, device)
+        else:  # in a process of its own, since one process keeps memory that earlier methods have used
+            with ProcessPoolExecutor(1, mp_context=worker_context(__name__)) as process:
+                steps, per_step, seconds, memory = process.submit(_costs, label, shapes, device).result()
+    except (UnfadeError, MemoryError, RuntimeError) as error:  # RuntimeError: how torch says that a CPU has no memory
         return Cost(label, parameters, note=f"not measured: {str(error).splitlines()[0]}")
-    return Cost(label, parameters, steps, per_step, seconds, peak[0])
+    return Cost(label, parameters, steps, per_step, seconds, memory)
+
+
+def _costs(label: str, shapes: Shapes, device: str) -> tuple[int, float, float, float | None]:
+    """(steps, seconds of a step, seconds of a face, peak memory in MB)."""
+    with peak_memory(device) as peak, seeded(torch.device("cpu"), 0):
+        steps, per_step, seconds = _times(label, shapes, device)
+    gc.collect()
+    return steps, per_step, seconds, peak[0]
 
 
 def _times(label: str, shapes: Shapes, device: str) -> tuple[int, float, float]:
