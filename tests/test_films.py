@@ -384,7 +384,10 @@ def test_a_film_in_which_nothing_changes_is_a_copy(tmp_path: Path) -> None:
     make_clip(tmp_path / "a.mp4", 4)
     (entry,) = restored(tmp_path, "a.mp4", restorer=Brighter(0.0))
     assert entry.status == "done"
-    assert entry.notes == ("4 frames, 1 track", "1 face already sharper than the restorer's results: left unchanged")
+    assert entry.notes == (
+        "4 frames, 1 track",
+        "1 face left unchanged: hardly degraded (a fidelity below 0.5 restores such faces too)",
+    )
     assert (tmp_path / "out/a.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
 
 

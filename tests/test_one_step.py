@@ -92,6 +92,17 @@ def test_a_clean_face_comes_back_bit_for_bit() -> None:
     assert not torch.equal(restored[1], face[1])
 
 
+def test_at_a_low_fidelity_no_face_counts_as_clean() -> None:
+    restorer, face = tiny(OneStepSettings(fidelity=0.25)), faces(2, 128)
+    restorer.size = 128
+    restorer.damage.forward = lambda seen: torch.tensor([0.01, 0.4])  # type: ignore[method-assign]
+    torch.testing.assert_close(restorer.estimated_damage(face), torch.tensor([0.16, 0.4]))
+    with torch.no_grad():
+        assert not torch.equal(restorer(face)[0], face[0])
+    restorer.set_fidelity(0.75)
+    torch.testing.assert_close(restorer.estimated_damage(face), torch.tensor([0.01, 0.4]))
+
+
 def test_a_nearly_clean_face_is_changed_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result follows the damage without a jump: from the face itself to what the network says."""
     restorer, face = tiny(OneStepSettings()), faces(5, 128)

@@ -135,7 +135,7 @@ def _left_out(names: Sequence[str]) -> list[str]:
 
 def _left_alone(ran: Ran) -> list[str]:
     count = len(_unchanged(ran))
-    return [f"{count} faces were already sharper than the restorer's results and left unchanged."] if count else []
+    return [f"{count} face{'s' * (count > 1)}{LEFT_ALONE}."] if count else []
 
 
 def _unchanged(ran: Ran) -> list[str]:
@@ -147,7 +147,7 @@ def _lists(ran: Ran) -> list[Listing]:
     return [
         *undone(ran.photos),
         *undone(ran.targets, ": targets"),
-        *named("Left unchanged", _unchanged(ran), "Faces that were already sharper than the restorer's results."),
+        *named("Left unchanged", _unchanged(ran), "Faces that are hardly degraded, by the restorer's estimate."),
         *named(
             "Targets not used",
             ran.left_out,

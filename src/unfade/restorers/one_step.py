@@ -31,6 +31,7 @@ from unfade.restorers.image_level import ImageLevelRestorer
 from unfade.store.seeds import seed_for
 
 MATCHED = 0.5  # the fidelity at which the noise of the step matches the degradation
+LEAST = 0.32  # degradation that every face is assumed to have at least, at a fidelity of 0
 REFINEMENTS: dict[int, tuple[float, ...]] = {  # steps of the evaluations after the first, as fractions of its step
     0: (),
     1: (1.0,),
@@ -47,7 +48,9 @@ class OneStepSettings:
     fixed: int | None = None  # t of 1000 for every face; None: from its estimated degradation
     clean: float = 0.08  # faces with at most this degradation are returned exactly as they are
     damaged: float = 0.16  # from this degradation on, the result is the network's; in between, the two are blended
-    fidelity: float = MATCHED  # 0..1: 1 returns the face itself, 0 enters at twice the step that matches
+    # 0..1: 1 returns the face itself, 0 enters at twice the step that matches. Below MATCHED, no face counts as clean,
+    # so that one whose degradation is underestimated can be restored too.
+    fidelity: float = MATCHED
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; 0 is the smoothest and most faithful
     matched_at: int | None = None  # px: the size at which a step's noise matches a degradation; None: the network's
 
@@ -110,8 +113,11 @@ class OneStepRestorer(ImageLevelRestorer):
         return torch.lerp(face, x0, self.share(damage)[:, None, None, None])
 
     def estimated_damage(self, face: Tensor) -> Tensor:
-        """The share of its octaves that each face (B, 3, size, size) has lost, (B,) in 0..1; see `nets.damage`."""
-        return self.damage.estimate(face)
+        """The share of its octaves that each face (B, 3, size, size) has lost, (B,) in 0..1; see `nets.damage`.
+
+        It is at least LEAST at a fidelity of 0, and at least half of that at half of MATCHED.
+        """
+        return self.damage.estimate(face).clamp(min=LEAST * (1 - self.settings.fidelity / MATCHED))
 
     def entry(self, damage: Tensor) -> Tensor:
         """The steps at which faces with this degradation, (B,) in 0..1, enter: (B,) integers in 0..highest."""

@@ -17,7 +17,7 @@ from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
 
-LEFT_ALONE = " already sharper than the restorer's results: left unchanged"
+LEFT_ALONE = " left unchanged: hardly degraded (a fidelity below 0.5 restores such faces too)"
 
 
 def restore_faces(
@@ -54,7 +54,7 @@ def restore_faces(
 
 
 def left_alone(faces: Sequence[Tensor], restored: Sequence[Tensor]) -> tuple[str, ...]:
-    """A note of how many faces the restorer returned unchanged because they are already sharper than its results."""
+    """A note of how many faces the restorer returned unchanged, since they are hardly degraded by its estimate."""
     count = sum(torch.equal(face, result) for face, result in zip(faces, restored, strict=True))
     return (f"{count} face{'s' * (count > 1)}{LEFT_ALONE}",) if count else ()
 
