@@ -8,7 +8,7 @@ from torch import Tensor
 from recorded import picture
 from unfade.degradations.camera import CAMERA_PRESETS, camera, draw_camera
 from unfade.images.files import list_images, read_image
-from unfade.nets.damage import DamageNet, lost_octaves, octaves, octaves_drowned_by
+from unfade.nets.damage import ACROSS, DamageNet, all_statistics, lost_octaves, octaves, octaves_drowned_by, statistics
 from unfade.recipes.demo import SAMPLES
 from unfade.restorers.load import one_step_of_prior
 
@@ -60,6 +60,23 @@ def test_noise_drowns_as_much_of_real_faces_as_it_says(truth: Tensor) -> None:
 
 def test_clean_faces_are_taken_for_clean(net: DamageNet, truth: Tensor) -> None:
     assert float(net(truth).median()) < 0.03
+
+
+def test_the_regions_are_parts_of_the_face_row_by_row() -> None:
+    face, side = picture(128, 128, 4), 128 // ACROSS
+    _, regions = all_statistics(face)
+    assert regions.shape[:2] == (1, ACROSS**2)
+    for number in (0, 6, 15):
+        top, left = side * (number // ACROSS), side * (number % ACROSS)
+        wanted = statistics(face[..., top : top + side, left : left + side])
+        torch.testing.assert_close(regions[:, number], wanted)
+
+
+def test_sharp_borders_do_not_hide_a_blurred_face(net: DamageNet, truth: Tensor) -> None:
+    mixed, middle = truth.clone(), slice(24, 104)
+    mixed[..., middle, middle] = damaged(truth, "blur", 1)[..., middle, middle]
+    assert bool((net(mixed) > net(truth)).all())
+    assert float(net(mixed).mean()) > 2 * float(net(truth).mean())
 
 
 @pytest.mark.parametrize("way", ["blur", "noise", "camera"])

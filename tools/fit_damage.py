@@ -3,42 +3,68 @@
     python tools/fit_damage.py FACES --held-out FACES [--out FILE]
 
 Faces are clean and aligned. They are damaged by a generic chain of blur, downsampling, noise of any colour and grain,
-JPEG and enlarging, and by the blind degradation (Eq. 9). The cameras of Eq. 10 are never fitted to: they are the test.
+JPEG and enlarging, or by the blind degradation (Eq. 9); most are then sharpened or compressed at some size, as photos
+that went through other hands are. The cameras of Eq. 10 are never fitted to: they are the test. The estimate is written
+to the package, and into the built-in restorers that contain it.
 """
 
 import argparse
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unfade.degradations.blind import BLIND_PRESETS, blind_pair, draw_blind
 from unfade.degradations.camera import camera, draw_camera
-from unfade.degradations.generic import generic
-from unfade.nets.damage import DamageNet, lost_octaves, statistics
+from unfade.degradations.generic import compressed, generic, log_uniform
+from unfade.nets.damage import DamageNet, all_statistics, lost_octaves
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS
-from unfade.store.checkpoints import save_weights, sha256_of, write_card
+from unfade.recipes.restore import BUILT_IN
+from unfade.restorers.load import save_restorer
+from unfade.restorers.one_step import OneStepSettings, built
+from unfade.store.checkpoints import load_state, read_card, read_weights, save_weights, sha256_of, write_card
 from unfade.training.batches import Pictures, find_training_pictures
 from unfade.zoo.models import MODELS, path_of
 
 SIZE = 128  # px
-STEPS, BATCH = 3000, 1024
+STEPS, BATCH, OF_CLEAN = 3000, 448, 64  # drawn from all faces, and clean ones besides
+EASY = 0.05  # damage that is added before relative errors are taken: below it, errors count alike
+DISTURBED = 0.03  # of the statistics' deviation
+SIDES = (128, 160, 192, 256, 384)  # px, at which a face may have been compressed
+DEFAULT = OneStepSettings()
+DECIDED = ("clean", "damaged", "part", "highest")  # settings that depend on the estimate
 PRESETS = ("swinir", "gfpgan", "codeformer-stage3-small")
 
 
 def main() -> None:
     args = arguments()
     truth = clean(args.faces, args.most)
-    rounds = [damaged(truth, seed) for seed in range(args.rounds)]
-    faces = torch.cat([truth, truth, *(faces for faces, _ in rounds)])  # clean ones twice: they must stay as they are
-    truths = torch.cat([truth, truth, *(truths for _, truths in rounds)])
-    net = fitted(torch.cat([statistics(part) for part in faces.split(256)]), lost_octaves(faces, truths))
+    parts = [(*seen(levels(truth)), torch.zeros(len(truth)))]
+    for seed in range(args.rounds):
+        photos, truths = damaged(truth, 1000 + seed)
+        parts.append((*seen(levels(photos)), lost_octaves(levels(photos), truths)))
+    net = fitted(*(torch.cat(part) for part in zip(*parts, strict=True)), clean=len(truth))
     report(net, clean(args.held_out, 100))
     save_weights(args.out, net, architecture="damage", config={"size": SIZE}, dtype=torch.float32)
     card = {"name": "damage", "kind": "damage", "sha256": sha256_of(args.out), "licence": "CC BY-NC-SA 4.0"}
     card["licence_reason"] = "the strictest licence among the sources of the training pictures"
     write_card(args.out, {**card, "command": "python tools/fit_damage.py FACES --held-out VAL", "faces": len(truth)})
+    for name in BUILT_IN:
+        put_into(path_of(MODELS[name]), net)
+
+
+def put_into(path: Path, net: DamageNet) -> None:
+    """Give a one-step restorer this estimate, and the default settings of what it decides."""
+    found = read_weights(path)
+    config = {**found.config, "entry": {**found.config["entry"], **{name: getattr(DEFAULT, name) for name in DECIDED}}}
+    restorer = built(config)
+    kept = {name: value for name, value in found.state.items() if not name.startswith("damage.")}
+    load_state(restorer, {**kept, **{f"damage.{name}": value for name, value in net.state_dict().items()}}, path)
+    save_restorer(path, restorer, dtype=torch.float16)
+    write_card(path, {**read_card(path), "sha256": sha256_of(path)})
 
 
 def arguments() -> argparse.Namespace:
@@ -47,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=path_of(MODELS["damage"]))
     parser.add_argument("--most", type=int, default=1500, help="faces, drawn at random")
-    parser.add_argument("--rounds", type=int, default=4, help="damages of each face")
+    parser.add_argument("--rounds", type=int, default=8, help="damages of each face")
     return parser.parse_args()
 
 
@@ -60,30 +86,60 @@ def clean(folder: Path, most: int) -> Tensor:
 
 
 def damaged(truth: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Each face once, by the generic chain or the blind degradation; beside the truth, which may be grey."""
+    """Each face once, degraded or not, and finished or not; beside the truth, which may be grey."""
     pairs = []
     for i, face in enumerate(truth):
         rng = np.random.default_rng([seed, i])
-        if rng.random() < 0.3:
+        kind = rng.random()
+        photo, wanted = face, face
+        if kind < 0.2:
             preset = BLIND_PRESETS[PRESETS[rng.integers(len(PRESETS))]]
-            pairs.append(blind_pair(face, draw_blind(rng, size=SIZE, settings=preset)))
-        else:
-            pairs.append((generic(face, rng), face))
-    return torch.stack([face for face, _ in pairs]), torch.stack([truth for _, truth in pairs])
+            photo, wanted = blind_pair(face, draw_blind(rng, size=SIZE, settings=preset))
+        elif kind < 0.9:
+            photo = generic(face, rng)
+        pairs.append((finished(photo, rng) if rng.random() < 0.6 else photo, wanted))
+    return torch.stack([photo for photo, _ in pairs]), torch.stack([truth for _, truth in pairs])
 
 
-def fitted(found: Tensor, damage: Tensor) -> DamageNet:
-    """Least squares, the statistics a little disturbed each time."""
+def finished(face: Tensor, rng: np.random.Generator) -> Tensor:
+    """Sharpened, or compressed at another size, or both, or neither."""
+    if rng.random() < 0.4:
+        pixels, sigma, amount = face.permute(1, 2, 0).numpy(), log_uniform(rng, 0.6, 2.5), rng.uniform(0.2, 1.5)
+        pixels = pixels + amount * (pixels - cv2.GaussianBlur(pixels, (0, 0), sigma))
+        face = torch.from_numpy(pixels).permute(2, 0, 1).clamp(-1, 1)
+    if rng.random() < 0.5:
+        side, quality = int(rng.choice(SIDES)), int(rng.integers(20, 98))
+        large = compressed(F.interpolate(face[None], size=(side, side), mode="bicubic"), quality)
+        face = F.interpolate(large, size=(SIZE, SIZE), mode="bicubic", antialias=True)[0]
+    return face
+
+
+def levels(faces: Tensor) -> Tensor:
+    """As a file of 8 bits holds them."""
+    return (faces.clamp(-1, 1) + 1).mul(127.5).round() / 127.5 - 1
+
+
+def seen(faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The statistics of many faces, and of their regions."""
+    parts = [all_statistics(part) for part in faces.split(128)]
+    return torch.cat([whole for whole, _ in parts]), torch.cat([regions for _, regions in parts])
+
+
+def fitted(whole: Tensor, regions: Tensor, damage: Tensor, *, clean: int) -> DamageNet:
+    """Least squares of relative errors, the statistics a little disturbed each time; the first faces are clean."""
     torch.manual_seed(0)
     net = DamageNet()
-    net.mean.copy_(found.mean(0))
-    net.deviation.copy_(found.std(0))
-    optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=1e-2)
+    for name, found in {"": whole, "_of_regions": regions.flatten(0, 1)}.items():
+        net.get_buffer(f"mean{name}").copy_(found.mean(0))
+        net.get_buffer(f"deviation{name}").copy_(found.std(0))
+    optimizer = torch.optim.AdamW(net.parameters(), 4e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
-        drawn = torch.randint(len(found), (BATCH,))
-        disturbed = found[drawn] + 0.03 * net.deviation * torch.randn(BATCH, found.shape[1])
-        loss = (net.of_statistics(disturbed) - damage[drawn]).square().mean()
+        drawn = torch.cat([torch.randint(len(whole), (BATCH,)), torch.randint(clean, (OF_CLEAN,))])
+        one, many = whole[drawn], regions[drawn]
+        one = one + DISTURBED * net.deviation * torch.randn_like(one)
+        many = many + DISTURBED * net.deviation_of_regions * torch.randn_like(many)
+        loss = ((net.of_statistics(one, many) - damage[drawn]).square() / (EASY + damage[drawn])).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,7 +149,7 @@ def fitted(found: Tensor, damage: Tensor) -> DamageNet:
 
 def report(net: DamageNet, truth: Tensor) -> None:
     """How near the estimate is, and how rightly it orders, for each kind of damage."""
-    sets = {"clean": (truth, truth), "generic and blind": damaged(truth, 99)}
+    sets = {"clean": (truth, truth), "generic, blind, finished": damaged(truth, 99)}
     for name, degradation in CAMERAS.items():
         draws = [draw_camera(np.random.default_rng(i), size=SIZE, settings=degradation.settings) for i in range(100)]
         sets[name] = torch.stack([camera(face, draw) for face, draw in zip(truth, draws, strict=False)]), truth

@@ -2,6 +2,7 @@
 
 `lost_octaves` measures it against the truth. `DamageNet` estimates it without: from the energy of every octave, whose
 fall shows blur, and from a robust deviation of the finest diagonal detail, which shows noise (Donoho & Johnstone 1994).
+Both are taken of the whole face and of regions: a sharp collar must not hide a blurred face, nor a fleck a smooth one.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ SIZE = 128  # px, of the faces whose damage is estimated
 OCTAVES = 5  # 128 px down to 8 px, finest first
 NOISE_OCTAVES = 3  # of these the robust deviation is taken: coarser ones hold too few pixels
 STATISTICS = 3 * (OCTAVES + NOISE_OCTAVES)
+ACROSS = 4  # regions along each side of the face
 CLEAN_ENERGY = (0.0051, 0.0105, 0.0190, 0.0326, 0.0469)  # of the octaves of clean faces of 128 px in [-1, 1], RGB
 MEDIAN_OF_NORMAL = 0.6745  # of the absolute value of a standard normal variable
 
@@ -48,32 +50,49 @@ def octaves_drowned_by(deviation: Tensor) -> Tensor:
 class DamageNet(nn.Module):
     """(B, 3, 128, 128) RGB in [-1, 1] to the estimated `lost_octaves`, (B,) in 0..1.
 
-    Two small hidden layers over the logarithms of the statistics. `mean` and `deviation` normalise them.
+    Small layers over the logarithms of the statistics. Every region goes through the same ones, together with the whole
+    face; what they make of all regions is pooled (Zaheer et al. 2017). The other buffers normalise the statistics.
     """
 
     mean: Tensor
     deviation: Tensor
+    mean_of_regions: Tensor
+    deviation_of_regions: Tensor
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 48) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(STATISTICS))
-        self.register_buffer("deviation", torch.ones(STATISTICS))
+        for name in ("mean", "mean_of_regions"):
+            self.register_buffer(name, torch.zeros(STATISTICS))
+        for name in ("deviation", "deviation_of_regions"):
+            self.register_buffer(name, torch.ones(STATISTICS))
+        self.regions = nn.Sequential(nn.Linear(2 * STATISTICS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.layers = nn.Sequential(
-            nn.Linear(STATISTICS, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+            nn.Linear(STATISTICS + 3 * width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
         )
 
     def forward(self, face: Tensor) -> Tensor:
         with torch.autocast(face.device.type, enabled=False):  # energies span six orders of magnitude
-            return self.of_statistics(statistics(face.float())).clamp(0, 1)
+            return self.of_statistics(*all_statistics(face.float())).clamp(0, 1)
 
     @torch.no_grad()
     def estimate(self, face: Tensor) -> Tensor:
         """The same for faces of any size, (B, 3, H, H), which are resized."""
         return self(face if face.shape[-1] == SIZE else resize(face, SIZE, SIZE))  # type: ignore[no-any-return]
 
-    def of_statistics(self, found: Tensor) -> Tensor:
-        """(B, STATISTICS) to (B,), not clamped, so that it can be fitted."""
-        return self.layers((found - self.mean) / self.deviation)[:, 0]  # type: ignore[no-any-return]
+    def of_statistics(self, whole: Tensor, regions: Tensor) -> Tensor:
+        """(B, STATISTICS) and (B, ACROSS ** 2, STATISTICS) to (B,), not clamped, so that it can be fitted."""
+        whole = (whole - self.mean) / self.deviation
+        regions = (regions - self.mean_of_regions) / self.deviation_of_regions
+        seen = self.regions(torch.cat([regions, whole[:, None].expand_as(regions)], -1))
+        pooled = torch.cat([whole, seen.mean(1), seen.amax(1), seen.amin(1)], 1)
+        return self.layers(pooled)[:, 0]  # type: ignore[no-any-return]
+
+
+def all_statistics(face: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, SIZE, SIZE) to the statistics of the face, (B, STATISTICS), and of its regions, (B, ACROSS ** 2, ...)."""
+    side = face.shape[-1] // ACROSS
+    regions = face.unflatten(3, (ACROSS, side)).unflatten(2, (ACROSS, side)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return statistics(face), statistics(regions).unflatten(0, (-1, ACROSS**2))
 
 
 def statistics(face: Tensor) -> Tensor:
@@ -108,7 +127,7 @@ def _energy(detail: Tensor) -> Tensor:
 
 ARCHITECTURE = Architecture(
     "damage",
-    ("mean", "deviation", "layers.0.weight"),
+    ("mean", "deviation", "regions.0.weight", "layers.0.weight"),
     lambda config: DamageNet(),
     lambda state: [{"size": SIZE}],
 )

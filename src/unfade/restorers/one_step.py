@@ -44,10 +44,11 @@ REFINEMENTS: dict[int, tuple[float, ...]] = {  # steps of the evaluations after 
 class OneStepSettings:
     """How a face enters the prior's network."""
 
-    highest: int = 400  # largest t of 1000 for any face; above it, too little of the face is visible
+    highest: int = 340  # largest t of 1000 for any face; above it, too little of the face is visible
+    part: float = 0.9  # of the estimated degradation: what the step's noise matches; all of it makes results smoother
     fixed: int | None = None  # t of 1000 for every face; None: from its estimated degradation
-    clean: float = 0.08  # faces with at most this degradation are returned exactly as they are
-    damaged: float = 0.16  # from this degradation on, the result is the network's; in between, the two are blended
+    clean: float = 0.04  # faces with at most this degradation are returned exactly as they are
+    damaged: float = 0.10  # from this degradation on, the result is the network's; in between, the two are blended
     # 0..1: 1 returns the face itself, 0 enters at twice the step that matches. Below MATCHED, no face counts as clean,
     # so that one whose degradation is underestimated can be restored too.
     fidelity: float = MATCHED
@@ -59,6 +60,8 @@ class OneStepSettings:
             raise BadInput(f"The fidelity must lie in 0..1, got {self.fidelity}.")
         if self.refine not in REFINEMENTS:
             raise BadInput(f"The number of refinements must be one of {[*REFINEMENTS]}, got {self.refine}.")
+        if not 0 < self.part <= 1:
+            raise BadInput(f"The part of the degradation that the step matches must lie in 0..1, got {self.part}.")
         if not self.clean < self.damaged:
             raise BadInput(f"Expected `damaged` to be larger than `clean`, got {self.damaged} and {self.clean}.")
         if not 0 < self.highest < 1000 or not 0 <= (self.fixed or 0) <= self.highest:
@@ -121,7 +124,7 @@ class OneStepRestorer(ImageLevelRestorer):
 
     def entry(self, damage: Tensor) -> Tensor:
         """The steps at which faces with this degradation, (B,) in 0..1, enter: (B,) integers in 0..highest."""
-        matched = (self.drowned < damage[:, None]).sum(1)
+        matched = (self.drowned < self.settings.part * damage[:, None]).sum(1)
         if self.settings.fixed is not None:
             matched = torch.full_like(matched, self.settings.fixed)
         return (matched * (1 - self.settings.fidelity) / (1 - MATCHED)).long().clamp(max=self.settings.highest)
