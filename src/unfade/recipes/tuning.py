@@ -3,24 +3,28 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from os.path import lexists
 from pathlib import Path
 
 import torch
 
+from unfade.degradations.fitted import FittedDegradation
+from unfade.degradations.fitted_file import save_degradation
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.errors import BadInput
+from unfade.errors import BadInput, OutputConflict
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
-from unfade.recipes.trust import put_in_card, rehearsal_of
+from unfade.recipes.trust import Rehearsal, put_in_card, rehearsal_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
 from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import Pair, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
+from unfade.store.foreign import SAFETENSORS, content_of
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.training.modes import seeded
@@ -36,15 +40,18 @@ def finetune_to_file(
     settings: AdaptSettings,
     *,
     clean: list[Path],
+    degradation: Path | None = None,
     key: dict[str, str] | None = None,
     replace_older: bool = False,
     progress: Progress = silent,
 ) -> History:
     """Fine-tune `restorer` in place and write it to `out` with a card; resumable.
 
-    `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings name. If the
-    card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises BadInput without
-    any pair, and OutputConflict if `out` was made in another way, unless `replace_older` allows to replace it.
+    `degradation` is where the degradation of the photos is written, if one is fitted; without one there is no such file
+    afterwards. `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings
+    name. If the card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises
+    BadInput without any pair, and OutputConflict if `out` or `degradation` was made in another way, unless
+    `replace_older` allows to replace it.
     """
     network, key = restorer.network, key or weights_key(restorer, prior)
     settings = settled(settings, network, clean)
@@ -62,6 +69,7 @@ def finetune_to_file(
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
+        _check_degradation(degradation, checkpoint)
     rehearsal = rehearsal_of(restorer, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
@@ -71,7 +79,7 @@ def finetune_to_file(
         real=clean if _learns_by_discriminator(settings) else [],
         clean=damaged,
         distance=PriorFeatures(prior.network.unet),
-        on_fitted=rehearsal.begin if rehearsal else None,
+        on_fitted=_on_fitted(degradation, rehearsal, settings),
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -82,6 +90,22 @@ def finetune_to_file(
             put_in_card(out, calibration)
         checkpoint.unlink()
     return history
+
+
+def _on_fitted(
+    degradation: Path | None, rehearsal: Rehearsal | None, settings: AdaptSettings
+) -> Callable[[FittedDegradation], None] | None:
+    """What is done with the degradation of the photos, before the restorer learns; None if nothing needs one."""
+    if degradation and leads():
+        degradation.unlink(missing_ok=True)  # of other pairs, which may not be replaced: too few have none
+
+    def on_fitted(fitted: FittedDegradation) -> None:
+        if degradation and leads():
+            save_degradation(degradation, fitted)
+        if rehearsal:
+            rehearsal.begin(fitted)
+
+    return on_fitted if rehearsal or settings.finetune.redegraded else None
 
 
 def history_so_far(out: Path) -> History:
@@ -106,6 +130,12 @@ PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=next(prior.parameters()).device).network,
     "none": lambda prior: None,
 }
+
+
+def _check_degradation(path: Path | None, checkpoint: Path) -> None:
+    """Raises OutputConflict for a file that is there already, unless this run wrote it before it was interrupted."""
+    if path and lexists(path) and not (path.is_file() and content_of(path) == SAFETENSORS and checkpoint.exists()):
+        raise OutputConflict(f"{path} is there already and was made otherwise; name another file as `out`.")
 
 
 def _learns_by_discriminator(settings: AdaptSettings) -> bool:
