@@ -292,7 +292,9 @@ NoProvenance = Annotated[
     bool, option(OUTPUT, "Do not record in the metadata of results how they were made.", "--no-provenance")
 ]
 
-Kind = Annotated[str, typer.Option(help="Kind of degradation: blind (Eq. 9), camera (Eq. 10), or fitted (that of a folder).")]
+Kind = Annotated[
+    str, typer.Option(help="Kind of degradation: blind (Eq. 9), camera (Eq. 10), or fitted (that of a folder).")
+]
 Preset = Annotated[
     str | None,
     typer.Option(help="blind: swinir, gfpgan, codeformer, ...; camera: moderate, mild, severe, moderate-text, ..."),

@@ -100,4 +100,6 @@ def finetune(
     lines = [f"{len(pairs)} pairs, {alone} faces without a target left out; fine-tuned restorer: {out}"]
     fitted = str(degradation) if degradation.exists() else None
     lines += [f"degradation: {fitted}"] if fitted else []
-    return Outcome({"pairs": len(pairs), "without_target": alone, **scores, "degradation": fitted, "out": str(out)}, lines)
+    return Outcome(
+        {"pairs": len(pairs), "without_target": alone, **scores, "degradation": fitted, "out": str(out)}, lines
+    )

@@ -17,7 +17,9 @@ from unfade.degradations.matching import BRIGHTNESS
 from unfade.degradations.rings import rings_of
 
 STEPS = 128  # of frequency, from 0 to 0.5 cycles per pixel
-DIRECTIONS = 24  # of blur, in half a turn
+# Degrees, in half a turn: not near rows and columns, whose frequencies hold the breaks at the borders of a face, which
+# no blur softens.
+DIRECTIONS = tuple(quarter + 7.5 * step for quarter in (0, 90) for step in range(2, 11))
 HALF = 2 * math.log(2) / math.pi  # 0.4413: the width at half maximum of a Gaussian times the frequency of gain 0.5
 SHARPEST = 2 * HALF  # px: a narrower blur keeps more than half of the contrast at 0.5 cycles per pixel
 REDUCED = 0.42  # cycles per reduced pixel at which half is left after bicubic reduction and enlargement
@@ -92,18 +94,17 @@ def _blur(fitted: FittedDegradation) -> Blur:
     correction = _corrections(fitted, places).mean(0)
     each = torch.stack([_transfer(kernel.mean(0), places) for kernel in fitted.kernels])
     each = each * correction[:, None]
-    mean = each.mean(0)  # (STEPS + 1, DIRECTIONS)
+    mean = each.mean(0)  # (STEPS + 1, directions)
     contrast = response_of(fitted, coarse=True)[:, CONTRAST].mean()
-    by_direction = _widths(mean.T / contrast)
-    widest = int(by_direction.argmax())
+    widest, across, angle = _ellipse(_widths(mean.T / contrast))
     own = each.mean(-1)
     own = own.mean(0) + (1 + OTHERS) * (own - own.mean(0))  # undoes that each kernel is drawn towards the mean
     width = float(_widths(mean.mean(-1) / contrast))
     return Blur(
         width,
-        float(by_direction[widest]),
-        float(by_direction[(widest + DIRECTIONS // 2) % DIRECTIONS]),
-        180 * widest / DIRECTIONS,
+        widest,
+        across,
+        angle,
         max(1.0, REDUCED / HALF * width),
         _spread(_widths(own / contrast)),
     )
@@ -125,7 +126,9 @@ def _noise(fitted: FittedDegradation) -> Noise:
     deviations = mixed.diagonal().clamp_min(1e-12).sqrt()
     related = mixed / (deviations[:, None] * deviations)
     around = torch.fft.ifft2(total).real
-    along_rows, along_columns = (_full_width(line / around[0, 0].clamp_min(1e-12)) for line in (around[0], around[:, 0]))
+    along_rows, along_columns = (
+        _full_width(line / around[0, 0].clamp_min(1e-12)) for line in (around[0], around[:, 0])
+    )
     middle = _mean(levels[MIDDLE])
     return Noise(
         tuple(levels),
@@ -141,8 +144,8 @@ def _noise(fitted: FittedDegradation) -> Noise:
 
 
 def _transfer(kernels: Tensor, places: Tensor) -> Tensor:
-    """(..., k, k) to its real gain at F frequencies in all directions, (..., F, DIRECTIONS)."""
-    angles = torch.arange(DIRECTIONS, dtype=torch.float64) * (math.pi / DIRECTIONS)
+    """(..., k, k) to its real gain at F frequencies in all directions, (..., F, D)."""
+    angles = torch.tensor(DIRECTIONS, dtype=torch.float64).deg2rad()
     offsets = torch.arange(kernels.shape[-1], dtype=torch.float64) - kernels.shape[-1] // 2
     across, up = places[:, None] * angles.cos(), places[:, None] * angles.sin()
     right, down = (torch.exp(-2j * math.pi * part[..., None] * offsets) for part in (across, -up))
@@ -165,6 +168,16 @@ def _widths(gains: Tensor) -> Tensor:
     before, after = gains.gather(-1, first - 1)[..., 0], gains.gather(-1, first)[..., 0]
     crossing = first[..., 0] - 1 + (before - 0.5) / (before - after).clamp_min(1e-12)
     return torch.where(below.any(-1), HALF * 2 * STEPS / crossing, SHARPEST)
+
+
+def _ellipse(widths: Tensor) -> tuple[float, float, float]:
+    """(D,) in px to the widest, the width across it and its angle in degrees; squares of a Gaussian's are a wave."""
+    twice = 2 * torch.tensor(DIRECTIONS, dtype=torch.float64).deg2rad()
+    waves = torch.stack([torch.ones_like(twice), twice.cos(), twice.sin()], 1)
+    mean, cosine, sine = torch.linalg.lstsq(waves, widths.square()[:, None]).solution[:, 0].tolist()
+    half, least = math.hypot(cosine, sine), SHARPEST**2
+    widest, across = (math.sqrt(max(least, square)) for square in (mean + half, mean - half))
+    return widest, across, math.degrees(math.atan2(sine, cosine)) / 2 % 180
 
 
 def _full_width(autocorrelation: Tensor) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from unfade.degradations.fitted import FittedDegradation
-from unfade.degradations.fitted_file import save_degradation
+from unfade.degradations.fitted_file import is_made_of, save_degradation
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, OutputConflict
@@ -24,7 +24,6 @@ from unfade.restorers.image_level import Perceptual
 from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import Pair, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
-from unfade.store.foreign import SAFETENSORS, content_of
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.training.modes import seeded
@@ -69,7 +68,9 @@ def finetune_to_file(
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
-        _check_degradation(degradation, checkpoint)
+        _check_degradation(degradation, made_of)
+    if degradation and leads():
+        degradation.unlink(missing_ok=True)  # that of other pairs; these may be too few to fit one
     rehearsal = rehearsal_of(restorer, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
@@ -79,7 +80,7 @@ def finetune_to_file(
         real=clean if _learns_by_discriminator(settings) else [],
         clean=damaged,
         distance=PriorFeatures(prior.network.unet),
-        on_fitted=_on_fitted(degradation, rehearsal, settings),
+        on_fitted=_on_fitted(degradation, made_of, rehearsal, settings),
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -93,15 +94,13 @@ def finetune_to_file(
 
 
 def _on_fitted(
-    degradation: Path | None, rehearsal: Rehearsal | None, settings: AdaptSettings
+    path: Path | None, made_of: str, rehearsal: Rehearsal | None, settings: AdaptSettings
 ) -> Callable[[FittedDegradation], None] | None:
     """What is done with the degradation of the photos, before the restorer learns; None if nothing needs one."""
-    if degradation and leads():
-        degradation.unlink(missing_ok=True)  # of other pairs, which may not be replaced: too few have none
 
     def on_fitted(fitted: FittedDegradation) -> None:
-        if degradation and leads():
-            save_degradation(degradation, fitted)
+        if path and leads():
+            save_degradation(path, fitted, made_of=made_of)
         if rehearsal:
             rehearsal.begin(fitted)
 
@@ -132,9 +131,9 @@ PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
 }
 
 
-def _check_degradation(path: Path | None, checkpoint: Path) -> None:
+def _check_degradation(path: Path | None, made_of: str) -> None:
     """Raises OutputConflict for a file that is there already, unless this run wrote it before it was interrupted."""
-    if path and lexists(path) and not (path.is_file() and content_of(path) == SAFETENSORS and checkpoint.exists()):
+    if path and lexists(path) and not is_made_of(path, made_of):
         raise OutputConflict(f"{path} is there already and was made otherwise; name another file as `out`.")
 
 

@@ -105,7 +105,7 @@ class FittedKind:
             )
 
     def apply(self, truth: Tensor, draw: Mapping[str, Any]) -> Tensor:
-        """A face, (3, size, size), and the draw as JSON to the same shape. Raises BadInput for the draw of another file."""
+        """(3, size, size) and the draw as JSON to the same, degraded. Raises BadInput for another file's draw."""
         values = dict(draw)
         if values.pop("sha256", self.sha256) != self.sha256:
             raise BadInput(f"{self.file} is not the degradation that this face was drawn from; give that one.")
