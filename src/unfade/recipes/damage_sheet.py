@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unfade.degradations.fitted import LEVELS, FittedDegradation, FittedDraw, with_random_phases
+from unfade.degradations.fitted import LEVELS, FittedDegradation, FittedDraw, blur, with_random_phases
 from unfade.degradations.measured import Damage, frequencies, response_of
+from unfade.degradations.rings import filtered
 from unfade.images.files import list_images, read_image
 from unfade.images.filters import fit_square
 from unfade.images.plot import Axis, plot
@@ -29,7 +30,7 @@ def damage_sheet(fitted: FittedDegradation, damage: Damage) -> Tensor:
         ("a clean face", clean),
         *((f"as photo {photo + 1}", face) for photo, face in zip(spread, made, strict=True)),
     ]
-    rows = [faces, [_kernel(fitted), _noise(fitted, damage), _response(fitted), _strengths(damage)]]
+    rows = [faces, [_point(fitted), _noise(fitted, damage), _response(fitted), _strengths(damage)]]
     return torch.cat([sheet([(title, [picture]) for title, picture in row], side=SIDE) for row in rows], 1)
 
 
@@ -40,13 +41,20 @@ def _clean_face(size: int) -> Tensor:
     return fit_square(read_image(path), size, path)
 
 
-def _kernel(fitted: FittedDegradation) -> tuple[str, Tensor]:
-    """The mean kernel, white where it is strongest."""
-    kernel = fitted.kernels.mean((0, 1))
-    levels = (kernel / kernel.max().clamp_min(1e-12)).clamp_min(0) * 2 - 1
-    side = kernel.shape[-1] * max(1, SIDE // kernel.shape[-1])
-    enlarged = F.interpolate(levels.expand(1, 3, -1, -1), size=(side, side), mode="nearest")[0]
-    return f"blur, {kernel.shape[-1]} x {kernel.shape[-1]} px", enlarged
+def _point(fitted: FittedDegradation) -> tuple[str, Tensor]:
+    """What becomes of a white point by the mean kernel and its correction, at full strength in the middle."""
+    point = torch.zeros(1, 3, fitted.size, fitted.size)
+    middle, radius = fitted.size // 2, fitted.kernels.shape[-1] // 2
+    point[..., middle, middle] = 1
+    spread = blur(point, fitted.kernels.mean(0, keepdim=True))[0]
+    if fitted.response is not None:
+        spread = filtered(spread, fitted.response)
+    around = slice(middle - radius, middle + radius + 1)
+    spread = spread[:, around, around]
+    levels = (spread / spread.max().clamp_min(1e-12)).clamp_min(0) * 2 - 1
+    side = levels.shape[-1] * max(1, SIDE // levels.shape[-1])
+    enlarged = F.interpolate(levels[None], size=(side, side), mode="nearest")[0]
+    return f"a point, {levels.shape[-1]} x {levels.shape[-1]} px", enlarged
 
 
 def _noise(fitted: FittedDegradation, damage: Damage) -> tuple[str, Tensor]:
