@@ -26,9 +26,11 @@ DAMAGE = Damage(12, 0, 128, EVEN, NOISE, (1.0, 1.02, 0.98), 1.0)
 def test_words() -> None:
     assert in_words(DAMAGE) == {
         "fitted to": "12 faces of 128 px; all pixels below are those of such a face",
-        "blur": "a point is 2.4 px wide (at half maximum); reducing a face 2.3 times and enlarging it again loses as much",
+        "blur": "a point is 2.4 px wide (at half maximum); reducing a face 2.3 times and enlarging it again loses as "
+        "much",
         "blur, photo by photo": "2.2 to 2.7 px in eight of ten photos",
-        "noise": "standard deviation in grey levels of 255: 9 in dark parts, 10 at middle brightness, 12 in bright parts",
+        "noise": "standard deviation in grey levels of 255: 9 in dark parts, 10 at middle brightness, 12 in bright "
+        "parts",
         "noise, photo by photo": "7 to 14 at middle brightness in eight of ten photos",
         "grain": "fine, 1.1 px; in colour (correlation of the channels 0.10)",
         "contrast": "kept",
