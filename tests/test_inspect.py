@@ -18,7 +18,7 @@ from unfade.images.plot import Axis, plot
 from unfade.recipes.damage_sheet import damage_sheet
 from unfade.recipes.inspect import PICTURE, in_words
 
-EVEN = Blur(2.4, 2.5, 2.3, 12.0, 2.3, (2.2, 2.4, 2.7))
+EVEN = Blur(2.4, 2.5, 2.3, 12.0, 2.3, (2.2, 2.4, 2.7), (2.5, 2.4, 2.6))
 NOISE = Noise((9.0,) * 8, 8.6, 10.0, 12.4, 1.1, 1.1, 1.1, 0.1, (7.4, 10.0, 14.0))
 DAMAGE = Damage(12, 0, 128, EVEN, NOISE, (1.0, 1.02, 0.98), 1.0)
 
@@ -40,10 +40,13 @@ def test_words() -> None:
 
 SAID = {
     "3 of them without colour": replace(DAMAGE, grey=3),
-    "none that can be measured": replace(DAMAGE, blur=Blur(SHARPEST, SHARPEST, SHARPEST, 0.0, 1.0, (SHARPEST,) * 3)),
+    "none that can be measured": replace(
+        DAMAGE, blur=Blur(SHARPEST, SHARPEST, SHARPEST, 0.0, 1.0, (SHARPEST,) * 3, (SHARPEST,) * 3)
+    ),
     "a point is 6.0 px wide at 135 degrees from horizontal, 1.5 px across": replace(
         DAMAGE, blur=replace(EVEN, widest=6.0, across=1.5, angle=135.0)
     ),
+    "3.0 (red), 2.0 (green), 3.5 (blue) px": replace(DAMAGE, blur=replace(EVEN, channels=(3.0, 2.0, 3.5))),
     "about 2.4 px in eight of ten": replace(DAMAGE, blur=replace(EVEN, photos=(2.42, 2.43, 2.44))),
     "hardly any; in grey levels of 255 1 in dark": replace(
         DAMAGE, noise=replace(NOISE, dark=1.0, middle=1.5, bright=1.0)

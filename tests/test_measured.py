@@ -53,11 +53,16 @@ def test_the_width_of_a_blur(truth: Tensor, sigma: float, tolerance: float) -> N
     assert found.photos[2] < 1.15 * found.photos[0]
 
 
+def test_a_blur_of_one_channel(truth: Tensor) -> None:
+    found = of(truth, lambda faces: torch.cat([gaussian(faces, 2.5)[:, :1], gaussian(faces, 1.5)[:, 1:]], 1)).blur
+    assert found.channels == pytest.approx([2.5 * FULL, 1.5 * FULL, 1.5 * FULL], rel=0.1)
+
+
 def test_a_blur_in_one_direction(truth: Tensor) -> None:
     found = of(truth, lambda faces: gaussian(faces, 2.0, 0.7)).blur
     assert min(found.angle, 180 - found.angle) < 8
     assert found.widest == pytest.approx(2.0 * FULL, rel=0.15)
-    assert found.across == pytest.approx(0.7 * FULL, rel=0.2)
+    assert found.across == pytest.approx(0.7 * FULL, rel=0.25)
 
 
 @pytest.mark.parametrize(("falling", "angle"), [(True, 135), (False, 45)])

@@ -40,6 +40,7 @@ class Blur:
     angle: float  # degrees, 0..180, of the widest direction, anticlockwise from horizontal
     scale: float  # at least 1: reducing a face by this factor and enlarging it again loses as much
     photos: Spread  # widths
+    channels: tuple[float, float, float]  # widths of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def _blur(fitted: FittedDegradation) -> Blur:
     each = torch.stack([_transfer(kernel.mean(0), places) for kernel in fitted.kernels])
     each = each * correction[:, None]
     mean = each.mean(0)  # (STEPS + 1, directions)
-    contrast = response_of(fitted, coarse=True)[:, CONTRAST].mean()
+    contrasts = response_of(fitted, coarse=True)[:, CONTRAST].mean(-1, keepdim=True)
+    contrast = contrasts.mean()
+    red, green, blue = _widths(response_of(fitted) / contrasts).tolist()
     widest, across, angle = _ellipse(_widths(mean.T / contrast))
     own = each.mean(-1)
     own = own.mean(0) + (1 + OTHERS) * (own - own.mean(0))  # undoes that each kernel is drawn towards the mean
@@ -107,6 +110,7 @@ def _blur(fitted: FittedDegradation) -> Blur:
         angle,
         max(1.0, REDUCED / HALF * width),
         _spread(_widths(own / contrast)),
+        (red, green, blue),
     )
 
 

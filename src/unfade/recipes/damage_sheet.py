@@ -17,6 +17,7 @@ from unfade.store.seeds import seed_for
 
 SIDE = 256  # px of each picture
 CHANNELS = ("#d03030", "#209020", "#3050d0")
+FACE = "014"  # stem of a face with light, dark and fine detail
 SHOWN = 3  # photos as which the face is degraded
 WELL_SEEN = 40.0  # grey levels: noise is shown with this strength, whatever it has
 
@@ -37,7 +38,7 @@ def damage_sheet(fitted: FittedDegradation, damage: Damage) -> Tensor:
 def _clean_face(size: int) -> Tensor:
     """A face of the package; larger than it is, it is enlarged."""
     folder = next((folder for side, folder in DRAWN.items() if size <= side), DRAWN[max(DRAWN)])
-    path = list_images(folder)[0]
+    path = next(path for path in list_images(folder) if path.stem == FACE)
     return fit_square(read_image(path), size, path)
 
 

@@ -66,8 +66,12 @@ def _of_blur(blur: Blur) -> dict[str, str]:
     if blur.widest > UNEVEN * blur.across:
         place = f"at {blur.angle:.0f} degrees from horizontal"
         shape = f"a point is {blur.widest:.1f} px wide {place}, {blur.across:.1f} px across (at half maximum)"
+    by_channel = {}
+    if max(blur.channels) > UNEVEN * min(blur.channels):
+        by_channel["blur, by channel"] = f"{_of_channels(blur.channels, 1)} px"
     return {
         "blur": f"{shape}; reducing a face {blur.scale:.1f} times and enlarging it again loses as much",
+        **by_channel,
         "blur, photo by photo": f"{_of_spread(blur.photos, 1)} px in eight of ten photos",
     }
 
@@ -91,13 +95,18 @@ def _of_noise(noise: Noise) -> dict[str, str]:
 def _of_contrast(contrast: tuple[float, float, float]) -> str:
     if max(abs(gain - 1) for gain in contrast) < FADED:
         return "kept"
-    return "times " + ", ".join(f"{g:.2f} ({n})" for n, g in zip(("red", "green", "blue"), contrast, strict=True))
+    return f"times {_of_channels(contrast, 2)}"
 
 
 def _of_blocks(blocks: float) -> str:
     if blocks < BLOCKED:
         return "no blocks of 8 x 8 pixels to be seen"
     return f"blocks of 8 x 8 pixels: steps at their borders are {blocks:.1f} times as high as others (not imitated)"
+
+
+def _of_channels(values: tuple[float, float, float], digits: int) -> str:
+    names = ("red", "green", "blue")
+    return ", ".join(f"{value:.{digits}f} ({name})" for name, value in zip(names, values, strict=True))
 
 
 def _of_spread(spread: Spread, digits: int) -> str:
