@@ -203,6 +203,7 @@ DAMAGED: dict[str, tuple[dict[str, str], dict[str, Tensor | None], str]] = {
     "missing": ({}, {"angles": None}, "angles is missing"),
     "no kernels": ({}, {"kernels": None}, "with kernels of 0 px"),
     "even kernels": ({}, {"kernels": torch.ones(COUNT, 3, 4, 4).half()}, "with kernels of 4 px"),
+    "bright kernels": ({}, {"kernels": torch.ones(COUNT, 3, 5, 5).half()}, "do not keep brightness"),
     "shape": ({}, {"strengths": torch.ones(3)}, r"strengths has the shape \(3,\), but \(8,\) is expected"),
     "size": ({"size": "64"}, {}, "magnitudes has the shape"),
     "huge": ({"size": "99999"}, {}, "states 6 photos of 99999 px"),

@@ -20,6 +20,7 @@ from unfade.store.headers import WIDEST_FACE
 DEGRADATION = "degradation.safetensors"  # in a run folder
 FORMAT, VERSION = "unfade fitted degradation", "1"  # in the header
 LARGEST = 65504.0  # of float16
+UNBALANCED = 0.1  # largest deviation of a kernel's sum from 1, beyond what rounding to float16 does
 OPTIONAL = ("response", "blocks")
 GREEN, OTHERS = 1, [0, 2]  # the phases of red and blue are those relative to green
 
@@ -138,6 +139,8 @@ def _check(found: dict[str, Tensor], header: dict[str, str], path: Path) -> None
             raise _damaged(path, f"{name} has the shape {tuple(value.shape)}, but {shape} is expected")
         if value is not None and not bool(value.isfinite().all()):
             raise _damaged(path, f"{name} holds infinite numbers")
+    if float((found["kernels"].float().sum((2, 3)) - 1).abs().max()) > UNBALANCED:
+        raise _damaged(path, "its kernels do not keep brightness")
 
 
 def _whole(header: dict[str, str], name: str) -> int:
