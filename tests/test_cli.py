@@ -37,6 +37,7 @@ def test_every_command_has_help(run: Run) -> None:
         "targets",
         "finetune",
         "degrade",
+        "inspect",
         "rehearse",
         "data",
         "evaluate",

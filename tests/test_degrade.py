@@ -26,6 +26,7 @@ from unfade.stages.degrade import (
     KINDS,
     RECORDS,
     Degradation,
+    FittedKind,
     blind_degradation,
     camera_degradation,
     degrade_faces,
@@ -45,7 +46,7 @@ def records(out: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (out / RECORDS).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PRESETS)
 def test_faces_become_degraded_faces_of_the_same_size(tmp_path: Path, kind: str) -> None:
     truth = save_pictures(tmp_path / "truth", ["a.png", "b.jpg"], size=SIZE)
     entries = degraded(truth, tmp_path / "out", KINDS[kind]())
@@ -59,7 +60,7 @@ def test_faces_become_degraded_faces_of_the_same_size(tmp_path: Path, kind: str)
         assert not np.array_equal(picture, levels(seed, SIZE))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PRESETS)
 def test_a_face_does_not_depend_on_the_rest_of_its_batch(tmp_path: Path, kind: str) -> None:
     truth = save_pictures(tmp_path / "truth", ["a.png", "b.png", "c.png"], size=SIZE)
     degraded(truth, tmp_path / "all", KINDS[kind]())
@@ -72,7 +73,7 @@ def test_a_face_does_not_depend_on_the_rest_of_its_batch(tmp_path: Path, kind: s
         assert contents(tmp_path / "all") == contents(tmp_path / out)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PRESETS)
 def test_any_number_of_workers_makes_the_same_bytes(tmp_path: Path, kind: str) -> None:
     truth = save_pictures(tmp_path / "truth", [f"{number:02}.png" for number in range(12)], size=48)
     for workers in (1, 2, 3):
@@ -132,7 +133,7 @@ def test_a_face_too_small_for_the_scale_fails_alone(tmp_path: Path, make: Callab
 
 
 @pytest.mark.parametrize("size", [None, 24])
-@pytest.mark.parametrize("preset", [(kind, preset) for kind in KINDS for preset in PRESETS[kind]], ids="-".join)
+@pytest.mark.parametrize("preset", [(kind, preset) for kind in PRESETS for preset in PRESETS[kind]], ids="-".join)
 def test_every_picture_can_be_made_again(tmp_path: Path, preset: tuple[str, str], size: int | None) -> None:
     truth = save_pictures(tmp_path / "truth", NAMES, size=SIZE)
     degraded(truth, tmp_path / "out", KINDS[preset[0]](preset[1]), size=size)
@@ -247,8 +248,8 @@ def drawn(degradation: Degradation, size: int = 128) -> list[Tensor]:
 
 
 def test_each_kind_can_be_applied_and_sent_to_another_process() -> None:
-    assert APPLY.keys() == KINDS.keys()
-    for kind in KINDS:
+    assert {*APPLY, FittedKind.kind} == {*KINDS}, "see test_degrade_fitted.py"
+    for kind in APPLY:
         degradation = KINDS[kind]()
         assert degradation.kind == kind
         assert pickle.loads(pickle.dumps(degradation)) == degradation
@@ -296,7 +297,7 @@ def test_a_preset_is_the_settings_of_that_name() -> None:
     assert camera_degradation().settings == CAMERA_PRESETS["moderate"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PRESETS)
 def test_an_unknown_preset_is_answered_with_the_known_ones(kind: str) -> None:
     with pytest.raises(BadInput) as caught:
         KINDS[kind]("heavy", None)

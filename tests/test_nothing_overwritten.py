@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from command import Result
+from test_degrade_fitted import write_degradation
 from tiny_models import write_faces
 
 Models = tuple[Path, Path]
@@ -12,7 +13,10 @@ MINE = "mine"
 WRITES: dict[str, tuple[str, dict[str, int]]] = {  # arguments, and files below `out` with the exit code
     "degrade FACES --out OUT": ("", {"degradation.jsonl": 2, "face00.png": 1, "run.json": 2, "journal.jsonl": 2}),
     "targets FACES --out OUT": ("models", {"run.json": 2}),
-    "finetune FACES FACES --out OUT/w.safetensors": ("models few", {"w.safetensors": 2, "w.json": 2}),
+    "finetune FACES FACES --out OUT/w.safetensors": (
+        "models few",
+        {"w.safetensors": 2, "w.json": 2, "w.degradation.safetensors": 2},
+    ),
     "train prior FACES --out OUT/w.safetensors": ("", {"w.safetensors": 2, "w.json": 2, "w.training": 2}),
     "train restorer FACES --out OUT/w.safetensors": ("", {"w.safetensors": 2, "w.json": 2, "w.training": 2}),
     "evaluate FACES --truth FACES --metrics psnr --csv OUT/a.csv": ("", {"a.csv": 2}),
@@ -33,6 +37,7 @@ WRITES: dict[str, tuple[str, dict[str, int]]] = {  # arguments, and files below 
         {
             **dict.fromkeys(("report.html", "restorer.safetensors", "restorer.json", "run.json", "journal.jsonl"), 2),
             **dict.fromkeys(("round-1/restorer.json", "round-1/targets/a.png", "faces/a.png", "targets/a.png"), 2),
+            **dict.fromkeys(("degradation.safetensors", "round-1/degradation.safetensors"), 2),
             **dict.fromkeys(("pretrained/a.png", "restored_faces/a.png"), 2),
         },
     ),
@@ -40,6 +45,8 @@ WRITES: dict[str, tuple[str, dict[str, int]]] = {  # arguments, and files below 
         "models",
         {"report.html": 2, "supervised.safetensors": 2, "supervised.json": 2, "truth/a/b": 2, "photos/a": 2},
     ),
+    "inspect DAMAGE --out OUT": ("", {"degradation.png": 2}),
+    "degrade FACES --out OUT --kind fitted --fitted DAMAGE": ("", {"degradation.jsonl": 2, "face00.png": 1}),
     "demo --quick --out OUT": ("", {"report.html": 2}),
     "models export RESTORER --to spandrel --out OUT/w.safetensors": ("", {"w.safetensors": 2}),
     "models export RESTORER --to published --out OUT/w.pth": ("", {"w.pth": 2}),
@@ -49,6 +56,7 @@ WRITES: dict[str, tuple[str, dict[str, int]]] = {  # arguments, and files below 
 
 def words(command: str, tmp_path: Path, models: Models) -> list[str]:
     places = {"FACES": tmp_path / "faces", "OUT": tmp_path / "out", "RESTORER": models[0]}
+    places |= {"DAMAGE": tmp_path / "damage"}
     more = {
         "restorer": ["--restorer", models[0]],
         "models": ["--restorer", models[0], "--prior", models[1]],
@@ -70,6 +78,7 @@ def test_a_file_of_somebody_else_is_kept_and_named(
 ) -> None:
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "out"))
     write_faces(tmp_path / "faces", 2)
+    write_degradation(tmp_path / "damage")
     (tmp_path / "out" / file).parent.mkdir(parents=True)
     (tmp_path / "out" / file).write_text(MINE)
     result: Result = (

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unfade.degradations.fitted import FittedDegradation
+    from unfade.degradations.fitted_file import load_degradation
     from unfade.devices import choose_device
     from unfade.diffusion.load import load_prior
     from unfade.diffusion.prior import DiffusionPrior
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from unfade.progress import Progress
     from unfade.recipes.adapt import Adapted, adapt
     from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
+    from unfade.recipes.inspect import Inspected, inspect
     from unfade.recipes.restore import RestoreSettings, restore
     from unfade.recipes.sources import FindSettings
     from unfade.restorers.base import Restorer
@@ -62,8 +65,10 @@ __all__ = [
     "Evaluation",
     "FindSettings",
     "FinetuneSettings",
+    "FittedDegradation",
     "Gathered",
     "ImageLossSettings",
+    "Inspected",
     "LoopSettings",
     "Ntire",
     "OneStepSettings",
@@ -85,6 +90,8 @@ __all__ = [
     "evaluate",
     "evaluate_ntire",
     "gather",
+    "inspect",
+    "load_degradation",
     "load_prior",
     "load_restorer",
     "restore",
@@ -92,6 +99,8 @@ __all__ = [
 ]
 
 _ROOMS = {  # where the names are defined, as the imports above say it to type checkers
+    "degradations.fitted": ("FittedDegradation",),
+    "degradations.fitted_file": ("load_degradation",),
     "devices": ("choose_device",),
     "diffusion.load": ("load_prior",),
     "diffusion.prior": ("DiffusionPrior",),
@@ -114,6 +123,7 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     "recipes.adapt": ("Adapted", "adapt"),
     "recipes.adapt_settings": ("SMALL_ADAPT", "AdaptSettings", "settings_for"),
     "evaluation.ntire": ("Ntire", "evaluate_ntire"),
+    "recipes.inspect": ("Inspected", "inspect"),
     "recipes.restore": ("RestoreSettings", "restore"),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
     "recipes.sources": ("FindSettings",),

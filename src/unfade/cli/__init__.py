@@ -17,6 +17,7 @@ from unfade.cli import (
     doctor,
     evaluate,
     gather,
+    inspect,
     models,
     page,
     rehearse,
@@ -46,6 +47,7 @@ app.command()(restore.restore)
 app.command(epilog=TUNED)(steps.targets)
 app.command(epilog=TUNED)(steps.finetune)
 app.command()(degrade.degrade)
+app.command()(inspect.inspect)
 app.command(epilog=TUNED)(rehearse.rehearse)
 app.command()(evaluate.evaluate)
 app.command()(gather.gather)

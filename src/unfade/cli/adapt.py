@@ -49,6 +49,7 @@ def adapt(
     counts = done.counts.as_dict()
     restored = done.restorer.parent / "restored"
     places = {"restorer": str(done.restorer), "restored": str(restored), "report": str(done.report)}
+    fitted = {} if done.degradation is None else {"degradation": str(done.degradation)}
     return Outcome(
         {
             **counts,
@@ -57,6 +58,7 @@ def adapt(
             "passed_over": dict(done.passed_over),
             "of_gone_photos": [*done.of_gone],
             **places,
+            "degradation": fitted.get("degradation"),
         },
         [
             sum_line(counts),
@@ -66,6 +68,6 @@ def adapt(
         ],
         failures=done.failures,
         notes=done.notes,
-        last=[f"{name}: {path}" for name, path in places.items()],
+        last=[f"{name}: {path}" for name, path in {**places, **fitted}.items()],
         failed=counts["failed"] + counts["skipped"],
     )

@@ -1,6 +1,6 @@
 """The command `unfade degrade`: make degraded faces from clean ones."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,12 @@ from unfade.progress import Progress
 PER_WORKER = 16  # pictures for which starting one more worker process pays off
 
 Truth = Annotated[Path, typer.Argument(help="Folder of clean faces.")]
-Size = Annotated[int | None, typer.Option(help="Resize the faces to this side first, px.")]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        help="Resize the faces to this side first, px. Default: their own size; with --kind fitted that of its faces."
+    ),
+]
 Workers = Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.")]
 
 
@@ -36,19 +41,22 @@ def degrade(
     from unfade.jobs.run_stage import SMALLEST
     from unfade.jobs.runs import open_run
     from unfade.jobs.workers import cores
-    from unfade.stages.degrade import RECORDS, degrade_faces
+    from unfade.stages.degrade import RECORDS, FittedKind, degrade_faces, settings_of
 
     portion = share.portion()
     found, shard = portion.pictures(truth, folder=True).paths, portion.shard
     degradation = damage.of_kind(kind)
     _need_at_least(SMALLEST, "--size", size)
     _need_at_least(1, "--workers", workers)
-    settings = {"kind": kind, "size": size, "seed": seed, **asdict(degradation)}
+    about = {"truth": str(truth), **_versions()}
+    if isinstance(degradation, FittedKind):
+        size = size or degradation.size
+        degradation.check_size(size, size)
+        about["fitted"] = str(degradation.file)
+    settings = {**settings_of(degradation), "kind": kind, "size": size, "seed": seed}
     records = out / shard.named(RECORDS)
     own: Any = {"files": [records], "shard": shard, "items": (path.name for path in found)}
-    with open_run(
-        out, {"degrade": settings}, about={"truth": str(truth), **_versions()}, inputs=[truth], **own
-    ) as journal:
+    with open_run(out, {"degrade": settings}, about=about, inputs=[truth], **own) as journal:
         entries = degrade_faces(
             found,
             out,
@@ -60,7 +68,11 @@ def degrade(
             journal=journal,
             progress=progress,
         )
-    return of_entries(entries, out, shards=[shard])
+    done = of_entries(entries, out, shards=[shard])
+    if not isinstance(degradation, FittedKind):
+        return done
+    resized = f"faces of {size} px, as those that {degradation.file} was fitted to; others were resized"
+    return replace(done, result={**done.result, "size": size}, lines=[*done.lines, resized])
 
 
 def _need_at_least(lowest: int, flag: str, value: int | None) -> None:

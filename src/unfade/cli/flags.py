@@ -292,7 +292,9 @@ NoProvenance = Annotated[
     bool, option(OUTPUT, "Do not record in the metadata of results how they were made.", "--no-provenance")
 ]
 
-Kind = Annotated[str, typer.Option(help="Kind of degradation: blind (Eq. 9) or camera (Eq. 10).")]
+Kind = Annotated[
+    str, typer.Option(help="Kind of degradation: blind (Eq. 9), camera (Eq. 10), or fitted (that of a folder).")
+]
 Preset = Annotated[
     str | None,
     typer.Option(help="blind: swinir, gfpgan, codeformer, ...; camera: moderate, mild, severe, moderate-text, ..."),
@@ -302,6 +304,10 @@ Iso = Annotated[float | None, typer.Option(help="camera: ISO, instead of the pre
 Demosaic = Annotated[str | None, typer.Option(help="camera: edge-aware, bilinear, ...")]
 SensorFile = Annotated[
     Path | None, typer.Option("--sensor", help="camera: JSON file with the parameters of another sensor.")
+]
+Fitted = Annotated[
+    Path | None,
+    typer.Option(help="fitted: run folder of an adaptation, or the file of a degradation that was fitted to photos."),
 ]
 Report = Annotated[
     bool, option(OUTPUT, "Write report.html next to the results: photos before and after, faces, notes.", "--report")

@@ -1,6 +1,5 @@
 """The command `unfade rehearse`: measure what adapting to a camera gains, on faces whose truth is known."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +37,7 @@ def rehearse(
     """Degrade clean FACES like a camera, adapt to some of them without using the truth, and score on the others."""
     from unfade.recipes.rehearse import RehearseSettings
     from unfade.recipes.rehearse import rehearse as run
+    from unfade.stages.degrade import settings_of
 
     degradation = damage.of_kind(kind)
     learning = Learning(steps=steps, learning_rate=learning_rate)
@@ -46,7 +46,7 @@ def rehearse(
     done = run(faces, out, degradation, settings, more=more, device=device, progress=progress)
     rows = {**done.scores, "gain by adapting": done.gain, "share of the gap": done.share}
     return Outcome(
-        {**done.as_dict(), "degradation": asdict(degradation)},
+        {**done.as_dict(), "degradation": settings_of(degradation)},
         [
             f"adapted to {done.learned} photos, scored on {done.held_out} others",
             *(f"gain by adapting, {k}: {v.value:+.3g} ({v.low:+.3g} to {v.high:+.3g})" for k, v in done.gain.items()),

@@ -14,12 +14,18 @@ if TYPE_CHECKING:
     from unfade.recipes.sources import FindSettings
     from unfade.recipes.suiting import Settings
     from unfade.restorers.families import Losses
-    from unfade.stages.degrade import BlindDegradation, CameraDegradation
+    from unfade.stages.degrade import BlindDegradation, CameraDegradation, FittedKind
     from unfade.training.loop import LoopSettings
 
 S = TypeVar("S")
 # flags of `Results` that are called as the settings are
 SAME = ("size", "background", "mask", "report", "refine", "strength", "output_layout", "trust")
+
+OF_KINDS = {  # flags of `Damage` and the kinds of degradation that they are for
+    **dict.fromkeys(("preset", "scale"), ("blind", "camera")),
+    **dict.fromkeys(("iso", "demosaic", "sensor"), ("camera",)),
+    "fitted": ("fitted",),
+}
 
 
 def changed(settings: S, **values: Any) -> S:
@@ -222,18 +228,22 @@ class Damage(Flags):
     iso: f.Iso = None
     demosaic: f.Demosaic = None
     sensor: f.SensorFile = None
+    fitted: f.Fitted = None
 
-    def of_kind(self, kind: str) -> "BlindDegradation | CameraDegradation":
-        """Raises BadInput for an unknown kind, and for a flag that would have no effect."""
+    def of_kind(self, kind: str) -> "BlindDegradation | CameraDegradation | FittedKind":
+        """Raises BadInput for an unknown kind, a flag that would have no effect, and a kind without its file."""
         from unfade.degradations.sensor import load_sensor
         from unfade.stages.degrade import KINDS
 
         if kind not in KINDS:
             raise BadInput(f"There is no degradation named {kind}; there are: {', '.join(KINDS)}.")
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("iso", "demosaic", "sensor"):
-            if name in given and kind != "camera":
-                raise BadInput(f"--{name} has no effect with --kind {kind}; leave it out, or choose --kind camera.")
+        for name in given:
+            if kind not in OF_KINDS[name]:
+                others = " or ".join(OF_KINDS[name])
+                raise BadInput(f"--{name} has no effect with --kind {kind}; leave it out, or choose --kind {others}.")
+        if kind == "fitted" and self.fitted is None:
+            raise BadInput("--kind fitted needs --fitted with a run folder, or the file of a fitted degradation.")
         if self.sensor is not None:
             given["sensor"] = load_sensor(self.sensor)
         return KINDS[kind](**given)

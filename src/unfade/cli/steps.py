@@ -73,6 +73,7 @@ def finetune(
     progress: Progress,
 ) -> Outcome:
     """Fine-tune a restorer on pairs of a face and its pseudo target, and write it to a file."""
+    from unfade.degradations.fitted_file import DEGRADATION
     from unfade.devices import choose_device
     from unfade.diffusion.load import loaded_prior
     from unfade.images.files import list_images
@@ -81,6 +82,7 @@ def finetune(
     from unfade.stages.finetune import pairs_of
 
     settings = adapt_settings(restorer, prior, seed, Targets(), learning, precision, fidelity=fidelity)
+    degradation = out.with_suffix(f".{DEGRADATION}")
     pairs = pairs_of(faces, targets)
     where = choose_device(device)
     history = finetune_to_file(
@@ -90,9 +92,14 @@ def finetune(
         out,
         settings,
         clean=list_images(real) if real else [],
+        degradation=degradation,
         progress=progress,
     )
     alone = len(list_images(faces)) - len(pairs)
     scores = {"losses": history.losses[-1:], "held_out": history.validations[-1:]}
-    line = f"{len(pairs)} pairs, {alone} faces without a target left out; fine-tuned restorer: {out}"
-    return Outcome({"pairs": len(pairs), "without_target": alone, **scores, "out": str(out)}, [line])
+    lines = [f"{len(pairs)} pairs, {alone} faces without a target left out; fine-tuned restorer: {out}"]
+    fitted = str(degradation) if degradation.exists() else None
+    lines += [f"degradation: {fitted}"] if fitted else []
+    return Outcome(
+        {"pairs": len(pairs), "without_target": alone, **scores, "degradation": fitted, "out": str(out)}, lines
+    )

@@ -9,7 +9,8 @@ table over brightness. z is the normalized residual: not a model of the noise bu
 its colours. A clean face is degraded by the kernel of a photo drawn at random, plus that photo's z with random phases:
 it has the spectrum of that noise but not the outlines of that face, and is another one every time.
 
-Fitted so, the degradation is too mild, since targets have taken up noise; `matching` corrects it.
+Fitted so, the degradation is too mild, since targets have taken up noise; `matching` corrects it. `fitted_file` keeps
+it in a file, and `measured` says what it does in numbers.
 """
 
 from dataclasses import dataclass
@@ -21,12 +22,22 @@ from torch import Tensor
 
 from unfade.degradations.rings import filtered
 from unfade.errors import BadInput
+from unfade.images.tone import is_grey, to_grey
 
 RADIUS = 10  # px, of a kernel for faces of 128 px: enlarging by 8 spreads that far
 OTHERS = 4.0  # weight of the folder's mean in the fit of each kernel, in photos
 RIDGE = 0.01  # ridge penalty, relative to the mean energy of the targets: frequencies they lack are not fitted
 LEVELS = 8  # levels of brightness at which the strength of the noise is measured
 ENOUGH = 500  # a level with fewer values than this gets the mean strength of the others
+BLOCK = 8  # px, of JPEG
+
+
+@dataclass(frozen=True)
+class FittedDraw:
+    """The random parameters of one face."""
+
+    photo: int  # whose kernel and noise it gets
+    seed: int  # of the phases of that noise
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,8 @@ class FittedDegradation:
     noise: Tensor  # (N, 3, S, S): z, without unit
     strengths: Tensor  # (LEVELS,): sigma, from black to white, in [-1, 1] units
     response: Tensor | None = None  # (3, rings): gains after the kernel, see `matching`; None: all 1
+    grey: Tensor | None = None  # (N,) bool: photos without colour; None: all are in colour
+    blocks: Tensor | None = None  # (N,): how JPEG's blocks show, see `steps_at_blocks`; None: not known
 
     @property
     def size(self) -> int:
@@ -44,16 +57,37 @@ class FittedDegradation:
         return int(self.noise.shape[-1])
 
     def damaged(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
-        """(3, S, S) in [-1, 1] to the same shape and range, degraded as one of the photos, which `rng` draws."""
-        drawn = int(rng.integers(len(self.noise)))
-        noise = with_random_phases(self.noise[drawn], rng)
-        blurred = blur(clean[None], self.kernels[drawn : drawn + 1])[0]
+        """(3, S, S) in [-1, 1] to the same shape and range, degraded as one of the photos, which `rng` draws.
+
+        A face in colour stays so, as whoever learns from it decides what is grey; `applied` does as the photo is.
+        """
+        return self._as_photo(clean, int(rng.integers(len(self.noise))), rng)
+
+    def draw(self, rng: np.random.Generator) -> FittedDraw:
+        """The random parameters for one face."""
+        return FittedDraw(int(rng.integers(len(self.noise))), int(rng.integers(2**53)))
+
+    def applied(self, clean: Tensor, draw: FittedDraw) -> Tensor:
+        """(3, S, S) in [-1, 1] to the same shape and range, degraded as drawn; grey if that photo was.
+
+        The same face and draw always give the same result. Raises BadInput for a face of another size, and for a photo
+        that this degradation does not have.
+        """
+        if clean.shape != self.noise.shape[1:] or not 0 <= draw.photo < len(self.noise):
+            raise BadInput(
+                f"Expected a face of {self.size} x {self.size} pixels and a photo of 0..{len(self.noise) - 1}, got "
+                f"{clean.shape[-1]} x {clean.shape[-2]} and {draw.photo}; resize the face to the degradation's `size`."
+            )
+        as_grey = self.grey is not None and bool(self.grey[draw.photo])
+        made = self._as_photo(to_grey(clean) if as_grey else clean, draw.photo, np.random.default_rng(draw.seed))
+        return to_grey(made) if as_grey else made
+
+    def _as_photo(self, clean: Tensor, photo: int, rng: np.random.Generator) -> Tensor:
+        noise = with_random_phases(self.noise[photo], rng)
+        blurred = blur(clean[None], self.kernels[photo : photo + 1])[0]
         if self.response is not None:
             blurred = filtered(blurred, self.response)
-        return (blurred + self._strength_at(blurred) * noise).clamp(-1, 1)
-
-    def _strength_at(self, image: Tensor) -> Tensor:
-        return strength_at(image, self.strengths)
+        return (blurred + strength_at(blurred, self.strengths) * noise).clamp(-1, 1)
 
 
 def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
@@ -68,7 +102,7 @@ def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
     rest = photos - blurred
     strengths = fitted_strengths(rest, blurred)
     noise = torch.stack([r / strength_at(b, strengths) for r, b in zip(rest, blurred, strict=True)])
-    return FittedDegradation(kernels, noise, strengths)
+    return FittedDegradation(kernels, noise, strengths, grey=is_grey(photos), blocks=steps_at_blocks(rest))
 
 
 def fitted_kernels(photos: Tensor, targets: Tensor) -> Tensor:
@@ -102,6 +136,20 @@ def with_random_phases(noise: Tensor, rng: np.random.Generator) -> Tensor:
     phases = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
     moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.double()) * torch.sgn(phases), s=(size, size))
     return moved.float()
+
+
+def steps_at_blocks(rest: Tensor) -> Tensor:
+    """(N, 3, S, S) to (N,): differences of neighbours across the borders of JPEG's blocks over those elsewhere.
+
+    About 1 without blocks, and where a face was resized or moved after it had been compressed. It is measured here, on
+    the residuals: their spectra alone do not tell where borders are.
+    """
+    grey, found = rest.mean(1), []
+    for axis in (1, 2):
+        steps = grey.diff(dim=axis).square().sum(3 - axis)
+        at_border = (torch.arange(steps.shape[-1]) + 1) % BLOCK == 0
+        found.append(steps[:, at_border].mean(-1) / steps[:, ~at_border].mean(-1).clamp_min(1e-12))
+    return ((found[0] + found[1]) / 2).sqrt()
 
 
 def strength_at(image: Tensor, strengths: Tensor) -> Tensor:

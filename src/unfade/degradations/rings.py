@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RINGS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 21, 26, 34, 46, 64, 91, 128, 181, 256, 362)  # cycles per picture
+RINGS = (  # cycles per picture
+    *(0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 21, 26, 34, 46, 64, 91, 128, 181, 256, 362),
+    *(512, 725, 1024, 1449),  # of pictures of 512 px and more, up to 2048
+)
 
 
 def filtered(images: Tensor, gains: Tensor) -> Tensor:

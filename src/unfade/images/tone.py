@@ -80,9 +80,18 @@ def grey_where(face: Tensor, picture: Tensor) -> Tensor:
 
     A face is grey if its three channels are equal; a crop is too small to tell a tone from natural colours.
     """
-    spread = (face.amax(1) - face.amin(1)).flatten(1).amax(1)
-    is_grey = (spread < 1 / 255).to(picture.device)  # half a level of 8 bits: resizing may round the channels apart
-    return torch.where(is_grey.view(-1, 1, 1, 1), _luma(picture).unsqueeze(1).expand_as(picture), picture)
+    return torch.where(is_grey(face).to(picture.device).view(-1, 1, 1, 1), to_grey(picture), picture)
+
+
+def is_grey(faces: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] to (B,): whether the three channels of each are equal."""
+    spread = (faces.amax(1) - faces.amin(1)).flatten(1).amax(1)
+    return spread < 1 / 255  # half a level of 8 bits: resizing may round the channels apart
+
+
+def to_grey(picture: Tensor) -> Tensor:
+    """(..., 3, H, W) to the same shape, with its luma in all channels."""
+    return _luma(picture).unsqueeze(-3).expand_as(picture)
 
 
 def _luma(pixels: Tensor) -> Tensor:

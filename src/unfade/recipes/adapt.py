@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unfade.atomic import atomic_write
+from unfade.degradations.fitted_file import DEGRADATION
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
@@ -67,6 +68,7 @@ class Adapted:
     page: Report  # the content of the report
     passed_over: tuple[tuple[str, int], ...] = ()  # file endings of pictures that cannot be read, with their counts
     of_gone: tuple[str, ...] = ()  # results of earlier runs, in `restored`, whose photos were not given this time
+    degradation: Path | None = None  # that of the photos, for `load_degradation`; None: there was none to be fitted
 
 
 def adapt(
@@ -205,6 +207,7 @@ def _outcome(
         page,
         passed_over,
         tuple(gone),
+        out / DEGRADATION if (out / DEGRADATION).exists() else None,
     )
 
 
@@ -220,6 +223,7 @@ def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings
             pairs = _pairs(run.folder, folder, targets)
             agreed = agreeing(pairs, settings.agreement, begun.likeness, run.folder / FIRST)
             how: Any = {"key": key, "clean": begun.clean, "replace_older": True, "progress": run.progress}
+            how["degradation"] = folder / DEGRADATION
             history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
         restorer = replace(restorer, path=folder / WEIGHTS)
         key = {**key, BEGUN_WITH: restorer.sha256}
@@ -240,8 +244,9 @@ def _rounds(out: Path, count: int) -> Iterator[tuple[Path, str]]:
 
 def _own_files(out: Path, rounds: int) -> list[Path]:
     """The files that belong to a run as a whole."""
-    weights = [folder / WEIGHTS for folder, _ in _rounds(out, rounds)]
-    return [out / "report.html", *weights, *map(card_path, weights)]
+    places = [folder for folder, _ in _rounds(out, rounds)]
+    weights = [folder / WEIGHTS for folder in places]
+    return [out / "report.html", *weights, *map(card_path, weights), *(folder / DEGRADATION for folder in places)]
 
 
 def _folders(out: Path, rounds: int) -> list[Path]:

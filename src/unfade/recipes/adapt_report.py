@@ -7,13 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unfade.degradations.fitted_file import DEGRADATION, load_degradation
+from unfade.degradations.measured import damage_of
 from unfade.faces.identity import Likeness
 from unfade.images.files import read_image
 from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
+from unfade.recipes.inspect import in_words
 from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
 from unfade.report.document import Curve, Report
-from unfade.report.listings import Listing, named, notes, undone
+from unfade.report.listings import Line, Listing, named, notes, undone
 from unfade.report.pictures import address_of
 from unfade.stages.finetune import became_worse
 from unfade.stages.restore import LEFT_ALONE
@@ -35,6 +38,7 @@ FILES = {
     "restored photos": "restored",
     "the adapted restorer": "restorer.safetensors",
     "its card": "restorer.json",
+    "the degradation of the photos, as it was fitted": DEGRADATION,
     "the journal: what became of every item": "journal.jsonl",
     "the settings of the run": "run.json",
 }
@@ -98,8 +102,8 @@ def report_of(
             notes={entry.item: "; ".join(entry.notes) for entry in ran.done},
         ),
         photos=shown_photos(ran.photos, run / "restored", ran.views, run),
-        lists=_lists(ran),
-        files={what: address_of(run / file, run) for what, file in FILES.items()},
+        lists=[*_damage(run), *_lists(ran)],
+        files={what: address_of(run / file, run) for what, file in FILES.items() if _is_there(run / file)},
         warnings=_warnings(len(ran.done))
         + _kept(ran.history)
         + _left_out(ran.left_out)
@@ -136,6 +140,20 @@ def _left_out(names: Sequence[str]) -> list[str]:
 def _left_alone(ran: Ran) -> list[str]:
     count = len(_unchanged(ran))
     return [f"{count} face{'s' * (count > 1)}{LEFT_ALONE}."] if count else []
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a file is to be listed: too few photos have no degradation."""
+    return file.name != DEGRADATION or file.exists()
+
+
+def _damage(run: Path) -> list[Listing]:
+    """What damaged the photos, if a degradation was fitted to them."""
+    if not (run / DEGRADATION).exists():
+        return []
+    words = in_words(damage_of(load_degradation(run / DEGRADATION)))
+    about = "As it was fitted to photos and targets, and corrected; `unfade inspect` draws it."
+    return [Listing("What damaged these photos", [Line(kind, text) for kind, text in words.items()], about)]
 
 
 def _unchanged(ran: Ran) -> list[str]:

@@ -32,7 +32,7 @@ from unfade.report.document import Report, render
 from unfade.report.listings import Line, Listing
 from unfade.restorers.load import head_of, loaded_restorer
 from unfade.stages.crop import take_aligned
-from unfade.stages.degrade import Degradation, degrade_faces
+from unfade.stages.degrade import Degradation, FittedKind, degrade_faces
 from unfade.stages.finetune import Pair
 from unfade.stages.restore import restore_faces
 from unfade.stages.targets import TargetSettings, make_targets
@@ -106,12 +106,13 @@ def rehearse(
     `more` is a folder of further clean faces to adapt to, after those of `faces`; they are never scored. `spaces` are
     feature spaces in which Fréchet distances to the truth are computed too; they should not be those of the loss.
     `supervised` is the folder of another rehearsal whose supervised restorer is reused if it was made in the same way.
-    Raises BadInput if there are too few faces, OutputConflict if `out` holds another rehearsal.
+    Raises BadInput for too few faces or a degradation of another size, OutputConflict if `out` holds another rehearsal.
     """
     device = choose_device(device)
     found, _ = find_training_pictures(faces, {})
     others = find_training_pictures(more, {})[0] if more else []
     restorer = loaded_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu")
+    _check_size(degradation, restorer.network.size)
     prior = loaded_prior(settings.adapt.prior, device=device)
     key = weights_key(restorer, prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
@@ -148,6 +149,12 @@ def rehearse(
         )
         atomic_write(result.report, render(_report(result, adapted, settings, repr(degradation))))
     return result
+
+
+def _check_size(degradation: Degradation, size: int) -> None:
+    """Raises BadInput for a fitted degradation of faces of another size than the restorer's."""
+    if isinstance(degradation, FittedKind):
+        degradation.check_size(size, size)
 
 
 def split(faces: Sequence[Path], settings: RehearseSettings, more: Sequence[Path] = ()) -> dict[str, list[Path]]:

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from os.path import lexists
 from pathlib import Path
 
 import torch
 
+from unfade.degradations.fitted import FittedDegradation
+from unfade.degradations.fitted_file import is_made_of, save_degradation
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.errors import BadInput
+from unfade.errors import BadInput, OutputConflict
 from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
-from unfade.recipes.trust import put_in_card, rehearsal_of
+from unfade.recipes.trust import Rehearsal, put_in_card, rehearsal_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
@@ -36,15 +39,18 @@ def finetune_to_file(
     settings: AdaptSettings,
     *,
     clean: list[Path],
+    degradation: Path | None = None,
     key: dict[str, str] | None = None,
     replace_older: bool = False,
     progress: Progress = silent,
 ) -> History:
     """Fine-tune `restorer` in place and write it to `out` with a card; resumable.
 
-    `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings name. If the
-    card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises BadInput without
-    any pair, and OutputConflict if `out` was made in another way, unless `replace_older` allows to replace it.
+    `degradation` is where the degradation of the photos is written, if one is fitted; without one there is no such file
+    afterwards. `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings
+    name. If the card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises
+    BadInput without any pair, and OutputConflict if `out` or `degradation` was made in another way, unless
+    `replace_older` allows to replace it.
     """
     network, key = restorer.network, key or weights_key(restorer, prior)
     settings = settled(settings, network, clean)
@@ -62,6 +68,9 @@ def finetune_to_file(
         return History(**card["history"])
     if not replace_older:
         check_output(out, checkpoint)
+        _check_degradation(degradation, made_of)
+    if degradation and leads():
+        degradation.unlink(missing_ok=True)  # that of other pairs; these may be too few to fit one
     rehearsal = rehearsal_of(restorer, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
@@ -71,7 +80,7 @@ def finetune_to_file(
         real=clean if _learns_by_discriminator(settings) else [],
         clean=damaged,
         distance=PriorFeatures(prior.network.unet),
-        on_fitted=rehearsal.begin if rehearsal else None,
+        on_fitted=_on_fitted(degradation, made_of, rehearsal, settings),
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -82,6 +91,20 @@ def finetune_to_file(
             put_in_card(out, calibration)
         checkpoint.unlink()
     return history
+
+
+def _on_fitted(
+    path: Path | None, made_of: str, rehearsal: Rehearsal | None, settings: AdaptSettings
+) -> Callable[[FittedDegradation], None] | None:
+    """What is done with the degradation of the photos, before the restorer learns; None if nothing needs one."""
+
+    def on_fitted(fitted: FittedDegradation) -> None:
+        if path and leads():
+            save_degradation(path, fitted, made_of=made_of)
+        if rehearsal:
+            rehearsal.begin(fitted)
+
+    return on_fitted if rehearsal or settings.finetune.redegraded else None
 
 
 def history_so_far(out: Path) -> History:
@@ -106,6 +129,12 @@ PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=next(prior.parameters()).device).network,
     "none": lambda prior: None,
 }
+
+
+def _check_degradation(path: Path | None, made_of: str) -> None:
+    """Raises OutputConflict for a file that is there already, unless this run wrote it before it was interrupted."""
+    if path and lexists(path) and not is_made_of(path, made_of):
+        raise OutputConflict(f"{path} is there already and was made otherwise; name another file as `out`.")
 
 
 def _learns_by_discriminator(settings: AdaptSettings) -> bool:

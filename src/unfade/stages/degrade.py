@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from unfade.degradations.blind import BLIND_PRESETS, BlindDraw, BlindSettings, blind, draw_blind
 from unfade.degradations.camera import CAMERA_PRESETS, CameraDraw, CameraSettings, camera, draw_camera
+from unfade.degradations.fitted import FittedDegradation, FittedDraw
+from unfade.degradations.fitted_file import degradation_file, load_degradation
 from unfade.degradations.sensor import Sensor
 from unfade.errors import BadInput
 from unfade.images.filters import fit_square
@@ -19,13 +22,15 @@ from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item
 from unfade.jobs.workers import Tell, one_thread, run_stage_on_cores
 from unfade.progress import Advance, Progress, silent
+from unfade.store.checkpoints import sha256_of
 
 T = TypeVar("T")
 Record = dict[str, Any]  # a line of degradation.jsonl, see `remake`
 
 RECORDS = "degradation.jsonl"
 LINE: dict[str, Any] = {"name": str, "sha256": str, "kind": str, "size": int | None, "draw": dict}
-APPLY: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {  # (3, H, W) and the draw as JSON to the same
+Apply = Callable[[Tensor, Mapping[str, Any]], Tensor]  # (3, H, W) and the draw as JSON to a degraded (3, H, W)
+APPLY: dict[str, Apply] = {  # those of "fitted" depend on a file: see `FittedKind.apply`
     "blind": lambda truth, draw: blind(truth, BlindDraw(**draw)),
     "camera": lambda truth, draw: camera(truth, CameraDraw(**draw)),
 }
@@ -34,9 +39,9 @@ APPLY: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {  # (3, H, W)
 class Degradation(Protocol):
     """A degradation: all random parameters are drawn first, then applied according to `kind`. Can be pickled."""
 
-    kind: ClassVar[str]  # a key of APPLY
+    kind: ClassVar[str]  # a key of KINDS
 
-    def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw | CameraDraw:
+    def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw | CameraDraw | FittedDraw:
         """The random parameters for one face of this size. Raises BadInput if the face is too small."""
 
 
@@ -77,6 +82,47 @@ class CameraDegradation:
         return draw_camera(rng, size=min(height, width), settings=self.settings)
 
 
+@dataclass(frozen=True)
+class FittedKind:
+    """The degradation that was fitted to a folder, from its file."""
+
+    kind: ClassVar[str] = "fitted"
+    sha256: str  # of the file
+    size: int  # px: it degrades faces of this size only
+    file: Path = field(repr=False, compare=False)  # the results do not depend on where it lies
+
+    def draw(self, rng: np.random.Generator, *, height: int, width: int) -> FittedDraw:
+        """Raises BadInput for a face of another size, since blur and noise are those of this one."""
+        self.check_size(height, width)
+        return self.loaded().draw(rng)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises BadInput for any other size than that of the faces it was fitted to."""
+        if (height, width) != (self.size, self.size):
+            raise BadInput(
+                f"{self.file} is the degradation of faces of {self.size} x {self.size} pixels, not {width} x {height}; "
+                f"resize them with a `size` of {self.size}."
+            )
+
+    def apply(self, truth: Tensor, draw: Mapping[str, Any]) -> Tensor:
+        """(3, size, size) and the draw as JSON to the same, degraded. Raises BadInput for another file's draw."""
+        values = dict(draw)
+        if values.pop("sha256", self.sha256) != self.sha256:
+            raise BadInput(f"{self.file} is not the degradation that this face was drawn from; give that one.")
+        return self.loaded().applied(truth, FittedDraw(**values))
+
+    def loaded(self) -> FittedDegradation:
+        """The content of the file, which each process reads once. Raises BadInput if it was replaced since."""
+        return _content_of(self.file, self.sha256)
+
+
+@lru_cache(maxsize=1)
+def _content_of(file: Path, sha256: str) -> FittedDegradation:
+    if sha256_of(file) != sha256:
+        raise BadInput(f"{file} has changed since this run was begun; put the old file back, or start another run.")
+    return load_degradation(file)
+
+
 def blind_degradation(preset: str = "swinir", scale: int | None = None) -> BlindDegradation:
     """By the name of a preset; `scale` fixes the downsampling ratio. Raises BadInput for an unknown name."""
     return BlindDegradation(_preset(BLIND_PRESETS, preset), scale)
@@ -97,10 +143,23 @@ def camera_degradation(
     return CameraDegradation(replace(settings, iso=float(settings.iso)))  # so that 1600 and 1600.0 give the same record
 
 
-KINDS: dict[str, Callable[..., BlindDegradation | CameraDegradation]] = {
+def fitted_degradation(fitted: str | Path) -> FittedKind:
+    """By a file that `save_degradation` wrote, or the folder of an adaptation. Raises BadInput, BadCheckpoint."""
+    file = degradation_file(fitted)
+    sha256 = sha256_of(file)
+    return FittedKind(sha256, _content_of(file, sha256).size, file)
+
+
+KINDS: dict[str, Callable[..., BlindDegradation | CameraDegradation | FittedKind]] = {
     "blind": blind_degradation,
     "camera": camera_degradation,
+    "fitted": fitted_degradation,
 }
+
+
+def settings_of(degradation: BlindDegradation | CameraDegradation | FittedKind) -> dict[str, Any]:
+    """What results depend on, as JSON holds it: not the place of a file."""
+    return {name: value for name, value in asdict(degradation).items() if name != "file"}
 
 
 def degrade_faces(
@@ -142,15 +201,19 @@ def degrade_faces(
     return entries
 
 
-def remake(truth: Tensor, record: Mapping[str, Any]) -> Tensor:
+def remake(truth: Tensor, record: Mapping[str, Any], *, fitted: str | Path | None = None) -> Tensor:
     """Make the degraded face of a parsed line of degradation.jsonl again, bit for bit.
 
     `truth` is the whole clean picture, (3, H, W) in [-1, 1], whose file has the line's name and sha256. The result is
     (3, h, w), with the line's size or, if that is null, the truth's. JPEG compression is the same bit for bit only with
-    the same release of OpenCV. Raises BadInput for anything that is not such a line.
+    the same release of OpenCV. Lines of the kind "fitted" need the file or run folder `fitted`. Raises BadInput for
+    anything that is not such a line, and for another file than that of the line.
     """
     try:
-        name, apply, size, draw = record["name"], APPLY[record["kind"]], record["size"], dict(record["draw"])
+        if record["kind"] == FittedKind.kind and fitted is None:
+            raise BadInput("This face was degraded as the photos of a folder are; give that degradation as `fitted`.")
+        own = APPLY if fitted is None else {**APPLY, FittedKind.kind: fitted_degradation(fitted).apply}
+        name, apply, size, draw = record["name"], own[record["kind"]], record["size"], dict(record["draw"])
         with one_thread():
             return apply(truth if size is None else fit_square(truth, size, Path(name)), draw)
     except (KeyError, TypeError) as error:
@@ -166,9 +229,11 @@ class _Degrading:
     seed: int
 
     def __call__(self, tell: Tell) -> Stage:
+        apply = self.degradation.apply if isinstance(self.degradation, FittedKind) else APPLY[self.degradation.kind]
+
         def degraded(item: Item) -> Tensor:
             record = self.record(item)
-            result = APPLY[record["kind"]](item.pixels, record["draw"])
+            result = apply(item.pixels, record["draw"])
             tell(record)  # before the picture is written, so that no picture lacks its line
             return result
 
@@ -181,9 +246,11 @@ class _Degrading:
         """The line for a face; the same content, seed and size always give the same draw."""
         height, width = item.pixels.shape[-2:]
         rng = np.random.default_rng(item.seed(self.seed, "degrade"))
-        draw = self.degradation.draw(rng, height=height, width=width)
+        draw = asdict(self.degradation.draw(rng, height=height, width=width))
+        if isinstance(self.degradation, FittedKind):
+            draw["sha256"] = self.degradation.sha256
         kind = self.degradation.kind
-        return {"name": item.name, "sha256": item.content, "kind": kind, "size": self.size, "draw": asdict(draw)}
+        return {"name": item.name, "sha256": item.content, "kind": kind, "size": self.size, "draw": draw}
 
 
 def _preset(presets: dict[str, T], name: str) -> T:

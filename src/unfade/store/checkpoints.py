@@ -45,11 +45,26 @@ def save_weights(
     header = {**(about or {}), "architecture": architecture, "config": json.dumps(config)}
     state = {k: _stored(v, dtype) for k, v in network.state_dict().items()}
 
+    write_tensors(path, state, header)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write contiguous tensors with these entries of the header, atomically. Equal content gives identical files."""
+
     def write(temporary: Path) -> None:
-        save_file(state, temporary, header)
+        save_file(dict(tensors), temporary, dict(header))
         sort_header(temporary)
 
     write_through(path, write)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The entries of a file's header, and its tensors as they are stored. Raises BadCheckpoint for a damaged file."""
+    with _opened(path) as file:
+        found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+        header = dict(file.metadata() or {})
+    refuse_nan(found, path)
+    return header, found
 
 
 def sort_header(path: Path) -> None:
