@@ -20,7 +20,7 @@ from torch import Tensor
 from unfade.degradations.blind import BLIND_PRESETS, blind_pair, draw_blind
 from unfade.degradations.camera import camera, draw_camera
 from unfade.degradations.generic import compressed, generic, log_uniform
-from unfade.nets.damage import DamageNet, all_statistics, lost_octaves
+from unfade.nets.damage import DamageNet, all_statistics, inner, lost_octaves
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS
 from unfade.recipes.restore import BUILT_IN
 from unfade.restorers.load import save_restorer
@@ -45,7 +45,7 @@ def main() -> None:
     parts = [(*seen(levels(truth)), torch.zeros(len(truth)))]
     for seed in range(args.rounds):
         photos, truths = damaged(truth, 1000 + seed)
-        parts.append((*seen(levels(photos)), lost_octaves(levels(photos), truths)))
+        parts.append((*seen(levels(photos)), lost_octaves(inner(levels(photos)), inner(truths))))
     net = fitted(*(torch.cat(part) for part in zip(*parts, strict=True)), clean=len(truth))
     report(net, clean(args.held_out, 100))
     save_weights(args.out, net, architecture="damage", config={"size": SIZE}, dtype=torch.float32)
@@ -121,7 +121,7 @@ def levels(faces: Tensor) -> Tensor:
 
 def seen(faces: Tensor) -> tuple[Tensor, Tensor]:
     """The statistics of many faces, and of their regions."""
-    parts = [all_statistics(part) for part in faces.split(128)]
+    parts = [all_statistics(inner(part)) for part in faces.split(128)]
     return torch.cat([whole for whole, _ in parts]), torch.cat([regions for _, regions in parts])
 
 
@@ -153,7 +153,7 @@ def report(net: DamageNet, truth: Tensor) -> None:
     for name, degradation in CAMERAS.items():
         draws = [draw_camera(np.random.default_rng(i), size=SIZE, settings=degradation.settings) for i in range(100)]
         sets[name] = torch.stack([camera(face, draw) for face, draw in zip(truth, draws, strict=False)]), truth
-    found = {name: (net(faces), lost_octaves(faces, truths)) for name, (faces, truths) in sets.items()}
+    found = {name: (net(faces), lost_octaves(inner(faces), inner(truths))) for name, (faces, truths) in sets.items()}
     pooled = [torch.cat([found[name][i] for name in CAMERAS]) for i in (0, 1)]
     print("| | true | estimated | mean error | rank correlation |\n| --- | --- | --- | --- | --- |")
     for name, (guess, true) in {**found, "all cameras": (pooled[0], pooled[1])}.items():

@@ -2,7 +2,7 @@
 
 `lost_octaves` measures it against the truth. `DamageNet` estimates it without: from the energy of every octave, whose
 fall shows blur, and from a robust deviation of the finest diagonal detail, which shows noise (Donoho & Johnstone 1994).
-Both are taken of the whole face and of regions: a sharp collar must not hide a blurred face, nor a fleck a smooth one.
+Both are taken of the inner face and of its regions: neither a sharp collar nor a fleck must hide a blurred face.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,9 @@ SIZE = 128  # px, of the faces whose damage is estimated
 OCTAVES = 5  # 128 px down to 8 px, finest first
 NOISE_OCTAVES = 3  # of these the robust deviation is taken: coarser ones hold too few pixels
 STATISTICS = 3 * (OCTAVES + NOISE_OCTAVES)
-ACROSS = 4  # regions along each side of the face
-CLEAN_ENERGY = (0.0051, 0.0105, 0.0190, 0.0326, 0.0469)  # of the octaves of clean faces of 128 px in [-1, 1], RGB
+INNER = slice(24, 120), slice(32, 96)  # rows and columns that hold little but skin, eyes and mouth
+REGION = 32  # px, side of a region
+CLEAN_ENERGY = (0.0053, 0.0116, 0.0193, 0.0366, 0.0303)  # of the octaves of clean inner faces in [-1, 1], RGB
 MEDIAN_OF_NORMAL = 0.6745  # of the absolute value of a standard normal variable
 
 
@@ -48,10 +49,10 @@ def octaves_drowned_by(deviation: Tensor) -> Tensor:
 
 
 class DamageNet(nn.Module):
-    """(B, 3, 128, 128) RGB in [-1, 1] to the estimated `lost_octaves`, (B,) in 0..1.
+    """(B, 3, 128, 128) RGB in [-1, 1] to the estimated `lost_octaves` of the inner face, (B,) in 0..1.
 
     Small layers over the logarithms of the statistics. Every region goes through the same ones, together with the whole
-    face; what they make of all regions is pooled (Zaheer et al. 2017). The other buffers normalise the statistics.
+    inner face; what they make of all regions is pooled (Zaheer et al. 2017). The buffers normalise the statistics.
     """
 
     mean: Tensor
@@ -72,7 +73,7 @@ class DamageNet(nn.Module):
 
     def forward(self, face: Tensor) -> Tensor:
         with torch.autocast(face.device.type, enabled=False):  # energies span six orders of magnitude
-            return self.of_statistics(*all_statistics(face.float())).clamp(0, 1)
+            return self.of_statistics(*all_statistics(inner(face.float()))).clamp(0, 1)
 
     @torch.no_grad()
     def estimate(self, face: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class DamageNet(nn.Module):
         return self(face if face.shape[-1] == SIZE else resize(face, SIZE, SIZE))  # type: ignore[no-any-return]
 
     def of_statistics(self, whole: Tensor, regions: Tensor) -> Tensor:
-        """(B, STATISTICS) and (B, ACROSS ** 2, STATISTICS) to (B,), not clamped, so that it can be fitted."""
+        """(B, STATISTICS) and (B, N, STATISTICS) of N regions to (B,), not clamped, so that it can be fitted."""
         whole = (whole - self.mean) / self.deviation
         regions = (regions - self.mean_of_regions) / self.deviation_of_regions
         seen = self.regions(torch.cat([regions, whole[:, None].expand_as(regions)], -1))
@@ -88,11 +89,16 @@ class DamageNet(nn.Module):
         return self.layers(pooled)[:, 0]  # type: ignore[no-any-return]
 
 
-def all_statistics(face: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 3, SIZE, SIZE) to the statistics of the face, (B, STATISTICS), and of its regions, (B, ACROSS ** 2, ...)."""
-    side = face.shape[-1] // ACROSS
-    regions = face.unflatten(3, (ACROSS, side)).unflatten(2, (ACROSS, side)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-    return statistics(face), statistics(regions).unflatten(0, (-1, ACROSS**2))
+def inner(face: Tensor) -> Tensor:
+    """The inner face of (B, 3, SIZE, SIZE); its sides are multiples of REGION."""
+    return face[..., INNER[0], INNER[1]]
+
+
+def all_statistics(image: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) to its statistics, (B, STATISTICS), and those of its N regions, row by row, (B, N, STATISTICS)."""
+    rows, columns = image.shape[2] // REGION, image.shape[3] // REGION
+    cut = image.unflatten(3, (columns, REGION)).unflatten(2, (rows, REGION)).permute(0, 2, 4, 1, 3, 5)
+    return statistics(image), statistics(cut.flatten(0, 2)).unflatten(0, (-1, rows * columns))
 
 
 def statistics(face: Tensor) -> Tensor:
