@@ -110,12 +110,14 @@ def test_faces_that_are_too_small_or_too_large_are_left_out() -> None:
 
 
 def test_improbable_doubled_and_partial_faces_are_left_out() -> None:
-    whole = face_in(20, 20, 100, 0.9)
+    whole = face_in(
+        20, 20, 100, 0.85
+    )  # no face is sure: closer looks, which this detector has no answer to, decide nothing
     found = [
         whole,
         face_in(22, 21, 101, 0.7),  # again
         face_in(40, 40, 30, 0.7),  # a part
-        face_in(60, 60, 30, 0.95),  # more probable than the whole: somebody's own face
+        face_in(60, 60, 30, 0.88),  # more probable than the whole: somebody's own face
         face_in(150, 20, 40, 0.5),  # improbable
     ]
     photo = Photo(np.zeros((200, 200, 3), np.uint8))
@@ -125,7 +127,7 @@ def test_improbable_doubled_and_partial_faces_are_left_out() -> None:
         return found if pixels.shape[1:] == (200, 200) and pixels[0, 0, 0] > 0 else []
 
     kept = find_faces(photo, upright)
-    assert [round(face.score, 2) for face in kept] == [0.9, 0.95]
+    assert [round(face.score, 2) for face in kept] == [0.85, 0.88]
     assert len(find_faces(photo, upright, DetectSettings(min_score=0.4))) == 3
     assert len(find_faces(photo, upright, DetectSettings(overlap=0.99))) == 3
 

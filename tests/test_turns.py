@@ -217,10 +217,11 @@ class Answers:
     """Stands for a closer look."""
 
     def __init__(self, sight: Sight | None = None):
-        self.sight, self.asked = sight, 0
+        self.sight = sight
+        self.asked: set[tuple[float, ...]] = set()  # boxes; a second look at one costs nothing
 
     def look(self, face: Face):
-        self.asked += 1
+        self.asked.add(face.box)
         return self.sight
 
     def finely(self, face: Face, sight: Sight | None):
@@ -247,15 +248,18 @@ def seen(score: float, turn: int, left: float = 0.0) -> Sight:
         ([seen(0.4, 0)], None, [], 1),  # nor for an improbable one
         ([seen(0.4, 0)], seen(0.9, 1), [1], 1),
         ([seen(0.88, 0)], seen(0.87, 1), [0], 1),  # leans a little
-        ([seen(0.95, 0), seen(0.95, 0, left=100), seen(0.7, 0, left=200)], None, [0, 0, 0], 1),
+        ([seen(0.95, 0), seen(0.95, 0, left=100), seen(0.7, 0, left=200)], None, [0, 0], 1),  # a light among faces
+        ([seen(0.95, 0), seen(0.7, 0, left=200)], seen(0.65, 7), [0, 0], 1),  # less clear than the other one
+        ([seen(0.95, 0), seen(0.7, 0, left=200)], seen(0.65, 4), [0], 1),
+        ([seen(0.8, 0), seen(0.7, 0, left=200)], None, [0, 0], 2),  # a photo of bad faces
     ],
 )
 def test_a_place_is_judged_by_the_turn_that_shows_most(yunet: Detector, sights, answer, turns, asked) -> None:
     answers = Answers(answer)
     for order in itertools.permutations(sights):
-        answers.asked = 0
+        answers.asked.clear()
         faces = judged(order, 0, 0.6, certainty_of(yunet), answers)
-        assert ([sight.turn for sight in faces], answers.asked) == (turns, asked)
+        assert ([sight.turn for sight in faces], len(answers.asked)) == (turns, asked)
 
 
 def test_the_package_has_its_own_detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

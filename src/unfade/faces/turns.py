@@ -98,20 +98,32 @@ def judged(sights: Sequence[Sight], turn: int, least: float, certainty: Certaint
     """The faces among the detections in several turns of a photo, each in its own turn.
 
     `turn` is the photo's own: a face of this turn with a score of at least `least` counts unless another turn is
-    certain. A face of any other turn counts where that turn is certain.
+    certain. A face of any other turn counts where that turn is certain. What a closer look does not show again in
+    about this turn is something else, such as lights out of focus, or a badly damaged face: it counts in photos without
+    a sure face only, since where one is sure, others are hardly damaged so much.
     """
     faces: list[Sight] = []
+    unseen: list[Sight] = []
     for place in _places(sights):
         own = [sight for sight in place if sight.turn == turn and sight.score >= least]
         certain = _certain(place, own, least, certainty, closer)
-        if certain is None:
+        if certain is None and not _shows(closer.look(place[0].face), turn):
+            unseen += own
+        elif certain is None:
             faces += own
         elif certain.turn == turn and own:
             faces += [replace(sight, confirmed=True) for sight in own]
         else:
             known = [sight for sight in place if sight.turn == certain.turn and sight.score >= least]
             faces.append(replace(known[0] if known else closer.finely(place[0].face, certain), confirmed=True))
+    if not any(sight.score >= certainty.sure for sight in faces):
+        faces += unseen
     return _apart(faces, turn)
+
+
+def _shows(look: Sight | None, turn: int) -> bool:
+    """Whether a closer look shows a face in about this turn."""
+    return look is not None and (look.turn - turn) % EIGHTHS in (0, 1, EIGHTHS - 1)
 
 
 def _certain(place: list[Sight], own: list[Sight], least: float, certainty: Certainty, closer: Closer) -> Sight | None:
