@@ -319,3 +319,20 @@ def test_k_follows_the_damage_of_each_face(faces: list[Path], tmp_path: Path, mo
     same = made(faces, tmp_path / "same", prior, replace(follow, by_damage=False), restorer)
     assert torch.equal(found["c.png"], same["c.png"])
     assert not torch.equal(found["b.png"], same["b.png"])
+
+
+@pytest.mark.parametrize(("start", "first"), [(2, 1), (3, 2), (6, 6)])
+def test_a_hardly_degraded_face_gets_no_more_noise_than_its_first_step_expects(start: int, first: int) -> None:
+    """Noise of the step above, as published, would be left as grain; at higher steps it is as published."""
+    prior = tiny_prior()
+    added: list[float] = []
+    sample_of = prior.q_sample
+
+    def q_sample(x0: Tensor, t: int, noise: Tensor) -> Tensor:
+        added.append(t)
+        return sample_of(x0, t, noise)
+
+    prior.q_sample = q_sample  # type: ignore[method-assign]
+    settings = replace(QUICK, start=start, free_from=start, update="ddim")
+    pseudo_target(torch.zeros(1, 3, 32, 32), lambda face: face, prior, ImageNoise([0]), settings)
+    assert added == [first]

@@ -75,14 +75,21 @@ class LowFrequency(DifFace):
 
 
 @dataclass(frozen=True)
-class CleanLowFrequency(LowFrequency):
-    """The same constraint on the predicted clean image, for updates that carry x_0 from step to step: a correction of
-    x_{t-1} would not reach what they carry. Starts at the noise level of its first step, as an ODE solver expects.
+class FromFirstStep(LowFrequency):
+    """The same, from the noise level of the first step. Noised to the step above it, as published, an image keeps noise
+    that the prior does not know of: little where steps are small, but grain where they are large and the level is low.
     """
 
     def start(self, prior: DiffusionPrior, t: int, noise: Noise, like: Tensor) -> Tensor:
         """The restored image at the noise level of the first step."""
         return prior.q_sample(self.restored, t, noise(like))
+
+
+@dataclass(frozen=True)
+class CleanLowFrequency(FromFirstStep):
+    """The same constraint on the predicted clean image, for updates that carry x_0 from step to step: a correction of
+    x_{t-1} would not reach what they carry.
+    """
 
     def correct_x0(self, step: Step) -> Tensor:
         """The low frequencies of x_0 become those of y_0; the rest stays."""

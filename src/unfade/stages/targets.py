@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unfade.diffusion.guidance import CleanLowFrequency, LowFrequency, Noise
+from unfade.diffusion.guidance import CleanLowFrequency, FromFirstStep, LowFrequency, Noise
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.diffusion.schedule import MODEL_STEPS, respaced, steps_of_noise
@@ -24,6 +24,7 @@ from unfade.stages.restore import choices
 from unfade.store.seeds import fingerprint
 
 STAGE = "targets"
+GRAINY = 1.4  # ratio of deviations, which the first three starts of 20 steps exceed, and the first two of 250
 Attempt = Callable[[Tensor], Tensor]  # (B, 3, S, S) faces to the restorer's first attempts
 
 
@@ -171,10 +172,20 @@ def pseudo_target(
         first = _at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
         if settings.start == 0:
             return first
-        constraint = CONSTRAINTS.get(settings.update, LowFrequency)
+        usual = FromFirstStep if _leaves_grain(prior, settings.start) else LowFrequency
+        constraint = CONSTRAINTS.get(settings.update, usual)
         guidance = constraint(first, settings.start, settings.free_from, settings.factor)
         target = sample(prior, guidance, noise, first, update=UPDATES[settings.update](), after_step=after_step)
     return target.clamp(-1, 1)
+
+
+def _leaves_grain(prior: DiffusionPrior, start: int) -> bool:
+    """Whether a face that is noised to `start`, as published, has much more noise than its first step expects.
+
+    Where noise is stronger than the face, more steps follow, which remove it.
+    """
+    above, first = (float(1 / prior.schedule.alpha_bar[t] - 1) for t in (start, start - 1))
+    return above < 1 and (above / first) ** 0.5 > GRAINY
 
 
 # The published constraint corrects x_{t-1}. Updates for which that does not work have another constraint here.
