@@ -1,5 +1,6 @@
 """A fitted degradation as a file: it degrades as before, no face can be seen in it, and other files are refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,11 @@ from unfade.degradations.fitted_file import (
     without_phases,
 )
 from unfade.degradations.rings import rings_of
+from unfade.diffusion.load import loaded_prior
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.images.tone import to_grey
+from unfade.restorers.load import load_restorer
+from unfade.store.foreign import read_foreign
 
 SIZE, COUNT = 32, 6
 
@@ -191,6 +195,27 @@ def test_other_files_are_refused_by_name(file: Path, tmp_path: Path) -> None:
         load_degradation(other)
     with pytest.raises(BadInput, match="a format of another version of unfade"):
         load_degradation(changed(file, {"version": "2"}))
+
+
+def test_what_was_saved_in_its_place_is_named(tmp_path: Path) -> None:
+    file = tmp_path / DEGRADATION
+    file.touch()
+    with pytest.raises(BadCheckpoint, match=r"degradation\.safetensors is empty; copy or download it again"):
+        load_degradation(file)
+    file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(BadCheckpoint, match="holds no fitted degradation; it is the pointer that Git LFS leaves"):
+        load_degradation(tmp_path)
+
+
+@pytest.mark.parametrize("read", [load_restorer, loaded_prior, read_foreign])
+def test_it_is_not_taken_for_weights(file: Path, read: Callable[[Path], object]) -> None:
+    """A run holds it beside the restorer, so that one is easily named in place of the other."""
+    with pytest.raises(BadCheckpoint, match=r"holds a fitted degradation, not weights; name the restorer's file") as e:
+        read(file)
+    assert str(e.value).startswith(str(file))
+    file.write_bytes(b"")
+    with pytest.raises(BadCheckpoint, match="is empty"):
+        read(file)
 
 
 def test_a_file_that_is_cut_off(file: Path) -> None:

@@ -102,11 +102,31 @@ def test_a_picture_of_something_else_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "run" / PICTURE).write_text("mine")
     said = run("inspect", tmp_path / "run")
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert f"{tmp_path / 'run' / PICTURE} is there already" in said.err
-    assert "name a folder as --out" in said.err
+    assert f"{tmp_path / 'run' / PICTURE} already exists and is not this picture" in said.err
+    assert "name another folder as --out" in said.err
     assert (tmp_path / "run" / PICTURE).read_text() == "mine"
     with pytest.raises(OutputConflict, match="`out`"):
         unfade.inspect(tmp_path / "run")
+
+
+def test_links_and_folders_in_the_place_of_the_picture_are_kept(tmp_path: Path) -> None:
+    write_degradation(tmp_path / "run")
+    picture = tmp_path / "run" / PICTURE
+    picture.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputConflict, match="already exists"):
+        unfade.inspect(tmp_path / "run")
+    assert picture.is_symlink()
+    picture.unlink()
+    picture.mkdir()
+    with pytest.raises(OutputConflict, match="already exists"):
+        unfade.inspect(tmp_path / "run")
+
+
+def test_a_degradation_named_like_a_picture_is_not_in_its_own_way(tmp_path: Path) -> None:
+    file = write_degradation(tmp_path).rename(tmp_path / "mine.png")
+    before = file.read_bytes()
+    assert unfade.inspect(file).picture == tmp_path / "mine.png.png"
+    assert file.read_bytes() == before
 
 
 def test_a_folder_without_a_degradation(run: Run, tmp_path: Path) -> None:

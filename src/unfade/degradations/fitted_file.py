@@ -14,11 +14,11 @@ from unfade.degradations.fitted import LEVELS, FittedDegradation
 from unfade.degradations.rings import rings_of
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.store.checkpoints import read_tensors, write_tensors
-from unfade.store.foreign import SAFETENSORS, content_of
-from unfade.store.headers import WIDEST_FACE
+from unfade.store.foreign import SAFETENSORS, content_of, refuse_text
+from unfade.store.headers import FITTED, WIDEST_FACE
 
 DEGRADATION = "degradation.safetensors"  # in a run folder
-FORMAT, VERSION = "unfade fitted degradation", "1"  # in the header
+VERSION = "1"  # of the format FITTED, in the header
 LARGEST = 65504.0  # of float16
 UNBALANCED = 0.1  # largest deviation of a kernel's sum from 1, beyond what rounding to float16 does
 OPTIONAL = ("response", "blocks")
@@ -43,7 +43,7 @@ def save_degradation(path: Path, fitted: FittedDegradation, *, made_of: str = ""
     }
     tensors |= {} if fitted.response is None else {"response": fitted.response.float()}
     tensors |= {} if fitted.blocks is None else {"blocks": fitted.blocks.float()}
-    header = {"format": FORMAT, "version": VERSION, "size": str(fitted.size), "photos": str(count), "made_of": made_of}
+    header = {"format": FITTED, "version": VERSION, "size": str(fitted.size), "photos": str(count), "made_of": made_of}
     write_tensors(path, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, header)
 
 
@@ -56,7 +56,7 @@ def load_degradation(place: str | Path) -> FittedDegradation:
     """
     path = degradation_file(place)
     header, found = read_tensors(path)
-    if header.get("format") != FORMAT:
+    if header.get("format") != FITTED:
         raise _foreign(path)
     if header.get("version") != VERSION:
         raise BadInput(f"{path} has a format of another version of unfade; fit the degradation again with this one.")
@@ -78,22 +78,26 @@ def is_made_of(path: Path, made_of: str) -> bool:
         header, _ = read_tensors(path)
     except BadCheckpoint:
         return False
-    return header.get("format") == FORMAT and header.get("made_of") == made_of
+    return header.get("format") == FITTED and header.get("made_of") == made_of
 
 
 def degradation_file(place: str | Path) -> Path:
-    """The file of a degradation, given that file or a run folder. Raises BadInput where there is none."""
+    """The file of a degradation, given that file or a run folder.
+
+    Raises BadInput where there is none, and BadCheckpoint for an empty file or a text saved in its place.
+    """
     path = Path(place)
     if path.is_dir():
-        if not (path / DEGRADATION).is_file():
+        folder, path = path, path / DEGRADATION
+        if not path.is_file():
             raise BadInput(
-                f"{path} holds no {DEGRADATION}: name the folder of an adaptation that learned from re-degraded faces, "
-                "or the file of a fitted degradation."
+                f"{folder} holds no {DEGRADATION}: name the folder of an adaptation that learned from re-degraded "
+                "faces, or the file of a fitted degradation."
             )
-        return path / DEGRADATION
     if not path.is_file():
         raise BadInput(f"There is no file or folder {path}; name a run folder, or the file of a fitted degradation.")
     if content_of(path) != SAFETENSORS:
+        refuse_text(path, "fitted degradation")
         raise _foreign(path)
     return path
 

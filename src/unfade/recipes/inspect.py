@@ -1,6 +1,7 @@
 """What damaged the photos of a folder, in words, numbers and a picture, by the degradation that was fitted to them."""
 
 from dataclasses import asdict, dataclass
+from os.path import lexists
 from pathlib import Path
 
 from unfade.atomic import atomic_write
@@ -40,11 +41,17 @@ def inspect(place: str | Path, out: str | Path | None = None) -> Inspected:
     name is there already.
     """
     file = degradation_file(place)
-    picture = file.with_suffix(".png") if out is None else Path(out) / PICTURE
+    picture = _beside(file) if out is None else Path(out) / PICTURE
     fitted = load_degradation(file)
     damage = damage_of(fitted)
     _write(picture, encode(damage_sheet(fitted, damage)))
     return Inspected(file, damage, picture)
+
+
+def _beside(file: Path) -> Path:
+    """The picture that lies beside the file of a degradation, and never that file itself."""
+    named = file.with_suffix(".png")
+    return named if named != file else file.with_name(f"{file.name}.png")
 
 
 def in_words(damage: Damage) -> dict[str, str]:
@@ -115,7 +122,9 @@ def _of_spread(spread: Spread, digits: int) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Raises OutputConflict where another file is there."""
-    if path.exists() and path.read_bytes() != content:
-        raise OutputConflict(f"{path} is there already and shows something else; remove it, or name a folder as `out`.")
+    """Raises OutputConflict where anything else is there, a folder or a link to nothing included."""
+    if lexists(path) and not (path.is_file() and path.read_bytes() == content):
+        raise OutputConflict(
+            f"{path} already exists and is not this picture; move it away, or name another folder as `out`."
+        )
     atomic_write(path, content)
