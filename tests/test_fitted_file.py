@@ -193,7 +193,7 @@ def test_other_files_are_refused_by_name(file: Path, tmp_path: Path) -> None:
     other.write_text("a face")
     with pytest.raises(BadInput, match=r"other\.safetensors holds no fitted degradation"):
         load_degradation(other)
-    with pytest.raises(BadInput, match="a format of another version of unfade"):
+    with pytest.raises(BadInput, match="the format of another version of unfade"):
         load_degradation(changed(file, {"version": "2"}))
 
 
@@ -233,7 +233,7 @@ DAMAGED: dict[str, tuple[dict[str, str], dict[str, Tensor | None], str]] = {
     "size": ({"size": "64"}, {}, "magnitudes has the shape"),
     "huge": ({"size": "99999"}, {}, "states 6 photos of 99999 px"),
     "no count": ({"photos": "many"}, {}, "states 0 photos"),
-    "infinite": ({}, {"strengths": torch.full((8,), torch.inf)}, "strengths holds infinite numbers"),
+    "infinite": ({}, {"strengths": torch.full((8,), torch.inf)}, "strengths holds infinite values"),
     "NaN": ({}, {"strengths": torch.full((8,), torch.nan)}, "not numbers"),
 }
 

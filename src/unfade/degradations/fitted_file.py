@@ -1,8 +1,8 @@
 """A fitted degradation as a file, from which no face can be seen.
 
-A residual shows the outlines of the face that it was left of. Since a degradation gives every face noise with other
-phases, the phases are not stored: only the power of each frequency in each channel, and how the channels lie to each
-other, which is what makes noise grey or coloured. Neither names of photos nor targets are stored.
+A residual shows the outlines of the face in its photo. Since a degradation draws new phases for every face, the phases
+are not stored, but only the power of each frequency in each channel, and the phase differences between the channels,
+which make noise grey or coloured. Photos, their names and targets are not stored either.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from unfade.store.headers import FITTED, WIDEST_FACE
 DEGRADATION = "degradation.safetensors"  # in a run folder
 VERSION = "1"  # of the format FITTED, in the header
 LARGEST = 65504.0  # of float16
-UNBALANCED = 0.1  # largest deviation of a kernel's sum from 1, beyond what rounding to float16 does
+UNBALANCED = 0.1  # largest deviation of a kernel's sum from 1; rounding to float16 causes less
 OPTIONAL = ("response", "blocks")
 GREEN, OTHERS = 1, [0, 2]  # the phases of red and blue are those relative to green
 
@@ -28,8 +28,8 @@ GREEN, OTHERS = 1, [0, 2]  # the phases of red and blue are those relative to gr
 def save_degradation(path: Path, fitted: FittedDegradation, *, made_of: str = "") -> None:
     """Write a degradation atomically, most of it as float16. The same degradation gives the same bytes.
 
-    A file holds 86 kB for each photo of 128 px, and 330 kB for one of 256 px. `made_of` is a fingerprint of all that it
-    was made of, by which a run knows its own file again.
+    A file takes 86 kB for each photo of 128 px, and 330 kB for each of 256 px. `made_of` is a fingerprint of everything
+    that the degradation was made from, by which a run recognises its own file.
     """
     magnitudes, angles = without_phases(fitted.noise)
     count = len(fitted.noise)
@@ -48,18 +48,17 @@ def save_degradation(path: Path, fitted: FittedDegradation, *, made_of: str = ""
 
 
 def load_degradation(place: str | Path) -> FittedDegradation:
-    """The degradation in a file, or that of a run folder.
+    """The degradation in a file or in a run folder.
 
-    The result degrades faces as the one that was saved does, but not with the same noise for the same seed, since the
-    phases are others. Raises BadInput where there is none, or the file holds something else, BadCheckpoint if the file
-    is damaged.
+    It degrades faces as the saved one did, but the same seed does not give the same noise, since the phases are not
+    stored. Raises BadInput if there is none or the file holds something else, and BadCheckpoint if the file is damaged.
     """
     path = degradation_file(place)
     header, found = read_tensors(path)
     if header.get("format") != FITTED:
         raise _foreign(path)
     if header.get("version") != VERSION:
-        raise BadInput(f"{path} has a format of another version of unfade; fit the degradation again with this one.")
+        raise BadInput(f"{path} has the format of another version of unfade; fit the degradation again with this one.")
     _check(found, header, path)
     kernels = found["kernels"].float()
     return FittedDegradation(
@@ -73,7 +72,7 @@ def load_degradation(place: str | Path) -> FittedDegradation:
 
 
 def is_made_of(path: Path, made_of: str) -> bool:
-    """Whether a file is the degradation that was made of what has this fingerprint."""
+    """Whether a file is the degradation that was made from what has this fingerprint."""
     try:
         header, _ = read_tensors(path)
     except BadCheckpoint:
@@ -112,7 +111,7 @@ def without_phases(noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_phases(magnitudes: Tensor, angles: Tensor) -> Tensor:
-    """The inverse, but for the phases that are lost: those of green are 0."""
+    """The inverse, except that the phases of green, which are lost, are 0."""
     size = magnitudes.shape[-2]
     phases = torch.stack([angles[:, 0], torch.zeros_like(angles[:, 0]), angles[:, 1]], 1)
     noise: Tensor = torch.fft.irfft2(torch.polar(magnitudes, phases), s=(size, size), norm="ortho")
@@ -142,7 +141,7 @@ def _check(found: dict[str, Tensor], header: dict[str, str], path: Path) -> None
         if value is not None and tuple(value.shape) != shape:
             raise _damaged(path, f"{name} has the shape {tuple(value.shape)}, but {shape} is expected")
         if value is not None and not bool(value.isfinite().all()):
-            raise _damaged(path, f"{name} holds infinite numbers")
+            raise _damaged(path, f"{name} holds infinite values")
     if float((found["kernels"].float().sum((2, 3)) - 1).abs().max()) > UNBALANCED:
         raise _damaged(path, "its kernels do not keep brightness")
 
@@ -153,7 +152,7 @@ def _whole(header: dict[str, str], name: str) -> int:
 
 
 def _damaged(path: Path, reason: str) -> BadCheckpoint:
-    return BadCheckpoint(f"{path} is no whole degradation: {reason}; copy it again, or fit it anew.")
+    return BadCheckpoint(f"{path} is damaged: {reason}; copy it again, or fit the degradation again.")
 
 
 def _foreign(path: Path) -> BadInput:

@@ -1,8 +1,9 @@
-"""How damaged a face is, from the face alone: the share of its octaves that are lost to blur or drowned in noise.
+"""How damaged a face is, from the face alone: the share of its octaves that is lost to blur or drowned in noise.
 
-`lost_octaves` measures it against the truth. `DamageNet` estimates it without: from the energy of every octave, whose
-fall shows blur, and from a robust deviation of the finest diagonal detail, which shows noise (Donoho & Johnstone 1994).
-Both are taken of the whole face and of regions: a sharp collar must not hide a blurred face, nor a fleck a smooth one.
+`lost_octaves` measures it against the truth. `DamageNet` estimates it without the truth: from the energy of each
+octave, whose decline shows blur, and from a robust deviation of the finest diagonal detail, which shows noise (Donoho &
+Johnstone 1994). Both are computed for the whole face and for regions of it, so that a sharp collar does not hide a
+blurred face, nor a speck of dirt a smooth one.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from unfade.nets.architecture import Architecture
 
 SIZE = 128  # px, of the faces whose damage is estimated
 OCTAVES = 5  # 128 px down to 8 px, finest first
-NOISE_OCTAVES = 3  # of these the robust deviation is taken: coarser ones hold too few pixels
+NOISE_OCTAVES = 3  # the finest, whose robust deviation is used too; coarser ones have too few pixels
 STATISTICS = 3 * (OCTAVES + NOISE_OCTAVES)
 ACROSS = 4  # regions along each side of the face
 CLEAN_ENERGY = (0.0051, 0.0105, 0.0190, 0.0326, 0.0469)  # of the octaves of clean faces of 128 px in [-1, 1], RGB
@@ -24,7 +25,7 @@ MEDIAN_OF_NORMAL = 0.6745  # of the absolute value of a standard normal variable
 
 
 def octaves(image: Tensor, count: int = OCTAVES) -> Iterator[Tensor]:
-    """Detail of (B, C, H, W) in octaves, finest first: what each halving by means loses (Haar)."""
+    """Detail of (B, C, H, W) in octaves, finest first: what averaging 2 x 2 pixels loses each time (Haar)."""
     for _ in range(count):
         half = F.avg_pool2d(image, 2)
         yield image - F.interpolate(half, scale_factor=2.0)
@@ -32,7 +33,7 @@ def octaves(image: Tensor, count: int = OCTAVES) -> Iterator[Tensor]:
 
 
 def lost_octaves(face: Tensor, truth: Tensor) -> Tensor:
-    """(B, 3, H, W) twice to (B,) in 0..1: in each octave the error's share of the truth's energy, at most 1; the mean.
+    """Two (B, 3, H, W) to (B,) in 0..1: the error's energy over the truth's, at most 1, averaged over the octaves.
 
     0 for the truth itself, 1 where nothing of any octave is left.
     """
@@ -41,7 +42,7 @@ def lost_octaves(face: Tensor, truth: Tensor) -> Tensor:
 
 
 def octaves_drowned_by(deviation: Tensor) -> Tensor:
-    """What white noise of these standard deviations, any shape, in [-1, 1] units, takes from a clean face: 0..1."""
+    """The share, 0..1, of a clean face's octaves that white noise hides: from its standard deviations, of any shape."""
     energy = torch.tensor(CLEAN_ENERGY, dtype=deviation.dtype, device=deviation.device)
     noise = 0.75 / 4.0 ** torch.arange(OCTAVES, dtype=deviation.dtype, device=deviation.device)
     return (deviation[..., None] ** 2 * noise / energy).clamp(max=1).mean(-1)
@@ -50,8 +51,9 @@ def octaves_drowned_by(deviation: Tensor) -> Tensor:
 class DamageNet(nn.Module):
     """(B, 3, 128, 128) RGB in [-1, 1] to the estimated `lost_octaves`, (B,) in 0..1.
 
-    Small layers over the logarithms of the statistics. Every region goes through the same ones, together with the whole
-    face; what they make of all regions is pooled (Zaheer et al. 2017). The other buffers normalise the statistics.
+    Small layers work on the logarithms of the statistics. The same layers see each region, together with the statistics
+    of the whole face, and their outputs are pooled over the regions (Zaheer et al. 2017). The buffers normalise the
+    statistics.
     """
 
     mean: Tensor
@@ -76,7 +78,7 @@ class DamageNet(nn.Module):
 
     @torch.no_grad()
     def estimate(self, face: Tensor) -> Tensor:
-        """The same for faces of any size, (B, 3, H, H), which are resized."""
+        """The same for square faces of any size, (B, 3, H, H), which are resized first."""
         return self(face if face.shape[-1] == SIZE else resize(face, SIZE, SIZE))  # type: ignore[no-any-return]
 
     def of_statistics(self, whole: Tensor, regions: Tensor) -> Tensor:
@@ -91,8 +93,8 @@ class DamageNet(nn.Module):
 def all_statistics(face: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, SIZE, SIZE) to the statistics of the face, (B, STATISTICS), and of its regions, (B, ACROSS ** 2, ...)."""
     side = face.shape[-1] // ACROSS
-    regions = face.unflatten(3, (ACROSS, side)).unflatten(2, (ACROSS, side)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-    return statistics(face), statistics(regions).unflatten(0, (-1, ACROSS**2))
+    tiles = face.reshape(len(face), 3, ACROSS, side, ACROSS, side).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return statistics(face), statistics(tiles).reshape(len(face), ACROSS**2, STATISTICS)
 
 
 def statistics(face: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What damaged the photos of a folder, in words, numbers and a picture, by the degradation that was fitted to them."""
+"""What damaged the photos of a folder, in words, numbers and a picture, from the degradation fitted to them."""
 
 from dataclasses import asdict, dataclass
 from os.path import lexists
@@ -12,17 +12,17 @@ from unfade.images.files import encode
 from unfade.recipes.damage_sheet import damage_sheet
 
 PICTURE = "degradation.png"
-UNEVEN = 1.3  # ratio of widths, or of grains, from which on the direction is mentioned; even blur is fitted with 1.1
+UNEVEN = 1.3  # ratio of widths, or of grains, above which the direction is given; even blur is fitted with 1.1
 COARSE = 1.5  # px: coarser grain covers several pixels
 COLOURED, GREY = 0.4, 0.8  # correlations of the channels' noise: below and above
-FAINT = 3.0  # grey levels: where noise is fainter, what is left of the faces counts as much
-BLOCKED = 1.2  # steps at the borders of blocks; JPEG of quality 80 has 1.3, none has 1.0
-FADED = 0.05  # a contrast that differs more than this is mentioned
+FAINT = 3.0  # grey levels: fainter noise cannot be told from what is left of the faces
+BLOCKED = 1.2  # ratio of steps from which blocks are reported: JPEG of quality 80 has 1.3, no JPEG 1.0
+FADED = 0.05  # a contrast that differs from 1 by more is reported
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """The damage of a folder."""
+    """The damage to the photos of a folder."""
 
     degradation: Path  # the file
     damage: Damage
@@ -36,9 +36,9 @@ class Inspected:
 def inspect(place: str | Path, out: str | Path | None = None) -> Inspected:
     """Measure the degradation in a file or a run folder, and draw a picture of it.
 
-    The picture is `degradation.png` in the folder `out`, or else lies beside the file, with its name. Raises BadInput
-    where there is no degradation, BadCheckpoint if its file is damaged, and OutputConflict if another picture of that
-    name is there already.
+    The picture is `degradation.png` in the folder `out`; without one it is written beside the file, under the file's
+    name. Raises BadInput if there is no degradation, BadCheckpoint if its file is damaged, and OutputConflict if
+    anything else is in the picture's place.
     """
     file = degradation_file(place)
     picture = _beside(file) if out is None else Path(out) / PICTURE
@@ -55,7 +55,7 @@ def _beside(file: Path) -> Path:
 
 
 def in_words(damage: Damage) -> dict[str, str]:
-    """What the damage is, by its kind, a line for each."""
+    """A line of text for each kind of damage."""
     grey = f", {damage.grey} of them without colour" if damage.grey else ""
     return {
         "fitted to": f"{damage.photos} faces of {damage.size} px{grey}; all pixels below are those of such a face",
