@@ -137,7 +137,7 @@ def test_every_flag_has_an_effect(run: Run, folder: Path) -> None:
 def test_faces_are_brought_to_its_size_and_that_is_said(run: Run, folder: Path) -> None:
     said = run("degrade", "large", "--out", "out", *FITTED)
     assert said.code == 0
-    assert "faces of 32 px, as those that run/degradation.safetensors was fitted to" in said.out
+    assert "resized to 32 px where needed, the size of the faces that run/degradation.safetensors" in said.out
     assert read_image(Path("out/d.png")).shape == (3, SIZE, SIZE)
     assert run("degrade", "large", "--out", "out", *FITTED, "--size", "32", "--json").json["size"] == SIZE
     refused = run("degrade", "large", "--out", "no", *FITTED, "--size", "48")

@@ -98,7 +98,7 @@ def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
     """
     if photos.shape != targets.shape or not len(photos):
         shapes = f"{tuple(photos.shape)} and {tuple(targets.shape)}"
-        raise BadInput(f"A degradation is fitted to at least one pair, of one shape, got {shapes}.")
+        raise BadInput(f"Expected at least one photo with a target of the same shape, got {shapes}.")
     kernels = fitted_kernels(photos, targets)
     blurred = blur(targets, kernels)
     rest = photos - blurred

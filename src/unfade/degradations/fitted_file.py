@@ -90,8 +90,8 @@ def degradation_file(place: str | Path) -> Path:
         folder, path = path, path / DEGRADATION
         if not path.is_file():
             raise BadInput(
-                f"{folder} holds no {DEGRADATION}: name the folder of an adaptation that learned from re-degraded "
-                "faces, or the file of a fitted degradation."
+                f"{folder} holds no {DEGRADATION}, which an adaptation with enough faces writes if it learns from "
+                "re-degraded ones; name the folder of such a run, or the file of a fitted degradation."
             )
     if not path.is_file():
         raise BadInput(f"There is no file or folder {path}; name a run folder, or the file of a fitted degradation.")

@@ -58,7 +58,7 @@ def in_words(damage: Damage) -> dict[str, str]:
     """A line of text for each kind of damage."""
     grey = f", {damage.grey} of them without colour" if damage.grey else ""
     return {
-        "fitted to": f"{damage.photos} faces of {damage.size} px{grey}; all pixels below are those of such a face",
+        "fitted to": f"{damage.photos} faces of {damage.size} px{grey}; lengths are in pixels of such a face",
         **_of_blur(damage.blur),
         **_of_noise(damage.noise),
         "contrast": _of_contrast(damage.contrast),
@@ -79,7 +79,7 @@ def _of_blur(blur: Blur) -> dict[str, str]:
     return {
         "blur": f"{shape}; reducing a face {blur.scale:.1f} times and enlarging it again loses as much",
         **by_channel,
-        "blur, photo by photo": f"{_of_spread(blur.photos, 1)} px in eight of ten photos",
+        "blur, photo by photo": f"{_of_spread(blur.photos, 1)} px in 8 out of 10 photos",
     }
 
 
@@ -87,14 +87,14 @@ def _of_noise(noise: Noise) -> dict[str, str]:
     places = {"in dark parts": noise.dark, "at middle brightness": noise.middle, "in bright parts": noise.bright}
     strength = ", ".join(f"{level:.0f} {place}" for place, level in places.items())
     if noise.middle < FAINT:
-        return {"noise": f"hardly any; in grey levels of 255 {strength}"}
+        return {"noise": f"hardly any; in grey levels of 0 to 255: {strength}"}
     grain = f"{'coarse' if noise.grain > COARSE else 'fine'}, {noise.grain:.1f} px"
     if max(noise.rows, noise.columns) > UNEVEN * min(noise.rows, noise.columns):
         grain = f"uneven, {noise.rows:.1f} px along rows and {noise.columns:.1f} px along columns"
     colour = "grey" if noise.correlation > GREY else "in colour" if noise.correlation < COLOURED else "partly grey"
     return {
-        "noise": f"standard deviation in grey levels of 255: {strength}",
-        "noise, photo by photo": f"{_of_spread(noise.photos, 0)} at middle brightness in eight of ten photos",
+        "noise": f"standard deviation, in grey levels of 0 to 255: {strength}",
+        "noise, photo by photo": f"{_of_spread(noise.photos, 0)} at middle brightness in 8 out of 10 photos",
         "grain": f"{grain}; {colour} (correlation of the channels {noise.correlation:.2f})",
     }
 
@@ -102,13 +102,13 @@ def _of_noise(noise: Noise) -> dict[str, str]:
 def _of_contrast(contrast: tuple[float, float, float]) -> str:
     if max(abs(gain - 1) for gain in contrast) < FADED:
         return "kept"
-    return f"times {_of_channels(contrast, 2)}"
+    return f"multiplied by {_of_channels(contrast, 2)}"
 
 
 def _of_blocks(blocks: float) -> str:
     if blocks < BLOCKED:
-        return "no blocks of 8 x 8 pixels to be seen"
-    return f"blocks of 8 x 8 pixels: steps at their borders are {blocks:.1f} times as high as others (not imitated)"
+        return "no blocks of 8 x 8 pixels found"
+    return f"blocks of 8 x 8 pixels: steps at their borders are {blocks:.1f} times as high as others (not reproduced)"
 
 
 def _of_channels(values: tuple[float, float, float], digits: int) -> str:
@@ -125,6 +125,6 @@ def _write(path: Path, content: bytes) -> None:
     """Raises OutputConflict where anything else is there, a folder or a link to nothing included."""
     if lexists(path) and not (path.is_file() and path.read_bytes() == content):
         raise OutputConflict(
-            f"{path} already exists and is not this picture; move it away, or name another folder as `out`."
+            f"{path} is there already and is not this picture; move it away, or name another folder as `out`."
         )
     atomic_write(path, content)

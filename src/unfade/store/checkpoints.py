@@ -159,7 +159,7 @@ def check_output(path: Path, checkpoint: Path) -> None:
     is_weights, is_card = path.is_file() and content_of(path) == SAFETENSORS, "kind" in read_card(path)
     for file, is_ours in ((path, is_weights), (card_path(path), is_card)):
         if lexists(file) and not (is_ours and checkpoint.exists()):
-            raise OutputConflict(f"{file} is there already and was made otherwise; name another file as `out`.")
+            raise OutputConflict(f"{file} is there already and was made in another way; name another file as `out`.")
 
 
 def card_path(weights: Path) -> Path:
