@@ -90,7 +90,7 @@ def test_a_line_needs_its_own_file(folder: Path) -> None:
     with pytest.raises(BadInput, match="give that degradation as `fitted`"):
         remake(face, line)
     write_degradation(Path("other"), seed=1)
-    with pytest.raises(BadInput, match=r"other/degradation\.safetensors is not the degradation that this face"):
+    with pytest.raises(BadInput, match=r"other/degradation\.safetensors did not degrade this face"):
         remake(face, line, fitted="other")
     with pytest.raises(BadInput, match=r"Expected a line of degradation\.jsonl"):
         remake(face, {**line, "draw": {"photo": 1}}, fitted="run")
@@ -101,7 +101,7 @@ def test_a_file_that_was_replaced_meanwhile_is_not_read(folder: Path) -> None:
     write_degradation(Path("run"), seed=2)
     assert begun.loaded().size == SIZE, "this process has read it before"
     degrade._content_of.cache_clear()
-    with pytest.raises(BadInput, match="has changed since this run was begun"):
+    with pytest.raises(BadInput, match="has changed since this run began"):
         begun.loaded()
     assert fitted_degradation("run").sha256 != begun.sha256
 
