@@ -166,8 +166,14 @@ def test_faces_become_grey_as_the_photo_was(file: Path, targets: Tensor) -> None
 
 @pytest.mark.parametrize(("size", "photo"), [(16, 0), (SIZE, COUNT), (SIZE, -1)])
 def test_draws_that_do_not_fit_are_refused(file: Path, size: int, photo: int) -> None:
-    with pytest.raises(BadInput, match="Expected a face of 32 x 32 pixels and a photo of 0"):
+    with pytest.raises(BadInput, match=r"Expected a face of shape \(3, 32, 32\) and a photo of 0"):
         load_degradation(file).applied(torch.zeros(3, size, size), FittedDraw(photo, 0))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 3, SIZE, SIZE), (1, SIZE, SIZE)])
+def test_faces_of_another_shape_are_refused_without_a_draw_too(file: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match="resize the face to the degradation's `size`"):
+        load_degradation(file).damaged(torch.zeros(shape), np.random.default_rng(0))
 
 
 # Files

@@ -60,9 +60,11 @@ class FittedDegradation:
         """(3, S, S) in [-1, 1] to the same shape and range, degraded as one of the photos, which `rng` draws.
 
         A face in colour keeps its colour, since whoever learns from it decides what is grey; with `applied` it becomes
-        grey if the photo was.
+        grey if the photo was. Raises BadInput for a face of another size.
         """
-        return self._as_photo(clean, int(rng.integers(len(self.noise))), rng)
+        photo = int(rng.integers(len(self.noise)))
+        self._check(clean, photo)
+        return self._as_photo(clean, photo, rng)
 
     def draw(self, rng: np.random.Generator) -> FittedDraw:
         """The random parameters for one face."""
@@ -74,14 +76,17 @@ class FittedDegradation:
         The same face and draw always give the same result. Raises BadInput for a face of another size, or for the
         number of a photo that this degradation does not have.
         """
-        if clean.shape != self.noise.shape[1:] or not 0 <= draw.photo < len(self.noise):
-            raise BadInput(
-                f"Expected a face of {self.size} x {self.size} pixels and a photo of 0..{len(self.noise) - 1}, got "
-                f"{clean.shape[-1]} x {clean.shape[-2]} and {draw.photo}; resize the face to the degradation's `size`."
-            )
+        self._check(clean, draw.photo)
         as_grey = self.grey is not None and bool(self.grey[draw.photo])
         made = self._as_photo(to_grey(clean) if as_grey else clean, draw.photo, np.random.default_rng(draw.seed))
         return to_grey(made) if as_grey else made
+
+    def _check(self, clean: Tensor, photo: int) -> None:
+        if clean.shape != self.noise.shape[1:] or not 0 <= photo < len(self.noise):
+            raise BadInput(
+                f"Expected a face of shape {tuple(self.noise.shape[1:])} and a photo of 0..{len(self.noise) - 1}, got "
+                f"{tuple(clean.shape)} and {photo}; resize the face to the degradation's `size`."
+            )
 
     def _as_photo(self, clean: Tensor, photo: int, rng: np.random.Generator) -> Tensor:
         noise = with_random_phases(self.noise[photo], rng)
