@@ -176,7 +176,12 @@ REFUSED = {
     (*FITTED, "--preset", "mild"): "--preset has no effect with --kind fitted; leave it out, or choose --kind blind or",
     (*FITTED, "--scale", "4"): "--scale has no effect with --kind fitted",
     (*FITTED, "--iso", "800"): "--iso has no effect with --kind fitted; leave it out, or choose --kind camera",
-    ("--kind", "fitted", "--fitted", "truth"): "truth holds no degradation.safetensors, which an adaptation with enough",
+    (
+        "--kind",
+        "fitted",
+        "--fitted",
+        "truth",
+    ): "truth holds no degradation.safetensors, which an adaptation with enough",
     ("--kind", "fitted", "--fitted", "truth/a.png"): "truth/a.png holds no fitted degradation",
     ("--kind", "fitted", "--fitted", "nothing"): "There is no file or folder nothing",
     ("--kind", "rain"): "there are: blind, camera, fitted",
