@@ -112,5 +112,5 @@ def test_finetune_resumes_and_overwrites_nothing(
         (tmp_path / name).unlink()
     refused = finetuned(run, models, tmp_path, "--seed", "1")
     assert refused.code == 2
-    assert f"{beside} is there already and was made otherwise" in refused.err
+    assert f"{beside} is there already and was made in another way" in refused.err
     assert beside.read_bytes() == begun

@@ -90,7 +90,7 @@ def test_a_line_needs_its_own_file(folder: Path) -> None:
     with pytest.raises(BadInput, match="give that degradation as `fitted`"):
         remake(face, line)
     write_degradation(Path("other"), seed=1)
-    with pytest.raises(BadInput, match=r"other/degradation\.safetensors is not the degradation that this face"):
+    with pytest.raises(BadInput, match=r"other/degradation\.safetensors did not degrade this face"):
         remake(face, line, fitted="other")
     with pytest.raises(BadInput, match=r"Expected a line of degradation\.jsonl"):
         remake(face, {**line, "draw": {"photo": 1}}, fitted="run")
@@ -101,7 +101,7 @@ def test_a_file_that_was_replaced_meanwhile_is_not_read(folder: Path) -> None:
     write_degradation(Path("run"), seed=2)
     assert begun.loaded().size == SIZE, "this process has read it before"
     degrade._content_of.cache_clear()
-    with pytest.raises(BadInput, match="has changed since this run was begun"):
+    with pytest.raises(BadInput, match="has changed since this run began"):
         begun.loaded()
     assert fitted_degradation("run").sha256 != begun.sha256
 
@@ -137,7 +137,7 @@ def test_every_flag_has_an_effect(run: Run, folder: Path) -> None:
 def test_faces_are_brought_to_its_size_and_that_is_said(run: Run, folder: Path) -> None:
     said = run("degrade", "large", "--out", "out", *FITTED)
     assert said.code == 0
-    assert "faces of 32 px, as those that run/degradation.safetensors was fitted to" in said.out
+    assert "resized to 32 px where needed, the size of the faces that run/degradation.safetensors" in said.out
     assert read_image(Path("out/d.png")).shape == (3, SIZE, SIZE)
     assert run("degrade", "large", "--out", "out", *FITTED, "--size", "32", "--json").json["size"] == SIZE
     refused = run("degrade", "large", "--out", "no", *FITTED, "--size", "48")
@@ -176,7 +176,12 @@ REFUSED = {
     (*FITTED, "--preset", "mild"): "--preset has no effect with --kind fitted; leave it out, or choose --kind blind or",
     (*FITTED, "--scale", "4"): "--scale has no effect with --kind fitted",
     (*FITTED, "--iso", "800"): "--iso has no effect with --kind fitted; leave it out, or choose --kind camera",
-    ("--kind", "fitted", "--fitted", "truth"): "truth holds no degradation.safetensors: name the folder of an adap",
+    (
+        "--kind",
+        "fitted",
+        "--fitted",
+        "truth",
+    ): "truth holds no degradation.safetensors, which an adaptation with enough",
     ("--kind", "fitted", "--fitted", "truth/a.png"): "truth/a.png holds no fitted degradation",
     ("--kind", "fitted", "--fitted", "nothing"): "There is no file or folder nothing",
     ("--kind", "rain"): "there are: blind, camera, fitted",

@@ -386,7 +386,7 @@ def test_a_film_in_which_nothing_changes_is_a_copy(tmp_path: Path) -> None:
     assert entry.status == "done"
     assert entry.notes == (
         "4 frames, 1 track",
-        "1 face left unchanged: hardly degraded (a fidelity below 0.5 restores such faces too)",
+        "1 face left unchanged: hardly degraded (a fidelity of 0.25 restores such faces too)",
     )
     assert (tmp_path / "out/a.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
 

@@ -82,7 +82,7 @@ def test_photos_without_damage_give_no_damage(targets: Tensor) -> None:
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_pairs_have_one_shape(targets: Tensor, count: int) -> None:
-    with pytest.raises(BadInput, match="pairs of one shape"):
+    with pytest.raises(BadInput, match="target of the same shape"):
         fit(targets[:count], targets[: count and 3])
 
 

@@ -1,5 +1,6 @@
 """A fitted degradation as a file: it degrades as before, no face can be seen in it, and other files are refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,11 @@ from unfade.degradations.fitted_file import (
     without_phases,
 )
 from unfade.degradations.rings import rings_of
+from unfade.diffusion.load import loaded_prior
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.images.tone import to_grey
+from unfade.restorers.load import load_restorer
+from unfade.store.foreign import read_foreign
 
 SIZE, COUNT = 32, 6
 
@@ -162,8 +166,14 @@ def test_faces_become_grey_as_the_photo_was(file: Path, targets: Tensor) -> None
 
 @pytest.mark.parametrize(("size", "photo"), [(16, 0), (SIZE, COUNT), (SIZE, -1)])
 def test_draws_that_do_not_fit_are_refused(file: Path, size: int, photo: int) -> None:
-    with pytest.raises(BadInput, match="Expected a face of 32 x 32 pixels and a photo of 0"):
+    with pytest.raises(BadInput, match=r"Expected a face of shape \(3, 32, 32\) and a photo of 0"):
         load_degradation(file).applied(torch.zeros(3, size, size), FittedDraw(photo, 0))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 3, SIZE, SIZE), (1, SIZE, SIZE)])
+def test_faces_of_another_shape_are_refused_without_a_draw_too(file: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match="resize the face to the degradation's `size`"):
+        load_degradation(file).damaged(torch.zeros(shape), np.random.default_rng(0))
 
 
 # Files
@@ -189,8 +199,29 @@ def test_other_files_are_refused_by_name(file: Path, tmp_path: Path) -> None:
     other.write_text("a face")
     with pytest.raises(BadInput, match=r"other\.safetensors holds no fitted degradation"):
         load_degradation(other)
-    with pytest.raises(BadInput, match="a format of another version of unfade"):
+    with pytest.raises(BadInput, match="the format of another version of unfade"):
         load_degradation(changed(file, {"version": "2"}))
+
+
+def test_what_was_saved_in_its_place_is_named(tmp_path: Path) -> None:
+    file = tmp_path / DEGRADATION
+    file.touch()
+    with pytest.raises(BadCheckpoint, match=r"degradation\.safetensors is empty; copy or download it again"):
+        load_degradation(file)
+    file.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(BadCheckpoint, match="holds no fitted degradation; it is the pointer that Git LFS leaves"):
+        load_degradation(tmp_path)
+
+
+@pytest.mark.parametrize("read", [load_restorer, loaded_prior, read_foreign])
+def test_it_is_not_taken_for_weights(file: Path, read: Callable[[Path], object]) -> None:
+    """A run holds it beside the restorer, so that one is easily named in place of the other."""
+    with pytest.raises(BadCheckpoint, match=r"holds a fitted degradation, not weights; name the restorer's file") as e:
+        read(file)
+    assert str(e.value).startswith(str(file))
+    file.write_bytes(b"")
+    with pytest.raises(BadCheckpoint, match="is empty"):
+        read(file)
 
 
 def test_a_file_that_is_cut_off(file: Path) -> None:
@@ -208,7 +239,7 @@ DAMAGED: dict[str, tuple[dict[str, str], dict[str, Tensor | None], str]] = {
     "size": ({"size": "64"}, {}, "magnitudes has the shape"),
     "huge": ({"size": "99999"}, {}, "states 6 photos of 99999 px"),
     "no count": ({"photos": "many"}, {}, "states 0 photos"),
-    "infinite": ({}, {"strengths": torch.full((8,), torch.inf)}, "strengths holds infinite numbers"),
+    "infinite": ({}, {"strengths": torch.full((8,), torch.inf)}, "strengths holds infinite values"),
     "NaN": ({}, {"strengths": torch.full((8,), torch.nan)}, "not numbers"),
 }
 

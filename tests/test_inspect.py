@@ -25,16 +25,16 @@ DAMAGE = Damage(12, 0, 128, EVEN, NOISE, (1.0, 1.02, 0.98), 1.0)
 
 def test_words() -> None:
     assert in_words(DAMAGE) == {
-        "fitted to": "12 faces of 128 px; all pixels below are those of such a face",
+        "fitted to": "12 faces of 128 px; lengths are in pixels of such a face",
         "blur": "a point is 2.4 px wide (at half maximum); reducing a face 2.3 times and enlarging it again loses as "
         "much",
-        "blur, photo by photo": "2.2 to 2.7 px in eight of ten photos",
-        "noise": "standard deviation in grey levels of 255: 9 in dark parts, 10 at middle brightness, 12 in bright "
-        "parts",
-        "noise, photo by photo": "7 to 14 at middle brightness in eight of ten photos",
+        "blur, photo by photo": "2.2 to 2.7 px in 8 out of 10 photos",
+        "noise": "standard deviation, in grey levels of 0 to 255: 9 in dark parts, 10 at middle brightness, "
+        "12 in bright parts",
+        "noise, photo by photo": "7 to 14 at middle brightness in 8 out of 10 photos",
         "grain": "fine, 1.1 px; in colour (correlation of the channels 0.10)",
         "contrast": "kept",
-        "JPEG": "no blocks of 8 x 8 pixels to be seen",
+        "JPEG": "no blocks of 8 x 8 pixels found",
     }
 
 
@@ -47,15 +47,15 @@ SAID = {
         DAMAGE, blur=replace(EVEN, widest=6.0, across=1.5, angle=135.0)
     ),
     "3.0 (red), 2.0 (green), 3.5 (blue) px": replace(DAMAGE, blur=replace(EVEN, channels=(3.0, 2.0, 3.5))),
-    "about 2.4 px in eight of ten": replace(DAMAGE, blur=replace(EVEN, photos=(2.42, 2.43, 2.44))),
-    "hardly any; in grey levels of 255 1 in dark": replace(
+    "about 2.4 px in 8 out of 10": replace(DAMAGE, blur=replace(EVEN, photos=(2.42, 2.43, 2.44))),
+    "hardly any; in grey levels of 0 to 255: 1 in dark": replace(
         DAMAGE, noise=replace(NOISE, dark=1.0, middle=1.5, bright=1.0)
     ),
     "coarse, 3.0 px": replace(DAMAGE, noise=replace(NOISE, grain=3.0)),
     "uneven, 4.0 px along rows and 1.0 px along columns": replace(DAMAGE, noise=replace(NOISE, rows=4.0, columns=1.0)),
     "partly grey (correlation of the channels 0.60)": replace(DAMAGE, noise=replace(NOISE, correlation=0.6)),
     "; grey (correlation of the channels 0.95)": replace(DAMAGE, noise=replace(NOISE, correlation=0.95)),
-    "times 0.80 (red), 1.00 (green), 1.10 (blue)": replace(DAMAGE, contrast=(0.8, 1.0, 1.1)),
+    "multiplied by 0.80 (red), 1.00 (green), 1.10 (blue)": replace(DAMAGE, contrast=(0.8, 1.0, 1.1)),
     "steps at their borders are 1.6 times as high": replace(DAMAGE, blocks=1.6),
 }
 
@@ -102,11 +102,31 @@ def test_a_picture_of_something_else_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "run" / PICTURE).write_text("mine")
     said = run("inspect", tmp_path / "run")
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert f"{tmp_path / 'run' / PICTURE} is there already" in said.err
-    assert "name a folder as --out" in said.err
+    assert f"{tmp_path / 'run' / PICTURE} is there already and is not this picture" in said.err
+    assert "name another folder as --out" in said.err
     assert (tmp_path / "run" / PICTURE).read_text() == "mine"
     with pytest.raises(OutputConflict, match="`out`"):
         unfade.inspect(tmp_path / "run")
+
+
+def test_links_and_folders_in_the_place_of_the_picture_are_kept(tmp_path: Path) -> None:
+    write_degradation(tmp_path / "run")
+    picture = tmp_path / "run" / PICTURE
+    picture.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputConflict, match="is there already"):
+        unfade.inspect(tmp_path / "run")
+    assert picture.is_symlink()
+    picture.unlink()
+    picture.mkdir()
+    with pytest.raises(OutputConflict, match="is there already"):
+        unfade.inspect(tmp_path / "run")
+
+
+def test_a_degradation_named_like_a_picture_is_not_in_its_own_way(tmp_path: Path) -> None:
+    file = write_degradation(tmp_path).rename(tmp_path / "mine.png")
+    before = file.read_bytes()
+    assert unfade.inspect(file).picture == tmp_path / "mine.png.png"
+    assert file.read_bytes() == before
 
 
 def test_a_folder_without_a_degradation(run: Run, tmp_path: Path) -> None:

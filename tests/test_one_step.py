@@ -103,6 +103,16 @@ def test_at_a_low_fidelity_no_face_counts_as_clean() -> None:
     torch.testing.assert_close(restorer.estimated_damage(face), torch.tensor([0.01, 0.4]))
 
 
+@pytest.mark.parametrize("fidelity", [0.0, 0.25, 0.3])
+def test_at_the_fidelities_that_are_recommended_every_face_is_restored_wholly(fidelity: float) -> None:
+    restorer = tiny(OneStepSettings(fidelity=fidelity))
+    restorer.size = 128
+    restorer.damage.forward = lambda seen: torch.zeros(len(seen))  # type: ignore[method-assign]
+    damage = restorer.estimated_damage(faces(2, 128))
+    assert restorer.share(damage).tolist() == [1, 1]
+    assert bool((restorer.entry(damage) > 0).all())
+
+
 def test_a_nearly_clean_face_is_changed_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """The result follows the damage without a jump: from the face itself to what the network says."""
     restorer, face = tiny(OneStepSettings()), faces(5, 128)

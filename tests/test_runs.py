@@ -176,7 +176,7 @@ def test_a_training_replaces_no_card(tmp_path: Path) -> None:
     weights, checkpoint = tmp_path / "a.safetensors", tmp_path / "a.training"
     check_output(weights, checkpoint)
     weights.with_suffix(".json").write_text("[3]")
-    with pytest.raises(OutputConflict, match=r"a\.json is there already and was made otherwise"):
+    with pytest.raises(OutputConflict, match=r"a\.json is there already and was made in another way"):
         check_output(weights, checkpoint)
     assert read_card(weights) == {}
     checkpoint.touch()

@@ -241,13 +241,25 @@ def test_another_architecture_is_refused_by_its_first_key() -> None:
         assert same_state(state_of(net), state_of(ToyRestorer(seed=3))), "nothing may be half loaded"
 
 
+def test_a_folder_with_the_results_of_another_command_is_named_as_such(tmp_path: Path) -> None:
+    with open_run(tmp_path, {"adapt": {"restorer": "a", "seed": 0}}):
+        pass
+    with (
+        pytest.raises(OutputConflict, match=r"another command \(adapt\)"),
+        open_run(tmp_path, {"degrade": {"seed": 0}}),
+    ):
+        pass
+
+
 def test_damaged_weights(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_weights(path, nn.Linear(8, 8), architecture="toy", config={}, dtype=torch.float32)
     content = path.read_bytes()
     for broken in (b"", content[:5], content[:100], content[:-1], b"not weights at all"):
         path.write_bytes(broken)
-        with pytest.raises(BadCheckpoint, match="is not a readable safetensors file") as caught:
+        with pytest.raises(
+            BadCheckpoint, match="is not a readable safetensors file" if broken else "is empty"
+        ) as caught:
             read_weights(path)
         assert str(caught.value).startswith(str(path))
     with pytest.raises(BadCheckpoint, match=r"nowhere\.safetensors is not a readable"):

@@ -16,10 +16,11 @@ from toys import ToyRestorer
 from unfade.errors import BadInput, OutputConflict
 from unfade.faces.restoring import blend
 from unfade.images.files import read_image
+from unfade.jobs.runs import open_run
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.restorers.load import load_restorer
-from unfade.stages.restore import choices, restore_batch
+from unfade.stages.restore import choices, restore_batch, restore_faces
 from unfade.store.checkpoints import read_card, read_weights
 
 Models = tuple[Path, Path]
@@ -67,6 +68,17 @@ def test_files_at_the_ends(models: Models, tmp_path: Path) -> None:
     assert torch.equal(results[0.0], read_image(photos[0]))
     assert torch.equal(results[1.0], read_image(tmp_path / "unsaid" / photos[0].name))
     assert ((results[0.0] + results[1.0]) / 2 - results[0.5]).abs().max() <= 2.01 / 255
+
+
+def test_a_strength_of_0_does_not_make_faces_hardly_degraded(tmp_path: Path) -> None:
+    """Their results equal them because that was asked for, so the note about clean faces would be wrong."""
+    photos, restorer = write_faces(tmp_path / "photos", 2), ToyRestorer(16).eval()
+    same = ToyRestorer(16).eval()
+    same.forward = lambda face: face  # type: ignore[method-assign]
+    for name, each, strength, notes in (("a", restorer, 0.0, 0), ("b", same, 0.0, 0), ("c", same, 1.0, 1)):
+        with open_run(tmp_path / name, {}) as journal:
+            done = restore_faces(photos, tmp_path / name, each, journal=journal, strength=strength)
+        assert [len(entry.notes) for entry in done] == [notes, notes]
 
 
 def test_another_strength_is_another_result(models: Models, tmp_path: Path) -> None:

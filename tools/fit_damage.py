@@ -1,11 +1,11 @@
-"""Fit the estimate of damage that comes with the package, and say how rightly it orders faces it has not seen.
+"""Fit the estimate of damage that comes with the package, and report how well it ranks faces it has not seen.
 
     python tools/fit_damage.py FACES --held-out FACES [--out FILE]
 
-Faces are clean and aligned. They are damaged by a generic chain of blur, downsampling, noise of any colour and grain,
+FACES are clean and aligned. They are damaged by a generic chain of blur, downsampling, noise of any colour and grain,
 JPEG and enlarging, or by the blind degradation (Eq. 9); most are then sharpened or compressed at some size, as photos
-that went through other hands are. The cameras of Eq. 10 are never fitted to: they are the test. The estimate is written
-to the package, and into the built-in restorers that contain it.
+that have passed through other hands are. The cameras of Eq. 10 are never used for fitting: they are the test. The
+estimate is written to the package, and into the built-in restorers that contain it.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from unfade.training.batches import Pictures, find_training_pictures
 from unfade.zoo.models import MODELS, path_of
 
 SIZE = 128  # px
-STEPS, BATCH, OF_CLEAN = 3000, 448, 64  # drawn from all faces, and clean ones besides
-EASY = 0.05  # damage that is added before relative errors are taken: below it, errors count alike
-DISTURBED = 0.03  # of the statistics' deviation
+STEPS, BATCH, OF_CLEAN = 3000, 448, 64  # a batch has BATCH of all faces, and OF_CLEAN more that are clean
+EASY = 0.05  # is added to the damage that errors are divided by: below it, errors count about equally
+DISTURBED = 0.03  # noise added to the statistics, relative to their deviation
 SIDES = (128, 160, 192, 256, 384)  # px, at which a face may have been compressed
 DEFAULT = OneStepSettings()
 DECIDED = ("clean", "damaged", "part", "highest")  # settings that depend on the estimate
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def put_into(path: Path, net: DamageNet) -> None:
-    """Give a one-step restorer this estimate, and the default settings of what it decides."""
+    """Put this estimate into a one-step restorer, with the default settings that depend on it."""
     found = read_weights(path)
     config = {**found.config, "entry": {**found.config["entry"], **{name: getattr(DEFAULT, name) for name in DECIDED}}}
     restorer = built(config)
@@ -73,12 +73,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=path_of(MODELS["damage"]))
     parser.add_argument("--most", type=int, default=1500, help="faces, drawn at random")
-    parser.add_argument("--rounds", type=int, default=8, help="damages of each face")
+    parser.add_argument("--rounds", type=int, default=8, help="how often each face is damaged")
     return parser.parse_args()
 
 
 def clean(folder: Path, most: int) -> Tensor:
-    """At most so many pictures of a folder, (N, 3, SIZE, SIZE) in [-1, 1]."""
+    """At most this many pictures of a folder, drawn at random, (N, 3, SIZE, SIZE) in [-1, 1]."""
     paths, _ = find_training_pictures(folder, {})
     drawn = np.random.default_rng(0).permutation(len(paths))[:most]
     pictures = Pictures([paths[i] for i in drawn], SIZE)
@@ -86,7 +86,7 @@ def clean(folder: Path, most: int) -> Tensor:
 
 
 def damaged(truth: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Each face once, degraded or not, and finished or not; beside the truth, which may be grey."""
+    """Each face once, degraded or not and `finished` or not, with its truth, which may be grey."""
     pairs = []
     for i, face in enumerate(truth):
         rng = np.random.default_rng([seed, i])
@@ -115,18 +115,18 @@ def finished(face: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def levels(faces: Tensor) -> Tensor:
-    """As a file of 8 bits holds them."""
+    """Rounded to the levels of an 8-bit file."""
     return (faces.clamp(-1, 1) + 1).mul(127.5).round() / 127.5 - 1
 
 
 def seen(faces: Tensor) -> tuple[Tensor, Tensor]:
-    """The statistics of many faces, and of their regions."""
+    """The statistics of many inner faces and of their regions, in portions that fit in memory."""
     parts = [all_statistics(inner(part)) for part in faces.split(128)]
     return torch.cat([whole for whole, _ in parts]), torch.cat([regions for _, regions in parts])
 
 
 def fitted(whole: Tensor, regions: Tensor, damage: Tensor, *, clean: int) -> DamageNet:
-    """Least squares of relative errors, the statistics a little disturbed each time; the first faces are clean."""
+    """Least squares of relative errors, with a little noise on the statistics; the first `clean` faces are clean."""
     torch.manual_seed(0)
     net = DamageNet()
     for name, found in {"": whole, "_of_regions": regions.flatten(0, 1)}.items():
@@ -148,7 +148,7 @@ def fitted(whole: Tensor, regions: Tensor, damage: Tensor, *, clean: int) -> Dam
 
 
 def report(net: DamageNet, truth: Tensor) -> None:
-    """How near the estimate is, and how rightly it orders, for each kind of damage."""
+    """Print how accurate the estimate is, and how well it ranks faces, for each kind of damage."""
     sets = {"clean": (truth, truth), "generic, blind, finished": damaged(truth, 99)}
     for name, degradation in CAMERAS.items():
         draws = [draw_camera(np.random.default_rng(i), size=SIZE, settings=degradation.settings) for i in range(100)]

@@ -6,7 +6,7 @@ prints that sentence without a traceback; any other exception is a bug and crash
 
 
 class UnfadeError(Exception):
-    """Base of everything that is the input's fault and not the program's."""
+    """Base of all errors that the input causes, not the program."""
 
 
 class UnreadableImage(UnfadeError):
@@ -18,20 +18,20 @@ class BadInput(UnfadeError, ValueError):
 
 
 class BadCheckpoint(UnfadeError):
-    """Weights that are damaged, or of another architecture than the one asked for."""
+    """Weights, or a fitted degradation, that are damaged or of another kind than the one asked for."""
 
 
 class UnknownModel(UnfadeError):
-    """A model name that is not in the table and not a file. The message lists the names there are."""
+    """A name that is neither a model in the table nor a file. The message lists the known names."""
 
 
 class OutputConflict(UnfadeError):
-    """Output that is there already and was made otherwise, or that would overwrite the input."""
+    """Output that already exists and was made with other settings, or that would overwrite the input."""
 
 
 class Diverged(UnfadeError):
-    """A training whose loss is no number any more; nothing of it is kept but its last checkpoint."""
+    """A training whose loss is no longer a number; only its last checkpoint is kept."""
 
 
 class DiskFull(UnfadeError):
-    """There is no room to write a result. What was written before is kept, and a second run goes on from there."""
+    """The disk is full. What was written before is kept, and the same command continues from there."""

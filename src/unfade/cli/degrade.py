@@ -18,7 +18,7 @@ Truth = Annotated[Path, typer.Argument(help="Folder of clean faces.")]
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Resize the faces to this side first, px. Default: their own size; with --kind fitted that of its faces."
+        help="Resize the faces to this side first, px. Default: as they are; --kind fitted: the size it was fitted to."
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="Worker processes. Default: one per core.")]
@@ -71,7 +71,7 @@ def degrade(
     done = of_entries(entries, out, shards=[shard])
     if not isinstance(degradation, FittedKind):
         return done
-    resized = f"faces of {size} px, as those that {degradation.file} was fitted to; others were resized"
+    resized = f"resized to {size} px where needed, the size of the faces that {degradation.file} was fitted to"
     return replace(done, result={**done.result, "size": size}, lines=[*done.lines, resized])
 
 

@@ -293,7 +293,8 @@ NoProvenance = Annotated[
 ]
 
 Kind = Annotated[
-    str, typer.Option(help="Kind of degradation: blind (Eq. 9), camera (Eq. 10), or fitted (that of a folder).")
+    str,
+    typer.Option(help="Kind of degradation: blind (Eq. 9), camera (Eq. 10), or fitted (to photos, see --fitted)."),
 ]
 Preset = Annotated[
     str | None,
@@ -307,7 +308,7 @@ SensorFile = Annotated[
 ]
 Fitted = Annotated[
     Path | None,
-    typer.Option(help="fitted: run folder of an adaptation, or the file of a degradation that was fitted to photos."),
+    typer.Option(help="fitted: run folder of an adaptation, or the file of a fitted degradation."),
 ]
 Report = Annotated[
     bool, option(OUTPUT, "Write report.html next to the results: photos before and after, faces, notes.", "--report")

@@ -19,7 +19,7 @@ def inspect(
         Path | None, f.option(f.OUTPUT, "Folder for the picture. Default: beside the degradation.", "--out")
     ] = None,
 ) -> Outcome:
-    """Say what damaged the photos of a RUN: blur, noise, contrast and JPEG, in words, numbers and a picture."""
+    """Report what damaged the photos of a RUN: blur, noise, contrast and JPEG, in words, numbers and a picture."""
     from unfade.recipes.inspect import in_words
     from unfade.recipes.inspect import inspect as run
 

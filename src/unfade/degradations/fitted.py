@@ -1,16 +1,16 @@
-"""The degradation of a folder, fitted to its photos and their targets, and applied to clean faces.
+"""The degradation of a folder: fitted to its photos and their targets, then applied to clean faces.
 
-That gives training pairs whose target is the truth. A photo is modelled as its target under its own blur, plus noise:
+This gives training pairs whose target is the truth. A photo is modelled as its target, blurred, plus noise:
 
     photo = kernel * target + sigma(kernel * target) z
 
-The kernel is a least-squares fit in the frequency domain, regularized towards that of the whole folder. Sigma is a
-table over brightness. z is the normalized residual: not a model of the noise but the noise itself, with its grain and
-its colours. A clean face is degraded by the kernel of a photo drawn at random, plus that photo's z with random phases:
-it has the spectrum of that noise but not the outlines of that face, and is another one every time.
+The kernel is a least-squares fit in the frequency domain, regularised towards that of the whole folder. Sigma is a
+table over brightness. z is the normalised residual: not a model of the noise but the noise itself, with its grain and
+colours. A clean face is degraded by the kernel of a photo drawn at random, plus that photo's z with random phases. Such
+noise has the spectrum of the photo's but not the outlines of its face, and differs every time.
 
-Fitted so, the degradation is too mild, since targets have taken up noise; `matching` corrects it. `fitted_file` keeps
-it in a file, and `measured` says what it does in numbers.
+A degradation fitted in this way is too mild, since targets have taken over some of the noise; `matching` corrects it.
+`fitted_file` keeps it in a file, and `measured` expresses it in numbers.
 """
 
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ from unfade.degradations.rings import filtered
 from unfade.errors import BadInput
 from unfade.images.tone import is_grey, to_grey
 
-RADIUS = 10  # px, of a kernel for faces of 128 px: enlarging by 8 spreads that far
+RADIUS = 10  # px, of a kernel for faces of 128 px: enlarging by 8 spreads a pixel that far
 OTHERS = 4.0  # weight of the folder's mean in the fit of each kernel, in photos
 RIDGE = 0.01  # ridge penalty, relative to the mean energy of the targets: frequencies they lack are not fitted
 LEVELS = 8  # levels of brightness at which the strength of the noise is measured
 ENOUGH = 500  # a level with fewer values than this gets the mean strength of the others
-BLOCK = 8  # px, of JPEG
+BLOCK = 8  # px, side of JPEG's blocks
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class FittedDegradation:
     """The fitted degradation of a folder: a noise strength for all photos, a kernel and a residual for each."""
 
     kernels: Tensor  # (N, 3, 2 r + 1, 2 r + 1), each channel summing to 1
-    noise: Tensor  # (N, 3, S, S): z, without unit
+    noise: Tensor  # (N, 3, S, S): z, without a unit
     strengths: Tensor  # (LEVELS,): sigma, from black to white, in [-1, 1] units
     response: Tensor | None = None  # (3, rings): gains after the kernel, see `matching`; None: all 1
     grey: Tensor | None = None  # (N,) bool: photos without colour; None: all are in colour
@@ -59,9 +59,12 @@ class FittedDegradation:
     def damaged(self, clean: Tensor, rng: np.random.Generator) -> Tensor:
         """(3, S, S) in [-1, 1] to the same shape and range, degraded as one of the photos, which `rng` draws.
 
-        A face in colour stays so, as whoever learns from it decides what is grey; `applied` does as the photo is.
+        A face in colour keeps its colour, since whoever learns from it decides what is grey; with `applied` it becomes
+        grey if the photo was. Raises BadInput for a face of another size.
         """
-        return self._as_photo(clean, int(rng.integers(len(self.noise))), rng)
+        photo = int(rng.integers(len(self.noise)))
+        self._check(clean, photo)
+        return self._as_photo(clean, photo, rng)
 
     def draw(self, rng: np.random.Generator) -> FittedDraw:
         """The random parameters for one face."""
@@ -70,17 +73,20 @@ class FittedDegradation:
     def applied(self, clean: Tensor, draw: FittedDraw) -> Tensor:
         """(3, S, S) in [-1, 1] to the same shape and range, degraded as drawn; grey if that photo was.
 
-        The same face and draw always give the same result. Raises BadInput for a face of another size, and for a photo
-        that this degradation does not have.
+        The same face and draw always give the same result. Raises BadInput for a face of another size, or for the
+        number of a photo that this degradation does not have.
         """
-        if clean.shape != self.noise.shape[1:] or not 0 <= draw.photo < len(self.noise):
-            raise BadInput(
-                f"Expected a face of {self.size} x {self.size} pixels and a photo of 0..{len(self.noise) - 1}, got "
-                f"{clean.shape[-1]} x {clean.shape[-2]} and {draw.photo}; resize the face to the degradation's `size`."
-            )
+        self._check(clean, draw.photo)
         as_grey = self.grey is not None and bool(self.grey[draw.photo])
         made = self._as_photo(to_grey(clean) if as_grey else clean, draw.photo, np.random.default_rng(draw.seed))
         return to_grey(made) if as_grey else made
+
+    def _check(self, clean: Tensor, photo: int) -> None:
+        if clean.shape != self.noise.shape[1:] or not 0 <= photo < len(self.noise):
+            raise BadInput(
+                f"Expected a face of shape {tuple(self.noise.shape[1:])} and a photo of 0..{len(self.noise) - 1}, got "
+                f"{tuple(clean.shape)} and {photo}; resize the face to the degradation's `size`."
+            )
 
     def _as_photo(self, clean: Tensor, photo: int, rng: np.random.Generator) -> Tensor:
         noise = with_random_phases(self.noise[photo], rng)
@@ -91,12 +97,13 @@ class FittedDegradation:
 
 
 def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
-    """Fits the degradation of targets to photos, both (N, 3, S, S) in [-1, 1].
+    """Fit the degradation that turns targets into photos, both (N, 3, S, S) in [-1, 1].
 
-    Raises BadInput where the shapes differ or there are no pairs.
+    Raises BadInput if the shapes differ or there are no pairs.
     """
     if photos.shape != targets.shape or not len(photos):
-        raise BadInput(f"A degradation is fitted to pairs of one shape, got {photos.shape} and {targets.shape}.")
+        shapes = f"{tuple(photos.shape)} and {tuple(targets.shape)}"
+        raise BadInput(f"Expected at least one photo with a target of the same shape, got {shapes}.")
     kernels = fitted_kernels(photos, targets)
     blurred = blur(targets, kernels)
     rest = photos - blurred
@@ -106,7 +113,7 @@ def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
 
 
 def fitted_kernels(photos: Tensor, targets: Tensor) -> Tensor:
-    """(N, 3, S, S) twice to (N, 3, k, k): ridge regression of each photo's spectrum on its target's, channel-wise."""
+    """Two (N, 3, S, S) to (N, 3, k, k): ridge regression of each photo's spectrum on its target's, by channel."""
     size = photos.shape[-1]
     seen, true = (torch.fft.rfft2(image.double()) for image in (photos, targets))
     product, energy = seen * true.conj(), true.abs().square()
@@ -131,7 +138,7 @@ def fitted_strengths(rest: Tensor, blurred: Tensor) -> Tensor:
 
 
 def with_random_phases(noise: Tensor, rng: np.random.Generator) -> Tensor:
-    """(3, S, S) with the power that it has at each frequency; all channels are moved alike, so that colours stay."""
+    """(3, S, S) with the same power at each frequency; the channels are shifted alike, so that the colours stay."""
     size = noise.shape[-1]
     phases = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
     moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise.double()) * torch.sgn(phases), s=(size, size))
@@ -139,10 +146,10 @@ def with_random_phases(noise: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def steps_at_blocks(rest: Tensor) -> Tensor:
-    """(N, 3, S, S) to (N,): differences of neighbours across the borders of JPEG's blocks over those elsewhere.
+    """(N, 3, S, S) to (N,): differences between neighbours across the borders of JPEG's blocks, over those elsewhere.
 
-    About 1 without blocks, and where a face was resized or moved after it had been compressed. It is measured here, on
-    the residuals: their spectra alone do not tell where borders are.
+    About 1 without blocks, or if a face was resized or moved after it was compressed. It is measured here, on the
+    residuals, since their spectra alone do not show where the borders are.
     """
     grey, found = rest.mean(1), []
     for axis in (1, 2):
@@ -158,7 +165,7 @@ def strength_at(image: Tensor, strengths: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
-    """(N, 3, S, S) blurred by (N, 3, k, k), borders mirrored."""
+    """(N, 3, S, S) blurred by (N, 3, k, k), with mirrored borders."""
     count, channels, height, width = images.shape
     radius = kernels.shape[-1] // 2
     padded = F.pad(images, (radius,) * 4, "reflect").reshape(1, count * channels, height + 2 * radius, -1)

@@ -1,8 +1,8 @@
 """A fitted degradation as a file, from which no face can be seen.
 
-A residual shows the outlines of the face that it was left of. Since a degradation gives every face noise with other
-phases, the phases are not stored: only the power of each frequency in each channel, and how the channels lie to each
-other, which is what makes noise grey or coloured. Neither names of photos nor targets are stored.
+A residual shows the outlines of the face in its photo. Since a degradation draws new phases for every face, the phases
+are not stored, but only the power of each frequency in each channel, and the phase differences between the channels,
+which make noise grey or coloured. Photos, their names and targets are not stored either.
 """
 
 from pathlib import Path
@@ -14,13 +14,13 @@ from unfade.degradations.fitted import LEVELS, FittedDegradation
 from unfade.degradations.rings import rings_of
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.store.checkpoints import read_tensors, write_tensors
-from unfade.store.foreign import SAFETENSORS, content_of
-from unfade.store.headers import WIDEST_FACE
+from unfade.store.foreign import SAFETENSORS, content_of, refuse_text
+from unfade.store.headers import FITTED, WIDEST_FACE
 
 DEGRADATION = "degradation.safetensors"  # in a run folder
-FORMAT, VERSION = "unfade fitted degradation", "1"  # in the header
+VERSION = "1"  # of the format FITTED, in the header
 LARGEST = 65504.0  # of float16
-UNBALANCED = 0.1  # largest deviation of a kernel's sum from 1, beyond what rounding to float16 does
+UNBALANCED = 0.1  # largest deviation of a kernel's sum from 1; rounding to float16 causes less
 OPTIONAL = ("response", "blocks")
 GREEN, OTHERS = 1, [0, 2]  # the phases of red and blue are those relative to green
 
@@ -28,8 +28,8 @@ GREEN, OTHERS = 1, [0, 2]  # the phases of red and blue are those relative to gr
 def save_degradation(path: Path, fitted: FittedDegradation, *, made_of: str = "") -> None:
     """Write a degradation atomically, most of it as float16. The same degradation gives the same bytes.
 
-    A file holds 86 kB for each photo of 128 px, and 330 kB for one of 256 px. `made_of` is a fingerprint of all that it
-    was made of, by which a run knows its own file again.
+    A file takes 86 kB for each photo of 128 px, and 330 kB for each of 256 px. `made_of` is a fingerprint of everything
+    that the degradation was made from, by which a run recognises its own file.
     """
     magnitudes, angles = without_phases(fitted.noise)
     count = len(fitted.noise)
@@ -43,23 +43,22 @@ def save_degradation(path: Path, fitted: FittedDegradation, *, made_of: str = ""
     }
     tensors |= {} if fitted.response is None else {"response": fitted.response.float()}
     tensors |= {} if fitted.blocks is None else {"blocks": fitted.blocks.float()}
-    header = {"format": FORMAT, "version": VERSION, "size": str(fitted.size), "photos": str(count), "made_of": made_of}
+    header = {"format": FITTED, "version": VERSION, "size": str(fitted.size), "photos": str(count), "made_of": made_of}
     write_tensors(path, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, header)
 
 
 def load_degradation(place: str | Path) -> FittedDegradation:
-    """The degradation in a file, or that of a run folder.
+    """The degradation in a file or in a run folder.
 
-    The result degrades faces as the one that was saved does, but not with the same noise for the same seed, since the
-    phases are others. Raises BadInput where there is none, or the file holds something else, BadCheckpoint if the file
-    is damaged.
+    It degrades faces as the saved one did, but the same seed does not give the same noise, since the phases are not
+    stored. Raises BadInput if there is none or the file holds something else, and BadCheckpoint if the file is damaged.
     """
     path = degradation_file(place)
     header, found = read_tensors(path)
-    if header.get("format") != FORMAT:
+    if header.get("format") != FITTED:
         raise _foreign(path)
     if header.get("version") != VERSION:
-        raise BadInput(f"{path} has a format of another version of unfade; fit the degradation again with this one.")
+        raise BadInput(f"{path} has the format of another version of unfade; fit the degradation again with this one.")
     _check(found, header, path)
     kernels = found["kernels"].float()
     return FittedDegradation(
@@ -73,27 +72,31 @@ def load_degradation(place: str | Path) -> FittedDegradation:
 
 
 def is_made_of(path: Path, made_of: str) -> bool:
-    """Whether a file is the degradation that was made of what has this fingerprint."""
+    """Whether a file is the degradation that was made from what has this fingerprint."""
     try:
         header, _ = read_tensors(path)
     except BadCheckpoint:
         return False
-    return header.get("format") == FORMAT and header.get("made_of") == made_of
+    return header.get("format") == FITTED and header.get("made_of") == made_of
 
 
 def degradation_file(place: str | Path) -> Path:
-    """The file of a degradation, given that file or a run folder. Raises BadInput where there is none."""
+    """The file of a degradation, given that file or a run folder.
+
+    Raises BadInput where there is none, and BadCheckpoint for an empty file or a text saved in its place.
+    """
     path = Path(place)
     if path.is_dir():
-        if not (path / DEGRADATION).is_file():
+        folder, path = path, path / DEGRADATION
+        if not path.is_file():
             raise BadInput(
-                f"{path} holds no {DEGRADATION}: name the folder of an adaptation that learned from re-degraded faces, "
-                "or the file of a fitted degradation."
+                f"{folder} holds no {DEGRADATION}, which an adaptation with enough faces writes if it learns from "
+                "re-degraded ones; name the folder of such a run, or the file of a fitted degradation."
             )
-        return path / DEGRADATION
     if not path.is_file():
         raise BadInput(f"There is no file or folder {path}; name a run folder, or the file of a fitted degradation.")
     if content_of(path) != SAFETENSORS:
+        refuse_text(path, "fitted degradation")
         raise _foreign(path)
     return path
 
@@ -108,7 +111,7 @@ def without_phases(noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_phases(magnitudes: Tensor, angles: Tensor) -> Tensor:
-    """The inverse, but for the phases that are lost: those of green are 0."""
+    """The inverse, except that the phases of green, which are lost, are 0."""
     size = magnitudes.shape[-2]
     phases = torch.stack([angles[:, 0], torch.zeros_like(angles[:, 0]), angles[:, 1]], 1)
     noise: Tensor = torch.fft.irfft2(torch.polar(magnitudes, phases), s=(size, size), norm="ortho")
@@ -138,7 +141,7 @@ def _check(found: dict[str, Tensor], header: dict[str, str], path: Path) -> None
         if value is not None and tuple(value.shape) != shape:
             raise _damaged(path, f"{name} has the shape {tuple(value.shape)}, but {shape} is expected")
         if value is not None and not bool(value.isfinite().all()):
-            raise _damaged(path, f"{name} holds infinite numbers")
+            raise _damaged(path, f"{name} holds infinite values")
     if float((found["kernels"].float().sum((2, 3)) - 1).abs().max()) > UNBALANCED:
         raise _damaged(path, "its kernels do not keep brightness")
 
@@ -149,7 +152,7 @@ def _whole(header: dict[str, str], name: str) -> int:
 
 
 def _damaged(path: Path, reason: str) -> BadCheckpoint:
-    return BadCheckpoint(f"{path} is no whole degradation: {reason}; copy it again, or fit it anew.")
+    return BadCheckpoint(f"{path} is damaged: {reason}; copy it again, or fit the degradation again.")
 
 
 def _foreign(path: Path) -> BadInput:

@@ -1,8 +1,8 @@
 """What a fitted degradation does to faces, in numbers.
 
-Blur is measured where a photo keeps half of the contrast (MTF50, as cameras are), and given as the width of the
-Gaussian that loses as much there. Noise is the residual without its lowest frequencies, which are the face's. Numbers
-that vary from photo to photo are given as the 10th, 50th and 90th percentile.
+Blur is measured at the frequency where half of the contrast is left (MTF50, as for cameras), and given as the width of
+the Gaussian that leaves as much there. Noise is the residual without its lowest frequencies, which belong to the face.
+Numbers that vary between photos are given as the 10th, 50th and 90th percentiles.
 """
 
 import math
@@ -17,14 +17,14 @@ from unfade.degradations.matching import BRIGHTNESS
 from unfade.degradations.rings import rings_of
 
 STEPS = 128  # of frequency, from 0 to 0.5 cycles per pixel
-# Degrees, in half a turn: not near rows and columns, whose frequencies hold the breaks at the borders of a face, which
-# no blur softens.
+# Degrees, over half a turn. Directions near rows and columns are left out: there, spectra are dominated by the jumps at
+# the borders of a face, which no blur softens.
 DIRECTIONS = tuple(quarter + 7.5 * step for quarter in (0, 90) for step in range(2, 11))
 HALF = 2 * math.log(2) / math.pi  # 0.4413: the width at half maximum of a Gaussian times the frequency of gain 0.5
 SHARPEST = 2 * HALF  # px: a narrower blur keeps more than half of the contrast at 0.5 cycles per pixel
-REDUCED = 0.42  # cycles per reduced pixel at which half is left after bicubic reduction and enlargement
+REDUCED = 0.42  # cycles per reduced pixel at which half of the contrast is left after bicubic resizing and back
 CONTRAST = slice(1, 3)  # rings whose mean gain is the contrast
-DARK, MIDDLE, BRIGHT = slice(1, 2), slice(3, 5), slice(6, 7)  # of the levels; noise is clipped at black and white
+DARK, MIDDLE, BRIGHT = slice(1, 2), slice(3, 5), slice(6, 7)  # of the levels; not the ends, where noise is clipped
 TENTHS = (0.1, 0.5, 0.9)
 
 Spread = tuple[float, float, float]  # the percentiles of the photos
@@ -32,10 +32,10 @@ Spread = tuple[float, float, float]  # the percentiles of the photos
 
 @dataclass(frozen=True)
 class Blur:
-    """How wide a point becomes."""
+    """How far a point is spread."""
 
-    width: float  # px, at half maximum, the mean of all directions; at least SHARPEST, which stands for no blur
-    widest: float  # px, in the direction in which it is widest
+    width: float  # px, full width at half maximum, mean of all directions; at least SHARPEST, which means no blur
+    widest: float  # px, in the direction of most blur
     across: float  # px, at right angles to that
     angle: float  # degrees, 0..180, of the widest direction, anticlockwise from horizontal
     scale: float  # at least 1: reducing a face by this factor and enlarging it again loses as much
@@ -45,26 +45,26 @@ class Blur:
 
 @dataclass(frozen=True)
 class Noise:
-    """How strong, coarse and coloured noise is."""
+    """How strong, how coarse and how colourful the noise is."""
 
     levels: tuple[float, ...]  # standard deviation in grey levels of 0..255, at brightnesses from black to white
     dark: float
     middle: float
     bright: float
     grain: float  # px, width of the autocorrelation at half maximum; 1 for noise of single pixels
-    rows: float  # px, along rows
-    columns: float  # px
+    rows: float  # px, the same along rows
+    columns: float  # px, the same along columns
     correlation: float  # of the colour channels, from 0 or below (in colour) to 1 (grey)
     photos: Spread  # at middle brightness
 
 
 @dataclass(frozen=True)
 class Damage:
-    """The damage of a folder."""
+    """The damage to the photos of a folder."""
 
     photos: int
     grey: int  # photos without colour
-    size: int  # px, of the faces; all other pixels are those of such faces
+    size: int  # px, of the faces; all other lengths are in pixels of such faces
     blur: Blur
     noise: Noise
     contrast: tuple[float, float, float]  # red, green and blue: gain of the coarsest structures
@@ -101,7 +101,7 @@ def _blur(fitted: FittedDegradation) -> Blur:
     red, green, blue = _widths(response_of(fitted) / contrasts).tolist()
     widest, across, angle = _ellipse(_widths(mean.T / contrast))
     own = each.mean(-1)
-    own = own.mean(0) + (1 + OTHERS) * (own - own.mean(0))  # undoes that each kernel is drawn towards the mean
+    own = own.mean(0) + (1 + OTHERS) * (own - own.mean(0))  # the fit draws each kernel towards the mean; undo it
     width = float(_widths(mean.mean(-1) / contrast))
     return Blur(
         width,
@@ -148,7 +148,7 @@ def _noise(fitted: FittedDegradation) -> Noise:
 
 
 def _transfer(kernels: Tensor, places: Tensor) -> Tensor:
-    """(..., k, k) to its real gain at F frequencies in all directions, (..., F, D)."""
+    """(..., k, k) to its gain, the real part, at F frequencies in all D directions, (..., F, D)."""
     angles = torch.tensor(DIRECTIONS, dtype=torch.float64).deg2rad()
     offsets = torch.arange(kernels.shape[-1], dtype=torch.float64) - kernels.shape[-1] // 2
     across, up = places[:, None] * angles.cos(), places[:, None] * angles.sin()
@@ -158,7 +158,7 @@ def _transfer(kernels: Tensor, places: Tensor) -> Tensor:
 
 
 def _corrections(fitted: FittedDegradation, places: Tensor) -> Tensor:
-    """(3, F): the gains after the kernel at these frequencies, in cycles per pixel."""
+    """(3, F): the gains that follow the kernel, at these frequencies in cycles per pixel."""
     if fitted.response is None:
         return torch.ones(3, len(places), dtype=torch.float64)
     rings, wanted = rings_of(fitted.size), (places * fitted.size).numpy()
@@ -175,7 +175,10 @@ def _widths(gains: Tensor) -> Tensor:
 
 
 def _ellipse(widths: Tensor) -> tuple[float, float, float]:
-    """(D,) in px to the widest, the width across it and its angle in degrees; squares of a Gaussian's are a wave."""
+    """(D,) in px to the largest width, the one across it, and its angle in degrees.
+
+    The squared widths of a Gaussian are a sinusoid of twice the angle, which is fitted.
+    """
     twice = 2 * torch.tensor(DIRECTIONS, dtype=torch.float64).deg2rad()
     waves = torch.stack([torch.ones_like(twice), twice.cos(), twice.sin()], 1)
     mean, cosine, sine = torch.linalg.lstsq(waves, widths.square()[:, None]).solution[:, 0].tolist()

@@ -13,7 +13,7 @@ RINGS = (  # cycles per picture
 
 
 def filtered(images: Tensor, gains: Tensor) -> Tensor:
-    """(..., 3, S, S) with gains, (3, rings), that are interpolated between the rings; borders mirrored."""
+    """(..., 3, S, S) filtered by gains, (3, rings), interpolated between the rings; borders are mirrored."""
     size = images.shape[-1]
     padded = F.pad(images.double(), (size // 4,) * 4, "reflect")
     side = padded.shape[-1]
@@ -27,7 +27,7 @@ def filtered(images: Tensor, gains: Tensor) -> Tensor:
 
 
 def spectrum(images: Tensor) -> Tensor:
-    """Of (N, 3, S, S) without the mean, in a Hann window: at the borders a picture breaks off, and so does its blur."""
+    """Spectra of (N, 3, S, S) without their mean, in a Hann window, which hides the jumps at the borders."""
     window = torch.hann_window(images.shape[-1], periodic=False, dtype=torch.float64)
     window = window[:, None] * window
     centred = images.double() - images.double().mean((2, 3), keepdim=True)
@@ -36,7 +36,7 @@ def spectrum(images: Tensor) -> Tensor:
 
 
 def power(spectra: Tensor) -> Tensor:
-    """The mean over images."""
+    """Squared magnitudes, averaged over the images."""
     return spectra.abs().square().mean(0)
 
 

@@ -204,7 +204,11 @@ def settings_in(folder: Path) -> dict[str, Any]:
 def _check_same(folder: Path, wanted: Any) -> None:
     """Raises OutputConflict where a setting differs, naming the first one."""
     if (folder / RUN).exists():
-        check_same(folder, settings_in(folder), wanted)
+        found = settings_in(folder)
+        if found and isinstance(wanted, dict) and wanted and not found.keys() & wanted.keys():
+            others = " and ".join(found)
+            raise OutputConflict(f"{folder} holds results of another command ({others}); name another folder as `out`.")
+        check_same(folder, found, wanted)
 
 
 def check_same(folder: Path, found: Any, wanted: Any, name: str = "settings") -> None:

@@ -51,8 +51,9 @@ def octaves_drowned_by(deviation: Tensor) -> Tensor:
 class DamageNet(nn.Module):
     """(B, 3, 128, 128) RGB in [-1, 1] to the estimated `lost_octaves` of the inner face, (B,) in 0..1.
 
-    Small layers over the logarithms of the statistics. Every region goes through the same ones, together with the whole
-    inner face; what they make of all regions is pooled (Zaheer et al. 2017). The buffers normalise the statistics.
+    Small layers work on the logarithms of the statistics. The same layers see each region, together with the statistics
+    of the whole inner face, and their outputs are pooled over the regions (Zaheer et al. 2017). The buffers normalise
+    the statistics.
     """
 
     mean: Tensor
@@ -97,8 +98,8 @@ def inner(face: Tensor) -> Tensor:
 def all_statistics(image: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 3, H, W) to its statistics, (B, STATISTICS), and those of its N regions, row by row, (B, N, STATISTICS)."""
     rows, columns = image.shape[2] // REGION, image.shape[3] // REGION
-    cut = image.unflatten(3, (columns, REGION)).unflatten(2, (rows, REGION)).permute(0, 2, 4, 1, 3, 5)
-    return statistics(image), statistics(cut.flatten(0, 2)).unflatten(0, (-1, rows * columns))
+    cut = image.reshape(-1, 3, rows, REGION, columns, REGION).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return statistics(image), statistics(cut).reshape(-1, rows * columns, STATISTICS)
 
 
 def statistics(face: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A picture of a fitted degradation: a clean face before and after, blur, noise, and curves of both."""
+"""A picture of a fitted degradation: a clean face before and after, its blur and noise, and curves of both."""
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from unfade.store.seeds import seed_for
 SIDE = 256  # px of each picture
 CHANNELS = ("#d03030", "#209020", "#3050d0")
 FACE = "014"  # stem of a face with light, dark and fine detail
-SHOWN = 3  # photos as which the face is degraded
-WELL_SEEN = 40.0  # grey levels: noise is shown with this strength, whatever it has
+SHOWN = 3  # photos like which the face is degraded
+WELL_SEEN = 40.0  # grey levels: the strength at which noise is shown, whatever its own
 
 
 def damage_sheet(fitted: FittedDegradation, damage: Damage) -> Tensor:
@@ -36,14 +36,14 @@ def damage_sheet(fitted: FittedDegradation, damage: Damage) -> Tensor:
 
 
 def _clean_face(size: int) -> Tensor:
-    """A face of the package; larger than it is, it is enlarged."""
+    """A face of the package, enlarged if the package has none that large."""
     folder = next((folder for side, folder in DRAWN.items() if size <= side), DRAWN[max(DRAWN)])
     path = next(path for path in list_images(folder) if path.stem == FACE)
     return fit_square(read_image(path), size, path)
 
 
 def _point(fitted: FittedDegradation) -> tuple[str, Tensor]:
-    """What becomes of a white point by the mean kernel and its correction, at full strength in the middle."""
+    """What the mean kernel and its correction make of a white point, scaled so that the brightest pixel is white."""
     point = torch.zeros(1, 3, fitted.size, fitted.size)
     middle, radius = fitted.size // 2, fitted.kernels.shape[-1] // 2
     point[..., middle, middle] = 1
@@ -59,7 +59,7 @@ def _point(fitted: FittedDegradation) -> tuple[str, Tensor]:
 
 
 def _noise(fitted: FittedDegradation, damage: Damage) -> tuple[str, Tensor]:
-    """A piece of the noise of the middle photo, enlarged so that its grain shows."""
+    """A patch of the noise of the middle photo, enlarged so that its grain shows."""
     middle = len(fitted.noise) // 2
     noise = with_random_phases(fitted.noise[middle], np.random.default_rng(seed_for("inspect", "noise")))
     side = min(fitted.size, SIDE // 4)

@@ -1,6 +1,7 @@
-"""What damaged the photos of a folder, in words, numbers and a picture, by the degradation that was fitted to them."""
+"""What damaged the photos of a folder, in words, numbers and a picture, from the degradation fitted to them."""
 
 from dataclasses import asdict, dataclass
+from os.path import lexists
 from pathlib import Path
 
 from unfade.atomic import atomic_write
@@ -11,17 +12,17 @@ from unfade.images.files import encode
 from unfade.recipes.damage_sheet import damage_sheet
 
 PICTURE = "degradation.png"
-UNEVEN = 1.3  # ratio of widths, or of grains, from which on the direction is mentioned; even blur is fitted with 1.1
+UNEVEN = 1.3  # ratio of widths, or of grains, above which the direction is given; even blur is fitted with 1.1
 COARSE = 1.5  # px: coarser grain covers several pixels
 COLOURED, GREY = 0.4, 0.8  # correlations of the channels' noise: below and above
-FAINT = 3.0  # grey levels: where noise is fainter, what is left of the faces counts as much
-BLOCKED = 1.2  # steps at the borders of blocks; JPEG of quality 80 has 1.3, none has 1.0
-FADED = 0.05  # a contrast that differs more than this is mentioned
+FAINT = 3.0  # grey levels: fainter noise cannot be told from what is left of the faces
+BLOCKED = 1.2  # ratio of steps from which blocks are reported: JPEG of quality 80 has 1.3, no JPEG 1.0
+FADED = 0.05  # a contrast that differs from 1 by more is reported
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """The damage of a folder."""
+    """The damage to the photos of a folder."""
 
     degradation: Path  # the file
     damage: Damage
@@ -35,23 +36,29 @@ class Inspected:
 def inspect(place: str | Path, out: str | Path | None = None) -> Inspected:
     """Measure the degradation in a file or a run folder, and draw a picture of it.
 
-    The picture is `degradation.png` in the folder `out`, or else lies beside the file, with its name. Raises BadInput
-    where there is no degradation, BadCheckpoint if its file is damaged, and OutputConflict if another picture of that
-    name is there already.
+    The picture is `degradation.png` in the folder `out`; without one it is written beside the file, under the file's
+    name. Raises BadInput if there is no degradation, BadCheckpoint if its file is damaged, and OutputConflict if
+    anything else is in the picture's place.
     """
     file = degradation_file(place)
-    picture = file.with_suffix(".png") if out is None else Path(out) / PICTURE
+    picture = _beside(file) if out is None else Path(out) / PICTURE
     fitted = load_degradation(file)
     damage = damage_of(fitted)
     _write(picture, encode(damage_sheet(fitted, damage)))
     return Inspected(file, damage, picture)
 
 
+def _beside(file: Path) -> Path:
+    """The picture that lies beside the file of a degradation, and never that file itself."""
+    named = file.with_suffix(".png")
+    return named if named != file else file.with_name(f"{file.name}.png")
+
+
 def in_words(damage: Damage) -> dict[str, str]:
-    """What the damage is, by its kind, a line for each."""
+    """A line of text for each kind of damage."""
     grey = f", {damage.grey} of them without colour" if damage.grey else ""
     return {
-        "fitted to": f"{damage.photos} faces of {damage.size} px{grey}; all pixels below are those of such a face",
+        "fitted to": f"{damage.photos} faces of {damage.size} px{grey}; lengths are in pixels of such a face",
         **_of_blur(damage.blur),
         **_of_noise(damage.noise),
         "contrast": _of_contrast(damage.contrast),
@@ -72,7 +79,7 @@ def _of_blur(blur: Blur) -> dict[str, str]:
     return {
         "blur": f"{shape}; reducing a face {blur.scale:.1f} times and enlarging it again loses as much",
         **by_channel,
-        "blur, photo by photo": f"{_of_spread(blur.photos, 1)} px in eight of ten photos",
+        "blur, photo by photo": f"{_of_spread(blur.photos, 1)} px in 8 out of 10 photos",
     }
 
 
@@ -80,14 +87,14 @@ def _of_noise(noise: Noise) -> dict[str, str]:
     places = {"in dark parts": noise.dark, "at middle brightness": noise.middle, "in bright parts": noise.bright}
     strength = ", ".join(f"{level:.0f} {place}" for place, level in places.items())
     if noise.middle < FAINT:
-        return {"noise": f"hardly any; in grey levels of 255 {strength}"}
+        return {"noise": f"hardly any; in grey levels of 0 to 255: {strength}"}
     grain = f"{'coarse' if noise.grain > COARSE else 'fine'}, {noise.grain:.1f} px"
     if max(noise.rows, noise.columns) > UNEVEN * min(noise.rows, noise.columns):
         grain = f"uneven, {noise.rows:.1f} px along rows and {noise.columns:.1f} px along columns"
     colour = "grey" if noise.correlation > GREY else "in colour" if noise.correlation < COLOURED else "partly grey"
     return {
-        "noise": f"standard deviation in grey levels of 255: {strength}",
-        "noise, photo by photo": f"{_of_spread(noise.photos, 0)} at middle brightness in eight of ten photos",
+        "noise": f"standard deviation, in grey levels of 0 to 255: {strength}",
+        "noise, photo by photo": f"{_of_spread(noise.photos, 0)} at middle brightness in 8 out of 10 photos",
         "grain": f"{grain}; {colour} (correlation of the channels {noise.correlation:.2f})",
     }
 
@@ -95,13 +102,13 @@ def _of_noise(noise: Noise) -> dict[str, str]:
 def _of_contrast(contrast: tuple[float, float, float]) -> str:
     if max(abs(gain - 1) for gain in contrast) < FADED:
         return "kept"
-    return f"times {_of_channels(contrast, 2)}"
+    return f"multiplied by {_of_channels(contrast, 2)}"
 
 
 def _of_blocks(blocks: float) -> str:
     if blocks < BLOCKED:
-        return "no blocks of 8 x 8 pixels to be seen"
-    return f"blocks of 8 x 8 pixels: steps at their borders are {blocks:.1f} times as high as others (not imitated)"
+        return "no blocks of 8 x 8 pixels found"
+    return f"blocks of 8 x 8 pixels: steps at their borders are {blocks:.1f} times as high as others (not reproduced)"
 
 
 def _of_channels(values: tuple[float, float, float], digits: int) -> str:
@@ -115,7 +122,9 @@ def _of_spread(spread: Spread, digits: int) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Raises OutputConflict where another file is there."""
-    if path.exists() and path.read_bytes() != content:
-        raise OutputConflict(f"{path} is there already and shows something else; remove it, or name a folder as `out`.")
+    """Raises OutputConflict where anything else is there, a folder or a link to nothing included."""
+    if lexists(path) and not (path.is_file() and path.read_bytes() == content):
+        raise OutputConflict(
+            f"{path} is there already and is not this picture; move it away, or name another folder as `out`."
+        )
     atomic_write(path, content)

@@ -46,8 +46,8 @@ def finetune_to_file(
 ) -> History:
     """Fine-tune `restorer` in place and write it to `out` with a card; resumable.
 
-    `degradation` is where the degradation of the photos is written, if one is fitted; without one there is no such file
-    afterwards. `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings
+    `degradation` is where the degradation of the photos is written, if one is fitted; otherwise an older file there is
+    removed. `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings
     name. If the card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises
     BadInput without any pair, and OutputConflict if `out` or `degradation` was made in another way, unless
     `replace_older` allows to replace it.
@@ -134,7 +134,7 @@ PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
 def _check_degradation(path: Path | None, made_of: str) -> None:
     """Raises OutputConflict for a file that is there already, unless this run wrote it before it was interrupted."""
     if path and lexists(path) and not is_made_of(path, made_of):
-        raise OutputConflict(f"{path} is there already and was made otherwise; name another file as `out`.")
+        raise OutputConflict(f"{path} is there already and was made in another way; name another file as `out`.")
 
 
 def _learns_by_discriminator(settings: AdaptSettings) -> bool:

@@ -49,8 +49,8 @@ class OneStepSettings:
     fixed: int | None = None  # t of 1000 for every face; None: from its estimated degradation
     clean: float = 0.04  # faces with at most this degradation are returned exactly as they are
     damaged: float = 0.10  # from this degradation on, the result is the network's; in between, the two are blended
-    # 0..1: 1 returns the face itself, 0 enters at twice the step that matches. Below MATCHED, no face counts as clean,
-    # so that one whose degradation is underestimated can be restored too.
+    # 0..1: 1 returns the face itself, 0 enters at twice the step that matches. Below MATCHED, every face is assumed to
+    # have some degradation, so that one whose degradation is underestimated is restored too: at 0.3 or less, all are.
     fidelity: float = MATCHED
     refine: int = 0  # evaluations after the first, a key of REFINEMENTS; 0 is the smoothest and most faithful
     matched_at: int | None = None  # px: the size at which a step's noise matches a degradation; None: the network's
@@ -118,7 +118,7 @@ class OneStepRestorer(ImageLevelRestorer):
     def estimated_damage(self, face: Tensor) -> Tensor:
         """The share of its octaves that each face (B, 3, size, size) has lost, (B,) in 0..1; see `nets.damage`.
 
-        It is at least LEAST at a fidelity of 0, and at least half of that at half of MATCHED.
+        Below a fidelity of MATCHED there is a least degradation, which grows linearly to LEAST at a fidelity of 0.
         """
         return self.damage.estimate(face).clamp(min=LEAST * (1 - self.settings.fidelity / MATCHED))
 

@@ -89,7 +89,7 @@ class FittedKind:
     kind: ClassVar[str] = "fitted"
     sha256: str  # of the file
     size: int  # px: it degrades faces of this size only
-    file: Path = field(repr=False, compare=False)  # the results do not depend on where it lies
+    file: Path = field(repr=False, compare=False)  # results do not depend on its path
 
     def draw(self, rng: np.random.Generator, *, height: int, width: int) -> FittedDraw:
         """Raises BadInput for a face of another size, since blur and noise are those of this one."""
@@ -108,18 +108,18 @@ class FittedKind:
         """(3, size, size) and the draw as JSON to the same, degraded. Raises BadInput for another file's draw."""
         values = dict(draw)
         if values.pop("sha256", self.sha256) != self.sha256:
-            raise BadInput(f"{self.file} is not the degradation that this face was drawn from; give that one.")
+            raise BadInput(f"{self.file} did not degrade this face; give the file whose SHA-256 is in its line.")
         return self.loaded().applied(truth, FittedDraw(**values))
 
     def loaded(self) -> FittedDegradation:
-        """The content of the file, which each process reads once. Raises BadInput if it was replaced since."""
+        """The content of the file, which each process reads once. Raises BadInput if the file has changed."""
         return _content_of(self.file, self.sha256)
 
 
 @lru_cache(maxsize=1)
 def _content_of(file: Path, sha256: str) -> FittedDegradation:
     if sha256_of(file) != sha256:
-        raise BadInput(f"{file} has changed since this run was begun; put the old file back, or start another run.")
+        raise BadInput(f"{file} has changed since this run began; put the old file back, or start another run.")
     return load_degradation(file)
 
 
@@ -211,7 +211,7 @@ def remake(truth: Tensor, record: Mapping[str, Any], *, fitted: str | Path | Non
     """
     try:
         if record["kind"] == FittedKind.kind and fitted is None:
-            raise BadInput("This face was degraded as the photos of a folder are; give that degradation as `fitted`.")
+            raise BadInput("This face was degraded like the photos of a folder; give that degradation as `fitted`.")
         own = APPLY if fitted is None else {**APPLY, FittedKind.kind: fitted_degradation(fitted).apply}
         name, apply, size, draw = record["name"], own[record["kind"]], record["size"], dict(record["draw"])
         with one_thread():

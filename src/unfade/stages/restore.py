@@ -17,7 +17,8 @@ from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
 
-LEFT_ALONE = " left unchanged: hardly degraded (a fidelity below 0.5 restores such faces too)"
+# True at any fidelity above: at 0.25, the least degradation that is assumed is that of a face the network restores.
+LEFT_ALONE = " left unchanged: hardly degraded (a fidelity of 0.25 restores such faces too)"
 
 
 def restore_faces(
@@ -47,7 +48,7 @@ def restore_faces(
     whole_key = fingerprint(key, choices(restorer, strength))
 
     def noted(face: Tensor, result: Tensor) -> tuple[str, ...]:
-        return left_alone([face], [result])
+        return left_alone([face], [result]) if strength else ()  # at 0, every face is unchanged
 
     done = Stage(stage, work, restorer.size, batch, whole_key, restorer.bf16, noted=noted)
     return run_stage(done, faces, out, journal, progress=progress)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from unfade.atomic import atomic_write, write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
-from unfade.store.foreign import SAFETENSORS, content_of, refuse_nan
-from unfade.store.headers import LONGEST, read_config, whole_size
+from unfade.store.foreign import SAFETENSORS, content_of, refuse_nan, refuse_text
+from unfade.store.headers import FITTED, LONGEST, read_config, refuse_degradation, whole_size
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def image_size(path: Path) -> int:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is to be read by `read_weights`: safetensors that name their network, or are damaged.
+    """Whether a file is to be read, or refused, by `read_weights`: unfade's own safetensors, or damaged ones.
 
     A network that spandrel built is also written with a header, but spandrel builds it again.
     """
@@ -110,7 +110,8 @@ def is_own(path: Path) -> bool:
             header = file.metadata() or {}
     except (SafetensorError, OSError):
         return True
-    return "config" in header and header.get("architecture") != "spandrel"
+    named = "config" in header and header.get("architecture") != "spandrel"
+    return named or header.get("format") == FITTED
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
@@ -158,7 +159,7 @@ def check_output(path: Path, checkpoint: Path) -> None:
     is_weights, is_card = path.is_file() and content_of(path) == SAFETENSORS, "kind" in read_card(path)
     for file, is_ours in ((path, is_weights), (card_path(path), is_card)):
         if lexists(file) and not (is_ours and checkpoint.exists()):
-            raise OutputConflict(f"{file} is there already and was made otherwise; name another file as `out`.")
+            raise OutputConflict(f"{file} is there already and was made in another way; name another file as `out`.")
 
 
 def card_path(weights: Path) -> Path:
@@ -187,6 +188,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    if path.is_file() and not content_of(path):
+        refuse_text(path)
     try:
         with safe_open(path, "pt") as file:
             yield file
@@ -196,6 +199,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _header(file: Any, path: Path) -> tuple[str, dict[str, Any]]:
     header = file.metadata() or {}
+    refuse_degradation(header, path)
     if "architecture" not in header or "config" not in header:
         raise BadCheckpoint(f"{path} does not say which network it is for; it was not written by unfade.")
     return header["architecture"][:LONGEST], read_config(header["config"], path)

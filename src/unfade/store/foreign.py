@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from unfade.errors import BadCheckpoint, BadInput
+from unfade.store.headers import refuse_degradation
 
 CONTAINERS = (  # keys under which training code stores the weights, best first, in any case
     *("params_ema", "g_ema", "net_g_ema", "netg_ema", "generator_ema", "model_ema", "state_dict_ema", "ema_state_dict"),
@@ -70,7 +71,7 @@ def read_foreign(path: Path, *, key: str = "") -> dict[str, Tensor]:
     if found == ONNX:
         raise BadCheckpoint(f"{path} is an ONNX file, whose tensors are not read here; give the file it was made from.")
     if not found:
-        _refuse_text(path)
+        refuse_text(path)
     if found == SAFETENSORS:
         state: Mapping[str, Tensor] = _from_safetensors(path)
     else:
@@ -80,12 +81,15 @@ def read_foreign(path: Path, *, key: str = "") -> dict[str, Tensor]:
     return without_prefix(state)
 
 
-def _refuse_text(path: Path) -> None:
+def refuse_text(path: Path, wanted: str = "weights") -> None:
+    """Raises BadCheckpoint for an empty file, and for a text that is often saved in place of what was `wanted`."""
     with path.open("rb") as file:
         start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not path.stat().st_size:
+        raise BadCheckpoint(f"{path} is empty; copy or download it again.")
     for mark, what in TEXTS.items():
         if start.startswith(mark):
-            raise BadCheckpoint(f"{path} holds no weights; it is {what}.")
+            raise BadCheckpoint(f"{path} holds no {wanted}; it is {what}.")
 
 
 def refuse_nan(state: Mapping[str, Tensor], path: Path) -> None:
@@ -121,6 +125,8 @@ def versions(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 def _from_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        with safe_open(path, "pt") as file:
+            refuse_degradation(file.metadata() or {}, path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise _damaged(path, f"not a whole safetensors file: {error}") from error

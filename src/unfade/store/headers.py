@@ -26,6 +26,7 @@ LARGEST = 65_536  # the largest number in the settings of a network: none has mo
 LONGEST = 256  # the most items of a list, or characters of a text
 DEEPEST = 4  # the deepest nesting of dictionaries and lists
 WIDEST_FACE = 2048  # px
+FITTED = "unfade fitted degradation"  # the format that files without any network state
 PARTS = 100  # the most modules for each tensor of a file
 BESIDE = 1 << 26  # the most values that a network may compute itself, beyond the file's: 256 MB as float32
 
@@ -41,6 +42,14 @@ def read_config(text: str, path: Path) -> Config:
     if (reason := _outside(config)) is not None:
         raise _odd(path, reason)
     return config
+
+
+def refuse_degradation(header: Mapping[str, str], path: Path) -> None:
+    """Raises BadCheckpoint if the header is that of a fitted degradation, which lies beside a restorer in a run."""
+    if header.get("format") == FITTED:
+        raise BadCheckpoint(
+            f"{path} holds a fitted degradation, not weights; name the restorer's file, or the folder of the run."
+        )
 
 
 def whole_size(size: object, path: Path | str = "The file") -> int:
