@@ -45,7 +45,7 @@ class OneStepSettings:
     """How a face enters the prior's network."""
 
     highest: int = 340  # largest t of 1000 for any face; above it, too little of the face is visible
-    part: float = 0.84  # of the estimated degradation: what the step's noise matches; all of it makes results smoother
+    part: float = 0.76  # of the estimated degradation: what the step's noise matches; all of it makes results smoother
     fixed: int | None = None  # t of 1000 for every face; None: from its estimated degradation
     clean: float = 0.04  # faces with at most this degradation are returned exactly as they are
     damaged: float = 0.10  # from this degradation on, the result is the network's; in between, the two are blended
