@@ -5,7 +5,8 @@
 FACES are clean and aligned. They are damaged by a generic chain of blur, downsampling, noise of any colour and grain,
 JPEG and enlarging, or by the blind degradation (Eq. 9); most are then sharpened or compressed at some size, as photos
 that have passed through other hands are. The cameras of Eq. 10 are never used for fitting: they are the test. The
-estimate is written to the package, and into the built-in restorers that contain it.
+estimate is written to the package, and into the built-in restorers that contain it; then `benchmarks/trust.py --write`
+has to calibrate `small-restorer` again, as its trust maps belong to the weights before.
 """
 
 import argparse
