@@ -1,6 +1,7 @@
-"""Networks small enough for tests: the U-Net of the golden chains, and fakes that know an answer."""
+"""Networks small enough for tests: the U-Net of the golden chains, a smaller one, and fakes that know an answer."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.nets.unet import UNet, UNetConfig
 
 B32 = UNetConfig(size=32, channels=32, channel_mult=(1, 2), res_blocks=(1, 1), attention_sizes=(16,), head_channels=32)
+FOLDED32 = replace(B32, patch=2, attention_sizes=(8,))  # a quarter of the work, for whole adaptations
 
 
 def filled_unet(config: UNetConfig = B32) -> UNet:

@@ -13,7 +13,7 @@ from unfade.jobs.gather import Gathered, gather
 from unfade.jobs.shards import hashed
 
 FLEET = Path(__file__).parents[1] / "examples" / "fleet"
-SHARDS = 3
+SHARDS = 2
 
 
 @pytest.fixture

@@ -322,8 +322,7 @@ def test_no_room_in_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("stop", "method"), [(signal.SIGINT, "forkserver"), (signal.SIGKILL, "fork")])
 def test_no_orphans(stop: signal.Signals, method: str, tmp_path: Path) -> None:
     """Neither after Ctrl-C, which reaches the whole group, nor after the training process alone was killed.
 

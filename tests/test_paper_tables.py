@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from command import Run
-from unfade.paper.consistency import check_tables
+from unfade.paper.consistency import Checked, check_tables
 from unfade.paper.costs import RESTORERS, WALKS
 from unfade.paper.printed import CAMERAS, MEANS, REAL, Line, Printed, printed_tables
 from unfade.paper.tables import COSTS, NAMES, OURS, TABLES, Learning, Restored, as_usual
@@ -60,8 +60,13 @@ def test_claims_are_what_is_printed(name: str) -> None:
         assert METRICS[claim.metric].better * (better.value(claim.metric) - worse.value(claim.metric)) > 0, claim
 
 
-def test_the_check_finds_what_is_wrong() -> None:
-    checked = check_tables()
+@pytest.fixture(scope="module")
+def checked() -> Checked:
+    """The printed tables as they are, checked once."""
+    return check_tables()
+
+
+def test_the_check_finds_what_is_wrong(checked: Checked) -> None:
     assert (checked.repeated, checked.means, checked.costs) == (155, 80, 10)
     told = [
         (found.table, found.sentence.split(",")[0].split(":")[0].split(" has ")[0]) for found in checked.contradictions
@@ -86,12 +91,12 @@ def corrected(name: str, label: str, photos: str, *cells: str) -> Printed:
     return replace(table, lines=[new if (line.label, line.photos) == (label, photos) else line for line in table.lines])
 
 
-def test_correct_numbers_are_not_mentioned() -> None:
+def test_correct_numbers_are_not_mentioned(checked: Checked) -> None:
     pretrained = ("SwinIR", "4x moderate", "23.57", ".6391", ".4851", "74.12")
     tables = {**PRINTED, "1": corrected("1", *pretrained), "14": corrected("14", *pretrained)}
     tables["25"] = corrected("25", "our targets", "severe, mean", "22.15", ".6205", ".4641", "44.01", "57.38", "4.35")
     found = {(c.table, c.sentence.split(",")[0]) for c in check_tables(tables).contradictions}
-    before = {(c.table, c.sentence.split(",")[0]) for c in check_tables().contradictions}
+    before = {(c.table, c.sentence.split(",")[0]) for c in checked.contradictions}
     assert before - found == {("1", "SwinIR"), ("14", "SwinIR"), ("25", "our targets")}
     assert found < before
 
@@ -105,8 +110,8 @@ def test_correct_numbers_are_not_mentioned() -> None:
         ("27", ("CodeFormer", "512 px", "94.21", ".0274"), "CodeFormer has 94.21 M parameters; counted are 94.11 M."),
     ],
 )  # fmt: skip
-def test_new_misprints_are_found(name: str, row: tuple[str, ...], told: str) -> None:
-    new = {*check_tables({**PRINTED, name: corrected(name, *row)}).contradictions} - {*check_tables().contradictions}
+def test_new_misprints_are_found(checked: Checked, name: str, row: tuple[str, ...], told: str) -> None:
+    new = {*check_tables({**PRINTED, name: corrected(name, *row)}).contradictions} - {*checked.contradictions}
     assert told in " ".join(found.sentence for found in new)
 
 

@@ -1,7 +1,9 @@
 """Table 27: what is counted and measured, on tiny networks."""
 
+from concurrent.futures import Executor, Future
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from unfade.diffusion.prior import DiffusionPrior, Step
 from unfade.diffusion.sampler import sample
 from unfade.nets.pgdiff_restorer import PGDiffRestorerConfig
 from unfade.paper import costs as table_costs
-from unfade.paper.costs import FirstSteps, Shapes, measured_costs, parameters_of, steps_of
+from unfade.paper.costs import FirstSteps, Shapes, _measured, measured_costs, parameters_of, steps_of
 from unfade.paper.printed import printed_tables
 from unfade.restorers.load import RESTORERS
 from unfade.stages.methods import METHODS, Inputs
@@ -40,15 +42,35 @@ TINY = Shapes(
 )
 
 
-def test_each_method_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+class Here(Executor):
+    """In this process, since it takes seconds to begin another one."""
+
+    def __init__(self, *settings: object, **more: object) -> None:
+        pass
+
+    def submit(self, work, /, *given, **more):  # type: ignore[no-untyped-def]
+        done: Future[Any] = Future()
+        done.set_result(work(*given, **more))
+        return done
+
+
+def test_memory_is_that_of_a_method_alone() -> None:
     held = bytearray(b"x") * 2**29  # memory of this process, which is not a method's
+    cost = _measured("SwinIR", TINY, "cpu")
+    assert cost.seconds > 0
+    assert cost.memory_mb is None or 10 < cost.memory_mb < len(held) / 2**20 + 10
+
+
+def test_each_method_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_costs, "ProcessPoolExecutor", Here)
     costs = {cost.label: cost for cost in measured_costs(TINY)}
     assert [*costs] == [*(line.label for line in printed_tables()["27"].lines), "our targets"]
     for cost in costs.values():
         assert cost.note == "" or "torchvision" in cost.note
         if not cost.note:
             assert cost.seconds > 0
-            assert cost.memory_mb is None or 10 < cost.memory_mb < len(held) / 2**20 + 10
+            assert not cost.steps or cost.per_step > 0
+            assert cost.memory_mb is None or cost.memory_mb > 10
     walked = {label: cost.steps for label, cost in costs.items() if cost.steps}
     assert walked == {
         "DifFace": 100,
@@ -59,7 +81,7 @@ def test_each_method_of_the_table_is_measured(monkeypatch: pytest.MonkeyPatch) -
         "our targets": 150,
     }
     difface = costs["DifFace"].values()
-    assert difface["s per face"] >= 99 * difface["s per step"]
+    assert difface["s per face"] > 96 * difface["s per step"]  # 4 of the 100 steps were walked
     assert difface["parameters, M"] == parameters_of("DifFace", TINY) / 1e6
     assert "steps" not in costs["SwinIR"].values()
 
@@ -96,6 +118,8 @@ def test_the_first_steps_are_those_of_the_whole_walk() -> None:
         whole.correct_x_prev = remember  # type: ignore[method-assign]
         sample(prior, whole, CountingNoise(), face)
         torch.testing.assert_close(states[2], stopped, rtol=0, atol=0)
+        assert len(short.ends) == 3
+        assert short.ends == sorted(short.ends)
 
 
 def test_what_does_not_fit_into_memory_is_not_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

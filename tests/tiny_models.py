@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks import B32
+from networks import FOLDED32
 from recorded import fill_module, picture
 from unfade.images.files import write_png
 from unfade.nets.swinir import SwinIR, SwinIRConfig
@@ -15,15 +15,15 @@ from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import save_restorer
 from unfade.store.checkpoints import save_weights
 
-RESTORER = SwinIRConfig(img_size=16, embed_dim=24, depths=(2, 2), heads=2, unshuffle=2, upscale=2, drop_path=0.1)
+RESTORER = SwinIRConfig(img_size=16, embed_dim=24, depths=(1, 1), heads=2, unshuffle=2, upscale=2, drop_path=0.1)
 
 
 def write_models(folder: Path) -> tuple[Path, Path]:
     """(restorer, prior) files with weights that follow from their names."""
     restorer, prior = folder / "tiny-restorer.safetensors", folder / "tiny-prior.safetensors"
     save_restorer(restorer, fill_module(SwinIRRestorer(SwinIR(RESTORER), 32)))
-    unet = fill_module(UNet(B32))
-    save_weights(prior, unet, architecture="unet", config=asdict(B32), dtype=torch.float32)
+    unet = fill_module(UNet(FOLDED32))
+    save_weights(prior, unet, architecture="unet", config=asdict(FOLDED32), dtype=torch.float32)
     return restorer, prior
 
 

@@ -1,16 +1,18 @@
 """Table 27: parameters, time and memory of each method, with the published shapes and arbitrary weights.
 
 Time and memory do not depend on what the weights are. A method of diffusion is walked for its first steps alone: the
-steps are alike, so the whole walk takes as long as its first step, with all that is done once, and the other ones.
+steps are alike, so the whole walk takes as long as these, with all that is done once, and as many more as it has.
 """
 
 import gc
 import math
 import re
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ from unfade.stages.restore import restore_batch
 from unfade.training.modes import seeded
 
 MEMINFO = Path("/proc/meminfo")
-STEPS = 3  # number of sampling steps that are measured
+STEPS = 4  # number of sampling steps that are measured; the median of the times between their ends is used
 REPEATS = 3  # number of runs of a restorer; the median is used
 FFHQ_256 = UNetConfig(256, 128, (1, 1, 2, 2, 4, 4), (1,) * 6, (16,), resblock_updown=True)
 WALKS = {"DifFace": "difface", "DiffBIR": "diffbir", "PG-Diff": "pgdiff", "DR2": "dr2", "our targets": "ours"}
@@ -91,11 +93,12 @@ class Cost:
 
 
 class FirstSteps(Guidance):
-    """A guidance that stops after the first few steps."""
+    """A guidance that stops after the first few steps, and notes in `ends` when each of them was done."""
 
-    def __init__(self, whole: Guidance, steps: int) -> None:
-        self.whole, self.steps = whole, steps
+    def __init__(self, whole: Guidance, steps: int, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.whole, self.steps, self.clock = whole, steps, clock
         self.differentiable = whole.differentiable
+        self.ends: list[float] = []
 
     def timesteps(self, num_steps: int) -> list[int]:
         """The first ones of the walk."""
@@ -111,7 +114,9 @@ class FirstSteps(Guidance):
 
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
         """As the walk's."""
-        return self.whole.correct_x_prev(prior, step, x_prev, noise)
+        corrected = self.whole.correct_x_prev(prior, step, x_prev, noise)
+        self.ends.append(self.clock())
+        return corrected
 
 
 def measured_costs(shapes: Shapes = PUBLISHED, *, device: str = "cpu", progress: Progress = silent) -> list[Cost]:
@@ -178,14 +183,22 @@ def _walk_times(method: Method, shapes: Shapes, face: Tensor, device: str, label
     prior = prior_of(UNet(shapes.dr2 if label == "DR2" else shapes.prior), device=device).respaced(method.spacing)
     steps = steps_of(method)
 
-    def seconds_of(count: int) -> float:
-        short = replace(method, guide=lambda given: FirstSteps(method.guide(given), count))
-        return _seconds(lambda: walk(short, face, first, prior, ImageNoise([0], device), own), device)
+    def walked(count: int) -> tuple[float, list[float]]:
+        guides: list[FirstSteps] = []
 
-    seconds_of(1)  # a warm-up run: what happens only once per process is not measured
-    one, some = seconds_of(1), seconds_of(min(STEPS, steps))
-    per_step = (some - one) / (min(STEPS, steps) - 1) if steps > 1 else one
-    return steps, per_step, one + (steps - 1) * per_step
+        def guide(given: Inputs) -> Guidance:
+            guides.append(FirstSteps(method.guide(given), count, lambda: _now(device)))
+            return guides[-1]
+
+        short = replace(method, guide=guide)
+        seconds = _seconds(lambda: walk(short, face, first, prior, ImageNoise([0], device), own), device)
+        return seconds, guides[-1].ends
+
+    walked(1)  # a warm-up run: what happens only once per process is not measured
+    measured = min(STEPS, steps)
+    seconds, ends = walked(measured)
+    per_step = statistics.median(b - a for a, b in pairwise(ends)) if measured > 1 else seconds
+    return steps, per_step, seconds + (steps - measured) * per_step
 
 
 def steps_of(method: Method) -> int:
@@ -221,12 +234,17 @@ def available_memory() -> float:
 
 def _median(work: Callable[[], object], device: str) -> float:
     work()
-    return sorted(_seconds(work, device) for _ in range(REPEATS))[REPEATS // 2]
+    return statistics.median(_seconds(work, device) for _ in range(REPEATS))
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    begin = time.perf_counter()
+    begin = _now(device)
     work()
+    return _now(device) - begin
+
+
+def _now(device: str) -> float:
+    """The time at which the device has done what it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
+    return time.perf_counter()
