@@ -15,6 +15,8 @@ from unfade.degradations.fitted import FittedDegradation
 from unfade.degradations.fitted_file import DEGRADATION, load_degradation
 from unfade.recipes.adapt import adapt
 from unfade.recipes.adapt_settings import AdaptSettings, as_published
+from unfade.recipes.tuning import warnings_of
+from unfade.training.loop import History
 
 Models = tuple[Path, Path]
 ENOUGH = 9  # faces, of which 2 are held out
@@ -73,6 +75,47 @@ def test_the_command_names_it(run: Run, models: Models, tmp_path: Path) -> None:
     assert f"degradation: {fitted}\n" in run(*words, "--out", tmp_path / "other", "--redegraded", "1").out
     assert "degradation:" not in run(*words, "--out", out).out
     assert run("inspect", tmp_path / "other").code == 0
+
+
+def test_what_to_know_of_the_restorer_is_said_everywhere(run: Run, models: Models, tmp_path: Path) -> None:
+    """On the console, in JSON and in the report; not among what is said of a single photo."""
+    few = "Only 3 faces: with fewer than about 20, an adapted restorer may be worse than the pre-trained one."
+    unfitted = "How the photos are degraded could not be learned from 3 faces (at least 8 are needed)"
+    write_faces(tmp_path / "photos", 3)
+    words = ("adapt", tmp_path / "photos", "--out", tmp_path / "run", "--aligned", "--restorer", models[0],
+             "--prior", models[1], "--steps", "1", "--batch", "1", "--redegraded", "1")  # fmt: skip
+    lines = run(*words).out.splitlines()
+    assert few in lines
+    assert any(line.startswith(unfitted) for line in lines)
+    told = run(*words, "--json").json["warnings"]
+    assert told[0] == few
+    assert told[1].startswith(unfitted)
+    assert len(told) == 2
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(warning in page for warning in told)
+
+
+def test_what_is_said_of_a_fine_tuning(models: Models) -> None:
+    better, worse = (
+        History(validations=[{"step": 0, "held_out_l1": 0.2}, {"step": 1, "held_out_l1": after}])
+        for after in (0.1, 0.3)
+    )
+    chosen, published = settings(models), as_published(settings(models))
+    assert chosen.finetune.redegraded
+    assert warnings_of(better, chosen, 9, fitted=True) == warnings_of(better, published, 3, fitted=False) == []
+    kept, few = warnings_of(worse, chosen, 5, fitted=False)
+    assert kept == "Adapting made held-out faces worse, so the pre-trained weights were kept."
+    assert "from 5 faces (at least 8 are needed)" in few
+    alone = replace(chosen, finetune=replace(chosen.finetune, hold_out=0.0))
+    assert "(at least 6 are needed)" in warnings_of(better, alone, 5, fitted=False)[0]
+
+
+def test_finetune_says_it_too(run: Run, models: Models, tmp_path: Path) -> None:
+    for folder, first in (("faces", 0), ("targets", 50)):
+        save_pictures(tmp_path / folder, ["0.png", "1.png"], size=32, first_seed=first)
+    (few,) = finetuned(run, models, tmp_path, "--json").json["warnings"]
+    assert few.startswith("How the photos are degraded could not be learned from 2 faces")
+    assert few in finetuned(run, models, tmp_path).out.splitlines()
 
 
 class Killed(Exception):

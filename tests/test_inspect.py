@@ -10,7 +10,7 @@ import torch
 import unfade
 from command import Run
 from test_degrade_fitted import SIZE, write_degradation
-from unfade.degradations.fitted_file import DEGRADATION, load_degradation
+from unfade.degradations.fitted_file import DEGRADATION, load_degradation, save_degradation
 from unfade.degradations.measured import SHARPEST, Blur, Damage, Noise, damage_of
 from unfade.errors import BadInput, OutputConflict
 from unfade.images.files import read_image
@@ -102,11 +102,22 @@ def test_a_picture_of_something_else_is_kept(run: Run, tmp_path: Path) -> None:
     (tmp_path / "run" / PICTURE).write_text("mine")
     said = run("inspect", tmp_path / "run")
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert f"{tmp_path / 'run' / PICTURE} is there already and is not this picture" in said.err
+    assert f"{tmp_path / 'run' / PICTURE} is there already and was not drawn by this command" in said.err
     assert "name another folder as --out" in said.err
     assert (tmp_path / "run" / PICTURE).read_text() == "mine"
     with pytest.raises(OutputConflict, match="`out`"):
         unfade.inspect(tmp_path / "run")
+
+
+def test_an_older_picture_is_replaced_when_the_run_has_gone_on(tmp_path: Path) -> None:
+    write_degradation(tmp_path / "run")
+    older = unfade.inspect(tmp_path / "run").picture.read_bytes()
+    fitted = load_degradation(tmp_path / "run")
+    (tmp_path / "run" / DEGRADATION).unlink()
+    save_degradation(tmp_path / "run" / DEGRADATION, replace(fitted, strengths=2 * fitted.strengths), made_of="more")
+    newer = unfade.inspect(tmp_path / "run").picture.read_bytes()
+    assert newer != older
+    assert unfade.inspect(tmp_path / "run").picture.read_bytes() == newer
 
 
 def test_links_and_folders_in_the_place_of_the_picture_are_kept(tmp_path: Path) -> None:

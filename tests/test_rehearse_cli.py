@@ -83,6 +83,7 @@ def test_it_says_what_came_of_it(models: Models, tmp_path: Path) -> None:
     assert words.exit_code == 0, words.output
     assert "adapted to 3 photos, scored on 3 others" in words.output
     assert "share of the gap, psnr" in words.output
+    assert "3 faces to adapt to and 3 to score are few: " in words.output
     result = json.loads(CliRunner().invoke(app, [*args, "--json"]).stdout)
     assert result["share"].keys() == {"psnr", "ssim", "feature_distance", "identity_distance"}
     assert result["degradation"]["settings"]["iso"] == 1500

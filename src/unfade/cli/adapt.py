@@ -68,6 +68,7 @@ def adapt(
         ],
         failures=done.failures,
         notes=done.notes,
+        warnings=done.warnings,
         last=[f"{name}: {path}" for name, path in {**places, **fitted}.items()],
         failed=counts["failed"] + counts["skipped"],
     )

@@ -38,6 +38,7 @@ class Outcome:
     lines: Sequence[str] = ()
     failures: Remarks | None = None  # in JSON too, as are `notes`; None if the command does not work item by item
     notes: Remarks | None = None
+    warnings: Sequence[str] | None = None  # about the whole, one sentence each; in JSON too
     last: Sequence[str] = ()
     failed: int = 0  # items that are not done; the exit code is 1 if there are any
     rows: Sequence[Mapping[str, object]] = ()  # of one table
@@ -46,14 +47,15 @@ class Outcome:
     def as_dict(self) -> dict[str, object]:
         """The JSON object."""
         remarks = {"failures": self.failures, "notes": self.notes}
-        given = {name: pairs for name, pairs in remarks.items() if pairs is not None}
-        return {**self.result, **{name: [[*pair] for pair in pairs] for name, pairs in given.items()}}
+        given: dict[str, object] = {k: [[*pair] for pair in pairs] for k, pairs in remarks.items() if pairs is not None}
+        return {**self.result, **given, **({} if self.warnings is None else {"warnings": [*self.warnings]})}
 
     def in_words(self) -> Iterator[str]:
         """The lines of text that follow the tables."""
         yield from self.lines
         yield from failure_lines(self.failures or ())
         yield from note_lines(self.notes or ())
+        yield from self.warnings or ()
         yield from self.last
 
 

@@ -77,7 +77,7 @@ def finetune(
     from unfade.devices import choose_device
     from unfade.diffusion.load import loaded_prior
     from unfade.images.files import list_images
-    from unfade.recipes.tuning import finetune_to_file
+    from unfade.recipes.tuning import finetune_to_file, warnings_of
     from unfade.restorers.load import loaded_restorer
     from unfade.stages.finetune import pairs_of
 
@@ -101,5 +101,7 @@ def finetune(
     fitted = str(degradation) if degradation.exists() else None
     lines += [f"degradation: {fitted}"] if fitted else []
     return Outcome(
-        {"pairs": len(pairs), "without_target": alone, **scores, "degradation": fitted, "out": str(out)}, lines
+        {"pairs": len(pairs), "without_target": alone, **scores, "degradation": fitted, "out": str(out)},
+        lines,
+        warnings=warnings_of(history, settings, len(pairs), fitted=fitted is not None),
     )

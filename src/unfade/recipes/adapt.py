@@ -34,7 +34,7 @@ from unfade.recipes.sources import (
     only_faces,
 )
 from unfade.recipes.suiting import Settings, suited
-from unfade.recipes.tuning import finetune_to_file
+from unfade.recipes.tuning import finetune_to_file, warnings_of
 from unfade.report.document import Report, render
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
@@ -69,6 +69,7 @@ class Adapted:
     passed_over: tuple[tuple[str, int], ...] = ()  # file endings of pictures that cannot be read, with their counts
     of_gone: tuple[str, ...] = ()  # results of earlier runs, in `restored`, whose photos were not given this time
     degradation: Path | None = None  # that of the photos, for `load_degradation`; None: there was none to be fitted
+    warnings: tuple[str, ...] = ()  # what to know about the adapted restorer, one sentence each; in the report too
 
 
 def adapt(
@@ -124,13 +125,11 @@ def adapt(
             results = source.restore(run, entries, adapted, settings.strength)
         with clock.measure("report"):
             views = {} if aligned else photo_views(run, source.found(out), results, out / "restored")
-            ran = Ran(results, shown, learned.targets, learned.left_out, learned.history, views)
+            ran = Ran(results, shown, learned.targets, learned.left_out, learned.history, views, learned.warnings)
             compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
             page = report_of(out, ran, asdict(settings), truth=truths, **compared)
             atomic_write(out / "report.html", render(page))
-    return _outcome(
-        out, settings.restorer, results, [*first, *shown], learned, clock, page, source.found(out).passed_over
-    )
+    return _outcome(out, settings.restorer, ran, first, clock, page, source.found(out).passed_over)
 
 
 def _source(
@@ -179,35 +178,36 @@ class _Learned:
     history: History
     targets: list[Entry]
     left_out: list[str]  # names of the faces that their targets disagree with
+    warnings: list[str]  # about the fine-tuning
 
 
 def _outcome(
     out: Path,
     begun_with: str,
-    photos: list[Entry],
-    faces: list[Entry],
-    learned: "_Learned",
+    ran: Ran,
+    first: list[Entry],
     clock: "_Clock",
     page: Report,
     passed_over: tuple[tuple[str, int], ...],
 ) -> Adapted:
-    """What a finished run reports; `photos` are the entries of the restored ones, `faces` of faces in the report."""
-    every = [*photos, *learned.targets, *faces]
+    """What a finished run reports; `first` are the entries of the faces before the adaptation."""
+    every = [*ran.photos, *ran.targets, *first, *ran.faces]
     failures = [(entry.item, entry.reason) for entry in every if entry.status != "done"]
-    gone = of_gone([replace(entry, stage=RESTORED_PHOTOS) for entry in photos], out, RESTORED_PHOTOS)
+    gone = of_gone([replace(entry, stage=RESTORED_PHOTOS) for entry in ran.photos], out, RESTORED_PHOTOS)
     return Adapted(
         out / WEIGHTS,
         begun_with,
         out / "report.html",
-        Counts.of(photos),
+        Counts.of(ran.photos),
         failures,
-        notes_of(photos),
+        notes_of(ran.photos),
         clock.seconds,
-        learned.history,
+        ran.history,
         page,
         passed_over,
         tuple(gone),
         out / DEGRADATION if (out / DEGRADATION).exists() else None,
+        tuple(ran.warnings),
     )
 
 
@@ -227,7 +227,8 @@ def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings
             history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
         restorer = replace(restorer, path=folder / WEIGHTS)
         key = {**key, BEGUN_WITH: restorer.sha256}
-    return _Learned(history, targets, [pair.face.name for pair in agreed.left_out])
+    doubts = warnings_of(history, settings, len(agreed.kept), fitted=(run.folder / DEGRADATION).exists())
+    return _Learned(history, targets, [pair.face.name for pair in agreed.left_out], doubts)
 
 
 def attempts_by(out: Path, settings: AdaptSettings) -> str | Path:

@@ -18,13 +18,13 @@ from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
 from unfade.report.document import Curve, Report
 from unfade.report.listings import Line, Listing, named, notes, undone
 from unfade.report.pictures import address_of
-from unfade.stages.finetune import became_worse
 from unfade.stages.restore import LEFT_ALONE
 from unfade.stages.views import Views
 from unfade.training.loop import History
 
 Metric = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
 
+ENOUGH = 20  # faces; an adaptation to fewer may be worse than the pre-trained restorer
 NAMED = 10  # at most so many faces are named in a warning
 
 RESTORED = "restored_faces"  # folder of the run that holds the restored faces
@@ -67,11 +67,17 @@ class Ran:
     left_out: Sequence[str]  # names of the faces whose targets were not learned from
     history: History
     views: Mapping[str, Views]  # of whole photos, by name
+    tuning: Sequence[str] = ()  # warnings about the fine-tuning
 
     @property
     def done(self) -> list[Entry]:
         """The faces that were restored."""
         return [entry for entry in self.faces if entry.status == "done"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about the adapted restorer, one sentence each."""
+        return [*_few(len(self.done)), *self.tuning, *_left_out(self.left_out)]
 
 
 def report_of(
@@ -104,11 +110,12 @@ def report_of(
         photos=shown_photos(ran.photos, run / "restored", ran.views, run),
         lists=[*_damage(run), *_lists(ran)],
         files={what: address_of(run / file, run) for what, file in FILES.items() if _is_there(run / file)},
-        warnings=_warnings(len(ran.done))
-        + _kept(ran.history)
-        + _left_out(ran.left_out)
-        + _left_alone(ran)
-        + _strangers(run, COLUMNS, ran.done, likeness),
+        warnings=[
+            *_cut(len(ran.done)),
+            *ran.warnings,
+            *_left_alone(ran),
+            *_strangers(run, COLUMNS, ran.done, likeness),
+        ],
     )
 
 
@@ -116,17 +123,19 @@ def _summary(counts: Counts, faces: int) -> str:
     return f"{counts.found} photos found; {counts.done} with {faces} faces restored by a restorer adapted to them."
 
 
-def _warnings(faces: int) -> list[str]:
-    few = [f"Only {faces} faces: with fewer than about 20, an adapted restorer may be worse than the pre-trained one."]
-    more = [f"The page shows the {SHOWN} of {faces} faces that changed most; the folder restored/ holds all."]
-    return (few if faces < 20 else []) + (more if faces > SHOWN else [])
-
-
-def _kept(history: History) -> list[str]:
-    """A warning if adapting made the restorer worse."""
-    if not became_worse(history):
+def _cut(faces: int) -> list[str]:
+    """A warning if the page does not show every face."""
+    if faces <= SHOWN:
         return []
-    return ["Adapting made held-out faces worse, so these results are those of the pre-trained restorer."]
+    return [f"The page shows the {SHOWN} of {faces} faces that changed most; the folder restored/ holds all."]
+
+
+def _few(faces: int) -> list[str]:
+    """A warning about few faces."""
+    if faces >= ENOUGH:
+        return []
+    worse = "an adapted restorer may be worse than the pre-trained one."
+    return [f"Only {faces} faces: with fewer than about {ENOUGH}, {worse}"]
 
 
 def _left_out(names: Sequence[str]) -> list[str]:

@@ -1,17 +1,24 @@
 """What damaged the photos of a folder, in words, numbers and a picture, from the degradation fitted to them."""
 
+import io
 from dataclasses import asdict, dataclass
 from os.path import lexists
 from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
 from unfade.atomic import atomic_write
 from unfade.degradations.fitted_file import degradation_file, load_degradation
 from unfade.degradations.measured import SHARPEST, Blur, Damage, Noise, Spread, damage_of
 from unfade.errors import OutputConflict
-from unfade.images.files import encode
+from unfade.images.files import to_bytes
 from unfade.recipes.damage_sheet import damage_sheet
 
 PICTURE = "degradation.png"
+MADE_BY = ("Software", "unfade inspect")  # a text in the picture, before its pixels
+PNG, BEGIN = b"\x89PNG", 200  # the first bytes of a PNG, and how many there are up to that text at most
 UNEVEN = 1.3  # ratio of widths, or of grains, above which the direction is given; even blur is fitted with 1.1
 COARSE = 1.5  # px: coarser grain covers several pixels
 COLOURED, GREY = 0.4, 0.8  # correlations of the channels' noise: below and above
@@ -37,14 +44,14 @@ def inspect(place: str | Path, out: str | Path | None = None) -> Inspected:
     """Measure the degradation in a file or a run folder, and draw a picture of it.
 
     The picture is `degradation.png` in the folder `out`; without one it is written beside the file, under the file's
-    name. Raises BadInput if there is no degradation, BadCheckpoint if its file is damaged, and OutputConflict if
-    anything else is in the picture's place.
+    name, and replaces an older one. Raises BadInput if there is no degradation, BadCheckpoint if its file is damaged,
+    and OutputConflict if anything else is in the picture's place.
     """
     file = degradation_file(place)
     picture = _beside(file) if out is None else Path(out) / PICTURE
     fitted = load_degradation(file)
     damage = damage_of(fitted)
-    _write(picture, encode(damage_sheet(fitted, damage)))
+    _write(picture, _encoded(damage_sheet(fitted, damage)))
     return Inspected(file, damage, picture)
 
 
@@ -121,10 +128,24 @@ def _of_spread(spread: Spread, digits: int) -> str:
     return f"about {low}" if low == high else f"{low} to {high}"
 
 
+def _encoded(picture: Tensor) -> bytes:
+    """A PNG that says by what it was made, so that it may be replaced when the run has gone on."""
+    told, buffer = PngInfo(), io.BytesIO()
+    told.add_text(*MADE_BY)
+    Image.fromarray(to_bytes(picture)).save(buffer, "PNG", pnginfo=told)
+    return buffer.getvalue()
+
+
 def _write(path: Path, content: bytes) -> None:
     """Raises OutputConflict where anything else is there, a folder or a link to nothing included."""
-    if lexists(path) and not (path.is_file() and path.read_bytes() == content):
+    if lexists(path) and not (path.is_file() and _is_made_here(path)):
         raise OutputConflict(
-            f"{path} is there already and is not this picture; move it away, or name another folder as `out`."
+            f"{path} is there already and was not drawn by this command; move it away, or name another folder as `out`."
         )
     atomic_write(path, content)
+
+
+def _is_made_here(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin = file.read(BEGIN)
+    return begin.startswith(PNG) and "\0".join(MADE_BY).encode() in begin

@@ -22,7 +22,7 @@ from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
 from unfade.restorers.load import reload_restorer, save_restorer
-from unfade.stages.finetune import Pair, finetune
+from unfade.stages.finetune import LEAST_FITTED, LEAST_HELD_OUT, Pair, became_worse, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
@@ -105,6 +105,20 @@ def _on_fitted(
             rehearsal.begin(fitted)
 
     return on_fitted if rehearsal or settings.finetune.redegraded else None
+
+
+def warnings_of(history: History, settings: AdaptSettings, pairs: int, *, fitted: bool) -> list[str]:
+    """What whoever uses the restorer should know about its fine-tuning, one sentence each.
+
+    `fitted` says whether a degradation was fitted to the `pairs`.
+    """
+    kept = ["Adapting made held-out faces worse, so the pre-trained weights were kept."]
+    least = LEAST_FITTED + (LEAST_HELD_OUT if settings.finetune.hold_out else 0)
+    few = [
+        f"How the photos are degraded could not be learned from {pairs} faces (at least {least} are needed), so the "
+        "restorer learned from pseudo targets alone and gained less."
+    ]
+    return (kept if became_worse(history) else []) + (few if settings.finetune.redegraded and not fitted else [])
 
 
 def history_so_far(out: Path) -> History:
