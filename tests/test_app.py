@@ -51,11 +51,12 @@ def test_the_usual_choice_is_what_the_commands_do_without_a_restorer(
 
     def adapt(photos: Path, run: Path, settings: Settings, **_: object) -> Any:
         asked.append(settings if isinstance(settings, AdaptSettings) else settings("small-swinir"))
-        return type("Adapted", (), {"failures": [("a.png", f"{user.photos}/a.png: no face found.")]})
+        failures = [("a.png", f"{user.photos}/a.png: no face found.")]
+        return type("Adapted", (), {"warnings": ("Only 1 face.",), "failures": failures})
 
     monkeypatch.setattr(work, "adapt", adapt)
     assert Wanted(user).way.restorer == BUILT_IN
-    assert Wanted(user, steps=7).adapt() == ["photos/a.png: no face found."]
+    assert Wanted(user, steps=7).adapt() == ["Only 1 face.", "photos/a.png: no face found."]
     Wanted(user, restorer="small-restorer-256", steps=7).adapt()
     assert [settings.restorer for settings in asked] == ["small-swinir", "small-restorer-256"]
     assert {settings.finetune.loop.steps for settings in asked} == {7}

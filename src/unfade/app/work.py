@@ -72,10 +72,10 @@ class Wanted:
         return [entry.reason.replace(f"{self.user.photos}/", "") for entry in entries if entry.status != "done"]
 
     def adapt(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
-        """Adapt to all photos, or resume that; returns a sentence for each that has no result. Raises UnfadeError."""
+        """Adapt to all photos, or resume that; returns what to know about it, a sentence each. Raises UnfadeError."""
         chosen = self._settings if self.restorer == USUAL else self._settings(*self.way.restorer)
         done = adapt(self.user.photos, self.run, chosen, device=device, progress=progress)
-        return [reason.replace(f"{self.user.folder}/", "") for _, reason in done.failures]
+        return [*done.warnings, *(reason.replace(f"{self.user.folder}/", "") for _, reason in done.failures)]
 
     def _settings(self, restorer: str) -> AdaptSettings:
         settings = settings_for(restorer)
