@@ -41,6 +41,18 @@ def test_a_known_blur_is_found_and_the_right_way_round(targets: Tensor) -> None:
     assert found.sum((2, 3)).sub(1).abs().max() < 1e-5
 
 
+def test_jumps_at_the_borders_are_no_detail(targets: Tensor) -> None:
+    """Pictures that are light on one side and dark on the other, much blurred: no cross is in the kernel."""
+    slope, wide = torch.linspace(-0.3, 0.3, SIZE), torch.exp(-torch.arange(-4.0, 5).square() / 4)
+    true = (wide[:, None] * wide / wide.sum() ** 2).expand(16, 3, 9, 9)
+    lit = (0.5 * targets + slope + slope[:, None]).clamp(-1, 1)
+    found = fitted_kernels(blur(lit, true), lit)
+    edge = (found.shape[-1] - 9) // 2
+    wrong = found - F.pad(true, (edge,) * 4)
+    assert wrong[..., edge + 4, :].abs().mean() < 0.003
+    assert wrong[..., edge + 4].abs().mean() < 0.003
+
+
 def test_blur_is_convolution(targets: Tensor) -> None:
     point = torch.zeros(1, 3, 9, 9)
     point[..., 4, 4] = 1

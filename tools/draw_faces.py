@@ -4,8 +4,10 @@
 
 What the prior draws has its faces right and its light wrong: whole pictures are orange or blue. So the channels are
 balanced as a camera would: each gets the gain that brings its mean over the middle of the face to a value drawn from a
-normal distribution fitted to those of FACES, of which nothing else is used. Faces that would need a large gain, and
-what no detector takes for a face, are left out. `--raw` keeps what was drawn, so that a stopped run goes on.
+normal distribution fitted to those of FACES. Faces that would need a large gain, and what no detector takes for a face,
+are left out. Their fine detail is fainter than that of FACES, and a restorer that learns from them would be as soft; so
+it is raised until its share of the power is that of FACES, of which nothing else is used. `--raw` keeps what was drawn,
+so that a stopped run goes on.
 
 At 256 px they are the same faces, enlarged. The restorer of that size gives them their finest octave, of which the
 prior of that size draws little.
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from unfade.degradations.rings import by_ring, filtered, power, spectrum
 from unfade.diffusion.guidance import Guidance
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise, sample
@@ -38,6 +41,7 @@ BATCH = 8
 STEPS = "50"  # of the respaced prior, DDPM
 MOST_GAIN = 1.8
 LEAST_SCORE = 0.85  # of the detector
+MIDDLE = slice(3, 8)  # rings of the spectrum: features of a face, which are drawn as they should be
 ENLARGED = 80  # step of 1000 whose noise hides about as much as enlarging does
 
 
@@ -51,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     draw(args.raw, args.count)
     mean, covariance = light_of(args.faces)
-    detector, kept = load_detector(), 0
+    detector, kept = load_detector(), []
     for i in range(args.count):
         face = read_image(args.raw / f"{i:03d}.png")
         wanted = np.random.default_rng(seed_for("light", i)).multivariate_normal(mean, covariance)
@@ -59,9 +63,10 @@ def main() -> None:
         face = balanced(face, gains)
         sure = max((found.score for found in detector(face)), default=0.0)
         if gains.max() <= MOST_GAIN and gains.min() >= 1 / MOST_GAIN and sure >= LEAST_SCORE:
-            write_png(args.out / f"{kept:03d}.png", face)
-            kept += 1
-    print(f"{kept} of {args.count} kept")
+            kept.append(face)
+    print(f"{len(kept)} of {args.count} kept")
+    for i, face in enumerate(with_detail_of(some_of(args.faces), torch.stack(kept))):
+        write_png(args.out / f"{i:03d}.png", face)
     finish(args.out, args.large)
 
 
@@ -97,10 +102,29 @@ def finish(faces: Path, out: Path) -> None:
 
 def light_of(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean (3,) and covariance (3, 3) of `light` over a folder's pictures."""
+    found = np.stack([light(face) for face in some_of(folder)])
+    return found.mean(0), np.cov(found.T)
+
+
+def some_of(folder: Path) -> Tensor:
+    """(N, 3, 128, 128): every fifth of a folder's pictures."""
     paths, _ = find_training_pictures(folder, {})
     pictures = Pictures(paths[::5], 128)
-    found = np.stack([light(pictures[i]) for i in range(len(pictures))])
-    return found.mean(0), np.cov(found.T)
+    return torch.stack([pictures[i] for i in range(len(pictures))])
+
+
+def with_detail_of(faces: Tensor, drawn: Tensor) -> Tensor:
+    """Drawn faces whose power above MIDDLE's frequencies has the ratio to that at MIDDLE that it has in `faces`.
+
+    Both are (N, 3, S, S); each face keeps its mean colour.
+    """
+    wanted, found = (by_ring(sum(power(spectrum(part)) * len(part) for part in x.split(64))) for x in (faces, drawn))
+    gains = ((wanted / len(faces)) / (found / len(drawn))).mean(0).sqrt()
+    gains = gains / gains[MIDDLE].mean()
+    gains[: MIDDLE.stop] = 1
+    gains[-1] = gains[-2]  # the corners of the spectrum, where JPEG leaves nothing of the faces
+    colour = drawn.mean((2, 3), keepdim=True)
+    return (filtered(drawn - colour, gains.float().expand(3, -1)) + colour).clamp(-1, 1)
 
 
 def light(face: Tensor) -> NDArray[np.float64]:

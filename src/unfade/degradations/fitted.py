@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unfade.degradations.rings import filtered
+from unfade.degradations.rings import filtered, spectrum
 from unfade.errors import BadInput
 from unfade.images.tone import is_grey, to_grey
 
@@ -113,13 +113,18 @@ def fit(photos: Tensor, targets: Tensor) -> FittedDegradation:
 
 
 def fitted_kernels(photos: Tensor, targets: Tensor) -> Tensor:
-    """Two (N, 3, S, S) to (N, 3, k, k): ridge regression of each photo's spectrum on its target's, by channel."""
+    """Two (N, 3, S, S) to (N, 3, k, k): ridge regression of each photo's spectrum on its target's, by channel.
+
+    The spectra are those within a window. Without one, the jumps at the borders, which no kernel blurs, would pass for
+    response at all frequencies along rows and columns.
+    """
     size = photos.shape[-1]
-    seen, true = (torch.fft.rfft2(image.double()) for image in (photos, targets))
+    seen, true = spectrum(photos), spectrum(targets)
     product, energy = seen * true.conj(), true.abs().square()
     product = product + OTHERS * product.mean(0)
     energy = energy + OTHERS * energy.mean(0)
     response = product / (energy + RIDGE * energy.mean((1, 2, 3), keepdim=True))
+    response[..., 0, 0] = 1  # the means are not part of the spectra
     radius = min(max(1, RADIUS * size // 128), (size - 1) // 2)
     whole = torch.fft.fftshift(torch.fft.irfft2(response, s=(size, size)), dim=(2, 3))
     middle = slice(size // 2 - radius, size // 2 + radius + 1)
