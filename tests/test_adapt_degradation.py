@@ -13,7 +13,9 @@ from tiny_models import write_faces
 from toys import save_pictures
 from unfade.degradations.fitted import FittedDegradation
 from unfade.degradations.fitted_file import DEGRADATION, load_degradation
+from unfade.jobs.journal import Entry
 from unfade.recipes.adapt import adapt
+from unfade.recipes.adapt_report import Ran
 from unfade.recipes.adapt_settings import AdaptSettings, as_published
 from unfade.recipes.tuning import warnings_of
 from unfade.training.loop import History
@@ -108,6 +110,21 @@ def test_what_is_said_of_a_fine_tuning(models: Models) -> None:
     assert "from 5 faces (at least 8 are needed)" in few
     alone = replace(chosen, finetune=replace(chosen.finetune, hold_out=0.0))
     assert "(at least 6 are needed)" in warnings_of(better, alone, 5, fitted=False)[0]
+
+
+def test_one_is_not_said_as_many() -> None:
+    def told(faces: int, left_out: list[str]) -> list[str]:
+        done = [Entry("restored", f"{i}.png", "done") for i in range(faces)]
+        return Ran([], done, [], left_out, History(), {}).warnings
+
+    assert told(1, ["a.png"]) == [
+        "Only 1 face: with fewer than about 20, an adapted restorer may be worse than the pre-trained one.",
+        "1 target disagreed with its photo and was not used: a.png.",
+    ]
+    names = [f"{i}.png" for i in range(12)]
+    many = "12 targets disagreed with their photos and were not used: "
+    assert told(20, names) == [f"{many}{', '.join(names[:10])} and 2 more."]
+    assert told(20, []) == []
 
 
 def test_finetune_says_it_too(run: Run, models: Models, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def _few(faces: int) -> list[str]:
     if faces >= ENOUGH:
         return []
     worse = "an adapted restorer may be worse than the pre-trained one."
-    return [f"Only {faces} faces: with fewer than about {ENOUGH}, {worse}"]
+    return [f"Only {faces} face{'s' * (faces != 1)}: with fewer than about {ENOUGH}, {worse}"]
 
 
 def _left_out(names: Sequence[str]) -> list[str]:
@@ -143,7 +143,10 @@ def _left_out(names: Sequence[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return [f"{len(names)} targets disagreed with their photos and were not used: {', '.join(names[:NAMED])}{more}."]
+    found = f"{len(names)} targets disagreed with their photos and were not used"
+    if len(names) == 1:
+        found = "1 target disagreed with its photo and was not used"
+    return [f"{found}: {', '.join(names[:NAMED])}{more}."]
 
 
 def _left_alone(ran: Ran) -> list[str]:

@@ -115,8 +115,8 @@ def warnings_of(history: History, settings: AdaptSettings, pairs: int, *, fitted
     kept = ["Adapting made held-out faces worse, so the pre-trained weights were kept."]
     least = LEAST_FITTED + (LEAST_HELD_OUT if settings.finetune.hold_out else 0)
     few = [
-        f"How the photos are degraded could not be learned from {pairs} faces (at least {least} are needed), so the "
-        "restorer learned from pseudo targets alone and gained less."
+        f"How the photos are degraded could not be learned from {pairs} face{'s' * (pairs != 1)} (at least {least} are "
+        "needed), so the restorer learned from pseudo targets alone and gained less."
     ]
     return (kept if became_worse(history) else []) + (few if settings.finetune.redegraded and not fitted else [])
 
