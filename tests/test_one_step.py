@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from networks import B32
+from networks import B32, FOLDED32
 from recorded import fill_module, picture
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
@@ -192,7 +192,7 @@ def test_priors_and_restorers_are_not_taken_for_each_other(tmp_path: Path, model
 def test_any_prior_can_become_one_and_stays_as_it_was(models: tuple[Path, Path]) -> None:
     restorer = one_step_of_prior(models[1])
     assert restorer.size == 32
-    assert restorer.net.config == B32
+    assert restorer.net.config == FOLDED32
     assert any(parameter.requires_grad for parameter in restorer.net.parameters())
     assert not any(parameter.requires_grad for parameter in restorer.damage.parameters())
 

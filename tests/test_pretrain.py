@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import unfade.recipes.pretrain
-from networks import B32
+from networks import B32, FOLDED32
 from tiny_models import RESTORER, write_faces
 from unfade.cli import app
 from unfade.diffusion.denoising import DenoisingSettings
@@ -35,7 +35,7 @@ from unfade.training.loop import History
 
 Models = tuple[Path, Path]
 STILL = {"steps": 1, "batch": 2, "micro_batch": 2, "learning_rate": 0.0, "final_learning_rate": 0.0, "bf16": False}
-PRIOR = PriorRecipe(replace(B32, detail=4), replace(PRIOR_LOOP, **STILL))
+PRIOR = PriorRecipe(replace(FOLDED32, detail=4), replace(PRIOR_LOOP, **STILL))
 RESTORER_RECIPE = RestorerRecipe(RESTORER, size=32, loop=replace(RESTORER_LOOP, **STILL))
 
 
@@ -102,7 +102,7 @@ def test_a_prior_is_doubled(models: Models, tmp_path: Path) -> None:
     recipe = replace(DOUBLED_PRIOR_RECIPE, loop=PRIOR.loop, start=models[1])
     pretrain_prior(tmp_path / "faces", tmp_path / "large.safetensors", recipe)
     small, large = load_prior(models[1], device="cpu"), load_prior(tmp_path / "large.safetensors", device="cpu")
-    assert (large.size, large.patch, large.unet.config.detail) == (64, 2, DETAIL)
+    assert (large.size, large.patch, large.unet.config.detail) == (64, 4, DETAIL)
     assert read_card(tmp_path / "large.safetensors")["recipe"]["network"]["size"] == 64
     inner = "middle_block.0.in_layers.2.weight"
     torch.testing.assert_close(large.unet.state_dict()[inner], small.unet.state_dict()[inner], atol=1e-3, rtol=1e-3)
@@ -112,7 +112,7 @@ def test_a_prior_is_doubled(models: Models, tmp_path: Path) -> None:
 
 def test_a_model_of_another_shape_is_refused(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
-    wrong = replace(PRIOR, network=replace(B32, channels=64), start=models[1])
+    wrong = replace(PRIOR, network=replace(FOLDED32, channels=64), start=models[1])
     with pytest.raises(BadCheckpoint, match="another architecture"):
         pretrain_prior(tmp_path / "faces", tmp_path / "prior.safetensors", wrong)
     with pytest.raises(BadCheckpoint, match="another architecture"):
@@ -123,7 +123,7 @@ def test_a_model_of_another_shape_is_refused(models: Models, tmp_path: Path) -> 
 
 def test_a_prior_that_predicts_v_is_trained_and_walked_as_such(tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 2)
-    recipe = replace(PRIOR, network=replace(PRIOR.network, predicts="v"), denoising=DenoisingSettings(weighting="v"))
+    recipe = replace(PRIOR, network=replace(B32, predicts="v"), denoising=DenoisingSettings(weighting="v"))
     out = tmp_path / "prior.safetensors"
     pretrain_prior(tmp_path / "faces", out, recipe)
     assert read_card(out)["recipe"]["denoising"]["weighting"] == "v"
