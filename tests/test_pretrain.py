@@ -134,7 +134,7 @@ def test_a_prior_that_predicts_v_is_trained_and_walked_as_such(tmp_path: Path) -
     expected = (alpha_bar**0.5 * x_t - (1 - alpha_bar) ** 0.5 * v).clamp(-1, 1)  # Salimans & Ho, Appendix D
     torch.testing.assert_close(prior.denoise(x_t, t).x0, expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(BadInput, match="predicts v, not eps"):
-        pretrain_prior(tmp_path / "faces", tmp_path / "other.safetensors", replace(PRIOR, start=out))
+        pretrain_prior(tmp_path / "faces", tmp_path / "other.safetensors", replace(PRIOR, network=B32, start=out))
 
 
 def test_a_prior_that_folds_pixels_leaves_no_grid_of_them(tmp_path: Path) -> None:
