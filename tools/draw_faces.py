@@ -54,7 +54,8 @@ def main() -> None:
     parser.add_argument("--large", type=Path, default=DRAWN[256])
     args = parser.parse_args()
     draw(args.raw, args.count)
-    mean, covariance = light_of(args.faces)
+    faces = some_of(args.faces)
+    mean, covariance = light_of(faces)
     detector, kept = load_detector(), []
     for i in range(args.count):
         face = read_image(args.raw / f"{i:03d}.png")
@@ -65,7 +66,7 @@ def main() -> None:
         if gains.max() <= MOST_GAIN and gains.min() >= 1 / MOST_GAIN and sure >= LEAST_SCORE:
             kept.append(face)
     print(f"{len(kept)} of {args.count} kept")
-    for i, face in enumerate(with_detail_of(some_of(args.faces), torch.stack(kept))):
+    for i, face in enumerate(with_detail_of(faces, torch.stack(kept))):
         write_png(args.out / f"{i:03d}.png", face)
     finish(args.out, args.large)
 
@@ -100,9 +101,9 @@ def finish(faces: Path, out: Path) -> None:
             Image.fromarray(to_bytes(face)).save(out / f"{path.stem}.jpg", quality=95, subsampling=0)
 
 
-def light_of(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean (3,) and covariance (3, 3) of `light` over a folder's pictures."""
-    found = np.stack([light(face) for face in some_of(folder)])
+def light_of(faces: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (3,) and covariance (3, 3) of `light` over (N, 3, H, W)."""
+    found = np.stack([light(face) for face in faces])
     return found.mean(0), np.cov(found.T)
 
 
