@@ -34,9 +34,10 @@ from unfade.recipes.sources import (
     only_faces,
 )
 from unfade.recipes.suiting import Settings, suited
-from unfade.recipes.tuning import finetune_to_file, warnings_of
+from unfade.recipes.tuning import check_perceptual, finetune_to_file, warnings_of
 from unfade.report.document import Report, render
 from unfade.restorers.base import Restorer
+from unfade.restorers.families import picture_losses
 from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
@@ -107,6 +108,9 @@ def adapt(
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
     prior = loaded_prior(settings.prior, device=device)
     settings = settled(settings, restorer, clean)
+    settings.targets.check(prior.network.size)
+    if picture_losses(settings.losses):
+        check_perceptual(settings.perceptual)
     key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     clock, own = _Clock(), _own_files(out, settings.rounds)
@@ -117,7 +121,8 @@ def adapt(
             entries, faces = source.take(run, restorer.size)
             _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
-            first = restore_faces(faces, out / FIRST, restorer, journal=journal, key=key[BEGUN_WITH], stage=FIRST)
+            made_by: Any = {"key": key[BEGUN_WITH], "stage": FIRST, "progress": progress}
+            first = restore_faces(faces, out / FIRST, restorer, journal=journal, **made_by)
         learned = _learned(run, faces, _Begun(begun, prior, clean, likeness), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
@@ -151,7 +156,7 @@ def _source(
 
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
     """Restore the faces for the report."""
-    how: Any = {"strength": strength, "key": restorer.sha256, "stage": RESTORED}
+    how: Any = {"strength": strength, "key": restorer.sha256, "stage": RESTORED, "progress": run.progress}
     return restore_faces(faces, run.folder / RESTORED, restorer.network, journal=run.journal, **how)
 
 
