@@ -107,10 +107,7 @@ def adapt(
     restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
     prior = loaded_prior(settings.prior, device=device)
-    settings = settled(settings, restorer, clean)
-    settings.targets.check(prior.network.size)
-    if picture_losses(settings.losses):
-        check_perceptual(settings.perceptual)
+    settings = _settled(settings, restorer, prior.network, clean)
     key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     clock, own = _Clock(), _own_files(out, settings.rounds)
@@ -152,6 +149,15 @@ def _source(
         return WholePhotos(photos, find.loaded(device=device), whole, likeness, masking_for(mask, device=device))
     only_faces(find=find != EVERY_FACE, whole=whole != PLAIN, mask=mask is not None)
     return AlignedFaces(photos, likeness)
+
+
+def _settled(settings: AdaptSettings, restorer: Restorer, prior: DiffusionPrior, clean: list[Path]) -> AdaptSettings:
+    """The settings, with what depends on the restorer. Raises, before any work, for those that these cannot have."""
+    settings = settled(settings, restorer, clean)
+    settings.targets.check(prior.size)
+    if picture_losses(settings.losses):
+        check_perceptual(settings.perceptual)
+    return settings
 
 
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:

@@ -152,9 +152,7 @@ def compare(
         places |= results
         costs |= {name: Cost() for name in results}
         chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
-        shared = [path.stem for path in inputs if all(_is_done(path.name, made) for made in entries.values())]
-        scored = places if chosen and shared else {}  # by the faces on which no method failed
-        scores = {name: _scored(place, truths, chosen, shared) for name, place in scored.items()}
+        scores = _scored(places, truths, chosen, _shared(inputs, entries))
         done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png", left_out)
         _show(done, places, inputs, truth, taken, settings)
     return done
@@ -201,8 +199,10 @@ class _Method:
         return run_method(self.name, faces, run.folder, network, self.prior, settings=self.settings, **how)
 
 
-def _is_done(name: str, entries: Sequence[Entry]) -> bool:
-    return any(entry.item == name and entry.status == "done" for entry in entries)
+def _shared(inputs: Sequence[Path], entries: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """The stems of the faces on which no method failed."""
+    failed = {entry.item for made in entries.values() for entry in made if entry.status != "done"}
+    return [path.stem for path in inputs if path.name not in failed]
 
 
 def _measured(run: Callable[[], list[Entry]], before: Sequence[Entry], device: str) -> tuple[list[Entry], Cost]:
@@ -244,8 +244,14 @@ def _watch(stop: threading.Event, peak: list[float | None]) -> None:
             return
 
 
-def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score], stems: Sequence[str]) -> Scores:
-    return with_published_mean(score_folder(place, truths, metrics=metrics, stems=stems))
+def _scored(
+    places: Mapping[str, Path], truths: Path | None, metrics: Mapping[str, Score], stems: Sequence[str]
+) -> dict[str, Scores]:
+    """The scores of each folder, of the faces with these stems; empty without any, or without metrics."""
+    if not metrics or not stems:
+        return {}
+    scores = {name: score_folder(place, truths, metrics=metrics, stems=stems) for name, place in places.items()}
+    return {name: with_published_mean(found) for name, found in scores.items()}
 
 
 def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path, side: int, journal: Journal) -> Path:

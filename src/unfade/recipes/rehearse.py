@@ -110,9 +110,7 @@ def rehearse(
     Raises BadInput for too few faces or a degradation of another size, OutputConflict if `out` holds another rehearsal.
     """
     device = choose_device(device)
-    found, failures = without_namesakes(find_training_pictures(faces, {})[0])
-    others, more_failures = without_namesakes(find_training_pictures(more, {})[0] if more else [], found)
-    failures += more_failures
+    found, others, failures = _found(faces, more)
     restorer = loaded_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu")
     _check_size(degradation, restorer.network.size)
     prior = loaded_prior(settings.adapt.prior, device=device)
@@ -151,6 +149,13 @@ def rehearse(
         )
         atomic_write(result.report, render(_report(result, adapted, settings, repr(degradation))))
     return result
+
+
+def _found(faces: Path, more: Path | None) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
+    """The pictures of both folders, and those that have the name of another, with reasons."""
+    found, twice = without_namesakes(find_training_pictures(faces, {})[0])
+    others, again = without_namesakes(find_training_pictures(more, {})[0] if more else [], found)
+    return found, others, twice + again
 
 
 def _check_size(degradation: Degradation, size: int) -> None:

@@ -125,7 +125,7 @@ def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int
     """Raises BadInput for a strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`."""
     check_strength(strength)
     if batch < 1:
-        raise BadInput(f"Expected a `batch` of 1 or more faces, got {batch}.")
+        raise BadInput(f"Expected `batch` to be 1 or more, got {batch}.")
     if settings.scale != 1 and parts.enlarge is None:
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unfade.errors import BadCheckpoint, BadInput, first_line
+from unfade.errors import BadCheckpoint, BadInput
 from unfade.store.headers import refuse_degradation
 
 CONTAINERS = (  # keys under which training code stores the weights, best first, in any case
@@ -213,10 +213,10 @@ def _damaged(path: Path, reason: str) -> BadCheckpoint:
 
 
 def _culprit(error: Exception) -> str:
-    """The function that the file tried to call, taken from torch's long message."""
+    """What in the file is no plain weights, taken from torch's long message; empty if it does not say."""
     text = str(error)
     named = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"class ([\w.]+)", text)
-    return f"it calls {named[1]}" if named else first_line(Exception(text.split("error: ", 1)[-1]))[:80]
+    return f"it calls {named[1]}" if named else (text.split("error: ", 1)[-1].splitlines() or [""])[0][:80]
 
 
 def _array_makers() -> list[Any]:
