@@ -1,6 +1,7 @@
 """Which device networks run on."""
 
 import os
+import time
 
 import torch
 
@@ -26,3 +27,10 @@ def automatic() -> str:
     if torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}" if "TORCHELASTIC_RUN_ID" in os.environ else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def clock(device: str) -> float:
+    """Seconds, read once the device has done what it was given."""
+    if device != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()
