@@ -231,6 +231,11 @@ def has_alpha(source: Any) -> bool:
     return any(component.is_alpha for component in getattr(source, "format", source).components)
 
 
+def is_rgb(format: Any) -> bool:
+    """Whether a pixel format holds red, green and blue, or a palette of such, and not luma and chroma."""
+    return bool(format.is_rgb or format.has_palette)
+
+
 def space_of(source: Any) -> int:
     """The colour matrix of a stream by FFmpeg's number; where unspecified, BT.709 for HD and above, else BT.601."""
     return SPACES.get(source.colorspace, 1 if source.height >= HD else 5)
@@ -238,7 +243,7 @@ def space_of(source: Any) -> int:
 
 def range_of(source: Any) -> int:
     """Full or limited range; where the frame does not specify it, full if its pixel format implies it ("yuvj420p")."""
-    full = source.format.name.startswith("yuvj") or source.format.is_rgb
+    full = source.format.name.startswith("yuvj") or is_rgb(source.format)
     return int(source.color_range or (FULL_RANGE if full else 1))
 
 

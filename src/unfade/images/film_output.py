@@ -21,7 +21,7 @@ from unfade.images.film_codecs import (
     tag_of,
     time_base_for,
 )
-from unfade.images.film_input import WHOLE, Frame, VideoReader, address_of, has_alpha, pyav, range_of
+from unfade.images.film_input import WHOLE, Frame, VideoReader, address_of, has_alpha, is_rgb, pyav, range_of
 from unfade.images.film_pictures import LIMITED_RANGE, Pictures
 from unfade.images.matroska import ROOM, write_display_size
 from unfade.images.photo import Photo
@@ -87,8 +87,8 @@ class VideoWriter:
             "transparency is lost": lost,
             "numbers of the full range written in the limited one": self._pictures.converted,
             "pixels that are not square written as square ones": self._pictures.squared,
-            f"frames without a face: {self._copied} copied as they are": self._copied,
-            f"frames without a face: {self._unchanged} encoded anew with the others": again,
+            f"unchanged frames: {self._copied} copied as they are": self._copied,
+            f"unchanged frames: {self._unchanged} encoded anew with the others": again,
         }
         return tuple(words for words, holds in said.items() if holds)
 
@@ -143,10 +143,12 @@ class VideoWriter:
         squared = geometry.shape != 1 and not keeps_shape(codec, self.reader)
         width, height = geometry.size(source.width, source.height) if squared else (source.width, source.height)
         self._size = width * scale, height * scale
-        before = range_of(source)
-        now = before if self._encoder.full or self._encoder.lossless else LIMITED_RANGE
         odd = (self._size[0] | self._size[1]) % 2
-        return Pictures(geometry, pixel_format(self._encoder, source.format, odd), now, now != before, scale, squared)
+        format = pixel_format(self._encoder, source.format, odd)
+        from_rgb = is_rgb(source.format) and not is_rgb(pyav().VideoFormat(format))
+        before = LIMITED_RANGE if from_rgb else range_of(source)  # players expect it of luma and chroma
+        now = before if self._encoder.full or self._encoder.lossless else LIMITED_RANGE
+        return Pictures(geometry, format, now, now != before, from_rgb, scale, squared)
 
     def _add_pictures(self, source: Any, quality: int | None) -> Any:
         reader, encoder = self.reader, self._encoder

@@ -22,21 +22,24 @@ class Pictures:
     format: str  # FFmpeg's name of the pixel format
     range: int  # FULL_RANGE or LIMITED_RANGE
     converted: bool  # whether the range differs from that of the film that was read
+    from_rgb: bool  # whether the film had RGB, which says neither its range nor its matrix, and the result has not
     scale: int  # enlargement of the frames
     squared: bool  # whether pixels are made square because the result cannot store another shape
 
     def made(self, frame: Frame, photo: Photo | None) -> Any:
         """A frame for the encoder, with the picture of a photo; None: the unchanged frame."""
-        if photo is not None:
-            return self._drawn(frame, photo)
-        return self._drawn(frame, frame.photo) if self.squared else self._same(frame.source)
+        if photo is None and not self.squared and not self.from_rgb:
+            return self._same(frame.source)
+        return self._drawn(frame, frame.photo if photo is None else photo)  # of RGB: swscale darkens 5 bits into YUV
 
     def coloured(self, made: Any, source: Any) -> Any:
-        """A frame with the colour tags of its source."""
+        """A frame with the colour tags of its source, or if they say nothing about these numbers, with their own."""
         for name in COLOURS:
             setattr(made, name, getattr(source, name))
-        if self.converted:
+        if self.converted or self.from_rgb:
             made.color_range = self.range
+        if self.from_rgb:
+            made.colorspace = space_of(source)
         return made
 
     def _same(self, source: Any) -> Any:
