@@ -12,8 +12,9 @@ from torch import Tensor
 
 from toys import ToyRestorer
 from unfade.faces.align import TEMPLATE
-from unfade.faces.detect import DetectSettings, Face
-from unfade.images.photo_files import find_photos
+from unfade.faces.detect import DetectSettings
+from unfade.faces.detectors import Face
+from unfade.images.finding import find_photos
 from unfade.jobs.journal import Entry, Journal
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Choice, Finder, searching

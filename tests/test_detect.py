@@ -13,7 +13,8 @@ from PIL import Image
 from recorded import arrays, fill_module, picture
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.faces.align import TEMPLATE
-from unfade.faces.detect import DetectSettings, Face, find_faces, is_plausible, load_detector
+from unfade.faces.detect import DetectSettings, find_faces, is_plausible
+from unfade.faces.detectors import Face, load_detector
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.photo import Photo
 from unfade.nets import retinaface

@@ -22,16 +22,18 @@ av = pytest.importorskip("av")
 from clips import SIZE, Brighter, drawn, face_at, found, make_clip, pictures, restored, square_finder  # noqa: E402
 from unfade.errors import UnreadableImage  # noqa: E402
 from unfade.faces.align import crop  # noqa: E402
-from unfade.faces.detect import DetectSettings, load_detector  # noqa: E402
+from unfade.faces.detect import DetectSettings  # noqa: E402
+from unfade.faces.detectors import load_detector  # noqa: E402
 from unfade.images import film_codecs  # noqa: E402
-from unfade.images.files import list_images, read_image, to_bytes  # noqa: E402
+from unfade.images.files import read_image, to_bytes  # noqa: E402
 from unfade.images.film_geometry import Geometry, Turn, shape_of  # noqa: E402
 from unfade.images.film_input import Frame, find_videos, read_video  # noqa: E402
 from unfade.images.film_kinds import KINDS, kind_in, kind_of  # noqa: E402
+from unfade.images.finding import list_images  # noqa: E402
 from unfade.images.matroska import write_display_size  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
-from unfade.recipes.demo import SAMPLES  # noqa: E402
+from unfade.recipes.adapt_settings import SAMPLES  # noqa: E402
 from unfade.stages.photos import Choice, searching  # noqa: E402
 from unfade.stages.restore_photos import PhotoSettings  # noqa: E402
 

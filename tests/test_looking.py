@@ -10,7 +10,8 @@ from PIL import Image
 
 import unfade
 from unfade.errors import BadInput
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.jobs.journal import Entry
 from unfade.recipes import trying
 from unfade.recipes.looking import Looked, looked_at

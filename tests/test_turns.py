@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from unfade.faces.align import centred, crop, inverse, to_template
-from unfade.faces.detect import DetectSettings, Face, Search, find_faces, load_detector
-from unfade.faces.detectors import Detector, certainty_of
+from unfade.faces.detect import DetectSettings, Search, find_faces
+from unfade.faces.detectors import Detector, Face, certainty_of, load_detector
 from unfade.faces.turns import Sight, judged, turned, turned_back
-from unfade.images.files import list_images, read_image, to_bytes
+from unfade.images.files import read_image, to_bytes
+from unfade.images.finding import list_images
 from unfade.images.photo import Photo
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 from unfade.stages.photos import Choice, in_frames, searching
 
 QUARTERS = (0, 1, 2, 3)

@@ -23,8 +23,8 @@ from unfade.evaluation.sets import (
     published_statistics,
 )
 from unfade.faces.identity import load_embedder, load_identity_distance
-from unfade.images.files import list_images, read_image
-from unfade.images.finding import find_pictures
+from unfade.images.files import read_image
+from unfade.images.finding import find_pictures, list_images
 from unfade.jobs.journal import refuse_existing
 from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles

@@ -16,7 +16,8 @@ from unfade.diffusion.features import feature_distance
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_identity_distance
-from unfade.images.files import list_images, read_picture
+from unfade.images.files import read_picture
+from unfade.images.finding import list_images
 from unfade.images.pairing import first_few, paired
 from unfade.jobs.journal import refuse_existing
 from unfade.jobs.shards import WHOLE, Shard

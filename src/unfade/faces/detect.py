@@ -18,12 +18,10 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.faces.align import TEMPLATE_SIZE, scale_of, to_template
-from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, certainty_of, load_detector
+from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, certainty_of
 from unfade.faces.turns import Closer, Sight, judged, turned, turned_back
 from unfade.images.photo import Photo, Window
 from unfade.nets.retinaface import suppress
-
-__all__ = ["DetectSettings", "Detector", "Face", "find_faces", "is_plausible", "load_detector"]
 
 SMALLEST = 16.0  # px, width of a box: smaller faces cannot be detected reliably
 STEP = 3  # ratio between the sizes of one version of the photo and the next

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unfade.errors import BadInput
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 
 
 @dataclass(frozen=True)

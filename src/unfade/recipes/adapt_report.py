@@ -15,7 +15,8 @@ from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
 from unfade.recipes.inspect import in_words
 from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
-from unfade.report.document import Curve, Report
+from unfade.report.curves import Curve
+from unfade.report.document import Report
 from unfade.report.listings import Line, Listing, named, notes, undone
 from unfade.report.pictures import address_of
 from unfade.stages.restore import LEFT_ALONE

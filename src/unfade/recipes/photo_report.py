@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unfade.atomic import atomic_write
-from unfade.images.photo_files import Found
+from unfade.images.finding import Found
 from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import JOURNAL, RUN, Run
 from unfade.report.document import Face, Report, WholePhoto, most_changed_first, render

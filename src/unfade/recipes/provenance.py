@@ -6,7 +6,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from unfade.images.photo_files import Provenance
+from unfade.images.provenance import Provenance
 from unfade.stages.restore_photos import PhotoSettings
 
 

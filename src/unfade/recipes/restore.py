@@ -12,7 +12,8 @@ from unfade.errors import BadInput, UnknownModel
 from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
 from unfade.images.film_input import by_endings, find_videos
-from unfade.images.photo_files import Found, Provenance, find_pictures, join_passed_over
+from unfade.images.finding import Found, find_pictures, join_passed_over
+from unfade.images.provenance import Provenance
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard

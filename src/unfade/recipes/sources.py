@@ -13,7 +13,7 @@ from unfade.faces.detectors import Detector, loaded_detector
 from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder, load_judge
 from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
-from unfade.images.photo_files import Found, find_photos, find_pictures
+from unfade.images.finding import Found, find_photos, find_pictures
 from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs
 from unfade.jobs.runs import Run

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unfade.degradations.fitted import FittedDegradation
 from unfade.faces.trust import FEATURES, Calibration, Trust, errors, evidence, transferred
-from unfade.images.files import from_bytes, list_images, to_bytes
+from unfade.images.files import from_bytes, to_bytes
+from unfade.images.finding import list_images
 from unfade.nets.damage import SIZE, DamageNet
 from unfade.recipes.adapt_settings import SAMPLES
 from unfade.restorers.base import Restorer

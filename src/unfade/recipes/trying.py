@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unfade.devices import Device
 from unfade.errors import BadInput
-from unfade.images.photo_files import Found, find_photos
+from unfade.images.finding import Found, find_photos
 from unfade.jobs.journal import Entry
 from unfade.progress import Progress, silent
 from unfade.recipes.looking import looked_at

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
-from unfade.faces.detect import Face
+from unfade.faces.detectors import Face
 from unfade.images.files import write_png
+from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.outputs import Outputs

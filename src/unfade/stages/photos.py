@@ -16,12 +16,14 @@ from torch import Tensor
 
 from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, scale_of, to_template
-from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
+from unfade.faces.detect import DetectSettings, find_faces
+from unfade.faces.detectors import Detector, Face
+from unfade.images.decoding import read_photo
 from unfade.images.dimensions import pixels_in
 from unfade.images.files import refuse_clear
 from unfade.images.filters import check_square
+from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found, read_photo
 from unfade.jobs.run_stage import refuse_tiny
 from unfade.restorers.by_size import size_for
 from unfade.store.checkpoints import sha256_of

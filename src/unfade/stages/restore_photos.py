@@ -25,8 +25,11 @@ from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings
 from unfade.faces.restoring import Enlarge, Placed, Tools, blend, finished, put_back, refuse_no_numbers
 from unfade.faces.trust import Trust
+from unfade.images.encoding import encode_photo, lost_in, suffix_for
+from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
+from unfade.images.provenance import Provenance
+from unfade.images.tone import tone_of
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.jobs.run_stage import attempted

@@ -16,7 +16,7 @@ from unfade.atomic import atomic_write, room_for, temporary_beside, write_throug
 from unfade.errors import BadInput, UnfadeError, UnreadableImage
 from unfade.faces.tracks import TrackSettings
 from unfade.images.film_input import VideoReader, pyav, read_video, reason_of
-from unfade.images.photo_files import Found
+from unfade.images.finding import Found
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.progress import Progress, silent
