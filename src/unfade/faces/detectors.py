@@ -20,7 +20,7 @@ from unfade.store.foreign import is_onnx, read_foreign, versions
 from unfade.store.onnx_files import refuse_external
 from unfade.zoo.load import Loaded, Reader, load_network
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 LEAST_SCORE = 0.3  # detectors report no face with a lower score
 OVERLAP = 0.3  # intersection over union above which YuNet's less probable box is dropped
@@ -57,6 +57,16 @@ class Face:
         """Whether one eye is above the other rather than beside it."""
         across, down = np.abs(self.points[1] - self.points[0]).tolist()
         return bool(down > across)
+
+
+def area(box: Box) -> float:
+    """The area of a box; 0 if its sides are in the wrong order."""
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def common(a: Box, b: Box) -> float:
+    """The area that two boxes have in common."""
+    return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
 Detector = Callable[[Tensor], list[Face]]  # from a photo (3, H, W) in [-1, 1]
