@@ -3,6 +3,7 @@
 import os
 
 import torch
+from torch import nn
 
 from unfade.errors import BadInput
 
@@ -26,3 +27,8 @@ def automatic() -> str:
     if torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}" if "TORCHELASTIC_RUN_ID" in os.environ else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network's parameters."""
+    return next(network.parameters()).device

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
+from unfade.devices import device_of
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
@@ -70,7 +71,7 @@ _SMALLEST = 11  # pixels, the window of SSIM
 
 def built_in_distances(prior: DiffusionPrior) -> dict[str, Score]:
     """The distances that need no download: the feature distance, on the prior's device, and the identity distance."""
-    device = next(prior.parameters()).device
+    device = device_of(prior)
     return {"feature_distance": feature_distance(prior), "identity_distance": load_identity_distance(device=device)}
 
 

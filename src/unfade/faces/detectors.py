@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.errors import BadCheckpoint
 from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, find_faces
 from unfade.store.checkpoints import is_own, load_state
@@ -123,7 +124,7 @@ class RetinaFaceDetector:
         self._net = net
 
     def __call__(self, photo: Tensor) -> list[Face]:
-        device = next(self._net.parameters()).device
+        device = device_of(self._net)
         (faces,) = find_faces(self._net, photo[None].to(device), settings=DetectionSettings(min_score=LEAST_SCORE))
         rows = zip(faces.boxes.tolist(), faces.points.double().cpu().numpy(), faces.scores.tolist(), strict=True)
         return [Face((box[0], box[1], box[2], box[3]), points, score) for box, points, score in rows]

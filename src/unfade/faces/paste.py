@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.errors import BadInput
 from unfade.faces.align import Matrix, antialiased, bounds, inverse, onto, scale_of, to_array, to_tensor
 from unfade.images.photo import Photo, Window
@@ -89,7 +90,7 @@ def parsing_mask(parsenet: ParseNet, face: Tensor) -> Tensor:
 
     As published for 512 px: the mask is blurred twice by a Gaussian of 11 px and is 0 within 10 px of the border.
     """
-    device = next(parsenet.parameters()).device
+    device = device_of(parsenet)
     classes = parsenet.parse(_fitted(face.float(), PARSED)[None].to(device))[0].cpu()
     inside = (~torch.isin(classes, torch.tensor(BACKGROUND))).float().numpy()
     for _ in range(2):

@@ -10,6 +10,7 @@ import torch
 
 from unfade.degradations.fitted import FittedDegradation
 from unfade.degradations.fitted_file import is_made_of, save_degradation
+from unfade.devices import device_of
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, OutputConflict
@@ -140,7 +141,7 @@ def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
 
 PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "prior": lambda prior: PriorFeatures(prior.unet, shifted=True),
-    "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=next(prior.parameters()).device).network,
+    "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=device_of(prior)).network,
     "none": lambda prior: None,
 }
 
@@ -160,7 +161,7 @@ def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSetting
     pictures = picture_losses(settings.losses)
     if pictures is None:
         return restorer.objective(settings.losses)
-    device = next(restorer.parameters()).device
+    device = device_of(restorer)
     loop = settings.finetune.loop
     discriminator = None
     if pictures.gan_weight:
