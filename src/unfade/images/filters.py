@@ -90,11 +90,11 @@ def _resample_matrix(source: int, result: int, border: str = "mirrored") -> Tens
     return BORDERS[border](matrix, taps.long(), weights)
 
 
-def _keys_cubic(x: Tensor, a: float = -0.5) -> Tensor:
+def _keys_cubic(x: Tensor) -> Tensor:
     """Keys (1981), Eq. 15."""
     d = x.abs()
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * (d**3 - 5 * d**2 + 8 * d - 4)
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 

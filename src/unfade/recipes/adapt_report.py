@@ -100,11 +100,11 @@ def report_of(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(ran.done)),
         counts=counts.as_dict(),
-        scores=_scores(run, COLUMNS, ran.done, truth, metrics),
+        scores=_scores(run, ran.done, truth, metrics),
         curves=[Curve(title, points) for name, title in CURVES.items() if (points := ran.history.curve(name))],
         settings=settings,
         faces=shown_faces(
-            {entry.item: _files(run, COLUMNS, entry.output, truth) for entry in ran.done},
+            {entry.item: _files(run, entry.output, truth) for entry in ran.done},
             run,
             notes={entry.item: "; ".join(entry.notes) for entry in ran.done},
         ),
@@ -115,7 +115,7 @@ def report_of(
             *_cut(len(ran.done)),
             *ran.warnings,
             *_left_alone(ran),
-            *_strangers(run, COLUMNS, ran.done, likeness),
+            *_strangers(run, ran.done, likeness),
         ],
     )
 
@@ -188,11 +188,11 @@ def _lists(ran: Ran) -> list[Listing]:
     ]
 
 
-def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likeness: Likeness | None) -> list[str]:
+def _strangers(run: Path, done: list[Entry], likeness: Likeness | None) -> list[str]:
     """A warning that names the results that may no longer show the same person, least similar first."""
     if likeness is None:
         return []
-    folders = [run / columns[name] for name in ("input", "adapted")]
+    folders = [run / COLUMNS[name] for name in ("input", "adapted")]
     strangers: list[tuple[float, str]] = []
     for entry in done:
         face, result = (read_image(folder / entry.output) for folder in folders)
@@ -210,25 +210,21 @@ def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likenes
     return [f"{warning}: {named}{more}."]
 
 
-def _files(run: Path, columns: Mapping[str, str], name: str, truth: Mapping[str, Path]) -> dict[str, Path]:
-    paths = {column: run / folder / name for column, folder in columns.items()}
+def _files(run: Path, name: str, truth: Mapping[str, Path]) -> dict[str, Path]:
+    paths = {column: run / folder / name for column, folder in COLUMNS.items()}
     if Path(name).stem in truth:
         paths["truth"] = truth[Path(name).stem]
     return {column: path for column, path in paths.items() if path.exists()}
 
 
 def _scores(
-    run: Path,
-    columns: Mapping[str, str],
-    done: Sequence[Entry],
-    truth: Mapping[str, Path],
-    more: Mapping[str, Metric],
+    run: Path, done: Sequence[Entry], truth: Mapping[str, Path], more: Mapping[str, Metric]
 ) -> list[dict[str, object]]:
     """Mean scores against the truth, over the faces that have one."""
     metrics = {"psnr": psnr, "ssim": ssim, **more}
     rows: list[dict[str, object]] = []
-    for column in ("input", "pre-trained", "target", "adapted"):
-        pairs = [(run / columns[column] / e.output, truth.get(Path(e.output).stem)) for e in done]
+    for column, folder in COLUMNS.items():
+        pairs = [(run / folder / e.output, truth.get(Path(e.output).stem)) for e in done]
         images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if b and a.exists()]
         if not images:
             continue

@@ -25,7 +25,7 @@ KEY = "trust"  # of the calibration in a card
 TRUTHS = ("truth", "held_out_truth")  # folders of the samples: clean faces that no restorer learns from
 
 
-def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
+def trust_for(loaded: Loaded[Restorer]) -> Trust:
     """What maps of a restorer, or of several as one, are made by."""
     known, missing = {}, {}
     for part in each_of(loaded):
@@ -39,7 +39,7 @@ def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
             missing[size] = f"no trust map: {part.path.stem} is calibrated for {usual} only"
         else:
             known[size] = found
-    return Trust(load_network("damage", "damage", device="cpu").network, known, missing)
+    return Trust(load_network("damage", "damage").network, known, missing)
 
 
 def calibration_of(loaded: Loaded[Restorer]) -> Calibration | None:

@@ -131,12 +131,10 @@ def each_of(loaded: Loaded[Restorer]) -> tuple[Loaded[Restorer], ...]:
     return loaded.parts if isinstance(loaded, _Several) else (loaded,)
 
 
-def one_step_of_prior(
-    spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
-) -> OneStepRestorer:
+def one_step_of_prior(spec: str | Path = "small-prior", settings: OneStepSettings | None = None) -> OneStepRestorer:
     """A one-step restorer from any prior, before any training. Raises what `load_prior` raises."""
     unet, damage = load_network(spec, "prior").network, load_network("damage", "damage").network
-    return one_step_of(unet, damage, settings).to(device)
+    return one_step_of(unet, damage, settings)
 
 
 def reload_restorer(restorer: Restorer, path: Path) -> None:
