@@ -19,12 +19,12 @@ from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_identity_distance
 from unfade.images.files import read_picture
 from unfade.images.finding import list_images
-from unfade.images.pairing import first_few, paired
+from unfade.images.pairing import paired
 from unfade.jobs.journal import refuse_existing
 from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
-from unfade.shown import cell
+from unfade.shown import cell, first_few
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
 Quality = Callable[[Tensor], Tensor]  # restored (B, 3, H, W) in [-1, 1] -> (B,)

@@ -19,6 +19,7 @@ from unfade.report.curves import Curve
 from unfade.report.document import Report
 from unfade.report.listings import Line, Listing, named, notes, undone
 from unfade.report.pictures import address_of
+from unfade.shown import first_few
 from unfade.stages.restore import LEFT_ALONE
 from unfade.stages.views import Views
 from unfade.training.loop import History
@@ -143,11 +144,10 @@ def _left_out(names: Sequence[str]) -> list[str]:
     """A warning about targets that disagree with their photos."""
     if not names:
         return []
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     found = f"{len(names)} targets disagreed with their photos and were not used"
     if len(names) == 1:
         found = "1 target disagreed with its photo and was not used"
-    return [f"{found}: {', '.join(names[:NAMED])}{more}."]
+    return [f"{found}: {first_few(names, NAMED)}."]
 
 
 def _left_alone(ran: Ran) -> list[str]:
@@ -201,13 +201,12 @@ def _strangers(run: Path, done: list[Entry], likeness: Likeness | None) -> list[
     strangers.sort(reverse=True)
     if not strangers:
         return []
-    named = ", ".join(f"{name} ({far:.2f})" for far, name in strangers[:NAMED])
-    more = f" and {len(strangers) - NAMED} more" if len(strangers) > NAMED else ""
+    names = [f"{name} ({far:.2f})" for far, name in strangers]
     warning = (
         f"{len(strangers)} of {len(done)} results may no longer show the same person "
         f"(identity distance over {likeness.limit})"
     )
-    return [f"{warning}: {named}{more}."]
+    return [f"{warning}: {first_few(names, NAMED)}."]
 
 
 def _files(run: Path, name: str, truth: Mapping[str, Path]) -> dict[str, Path]:
