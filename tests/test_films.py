@@ -34,7 +34,7 @@ from unfade.images.matroska import write_display_size  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
 from unfade.recipes.adapt_settings import SAMPLES  # noqa: E402
-from unfade.stages.photos import Choice, searching  # noqa: E402
+from unfade.stages.photos import Choice, Searching  # noqa: E402
 from unfade.stages.restore_photos import PhotoSettings  # noqa: E402
 
 PLAIN: dict[str, Any] = {"options": {}}
@@ -575,7 +575,7 @@ def test_a_face_that_is_turned_in_a_film_is_restored_upright(tmp_path: Path, qua
         size = (320, 240) if turn % 2 == 0 else (240, 320)
         make_clip(tmp_path / name, 3, size=size, codec="ffv1", pix_fmt="yuv444p", draw=draw(turn))
         restorer = Watching()
-        find = searching(load_detector(), DetectSettings(), Choice(), SIZE)
+        find = Searching(load_detector(), DetectSettings(), Choice(), SIZE)
         (entry,) = restored(tmp_path, name, find=find, restorer=restorer)
         assert entry.status == "done", entry.reason
         seen.append(torch.cat(restorer.faces))

@@ -4,6 +4,8 @@ A setting is named in backquotes, as `min_face`, and never as a flag: the comman
 prints that sentence without a traceback; any other exception is a bug and crashes loudly.
 """
 
+STOPPED = "Stopped. What was finished is kept; run the same command again to resume."  # what Ctrl-C gets for an answer
+
 
 class UnfadeError(Exception):
     """Base of all errors that the input causes, not the program."""

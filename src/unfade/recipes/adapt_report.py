@@ -14,7 +14,7 @@ from unfade.images.files import read_image
 from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
 from unfade.recipes.inspect import in_words
-from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
+from unfade.recipes.photo_report import CHANGED_MOST, cut_short, shown_faces, shown_photos
 from unfade.report.curves import Curve
 from unfade.report.document import Report
 from unfade.report.listings import Line, Listing, named, notes, undone
@@ -102,7 +102,7 @@ def report_of(
         summary=_summary(counts, len(ran.done)),
         counts=counts.as_dict(),
         scores=_scores(run, ran.done, truth, metrics),
-        curves=[Curve(title, points) for name, title in CURVES.items() if (points := ran.history.curve(name))],
+        curves=curves_of(ran.history),
         settings=settings,
         faces=shown_faces(
             {entry.item: _files(run, entry.output, truth) for entry in ran.done},
@@ -113,7 +113,7 @@ def report_of(
         lists=[*_damage(run), *_lists(ran)],
         files={what: address_of(run / file, run) for what, file in FILES.items() if _is_there(run / file)},
         warnings=[
-            *_cut(len(ran.done)),
+            *cut_short(len(ran.done), CHANGED_MOST, "the folder restored/"),
             *ran.warnings,
             *_left_alone(ran),
             *_strangers(run, ran.done, likeness),
@@ -121,15 +121,13 @@ def report_of(
     )
 
 
+def curves_of(history: History) -> list[Curve]:
+    """The losses and the scores of held-out faces that a history has."""
+    return [Curve(title, points) for name, title in CURVES.items() if (points := history.curve(name))]
+
+
 def _summary(counts: Counts, faces: int) -> str:
     return f"{counts.found} photos found; {counts.done} with {faces} faces restored by a restorer adapted to them."
-
-
-def _cut(faces: int) -> list[str]:
-    """A warning if the page does not show every face."""
-    if faces <= SHOWN:
-        return []
-    return [f"The page shows the {SHOWN} of {faces} faces that changed most; the folder restored/ holds all."]
 
 
 def _few(faces: int) -> list[str]:

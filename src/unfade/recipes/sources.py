@@ -21,7 +21,7 @@ from unfade.progress import Progress
 from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
-from unfade.stages.photos import Choice, Finder, Framed, opened_groups, searching
+from unfade.stages.photos import Choice, Finder, Framed, Searching, opened_groups
 from unfade.stages.restore import choices
 from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, restore_photos
 from unfade.store.seeds import fingerprint
@@ -64,7 +64,7 @@ class Finding:
 
     def finder(self, size: int) -> Finder:
         """A finder that detects faces and aligns them to `size` px."""
-        return searching(self.detector.network, self.settings.detect, self.settings.choice, size)
+        return Searching(self.detector.network, self.settings.detect, self.settings.choice, size)
 
 
 def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | None:

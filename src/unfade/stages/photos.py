@@ -101,11 +101,6 @@ class Searching:
         return [FoundFace(index, face, to_template(face.points, self.size)) for index, face in chosen]
 
 
-def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
-    """Finds faces with a detector and aligns them to crops of `size` px."""
-    return Searching(detector, settings, choice, size)
-
-
 @dataclass(frozen=True)
 class Framed:
     """Treats every picture as an aligned crop of one face in FFHQ's framing, so that its matrix only scales."""
