@@ -147,14 +147,14 @@ def loaded(args: argparse.Namespace, kind: str) -> Callable[[Callable[[float], N
     from unfade.jobs.journal import Journal
     from unfade.memory import few_arenas, return_large
     from unfade.restorers.load import load_restorer
-    from unfade.stages.photos import Choice, searching
+    from unfade.stages.photos import Choice, Searching
     from unfade.stages.restore_photos import restore_photos
 
     few_arenas()  # as the command does
     return_large()
     threads(args)
     restorer, out = load_restorer(args.restorer, device="cpu"), args.folder / f"{kind}-restored"
-    find = searching(load_detector(args.detector), DetectSettings(), Choice(), restorer.size)
+    find = Searching(load_detector(args.detector), DetectSettings(), Choice(), restorer.size)
 
     def restore(advance: Callable[[float], None]) -> int:
         @contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from unfade.errors import BadInput, OutputConflict, UnreadableImage
-from unfade.images.dimensions import pixels_in
 from unfade.images.files import read_image
 from unfade.images.finding import (
     Found,
@@ -17,6 +16,7 @@ from unfade.images.finding import (
     join_passed_over,
     list_images,
 )
+from unfade.images.opening import pixels_in
 from unfade.training.batches import find_training_pictures
 
 

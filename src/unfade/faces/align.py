@@ -117,7 +117,9 @@ def bounds(matrix: Matrix, size: int) -> tuple[float, float, float, float]:
 
 
 def antialiased(image: Tensor, size: int) -> Tensor:
-    """(3, S, S) shrunk to (3, size, size) by Keys' cubic kernel, stretched by the factor of the shrinking."""
+    """(C, S, S) to (C, size, size) by Keys' cubic kernel, stretched by the factor of the shrinking."""
+    if image.shape[-1] == size:
+        return image
     result = F.interpolate(image[None], (size, size), mode="bicubic", align_corners=False, antialias=True)
     return result[0]
 

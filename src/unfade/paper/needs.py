@@ -17,6 +17,7 @@ from unfade.paper.tables import (
     Scale,
     Share,
     Way,
+    learning_of,
     tables_named,
 )
 from unfade.stages.methods import METHODS
@@ -70,7 +71,7 @@ class Work:
         """The work for a row besides restoring: evaluations of the prior and faces trained on."""
         if isinstance(way, Share) or missing(self.scale, way):
             return
-        learning = getattr(way, "learning", None)
+        learning = learning_of(way)
         if isinstance(way, Pseudo):
             self._targets(way.restorer, Learning(way.targets), camera, "score")
         if learning is not None:

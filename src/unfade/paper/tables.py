@@ -272,9 +272,13 @@ def scale_named(name: str) -> Scale:
     return SCALES[name]
 
 
+def learning_of(way: Way) -> Learning | None:
+    """How the restorer of a way is fine-tuned; None if it is not."""
+    return way.learning if isinstance(way, Restored | By) else None
+
+
 def as_usual(way: Way) -> Way:
     """The same way without losses that are the paper's usual ones, so that equal ways are the same run of the paper."""
-    learning = getattr(way, "learning", None)
-    if isinstance(way, Restored) and learning is not None and learning.losses == OURS:
-        return replace(way, learning=replace(learning, losses=None))
+    if isinstance(way, Restored) and way.learning is not None and way.learning.losses == OURS:
+        return replace(way, learning=replace(way.learning, losses=None))
     return way

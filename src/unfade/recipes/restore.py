@@ -20,8 +20,16 @@ from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard
 from unfade.jobs.stores import is_store, photos_in
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
-from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FILLED, Finding, FindSettings, Masking, likeness_for, masking_for, only_faces
+from unfade.recipes.sources import (
+    FILLED,
+    Finding,
+    FindSettings,
+    Masking,
+    likeness_for,
+    masking_for,
+    only_faces,
+    provenance_of,
+)
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler

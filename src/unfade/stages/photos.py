@@ -19,10 +19,10 @@ from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, scal
 from unfade.faces.detect import DetectSettings, find_faces
 from unfade.faces.detectors import Detector, Face
 from unfade.images.decoding import read_photo
-from unfade.images.dimensions import pixels_in
 from unfade.images.files import refuse_clear
 from unfade.images.filters import check_square
 from unfade.images.finding import Found
+from unfade.images.opening import pixels_in
 from unfade.images.photo import Photo
 from unfade.jobs.run_stage import refuse_tiny
 from unfade.restorers.by_size import size_for
