@@ -14,7 +14,7 @@ import torch
 
 from adapt_settings import small
 from tiny_models import write_faces
-from unfade.errors import BadInput, OutputConflict
+from unfade.errors import BadInput, OutputConflict, UnfadeError
 from unfade.images.files import read_image
 from unfade.progress import Advance, Progress
 from unfade.recipes.adapt import WEIGHTS, adapt, attempts_by
@@ -147,6 +147,40 @@ def test_a_second_round_is_an_adaptation_of_the_first(models: Models, tmp_path: 
     assert (done.counts.found, done.counts.done, done.restorer) == (3, 3, run / WEIGHTS)
     with pytest.raises(BadInput, match="Expected `rounds` to be 1 or more, got 0"):
         replace(settings, rounds=0)
+
+
+def test_settings_that_cannot_work_are_refused_before_any_work(
+    models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    write_faces(tmp_path / "photos", 3)
+    usual = small(*models)
+    for wrong, said in (
+        (replace(usual, perceptual="vgg"), "no perceptual distance named vgg"),
+        (replace(usual, perceptual="lpips"), "unfade models pull lpips-vgg"),
+        (replace(usual, targets=replace(usual.targets, start=999)), "Expected `start` to lie in"),
+    ):
+        with pytest.raises(UnfadeError, match=said):
+            adapt(tmp_path / "photos", tmp_path / "run", wrong, aligned=True)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(BadInput, match="Expected `agreement` to be 1 or more, or 0"):
+        replace(usual, agreement=0.5)
+
+
+def test_every_stage_shows_its_progress(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "photos", 3)
+    shown: dict[str, float] = {}
+
+    @contextmanager
+    def progress(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
+        def advance(amount: float) -> None:
+            shown[label] = shown.get(label, start / total) + amount / total
+
+        yield advance
+
+    adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True, progress=progress)
+    assert list(shown) == ["faces", "pretrained", "targets", "fine-tuning", "restored faces", "restored"]
+    assert all(share == pytest.approx(1) for share in shown.values())
 
 
 def test_rounds_go_on_where_they_were_stopped(models: Models, tmp_path: Path) -> None:

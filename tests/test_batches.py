@@ -175,3 +175,18 @@ def test_an_order_is_the_same_after_pickling() -> None:
 
 def test_weights_are_plain_numbers() -> None:
     assert Order(np.ones(3).tolist(), seed=0).epoch_length == 3
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_no_share_is_refused(tmp_path: Path, weight: float) -> None:
+    save_pictures(tmp_path / "a", ["1.png", "2.png"])
+    with pytest.raises(BadInput, match=f"weight of a to be 0 or more, got {weight}"):
+        find_training_pictures(tmp_path, {"a": weight})
+
+
+def test_something_has_to_be_learned_from(tmp_path: Path) -> None:
+    save_pictures(tmp_path / "a", ["1.png", "2.png"])
+    with pytest.raises(BadInput, match=r"No picture below .+ has a weight above 0"):
+        find_training_pictures(tmp_path, {"a": 0.0})
+    save_pictures(tmp_path / "b", ["1.png"])
+    assert find_training_pictures(tmp_path, {"a": 0.0})[1] == [0.0, 0.0, 1.0]

@@ -302,7 +302,7 @@ def test_models_and_doctor(run: Run) -> None:
     assert checked.json["seconds_per_face"].keys() == {"restore", "target"}
     assert checked.json["seconds_per_face"]["target"] > checked.json["seconds_per_face"]["restore"] > 0
     assert "retinaface-resnet50" in checked.json["not_pulled"]["detector"]
-    assert checked.json["extras"].keys() == {"video", "archs", "vqfr", "onnx"}
+    assert checked.json["extras"].keys() == {"video", "archs", "vqfr", "onnx", "fleet", "app"}
     assert not re.search(r"[{}\[\]]", run("doctor", "--device", "cpu").out), "words, no dictionaries"
 
 

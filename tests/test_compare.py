@@ -1,11 +1,14 @@
 """The same faces through many methods."""
 
 import json
+import math
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from command import Run
 from networks import fake_prior
@@ -19,7 +22,7 @@ from unfade.images.files import read_image, write_png
 from unfade.images.finding import list_images
 from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
-from unfade.recipes.compare import FIRST, CompareSettings, Comparison, compare
+from unfade.recipes.compare import FIRST, CompareSettings, Comparison, Cost, compare
 from unfade.stages.methods import METHODS, Inputs, MethodSettings, walk
 from unfade.store.checkpoints import save_weights
 
@@ -47,7 +50,7 @@ def test_every_method_has_a_row_with_scores_and_costs(done: Done) -> None:
     assert all(rows[name]["psnr"] > 0 and rows[name]["s per face"] > 0 for name in FAST)
     assert rows["theirs"]["s per face"] is None
     assert comparison.counts.found == comparison.counts.done == 9
-    assert json.loads((folder / "out" / "table.json").read_text().replace("Infinity", "1e999"))[0]["method"] == FIRST
+    assert json.loads((folder / "out" / "table.json").read_text(), parse_constant=pytest.fail)[0]["method"] == FIRST
     assert "theirs" in comparison.report.read_text()
     assert read_image(comparison.sheet).shape[-1] > 4 * 192
 
@@ -58,8 +61,8 @@ def test_more_metrics_are_more_columns(done: Done, run: Run, monkeypatch: pytest
     net = fill_module(MUSIQ(MUSIQConfig(24, 32, 2, 1, 8, 4, (16, 24), 32)))
     path = tmp_path / "musiq-koniq.safetensors"
     save_weights(path, net, architecture="musiq", config=asdict(net.config), dtype=torch.float32)
-    command = ("compare", folder / "faces", "--out", folder / "out", "--methods", "restorer,ours-short", "--metrics",
-               "musiq", "--restorer", settings.restorer, "--prior", settings.prior, "--json")  # fmt: skip
+    command = ("compare", folder / "faces", "--out", folder / "out", "--methods", "restorer, ours-short", "--metrics",
+               " musiq,", "--restorer", settings.restorer, "--prior", settings.prior, "--json")  # fmt: skip
     alone = run(*command).json["rows"]
     assert [list(row) for row in alone] == [["method", "musiq", "s per face", "peak MB"]] * 2
     both = run(*command, "--truth", folder / "faces").json["rows"]
@@ -94,6 +97,26 @@ def test_a_second_call_keeps_what_is_there_and_takes_more_methods(done: Done) ->
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert len(list_images(folder / "out" / "results" / "difface")) == 3
     assert more.scores == {}
+    assert more.costs["difface"].seconds is not None
+    assert all(more.costs[name] == Cost() for name in FAST), "nothing was left to do, so nothing was measured"
+
+
+def test_a_face_that_one_method_fails_on_is_left_out_of_all_scores(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, settings, before = done
+    bad = read_image(folder / "out" / "faces" / "face01.png")
+
+    def failing(method: Any, face: Tensor, *rest: Any) -> Tensor:
+        made = walk(method, face, *rest)
+        made[[torch.equal(one.cpu(), bad) for one in face]] = math.nan
+        return made
+
+    monkeypatch.setattr("unfade.stages.methods.walk", failing)
+    made = compare(folder / "faces", tmp_path / "out", replace(settings, methods=FAST[:2]), truth=folder / "faces")
+    assert (made.counts.done, made.counts.failed) == (5, 1)
+    assert all(set(scores.files) == {"face00.png", "face02.png"} for scores in made.scores.values())
+    assert made.scores[FIRST].files["face00.png"] == before.scores[FIRST].files["face00.png"]
 
 
 def test_every_method_gives_other_pictures(models: Models) -> None:

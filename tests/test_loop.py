@@ -26,7 +26,7 @@ from toys import (
     toy_model,
     trained,
 )
-from unfade.errors import Diverged
+from unfade.errors import BadInput, Diverged
 from unfade.training.ema import MovingAverage
 from unfade.training.loop import LOG_EVERY, History, LoopSettings, cosine, halving, learning_rate, train, trapezoid
 from unfade.training.modes import mode, seeded
@@ -328,3 +328,23 @@ def test_a_diverged_run_says_so() -> None:
 
     with pytest.raises(Diverged, match=f"not a number at step {LOG_EVERY}.*lower `learning_rate`"):
         train(toy_model(), ToyObjective(), broken, replace(LOOP, steps=LOG_EVERY))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "micro_batch", "checkpoint_every", "validate_every"])
+def test_settings_that_count_something_begin_at_one(name: str) -> None:
+    with pytest.raises(BadInput, match=f"Expected `{name}` to be 1 or more, got 0"):
+        replace(LOOP, **{name: 0})
+
+
+@pytest.mark.parametrize("value", [-1e-9, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["learning_rate", "final_learning_rate", "weight_decay", "clip", "ema"])
+def test_rates_are_numbers_from_zero_on(name: str, value: float) -> None:
+    with pytest.raises(BadInput, match=f"Expected `{name}` to be 0 or more, got {value}"):
+        replace(LOOP, **{name: value})
+
+
+def test_an_average_that_never_moves_and_an_unknown_schedule_are_refused() -> None:
+    with pytest.raises(BadInput, match="Expected `ema` to be less than 1, got 1"):
+        replace(LOOP, ema=1.0)
+    with pytest.raises(BadInput, match="no schedule named linear; there are: cosine, trapezoid, halving"):
+        replace(LOOP, schedule="linear")

@@ -199,7 +199,7 @@ def test_flags_about_whole_photos_are_refused_for_aligned_faces(
         (("--strength", "2"), "The strength must lie in 0..1"),
         (("--scale", "3"), "Expected --scale to be 1, 2 or 4"),
         (("--scale", "2", "--background", "none"), "need a --background"),
-        (("--batch", "0"), "Expected a --batch of 1 or more faces, got 0"),
+        (("--batch", "0"), "Expected --batch to be 1 or more, got 0"),
     ],
 )
 @pytest.mark.usefixtures("marks")

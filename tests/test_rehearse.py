@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from unfade.images.files import read_image
 from unfade.images.finding import list_images
 from unfade.recipes.adapt import adapt
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse, split
+from unfade.stages import restore
 from unfade.stages.degrade import camera_degradation
 from unfade.store.checkpoints import read_weights
 
@@ -147,12 +149,48 @@ def test_other_faces_are_learned_from_after_the_own_ones_and_never_scored() -> N
     assert split(faces, replace(settings, most=40), others)["learn"] == together["learn"][:40]
 
 
-@pytest.mark.parametrize("wrong", [{"learn": 0.0}, {"learn": 1.0}, {"most": -1}])
-def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match="adapt to"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"learn": 0.0}, "adapt to"), ({"learn": 1.0}, "adapt to"), ({"most": -1}, "`most`"), ({"seed": -1}, "`seed`")],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
         RehearseSettings(**wrong)
 
 
 def test_one_face_is_too_few() -> None:
     with pytest.raises(BadInput, match="too few"):
         split([Path("a.png")], RehearseSettings())
+
+
+def test_pictures_of_one_name_in_two_folders_are_not_mixed_up(models: Models, tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces" / "one", 5)
+    write_faces(tmp_path / "faces" / "two", 1)
+    result = rehearse(tmp_path / "faces", tmp_path / "out", CAMERA, RehearseSettings(small(*models), learn=0.5))
+    ((file, reason),) = result.failures
+    assert file.endswith("two/face00.png")
+    assert "has the same name as" in reason
+    assert result.learned + result.held_out == 5
+
+
+def test_a_face_that_one_restorer_fails_on_is_left_out_of_all_rows(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, settings, before = done
+    bad = list_images(folder / "out" / "photos" / "score")[0]
+    photo, restored = read_image(bad), restore.restore_batch
+
+    def failing(faces: torch.Tensor, *args: Any, **how: Any) -> torch.Tensor:
+        made: torch.Tensor = restored(faces, *args, **how)
+        for i, face in enumerate(faces):
+            if torch.equal(face.cpu(), photo):
+                made[i] = math.nan
+        return made
+
+    monkeypatch.setattr(restore, "restore_batch", failing)
+    result = rehearse(folder / "faces", tmp_path / "out", CAMERA, settings, spaces={"colour": colours})
+    assert result.held_out == before.held_out - 1
+    assert {name for name, _ in result.failures} == {bad.name}
+    assert any(reason.startswith("adapted: ") and "not numbers" in reason for _, reason in result.failures)
+    assert bad.name in result.report.read_text(), "among what was not done"
+    assert math.isfinite(result.scores["adapted"]["psnr"].value)

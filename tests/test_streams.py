@@ -1,5 +1,7 @@
 """What the command line says where it cannot say anything, and of names that would say something themselves."""
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -11,10 +13,11 @@ import pytest
 
 from command import Run
 from unfade.cli.command import Outcome, gone_lines, note_lines, say
+from unfade.errors import first_line
 from unfade.evaluation.pairs import Mean, Scores
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import JOURNAL, of_gone
-from unfade.shown import cell, printable
+from unfade.shown import cell, finite, json_text, printable
 
 UNFADE = [sys.executable, "-m", "unfade"]
 linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux: /dev/full")
@@ -102,3 +105,14 @@ def test_results_of_removed_photos_are_named(tmp_path: Path) -> None:
     assert of_gone(entries[:1], tmp_path) == ["b.jpg"], "of c nothing is left"
     assert "b.jpg" in gone_lines(["b.jpg"])[0]
     assert gone_lines([]) == note_lines([]) == []
+
+
+def test_json_is_what_the_standard_allows() -> None:
+    value = {"a": math.inf, "b": [math.nan, 1.5, (2, -math.inf)], "c": None, "d": "nan", "e": True}
+    assert finite(value) == {"a": None, "b": [None, 1.5, [2, None]], "c": None, "d": "nan", "e": True}
+    assert json.loads(json_text(value), parse_constant=pytest.fail) == finite(value)
+
+
+def test_the_first_line_of_an_error_without_a_message_is_its_type() -> None:
+    assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(RuntimeError("one\ntwo")) == "one"

@@ -289,7 +289,7 @@ def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path: Path, prior:
         ({"factor": 32}, "factor 32"),
         ({"begin_with": "noise"}, "`begin_with` to be one of restored, face, got noise"),
         ({"update": "euler"}, "no update named euler; there are: ddpm"),
-        ({"batch": 0}, "of 1 or more faces, got 0"),
+        ({"batch": 0}, "Expected `batch` to be 1 or more, got 0"),
     ],
 )
 def test_settings_that_cannot_be_followed_are_named(change: dict[str, object], message: str) -> None:

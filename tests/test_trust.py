@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ from unfade.stages.restore_photos import Parts
 from unfade.stages.trust_maps import GREY, MAP
 from unfade.stages.video import NO_MAP
 from unfade.stages.views import overlaid
-from unfade.store.checkpoints import card_path
+from unfade.store.checkpoints import card_path, write_card
 
 Models = tuple[Path, Path]
 FLAT = Calibration((0.0,) * (FEATURES - 7) + (1.0,) + (0.0,) * 6, 1.0, {}, "", 9, "none")  # e^2 - 1 = 6.4 everywhere
@@ -355,3 +356,30 @@ def test_an_adaptation_puts_the_calibration_into_the_card(
     assert found is not None
     assert tuple(found.weights) == FLAT.weights
     assert trust_for(loaded_restorer(tmp_path / "run")).missing == {}
+
+
+def test_a_calibration_survives_a_kill_at_the_end_of_an_adaptation(
+    known: Path, models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The card says that all is done; so it is written once, with the calibration."""
+    cards: list[dict[str, Any]] = []
+
+    def counted(weights: Path, card: dict[str, Any]) -> None:
+        cards.append(card)
+        write_card(weights, card)
+
+    monkeypatch.setattr(unfade.recipes.tuning, "write_card", counted)
+    monkeypatch.setattr(unfade.recipes.tuning, "rehearsal_of", lambda restorer, seed: Known())
+    write_faces(tmp_path / "faces", 2)
+    adapt(tmp_path / "faces", tmp_path / "run", small(str(known), str(models[1])), aligned=True)
+    assert [card[KEY]["factor"] for card in cards] == [3.0]
+
+
+class Known:
+    """A rehearsal that ends in a calibration whatever it has seen."""
+
+    def begin(self, fitted: object) -> None:
+        raise AssertionError("two faces are too few to fit a degradation")
+
+    def calibration(self, weights: str) -> Calibration:
+        return replace(FLAT, factor=3.0, restorer=weights)

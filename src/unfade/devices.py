@@ -5,7 +5,7 @@ import os
 import torch
 from torch import nn
 
-from unfade.errors import BadInput
+from unfade.errors import BadInput, first_line
 
 Device = torch.device | str  # as torch names them, or "auto"
 
@@ -17,7 +17,7 @@ def choose_device(device: Device = "auto") -> str:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BadInput(f"The device {device} cannot be used ({reason}); set `device` to auto or cpu.") from error
     return str(device)
 

@@ -4,6 +4,8 @@ A setting is named in backquotes, as `min_face`, and never as a flag: the comman
 prints that sentence without a traceback; any other exception is a bug and crashes loudly.
 """
 
+import math
+
 STOPPED = "Stopped. What was finished is kept; run the same command again to resume."  # what Ctrl-C gets for an answer
 
 
@@ -37,3 +39,16 @@ class Diverged(UnfadeError):
 
 class DiskFull(UnfadeError):
     """The disk is full. What was written before is kept, and the same command continues from there."""
+
+
+def refuse_below(least: float, settings: object, *names: str) -> None:
+    """Raises BadInput, naming it, for the first of these settings that is below `least`, infinite or not a number."""
+    for name in names:
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value >= least):
+            raise BadInput(f"Expected `{name}` to be {least:g} or more, got {value}.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type if it has none, as a MemoryError of Python's."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

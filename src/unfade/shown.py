@@ -1,6 +1,9 @@
-"""Text from outside, such as names of files, as a terminal, a list or a spreadsheet may show it."""
+"""What a terminal, a spreadsheet or a reader of JSON is shown, including text from outside, such as file names."""
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet run a cell (OWASP, "CSV Injection")
 
@@ -24,3 +27,17 @@ def cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     return f"'{printable(value)}" if value.startswith(FORMULA) else printable(value)
+
+
+def finite(value: Any) -> Any:
+    """A value for JSON, where numbers are finite: others become None, also in lists and mappings."""
+    if isinstance(value, Mapping):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:
+    """A value as JSON of the standard, which every reader takes; see `finite`."""
+    return json.dumps(finite(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)

@@ -4,7 +4,6 @@ A command's body turns flags into settings, calls one recipe or stage, and retur
 """
 
 import io
-import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from unfade.cli import flags as f
 from unfade.cli.console import progress, put
 from unfade.cli.wording import spoken
 from unfade.processes import leads
-from unfade.shown import first_few, printable
+from unfade.shown import first_few, json_text, printable
 
 if TYPE_CHECKING:
     from unfade.jobs.journal import Entry
@@ -105,8 +104,8 @@ def _flag(name: str, hint: Any, default: Any) -> Parameter:
 def say(outcome: Outcome, *, as_json: bool, quiet: bool) -> None:
     """Print the outcome as one JSON object or as text, and exit with 1 if some items failed."""
     if as_json:
-        text = json.dumps(outcome.as_dict(), ensure_ascii=False)
-        put(text if text.isprintable() else json.dumps(outcome.as_dict()))
+        text = json_text(outcome.as_dict(), ascii_only=False)
+        put(text if text.isprintable() else json_text(outcome.as_dict()))
     elif not quiet:
         if outcome.rows:
             _print_table(outcome.rows)

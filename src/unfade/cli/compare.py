@@ -7,7 +7,7 @@ import typer
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, sum_line
-from unfade.cli.settings import is_bf16
+from unfade.cli.settings import is_bf16, names_in
 from unfade.errors import BadInput
 from unfade.progress import Progress
 
@@ -50,9 +50,9 @@ def compare(
     from unfade.recipes.compare import compare as run
     from unfade.stages.methods import MethodSettings
 
-    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    names = tuple(names_in(methods))
     settings = CompareSettings(names, restorer, prior, MethodSettings(batch, bool(is_bf16(precision)), seed))
-    others, columns = _folders(results or []), [name for name in metrics.split(",") if name]
+    others, columns = _folders(results or []), names_in(metrics)
     done = run(faces, out, settings, truth=truth, results=others, metrics=columns, device=device, progress=progress)
     counts = done.counts.as_dict()
     failures = [

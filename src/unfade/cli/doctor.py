@@ -11,6 +11,8 @@ EXTRAS = {  # and the packages that they install
     "archs": ("spandrel",),
     "vqfr": ("torchvision",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "fleet": ("ray",),
+    "app": ("gradio",),
 }
 OPTIONAL = ("detector", "identity", "parser", "landmarks", "perceptual", "upscaler")
 
@@ -91,8 +93,8 @@ def _seconds_per_face(device: str) -> dict[str, float]:
     faces = torch.zeros(1 if device == "cpu" else 4, 3, prior.size, prior.size, device=device)
 
     def clock() -> float:
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        if device != "cpu":
+            torch.accelerator.synchronize(device)
         return time.perf_counter()
 
     def measured(work: Callable[[], object], repeat: int) -> float:

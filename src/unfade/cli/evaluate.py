@@ -9,6 +9,7 @@ import typer
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, Remarks, command, failure_lines, note_lines, passed_over_lines
+from unfade.cli.settings import names_in
 from unfade.progress import Progress
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def evaluate(
     from unfade.evaluation.evaluate import evaluate as run
     from unfade.jobs.shards import Shard
 
-    names = [name for name in (metrics or "").split(",") if name]
+    names = names_in(metrics)
     if protocol or photos or subset:
         if protocol != "ntire" or not photos or not subset or truth or names or csv or shard:
             raise BadInput(

@@ -8,7 +8,7 @@ import typer
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command
-from unfade.cli.settings import changed
+from unfade.cli.settings import changed, names_in
 
 Restorer = Annotated[str, typer.Argument(help="Name of a restorer, a file of weights, or a run folder.")]
 Out = Annotated[Path, typer.Option("--out", help="File to write: .onnx, .safetensors (spandrel) or .pth (published).")]
@@ -53,7 +53,7 @@ def export(
     from unfade.hosts.settings import ExportSettings
     from unfade.restorers.picture_layout import layout_of
 
-    of_file = {"to": to, "layout": layout and layout_of(layout.split(",")), "dtype": dtype, "opset": opset}
+    of_file = {"to": to, "layout": layout and layout_of(names_in(layout)), "dtype": dtype, "opset": opset}
     settings = changed(ExportSettings(), batch=fixed_batch, fidelity=fidelity, refine=refine, **of_file)
     done = run(restorer, out, settings)
     checked = done.checked

@@ -37,6 +37,11 @@ def named(flags: Flags, *names: str) -> dict[str, Any]:
     return {name: getattr(flags, name) for name in names}
 
 
+def names_in(text: str | None) -> list[str]:
+    """The names in a list that is separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def is_bf16(precision: str | None) -> bool | None:
     """Whether a precision is bfloat16; None stays None. Raises BadInput for an unknown one."""
     known = {"float32": False, "bfloat16": True, None: None}

@@ -2,6 +2,7 @@
 where they start, and how they correct the predicted x0 or the next state x_{t-1}.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -164,8 +165,9 @@ class PGDiff(Guidance):
     def correct_x_prev(self, prior: DiffusionPrior, step: Step, x_prev: Tensor, noise: Noise) -> Tensor:
         """The mean moves by the variance times the gradient of the squared distance."""
         target = self.target_of(step.x_t, prior.schedule.t_model[step.t]).clamp(-1, 1)
-        log_variance = torch.as_tensor(step.log_variance)
-        return x_prev - log_variance.exp().to(x_prev) * self.scale * 2 * (step.x0 - target)
+        log_variance = step.log_variance
+        variance = log_variance.exp() if isinstance(log_variance, Tensor) else math.exp(log_variance)
+        return x_prev - variance * self.scale * 2 * (step.x0 - target)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Compute metrics, chosen by name, for a folder of results."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -136,6 +136,7 @@ def evaluate(
     reference: str | Path | None = None,
     metrics: Sequence[str] = (),
     csv: str | Path | None = None,
+    stems: Collection[str] | None = None,
     shard: Shard = WHOLE,
     device: Device = "auto",
     progress: Progress = silent,
@@ -145,24 +146,24 @@ def evaluate(
     By default these are PSNR, SSIM and, for square pictures, the identity distance if there is a `truth`, and FID if
     there is a `reference`; with neither, NIQE. Metrics in ALONE need neither. The reference of FID and KID is a folder
     of pictures, or the name of published statistics; by default it is the truth. `csv` is a file for the scores of each
-    picture. Of a `shard`, only its own pictures are scored, by metrics of single pictures. All networks are loaded
-    before anything is computed. Raises BadInput for a metric that is unknown or has nothing to compare with, for a
-    `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets`
+    picture. Metrics of single pictures score those with one of the `stems`, see `score_folder`, or of a `shard` only
+    its own. All networks are loaded before anything is computed. Raises BadInput for a metric that is unknown or has
+    nothing to compare with, for a `csv` that would be empty, and as `score_folder`, `embed_folder` and `compare_sets`
     do; OutputConflict if `csv` exists; UnknownModel, with the command that downloads them, for missing weights.
     """
     results, truth, device = Path(results), Path(truth) if truth else None, choose_device(device)
-    names = _chosen(metrics, truth, reference)
+    chosen = _chosen(metrics, truth, reference)
     if csv:
-        _check_csv(Path(csv), names)
-    each = _ready([name for name in names if name not in SET_METRICS], device)
-    sets = [name for name in names if name in SET_METRICS]
+        _check_csv(Path(csv), chosen)
+    each = _ready([name for name in chosen if name not in SET_METRICS], device)
+    sets = [name for name in chosen if name in SET_METRICS]
     if sets and not shard.is_whole:
         raise BadInput(f"{sets[0]} scores a whole set: leave out `shard`, or choose other `metrics`.")
     against = _reference(sets, str(reference or truth), device, progress) if sets else None
     scores = None
     if each:
         track = partial(_tracked, progress=progress)
-        scores = with_published_mean(score_folder(results, truth, metrics=each, track=track, shard=shard))
+        scores = with_published_mean(score_folder(results, truth, metrics=each, stems=stems, track=track, shard=shard))
     folders = [place for place in (results, truth, Path(reference) if reference else None) if place and place.is_dir()]
     left_out = {str(place): find_pictures(place).passed_over for place in folders}
     left_out = {place: endings for place, endings in left_out.items() if endings}

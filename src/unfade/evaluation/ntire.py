@@ -4,7 +4,6 @@ Chen et al., "NTIRE 2025 Challenge on Real-World Face Restoration: Methods and R
 evaluation script of the challenge. CLIP-IQA and Q-Align are not implemented, so the sum is not the challenge's score.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from unfade.evaluation.evaluate import Evaluation, evaluate
 from unfade.evaluation.pairs import Scores, score_folder
 from unfade.faces.identity import Embedder, load_embedder
 from unfade.progress import Progress, silent
+from unfade.shown import finite
 
 EMBEDDER = "adaface-ir50"
 REFERENCE = "fid-ffhq-512"
@@ -92,9 +92,9 @@ class Ntire:
             "ntire": {
                 "protocol": PROTOCOL,
                 "identity": found,
-                "terms": {name: _finite(value) for name, value in self.terms.items()},
+                "terms": finite(self.terms),
                 "absent": list(ABSENT),
-                "partial_sum": _finite(self.partial_sum),
+                "partial_sum": finite(self.partial_sum),
             },
         }
 
@@ -125,7 +125,3 @@ def evaluate_ntire(
 def cosine(embedder: Embedder) -> Callable[[Tensor, Tensor], Tensor]:
     """The cosine similarity of two batches of aligned faces (B, 3, H, W), picture by picture: (B,)."""
     return lambda one, other: F.cosine_similarity(embedder(one).double(), embedder(other).double())
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from unfade.jobs.journal import refuse_existing
 from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
-from unfade.shown import cell, first_few
+from unfade.shown import cell, finite, first_few
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
 Quality = Callable[[Tensor], Tensor]  # restored (B, 3, H, W) in [-1, 1] -> (B,)
@@ -102,8 +102,8 @@ class Scores:
             "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
             "notes": [[*note] for note in self.notes],
             "protocol": {name: PROTOCOL[name] for name in self.summary if name in PROTOCOL},
-            "summary": {name: _finite(vars(mean)) for name, mean in self.summary.items()},
-            "files": {name: _finite(values) for name, values in self.files.items()},
+            "summary": {name: finite(vars(mean)) for name, mean in self.summary.items()},
+            "files": finite(self.files),
         }
 
     def write_csv(self, path: Path) -> None:
@@ -138,12 +138,14 @@ def score_folder(
     *,
     metrics: Mapping[str, Score] = METRICS,
     extra: Mapping[str, Score] | None = None,
+    stems: Collection[str] | None = None,
     rng: Callable[[], np.random.Generator] = lambda: np.random.default_rng(0),
     track: Callable[[Sequence[Item]], Iterable[Item]] = iter,
     shard: Shard = WHOLE,
 ) -> Scores:
     """Score every picture of `results`, against the one of the same name in `truth` if there is one.
 
+    Every result needs a truth and every truth a result, unless `stems` has the file stems of those to score.
     `extra` are loaded metrics to add to PSNR and SSIM, which `metrics` may replace; without a truth all have to be
     `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so that all metrics get the same
     resampling. Only the results in `shard` are scored. `track` may wrap the pairs to show progress (as
@@ -153,8 +155,8 @@ def score_folder(
     is smaller than a metric's window, or if no file could be read.
     """
     metrics = {**metrics, **(extra or {})}
-    items: list[Item] = [*pair_by_stem(results, truth)] if truth else [(path, None) for path in list_images(results)]
-    items = [item for item in items if shard.holds(item[0].name)]
+    items: list[Item] = [*_pairs(results, truth, stems)] if truth else [(path, None) for path in list_images(results)]
+    items = [item for item in items if shard.holds(item[0].name) and (stems is None or item[0].stem in stems)]
     if not items:
         raise BadInput(f"None of the pictures of {results} is in shard {shard}; choose fewer shards.")
     files: dict[str, dict[str, float]] = {}
@@ -179,6 +181,10 @@ def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
     if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan, math.nan, len(values))
     return Mean(sum(values) / len(values), *bootstrap_interval(values, rng=rng), len(values))
+
+
+def _pairs(results: Path, truth: Path, stems: Collection[str] | None) -> Sequence[Pair]:
+    return pair_by_stem(results, truth) if stems is None else paired(results, truth).pairs
 
 
 def _read(path: Path, truth_path: Path | None) -> tuple[Tensor, Tensor | None, list[tuple[str, str]]]:
@@ -219,7 +225,3 @@ def _value(path: Path, restored: Tensor, truth: Tensor, name: str, metric: Score
 
 def _size(image: Tensor) -> str:
     return f"{image.shape[-1]} x {image.shape[-2]}"
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}

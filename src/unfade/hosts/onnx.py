@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from unfade.errors import BadInput
+from unfade.errors import BadInput, first_line
 from unfade.hosts.check import random_faces
 from unfade.hosts.settings import Checked, ExportSettings
 from unfade.restorers.base import Restorer
@@ -73,7 +73,7 @@ def _program(network: InLayout, settings: ExportSettings) -> Any:
                 dynamo=True,
             )
         except torch.onnx.OnnxExporterError as error:
-            reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error.__cause__ or error)
             raise BadInput(
                 f"A {restorer.architecture} cannot be exported this way ({reason}); set `batch` to 1."
             ) from error

@@ -41,6 +41,23 @@ def paired(left: Path, right: Path) -> Paired:
     return Paired(pairs, alone)
 
 
+def without_namesakes(paths: Iterable[Path], taken: Iterable[Path] = ()) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The first picture of each stem, in the order given, and the others as (file, reason).
+
+    Folders below one another may hold pictures of the same name, of which only one can be written to one folder.
+    `taken` are pictures whose stems are in use already.
+    """
+    first = {path.stem: path for path in taken}
+    kept, others = [], []
+    for path in paths:
+        if path.stem in first:
+            others.append((str(path), f"{path} has the same name as {first[path.stem]}; rename one of them."))
+        else:
+            first[path.stem] = path
+            kept.append(path)
+    return kept, others
+
+
 def check_side(paths: Iterable[Path], side: int) -> None:
     """Raises BadInput, naming the first few, for pictures that are not `side` px wide and high; UnreadableImage."""
     sizes = {path: read_image(path).shape[-2:] for path in paths}

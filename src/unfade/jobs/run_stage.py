@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unfade.errors import BadInput, DiskFull, UnfadeError
+from unfade.errors import BadInput, DiskFull, UnfadeError, refuse_below
 from unfade.images.files import read_picture, write_png
 from unfade.images.filters import fit_square
 from unfade.jobs.journal import Entry, Journal
@@ -56,6 +56,9 @@ class Stage:
     bf16: bool = False  # networks may compute in bfloat16
     noted: Noted = lambda pixels, result: ()
 
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "batch")
+
 
 def run_stage(
     stage: Stage, sources: Iterable[Path], out: Path, journal: Journal, *, progress: Progress = silent
@@ -69,7 +72,7 @@ def run_stage(
     """
     paths = list(sources)
     outputs = Outputs(stage.name, out, journal, stage.key)
-    with progress(stage.name, len(paths)) as advance:
+    with progress(stage.name.replace("_", " "), len(paths)) as advance:
         for group in _batches(_opened(stage, paths, outputs, advance), stage.batch):
             if all(item.done for item in group):
                 advance(len(group))

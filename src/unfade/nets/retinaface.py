@@ -268,9 +268,12 @@ def find_faces(net: RetinaFace, photo: Tensor, *, settings: DetectionSettings | 
 
 
 def likely(boxes: Tensor, scores: Tensor, points: Tensor, settings: DetectionSettings) -> Faces:
-    """Those of one photo's P candidates that are probable enough and not the same face again."""
+    """Those of one photo's P candidates that are probable enough and not the same face again, on the CPU.
+
+    A GPU would be waited for at each kept face; so it is at the first of these lines only.
+    """
     above = scores > settings.min_score
-    boxes, scores, points = boxes[above], scores[above], points[above]
+    boxes, scores, points = (part[above].cpu() for part in (boxes, scores, points))
     kept = suppress(boxes, scores, overlap=settings.overlap)
     return Faces(boxes[kept], scores[kept], points[kept])
 

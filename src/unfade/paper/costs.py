@@ -24,7 +24,7 @@ from unfade.diffusion.load import prior_of
 from unfade.diffusion.prior import DiffusionPrior, Step
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import respaced
-from unfade.errors import UnfadeError
+from unfade.errors import UnfadeError, first_line
 from unfade.jobs.workers import worker_context
 from unfade.nets.diffbir import DiffBIR, DiffBIRConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
@@ -151,7 +151,7 @@ def _measured(label: str, shapes: Shapes, device: str) -> Cost:
             with ProcessPoolExecutor(1, mp_context=worker_context(__name__)) as process:
                 steps, per_step, seconds, memory = process.submit(_costs, label, shapes, device).result()
     except (UnfadeError, MemoryError, RuntimeError) as error:  # RuntimeError: how torch says that a CPU has no memory
-        return Cost(label, parameters, note=f"not measured: {str(error).splitlines()[0]}")
+        return Cost(label, parameters, note=f"not measured: {first_line(error)}")
     return Cost(label, parameters, steps, per_step, seconds, memory)
 
 

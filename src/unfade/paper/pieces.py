@@ -15,6 +15,7 @@ from unfade.atomic import atomic_write
 from unfade.diffusion.load import load_prior, loaded_prior
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import evaluate
+from unfade.images.pairing import without_namesakes
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import Run, open_run
 from unfade.paper.printed import CAMERAS, REAL
@@ -107,7 +108,8 @@ class PhotoSets(Folders):
         return self.sets[name]
 
     def _photos(self, name: str) -> Photos:
-        found = self.real if name == REAL else self.faces
+        found, others = without_namesakes(self.real if name == REAL else self.faces)
+        self.failures |= dict.fromkeys(others)
         parts = split(found, RehearseSettings(most=self.most))
         parts["score"] = parts["score"][: self.most or None]
         size = head_of(self.scale.restorers[SWINIR]).size
@@ -174,11 +176,14 @@ class Runs(PhotoSets):
         real = name == REAL
         metrics = self.scale.real_metrics if real else self.scale.metrics
         reference = self.scale.real_reference if real else self.scale.reference
-        parts = ("scores", pictures.parent.name, photos.name, metrics, reference)
-        file = self._folder(*parts) / SCORES
-        with self._run(*parts, files=[file]):
+        made = sorted(path.stem for path in photos.score if (pictures / path.name).exists())
+        parts: list[Any] = [pictures.parent.name, photos.name, metrics, reference]
+        parts += [made] if len(made) < len(photos.score) else []
+        file = self._folder("scores", *parts) / SCORES
+        with self._run("scores", *parts, files=[file]):
             if not file.exists():
-                found = evaluate(pictures, truth=photos.truth, reference=reference, metrics=metrics, device=self.device)
+                compared: Any = {"truth": photos.truth, "reference": reference, "metrics": metrics}
+                found = evaluate(pictures, **compared, stems=made, device=self.device)
                 told = {
                     "files": found.scores.files if found.scores else {},
                     "sets": found.sets.values if found.sets else {},

@@ -46,10 +46,16 @@ class Verdict:
 
 def mean_of_sets(values: Sequence[Values]) -> Values:
     """The mean over sets of photos, face by face; all sets show the same faces."""
+    values = on_shared_faces(*values)
     first = values[0]
-    names = sorted(set.intersection(*(set(each.files) for each in values)))
-    files = {n: {m: float(np.mean([v.files[n][m] for v in values])) for m in first.metrics} for n in names}
+    files = {n: {m: float(np.mean([v.files[n][m] for v in values])) for m in first.metrics} for n in first.files}
     return Values(files, {m: float(np.mean([v.sets[m] for v in values])) for m in first.sets})
+
+
+def on_shared_faces(*rows: Values) -> list[Values]:
+    """The rows with the faces that all of them have: some ways may have failed on some faces."""
+    names = sorted(set.intersection(*(set(row.files) for row in rows)))
+    return [Values({name: row.files[name] for name in names}, row.sets) for row in rows]
 
 
 def estimates_of(values: Values) -> dict[str, Estimate]:
@@ -62,9 +68,9 @@ def share_of(before: Values | None, after: Values | None, upper: Values | None) 
     """(after - before) / (upper - before) of each metric; empty if a row is missing."""
     if before is None or after is None or upper is None:
         return {}
-    count = len(before.files)
-    means = {m: [mean_of(row.column(m)) for row in (before, after, upper)] for m in before.metrics}
-    return {metric: estimate(gap_closed(*rows), count) for metric, rows in means.items()}
+    rows = on_shared_faces(before, after, upper)
+    means = {metric: [mean_of(row.column(metric)) for row in rows] for metric in rows[0].metrics}
+    return {metric: estimate(gap_closed(*found), len(rows[0].files)) for metric, found in means.items()}
 
 
 def verdict_on(claim: Claim, found: Mapping[tuple[str, str], Values], scale: Scale) -> Verdict:
@@ -73,6 +79,7 @@ def verdict_on(claim: Claim, found: Mapping[tuple[str, str], Values], scale: Sca
     better, worse = (found.get((label, claim.photos)) for label in (claim.better, claim.worse))
     if better is None or worse is None or metric not in better.metrics:
         return Verdict(claim, metric, UNTRIED)
+    better, worse = on_shared_faces(better, worse)
     difference = _estimate(METRICS[metric].better * (better.column(metric) - worse.column(metric)))
     verdict = SEEN if difference.low > 0 else REVERSED if difference.high < 0 else NOT_SEEN
     return Verdict(claim, metric, verdict, difference)

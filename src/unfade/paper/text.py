@@ -9,6 +9,7 @@ from unfade.evaluation.gap import Estimate
 from unfade.paper.printed import Printed
 from unfade.paper.scores import Verdict
 from unfade.report.document import METRICS
+from unfade.shown import finite
 
 
 @dataclass(frozen=True)
@@ -126,16 +127,12 @@ def as_json(made: Made) -> dict[str, object]:
 
 
 def _difference(verdict: Verdict) -> dict[str, float | None] | None:
-    return _finite(vars(verdict.difference)) if verdict.difference else None
+    return finite(vars(verdict.difference)) if verdict.difference else None
 
 
 def _row(row: Row) -> dict[str, object]:
-    values = {metric: _finite(vars(value)) for metric, value in row.values.items()}
+    values = {metric: finite(vars(value)) for metric, value in row.values.items()}
     return {"label": row.label, "photos": row.photos, "values": values, "note": row.note}
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -34,9 +34,10 @@ from unfade.recipes.sources import (
     only_faces,
 )
 from unfade.recipes.suiting import Settings, suited
-from unfade.recipes.tuning import finetune_to_file, warnings_of
+from unfade.recipes.tuning import check_perceptual, finetune_to_file, warnings_of
 from unfade.report.document import Report, render
 from unfade.restorers.base import Restorer
+from unfade.restorers.families import picture_losses
 from unfade.restorers.load import loaded_restorer
 from unfade.stages.agreement import agreeing
 from unfade.stages.finetune import Pair
@@ -106,7 +107,7 @@ def adapt(
     restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
     prior = loaded_prior(settings.prior, device=device)
-    settings = settled(settings, restorer, clean)
+    settings = _settled(settings, restorer, prior.network, clean)
     key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     clock, own = _Clock(), _own_files(out, settings.rounds)
@@ -117,7 +118,8 @@ def adapt(
             entries, faces = source.take(run, restorer.size)
             _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
-            first = restore_faces(faces, out / FIRST, restorer, journal=journal, key=key[BEGUN_WITH], stage=FIRST)
+            made_by: Any = {"key": key[BEGUN_WITH], "stage": FIRST, "progress": progress}
+            first = restore_faces(faces, out / FIRST, restorer, journal=journal, **made_by)
         learned = _learned(run, faces, _Begun(begun, prior, clean, likeness), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
@@ -149,9 +151,18 @@ def _source(
     return AlignedFaces(photos, likeness)
 
 
+def _settled(settings: AdaptSettings, restorer: Restorer, prior: DiffusionPrior, clean: list[Path]) -> AdaptSettings:
+    """The settings, with what depends on the restorer. Raises, before any work, for those that these cannot have."""
+    settings = settled(settings, restorer, clean)
+    settings.targets.check(prior.size)
+    if picture_losses(settings.losses):
+        check_perceptual(settings.perceptual)
+    return settings
+
+
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
     """Restore the faces for the report."""
-    how: Any = {"strength": strength, "key": restorer.sha256, "stage": RESTORED}
+    how: Any = {"strength": strength, "key": restorer.sha256, "stage": RESTORED, "progress": run.progress}
     return restore_faces(faces, run.folder / RESTORED, restorer.network, journal=run.journal, **how)
 
 

@@ -5,11 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.errors import BadInput
+from unfade.errors import BadInput, refuse_below
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import Losses, family_of, picture_losses
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import head_of
+from unfade.stages.agreement import check_agreement
 from unfade.stages.finetune import FinetuneSettings
 from unfade.stages.restore import check_strength
 from unfade.stages.targets import TargetSettings
@@ -30,7 +31,8 @@ class AdaptSettings:
     """Everything that the result depends on, besides the photos.
 
     The defaults are the paper's for restorers that learn from pictures (Sec. 4.1); see `settings_for` for others.
-    Raises BadInput for an unknown `clean`, a strength outside 0..1, or less than one round.
+    Raises BadInput for an unknown `clean`, a strength outside 0..1, an agreement between 0 and 1, and less than one
+    round.
     """
 
     restorer: str = "small-restorer"  # name of a model, a file, or a run folder
@@ -48,10 +50,10 @@ class AdaptSettings:
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        check_agreement(self.agreement)
         if self.clean not in CLEAN:
             raise BadInput(f"Expected `clean` to be {' or '.join(CLEAN)}, got {self.clean}.")
-        if self.rounds < 1:
-            raise BadInput(f"Expected `rounds` to be 1 or more, got {self.rounds}.")
+        refuse_below(1, self, "rounds")
 
     def identity(self) -> dict[str, object]:
         """The settings that the result depends on: all but the number of faces that are denoised together.

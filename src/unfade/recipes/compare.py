@@ -1,6 +1,6 @@
 """Run several methods on the same faces: a table, a contact sheet and a report."""
 
-import json
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from unfade.report.listings import undone
 from unfade.report.pictures import picture_of, side_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
-from unfade.shown import first_few
+from unfade.shown import first_few, json_text
 from unfade.stages.crop import as_they_are, take_aligned
 from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces
@@ -147,12 +147,12 @@ def compare(
         for name, place in places.items():
             withdraw_others(OwnFiles(name, place, journal), [path.name for path in inputs])  # whole folders are scored
             method = _Method(name, others.get(name, first), prior, guides.get(name), settings.run, fingerprint(key))
-            work = partial(method.results, inputs, Run(place, journal, progress))
-            entries[name], costs[name] = _measured(work, device)
+            work, before = partial(method.results, inputs, Run(place, journal, progress)), journal.stage(name)
+            entries[name], costs[name] = _measured(work, before, device)
         places |= results
         costs |= {name: Cost() for name in results}
         chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
-        scores = {name: _scored(place, truths, chosen) for name, place in places.items()} if chosen else {}
+        scores = _scored(places, truths, chosen, _shared(inputs, entries))
         done = Comparison(entries, scores, costs, out / "report.html", out / "sheet.png", left_out)
         _show(done, places, inputs, truth, taken, settings)
     return done
@@ -199,13 +199,20 @@ class _Method:
         return run_method(self.name, faces, run.folder, network, self.prior, settings=self.settings, **how)
 
 
-def _measured(run: Callable[[], list[Entry]], device: str) -> tuple[list[Entry], Cost]:
+def _shared(inputs: Sequence[Path], entries: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """The stems of the faces on which no method failed."""
+    failed = {entry.item for made in entries.values() for entry in made if entry.status != "done"}
+    return [path.stem for path in inputs if path.name not in failed]
+
+
+def _measured(run: Callable[[], list[Entry]], before: Sequence[Entry], device: str) -> tuple[list[Entry], Cost]:
+    """The entries of a method, and what those cost that were not done `before`."""
     with peak_memory(device) as peak:
         begin = time.perf_counter()
         entries = run()
         seconds = time.perf_counter() - begin
-    done = sum(entry.status == "done" for entry in entries)
-    return entries, Cost(seconds / max(done, 1), peak[0])
+    made = sum(entry.status == "done" for entry in {*entries} - {*before})
+    return entries, Cost(seconds / made, peak[0]) if made else Cost()
 
 
 @contextmanager
@@ -229,16 +236,22 @@ def peak_memory(device: str) -> Iterator[list[float | None]]:
 
 def _watch(stop: threading.Event, peak: list[float | None]) -> None:
     """Record the peak resident memory. Reads a file that only Linux has; elsewhere the peak stays None."""
-    status = Path("/proc/self/statm")
+    status = Path("/proc/self/statm")  # in pages
     while status.exists():
-        resident = int(status.read_text().split()[1]) * 4096 / 2**20
+        resident = int(status.read_text().split()[1]) * mmap.PAGESIZE / 2**20
         peak[0] = max(peak[0] or 0.0, resident)
         if stop.wait(0.05):
             return
 
 
-def _scored(place: Path, truths: Path | None, metrics: Mapping[str, Score]) -> Scores:
-    return with_published_mean(score_folder(place, truths, metrics=metrics))
+def _scored(
+    places: Mapping[str, Path], truths: Path | None, metrics: Mapping[str, Score], stems: Sequence[str]
+) -> dict[str, Scores]:
+    """The scores of each folder, of the faces with these stems; empty without any, or without metrics."""
+    if not metrics or not stems:
+        return {}
+    scores = {name: score_folder(place, truths, metrics=metrics, stems=stems) for name, place in places.items()}
+    return {name: with_published_mean(found) for name, found in scores.items()}
 
 
 def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path, side: int, journal: Journal) -> Path:
@@ -291,7 +304,7 @@ def _show(
         files={"the table": "table.json", "the sheet": "sheet.png", "the journal": "journal.jsonl"},
     )
     atomic_write(done.report, render(page))
-    atomic_write(done.report.with_name("table.json"), json.dumps(done.rows(), indent=1) + "\n")
+    atomic_write(done.report.with_name("table.json"), json_text(done.rows(), indent=1) + "\n")
 
 
 def _by_stem_if_any(folder: Path) -> dict[str, Path]:

@@ -6,7 +6,6 @@ give. The share of that gap that adaptation closes, (adapted - pre-trained) / (s
 and can be compared between cameras, metrics and papers.
 """
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,9 +18,11 @@ from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
-from unfade.errors import BadInput
+from unfade.errors import BadInput, refuse_below
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, gains, shares
 from unfade.evaluation.pairs import built_in_distances, score_folder
+from unfade.images.pairing import without_namesakes
+from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt, attempts_by
@@ -31,6 +32,7 @@ from unfade.recipes.tuning import finetune_to_file
 from unfade.report.document import Report, render
 from unfade.report.listings import Line, Listing
 from unfade.restorers.load import head_of, loaded_restorer
+from unfade.shown import finite
 from unfade.stages.crop import take_aligned
 from unfade.stages.degrade import Degradation, FittedKind, degrade_faces
 from unfade.stages.finetune import Pair
@@ -59,8 +61,7 @@ class RehearseSettings:
     def __post_init__(self) -> None:
         if not 0 < self.learn < 1:
             raise BadInput(f"The share of faces to adapt to must lie between 0 and 1, got {self.learn}.")
-        if self.most < 0:
-            raise BadInput(f"The number of faces to adapt to must be 0 (all) or more, got {self.most}.")
+        refuse_below(0, self, "most", "seed")
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Rehearsal:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON; a share is None if there is no gap to close."""
-        share = {name: _finite(asdict(estimate)) for name, estimate in self.share.items()}
-        return {**asdict(self), "share": share, "warnings": self.warnings, "report": str(self.report)}
+        found: dict[str, object] = finite(asdict(self))
+        return {**found, "warnings": self.warnings, "report": str(self.report)}
 
 
 def rehearse(
@@ -109,8 +110,7 @@ def rehearse(
     Raises BadInput for too few faces or a degradation of another size, OutputConflict if `out` holds another rehearsal.
     """
     device = choose_device(device)
-    found, _ = find_training_pictures(faces, {})
-    others = find_training_pictures(more, {})[0] if more else []
+    found, others, failures = _found(faces, more)
     restorer = loaded_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu")
     _check_size(degradation, restorer.network.size)
     prior = loaded_prior(settings.adapt.prior, device=device)
@@ -123,7 +123,7 @@ def rehearse(
     run_of: Any = {"about": about, "inputs": [faces], "files": own, "folders": folders}
     with open_run(out, {"rehearse": identity, **key}, **run_of) as journal:
         run, size = Run(out, journal, progress), head_of(settings.adapt.restorer).size
-        failures = prepare(run, parts, degradation, size=size, seed=settings.seed)
+        failures += prepare(run, parts, degradation, size=size, seed=settings.seed)
         learn = out / "photos" / "learn"
         adapted = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
         if supervised is not None:
@@ -134,10 +134,10 @@ def rehearse(
             "adapted": adapted.restorer,
             "supervised": upper,
         }
-        _results(run, restorers, settings.adapt, prior, device)
-        rows = _rows(out, prior.network, spaces or {})
+        names, failed = _results(run, restorers, settings.adapt, prior, device)
+        rows = _rows(out, names, prior.network, spaces or {})
         scores = {name: estimates(rows[name], rows["truth"], seed=settings.seed) for name in ROWS}
-        failures += adapted.failures
+        failures += adapted.failures + failed
         result = Rehearsal(
             scores,
             gains(rows, seed=settings.seed),
@@ -149,6 +149,13 @@ def rehearse(
         )
         atomic_write(result.report, render(_report(result, adapted, settings, repr(degradation))))
     return result
+
+
+def _found(faces: Path, more: Path | None) -> tuple[list[Path], list[Path], list[tuple[str, str]]]:
+    """The pictures of both folders, and those that have the name of another, with reasons."""
+    found, twice = without_namesakes(find_training_pictures(faces, {})[0])
+    others, again = without_namesakes(find_training_pictures(more, {})[0] if more else [], found)
+    return found, others, twice + again
 
 
 def _check_size(degradation: Degradation, size: int) -> None:
@@ -188,7 +195,8 @@ def prepare(
         kept = [out / "truth" / part / entry.output for entry in truth if entry.status == "done"]
         if not kept:
             raise BadInput(f"None of the {len(paths)} faces to {part} could be used; the first: {truth[0].reason}")
-        degrade_faces(kept, out / "photos" / part, degradation, seed=seed, journal=journal, progress=progress)
+        made = degrade_faces(kept, out / "photos" / part, degradation, seed=seed, journal=journal, progress=progress)
+        failures += [(entry.item, entry.reason) for entry in made if entry.status != "done"]
     return failures
 
 
@@ -222,29 +230,41 @@ def _borrow_upper_bound(folder: Path, other: Path) -> None:
 
 def _results(
     run: Run, restorers: Mapping[str, str | Path], settings: AdaptSettings, prior: Loaded[DiffusionPrior], device: str
-) -> None:
-    """Restore the held-out photos with every restorer, and make their pseudo targets."""
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Restore the held-out photos with every restorer, and make their pseudo targets.
+
+    Returns the names of the photos that succeeded in all rows, and the failures with reasons. Raises BadInput if no
+    photo did.
+    """
     out, journal, progress = run.folder, run.journal, run.progress
     photos = sorted((out / "photos" / "score").glob("*.png"))
+    entries: list[Entry] = []
     for name, spec in restorers.items():
         restorer = loaded_restorer(spec, fidelity=settings.fidelity, device=device)
         network, key, place = restorer.network, restorer.sha256, out / "results" / name
-        restore_faces(photos, place, network, journal=journal, key=key, stage=name, progress=progress)
+        entries += restore_faces(photos, place, network, journal=journal, key=key, stage=name, progress=progress)
     first = loaded_restorer(attempts_by(out / "adapted", settings), fidelity=settings.fidelity, device=device)
     models, key, place = (first.network, prior.network), fingerprint(weights_key(first, prior)), out / "results/targets"
-    make_targets(photos, place, *models, settings=settings.targets, journal=journal, key=key, progress=progress)
+    how: Any = {"settings": settings.targets, "journal": journal, "key": key, "progress": progress}
+    entries += make_targets(photos, place, *models, **how)
+    failures = [(entry.item, f"{entry.stage}: {entry.reason}") for entry in entries if entry.status != "done"]
+    names = sorted({photo.name for photo in photos} - {name for name, _ in failures})
+    if not names:
+        raise BadInput(f"None of the {len(photos)} held-out faces could be scored; the first: {failures[0][1]}")
+    return names, failures
 
 
-def _rows(out: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict[str, Row]:
-    """Scores and features of every held-out face, in the same order in all rows; the truth has features only."""
+def _rows(out: Path, names: Sequence[str], prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict[str, Row]:
+    """Scores and features of the named held-out faces, in the same order in all rows; the truth has features only."""
     metrics = built_in_distances(prior)
     truth = out / "truth" / "score"
     rows = {}
     for name in ROWS:
         with torch.no_grad():
-            found = score_folder(out / "results" / name, truth, extra=metrics)
+            found = score_folder(
+                out / "results" / name, truth, extra=metrics, stems=[Path(name).stem for name in names]
+            )
         rows[name] = Row(found.files, features_of(out / "results" / name, sorted(found.files), spaces))
-    names = sorted(rows[ROWS[0]].files)
     return {**rows, "truth": Row({name: {} for name in names}, features_of(truth, names, spaces))}
 
 
@@ -253,7 +273,8 @@ def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degrada
     scores = [{"held-out faces": row, **_values(result.scores[row], metrics)} for row in ROWS]
     scores.append({"held-out faces": "gain by adapting", **_values(result.gain, metrics)})
     scores.append({"held-out faces": "share of the gap", **_values(result.share, metrics)})
-    names = sorted(path.name for path in (out / "photos" / "score").glob("*.png"))
+    photos = sorted(path.name for path in (out / "photos" / "score").glob("*.png"))
+    names = [name for name in photos if all(path.exists() for path in _files(out, name).values())]
     drawn = sorted(names, key=lambda name: seed_for("shown", name))[:SHOWN]  # at random, not picked
     return Report(
         title="unfade: rehearsal",
@@ -270,10 +291,6 @@ def _report(result: Rehearsal, run: Adapted, settings: RehearseSettings, degrada
         lists=[Listing("Not done", [Line(*failure) for failure in result.failures])] if result.failures else [],
         warnings=result.warnings,
     )
-
-
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _values(values: Mapping[str, Estimate], metrics: Sequence[str]) -> dict[str, float | str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unfade.devices import Device, choose_device
-from unfade.errors import BadInput, UnknownModel
+from unfade.errors import BadInput, UnknownModel, refuse_below
 from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
 from unfade.images.film_input import by_endings, find_videos
@@ -49,7 +49,7 @@ SIZES = ("photo", "restorer")  # the size of results: the photo's or the restore
 
 @dataclass(frozen=True)
 class RestoreSettings:
-    """How photos are restored, with any restorer. Raises BadInput for a strength outside 0..1."""
+    """How photos are restored, with any restorer. Raises BadInput for a strength outside 0..1 or a batch below 1."""
 
     find: FindSettings = EVERY_FACE  # which faces of whole photos are used
     whole: PhotoSettings = PLAIN  # how results are pasted and written
@@ -69,6 +69,7 @@ class RestoreSettings:
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
+        refuse_below(1, self, "batch")
 
     def check(self, *, aligned: bool) -> None:
         """Raises BadInput for settings without effect on aligned faces, and a `size` that whole photos cannot have."""

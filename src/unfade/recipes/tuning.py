@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os.path import lexists
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
-from unfade.recipes.trust import Rehearsal, put_in_card, rehearsal_of
+from unfade.recipes.trust import KEY as TRUST
+from unfade.recipes.trust import Rehearsal, rehearsal_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
@@ -30,6 +31,7 @@ from unfade.training.loop import History
 from unfade.training.modes import seeded
 from unfade.training.objective import Objective
 from unfade.zoo.load import Loaded, load_network
+from unfade.zoo.models import find_weights
 
 
 def finetune_to_file(
@@ -87,9 +89,9 @@ def finetune_to_file(
     )
     if leads():
         save_restorer(out, network)
-        write_card(out, _card(settings, restorer.licence, pairs, key, made_of, history))
-        if rehearsal and (calibration := rehearsal.calibration(sha256_of(out))):
-            put_in_card(out, calibration)
+        calibration = rehearsal.calibration(sha256_of(out)) if rehearsal else None
+        trust = {TRUST: asdict(calibration)} if calibration else {}
+        write_card(out, {**_card(settings, restorer.licence, pairs, key, made_of, history), **trust})  # says: all done
         checkpoint.unlink()
     return history
 
@@ -133,15 +135,23 @@ def history_so_far(out: Path) -> History:
 
 
 def perceptual_distance(name: str, prior: DiffusionPrior) -> Perceptual | None:
-    """The distance that the perceptual term uses. Raises BadInput for an unknown name."""
-    if name not in PERCEPTUALS:
-        raise BadInput(f"There is no perceptual distance named {name}; there are: {', '.join(PERCEPTUALS)}.")
+    """The distance that the perceptual term uses. Raises as `check_perceptual` does."""
+    check_perceptual(name)
     return PERCEPTUALS[name](prior)
 
 
+def check_perceptual(name: str) -> None:
+    """Raises BadInput for an unknown name, UnknownModel if the weights of the distance are missing."""
+    if name not in PERCEPTUALS:
+        raise BadInput(f"There is no perceptual distance named {name}; there are: {', '.join(PERCEPTUALS)}.")
+    if name == "lpips":
+        find_weights(LPIPS, "perceptual")
+
+
+LPIPS = "lpips-vgg"
 PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "prior": lambda prior: PriorFeatures(prior.unet, shifted=True),
-    "lpips": lambda prior: load_network("lpips-vgg", "perceptual", device=device_of(prior)).network,
+    "lpips": lambda prior: load_network(LPIPS, "perceptual", device=device_of(prior)).network,
     "none": lambda prior: None,
 }
 

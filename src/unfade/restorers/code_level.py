@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unfade.errors import BadInput
+from unfade.errors import BadInput, refuse_below
 from unfade.nets.architecture import Config, to_header
 from unfade.nets.codeformer import CodeFormer
 from unfade.restorers.base import Restorer
@@ -44,6 +44,7 @@ class CodeLossSettings:
     image: ImageLossSettings = field(default_factory=ImageLossSettings)  # losses on that picture, if there is one
 
     def __post_init__(self) -> None:
+        refuse_below(0, self, "feature_weight", "code_weight")
         if unknown := sorted(set(self.frozen) - set(PARTS)):
             raise BadInput(f"CodeFormer has no parts {unknown}; set `frozen` to some of {PARTS}.")
         if missing := sorted(set(DECODER) - set(self.frozen)):

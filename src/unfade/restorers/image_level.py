@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unfade.errors import BadCheckpoint, BadInput
+from unfade.errors import BadCheckpoint, BadInput, refuse_below
 from unfade.nets.architecture import Config, to_header, without_size
 from unfade.nets.discriminator import pass_by
 from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD
@@ -40,6 +40,10 @@ class ImageLossSettings:
     texture_weight: float = 0.0  # of the mean texture distance per image; not in the paper
     discriminator_lr: float = 2e-5  # of AdamW without decay, constant (authors' configuration)
     discriminator_features: int = 64  # channels of the discriminator's first layer; used by the caller that builds it
+
+    def __post_init__(self) -> None:
+        weights = ("l1_weight", "perceptual_weight", "gan_weight", "texture_weight")
+        refuse_below(0, self, *weights, "discriminator_lr")
 
 
 class ImageObjective(Objective):

@@ -81,6 +81,7 @@ class OneStepRestorer(ImageLevelRestorer):
     net: UNet
     alpha_bars: Tensor
     drowned: Tensor
+    at_size: Tensor  # for each step, the one with as much noise as it has at the size of the estimate
 
     def __init__(self, net: UNet, damage: DamageNet | None = None, settings: OneStepSettings | None = None) -> None:
         """`damage` estimates how degraded a face is; if it is not given, its weights are loaded from a file later."""
@@ -92,6 +93,7 @@ class OneStepRestorer(ImageLevelRestorer):
         alpha_bars = torch.from_numpy(1 - linear_betas()).cumprod(0)
         own = self.settings.matched_at or self.size
         seen = (1 / alpha_bars - 1).sqrt() * SIZE / own  # the noise that remains at the size of the estimate
+        self.register_buffer("at_size", torch.tensor(steps_of_noise(self.size / own)), persistent=False)
         self.register_buffer("alpha_bars", alpha_bars.float(), persistent=False)
         self.register_buffer("drowned", octaves_drowned_by(seen).float(), persistent=False)
 
@@ -102,8 +104,7 @@ class OneStepRestorer(ImageLevelRestorer):
         return self._restored(face, 0)
 
     def matching_step(self, face: Tensor) -> Tensor:
-        at_size = torch.tensor(steps_of_noise(self.size / (self.settings.matched_at or self.size)), device=face.device)
-        return at_size[self.entry(self.estimated_damage(face))]
+        return self.at_size[self.entry(self.estimated_damage(face))]
 
     def _restored(self, face: Tensor, evaluations: int) -> Tensor:
         damage = self.estimated_damage(face)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unfade.errors import BadCheckpoint, BadInput
+from unfade.errors import BadCheckpoint, BadInput, first_line
 from unfade.restorers.base import OnlyRestores
 from unfade.restorers.picture_layout import PLAIN, Layout, layout_of
 from unfade.store.onnx_files import refuse_external
@@ -77,7 +77,7 @@ def open_session(path: Path, device: torch.device) -> Any:
     try:
         session = runtime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # onnxruntime raises a dozen kinds of errors for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise BadCheckpoint(f"{path} is not a file that onnxruntime can run ({reason}); export it again.") from error
     if session.get_providers()[0] != provider[0]:  # it only warns when CUDA's libraries are not found
         raise BadInput(_no_cuda(device))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from unfade.errors import BadCheckpoint, BadInput
+from unfade.errors import BadCheckpoint, BadInput, first_line
 from unfade.images.filters import resize
 from unfade.nets.architecture import Config
 from unfade.restorers.image_level import ImageLevelRestorer, from_unit, to_unit
@@ -151,7 +151,7 @@ def restored_by_spandrel(path: Path, face: Tensor) -> Tensor:
     try:
         spandrel = import_module("spandrel")
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit torch raises the second
-        raise BadInput(f"it cannot be imported ({_line(error)}); run `pip install unfade[archs]`.") from error
+        raise BadInput(f"it cannot be imported ({first_line(error)}); run `pip install unfade[archs]`.") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in `_load`
@@ -175,7 +175,7 @@ def _placed(loader: Any, state: Mapping[str, Tensor], source: Path, unknown: typ
             reasons.append(error)
     if reasons:
         raise BadCheckpoint(
-            f"{source} resembles an architecture that spandrel knows, but does not fit it ({_line(reasons[0])}); "
+            f"{source} resembles an architecture that spandrel knows, but does not fit it ({first_line(reasons[0])}); "
             "download it again."
         ) from reasons[0]
     raise BadCheckpoint(
@@ -261,7 +261,3 @@ def _spandrel(path: Path) -> Any:
             f"{path} was not written by unfade, so reading it needs spandrel ({error}): run `pip install "
             "unfade[archs]`, or try `unfade models import`."
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,6 +6,7 @@ others of its folder. The person of a badly degraded photo cannot be recognised,
 target must also show the person of the attempt that it was made from.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,9 @@ def agreeing(
     """Leave out the pairs whose disagreement is more than `most` times the median; 0 keeps all.
 
     With `likeness` and the folder of the first attempts, which have the names of the faces, targets that show another
-    person are left out too. Raises BadInput for a number between 0 and 1, which would leave out half of them.
+    person are left out too. Raises BadInput as `check_agreement` does.
     """
-    if most and most < 1:
-        raise BadInput(f"Expected `agreement` to be 1 or more, or 0 to use all targets, got {most}.")
+    check_agreement(most)
     if not most or not pairs:
         return Agreement([*pairs], [])
     found = [disagreement_of(pair) for pair in pairs]
@@ -51,7 +51,14 @@ def agreeing(
     kept = [pair for pair, value in zip(pairs, found, strict=True) if value <= limit]
     if likeness is not None and attempts is not None:
         kept = _of_one_person(kept, likeness, attempts)
-    return Agreement(kept, [pair for pair in pairs if pair not in kept])
+    used = set(kept)
+    return Agreement(kept, [pair for pair in pairs if pair not in used])
+
+
+def check_agreement(most: float) -> None:
+    """Raises BadInput for anything but 0 or a number from 1 on: one in between would leave out half of the targets."""
+    if most and not 1 <= most < math.inf:
+        raise BadInput(f"Expected `agreement` to be 1 or more, or 0 to use all targets, got {most}.")
 
 
 def _of_one_person(pairs: list[Pair], likeness: Likeness, attempts: Path) -> list[Pair]:

@@ -29,7 +29,7 @@ from unfade.diffusion.guidance import (
 from unfade.diffusion.latent import prior_given
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
-from unfade.errors import BadInput
+from unfade.errors import BadInput, refuse_below
 from unfade.images.filters import at_size
 from unfade.images.tone import grey_where
 from unfade.images.wavelets import with_colours_of
@@ -168,6 +168,9 @@ class MethodSettings:
     batch: int = 4  # faces denoised together
     bf16: bool = False  # networks in bfloat16 where the device has it; everything else stays float32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "batch")
 
 
 def method_named(name: str) -> Method:

@@ -4,7 +4,6 @@ Three groups of photos are in progress at once: threads read the next group and 
 the current one, and threads paste and encode the previous one.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +34,7 @@ from unfade.jobs.outputs import Outputs, Writing
 from unfade.jobs.run_stage import attempted
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
+from unfade.shown import json_text
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
 from unfade.stages.restore import check_strength, choices, left_alone, restore_batch
 from unfade.stages.trust_maps import MAP, no_map, write_map
@@ -128,7 +128,7 @@ def check_run(settings: PhotoSettings, parts: Parts, strength: float, batch: int
     """Raises BadInput for a strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`."""
     check_strength(strength)
     if batch < 1:
-        raise BadInput(f"Expected a `batch` of 1 or more faces, got {batch}.")
+        raise BadInput(f"Expected `batch` to be 1 or more, got {batch}.")
     if settings.scale != 1 and parts.enlarge is None:
         raise BadInput(f"Results {settings.scale} times as large need Parts.enlarge; give one, or set the scale to 1.")
 
@@ -262,7 +262,7 @@ class _Restoring:
         _date_as(photo, writing.path)
         if settings.sidecar:
             about = _sidecar(one, self.result_of(one.name), distances, notes, self.parts.provenance)
-            atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+            atomic_write(writing.files[1], json_text(about, indent=1, ascii_only=False) + "\n")
         writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
 
     def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:

@@ -13,7 +13,7 @@ from unfade.diffusion.guidance import CleanLowFrequency, FromFirstStep, LowFrequ
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.diffusion.schedule import MODEL_STEPS, respaced, steps_of_noise
-from unfade.errors import BadInput
+from unfade.errors import BadInput, refuse_below
 from unfade.images.filters import at_size
 from unfade.images.tone import grey_where
 from unfade.jobs.journal import Entry, Journal
@@ -65,8 +65,8 @@ class TargetSettings:
             raise BadInput(f"The factor {self.factor} does not divide a side of {size} into 2 pixels or more.")
         if self.update not in UPDATES:
             raise BadInput(f"There is no update named {self.update}; there are: {', '.join(UPDATES)}.")
-        if self.batch is not None and self.batch < 1:
-            raise BadInput(f"Expected a `batch` of 1 or more faces, got {self.batch}.")
+        if self.batch is not None:
+            refuse_below(1, self, "batch")
         if self.begin_with not in BEGINNINGS:
             raise BadInput(f"Expected `begin_with` to be one of {', '.join(BEGINNINGS)}, got {self.begin_with}.")
 

@@ -3,7 +3,6 @@
 A resumed run keeps the finished videos and starts the unfinished one again.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
+from unfade.shown import json_text
 from unfade.stages.film import Film, Work
 from unfade.stages.photos import Finder, no_face_in
 from unfade.stages.restore import choices, restore_batch
@@ -108,4 +108,4 @@ def _write(path: Path, result: str, part: Path, film: Film, work: Work, writing:
     if film.tracks and work.settings.sidecar:
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
         about = {"video": film.name, "result": result, "tracks": film.tracks, "notes": list(film.notes), **made}
-        atomic_write(writing.files[1], json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        atomic_write(writing.files[1], json_text(about, indent=1, ascii_only=False) + "\n")

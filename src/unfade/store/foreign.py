@@ -213,10 +213,10 @@ def _damaged(path: Path, reason: str) -> BadCheckpoint:
 
 
 def _culprit(error: Exception) -> str:
-    """The function that the file tried to call, taken from torch's long message."""
+    """What in the file is no plain weights, taken from torch's long message; empty if it does not say."""
     text = str(error)
     named = re.search(r"GLOBAL ([\w.]+)", text) or re.search(r"class ([\w.]+)", text)
-    return f"it calls {named[1]}" if named else text.split("error: ", 1)[-1].splitlines()[0][:80]
+    return f"it calls {named[1]}" if named else (text.split("error: ", 1)[-1].splitlines() or [""])[0][:80]
 
 
 def _array_makers() -> list[Any]:

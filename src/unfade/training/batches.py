@@ -1,5 +1,6 @@
 """The pictures of each training step, kept decoded, in an order that depends on the step number alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def flip(image: Tensor, draw: Draw, seed: int) -> Tensor:
 def find_training_pictures(folder: Path, weights: Mapping[str, float]) -> tuple[list[Path], list[float]]:
     """All pictures below a folder, sorted, with the weight of the subfolder in which each lies (1 unless given).
 
-    Raises BadInput for an empty folder or a weight for a subfolder that does not exist.
+    Raises BadInput for an empty folder, for a weight that is below 0, infinite, not a number or for a subfolder that
+    does not exist, and if no picture has a weight above 0.
     """
     names = files_below(folder, SUFFIXES) if folder.is_dir() else ()
     paths = [folder / name for name in names if name.suffix.lower() in SUFFIXES]
@@ -113,7 +115,13 @@ def find_training_pictures(folder: Path, weights: Mapping[str, float]) -> tuple[
     folders = {part for p in paths for part in p.relative_to(folder).parts[:-1]}
     if unknown := sorted(set(weights) - folders):
         raise BadInput(f"There is no folder named {unknown[0]} with pictures below {folder} to give a weight to.")
-    return paths, [_weight(p.relative_to(folder).parts[:-1], weights) for p in paths]
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise BadInput(f"Expected the weight of {name} to be 0 or more, got {weight}.")
+    found = [_weight(p.relative_to(folder).parts[:-1], weights) for p in paths]
+    if not any(found):
+        raise BadInput(f"No picture below {folder} has a weight above 0, so that there is nothing to learn from.")
+    return paths, found
 
 
 def _weight(parts: tuple[str, ...], weights: Mapping[str, float]) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.atomic import write_through
-from unfade.errors import BadCheckpoint, Diverged, OutputConflict
+from unfade.errors import BadCheckpoint, BadInput, Diverged, OutputConflict, refuse_below
 from unfade.precision import autocast
 from unfade.processes import leads
 from unfade.progress import Progress, silent
@@ -32,7 +32,10 @@ LOG_EVERY = 10  # steps between reads of the losses: reading one waits for the d
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How to train. The defaults are the paper's fine-tuning of SwinIR (Sec. 4.1)."""
+    """How to train. The defaults are the paper's fine-tuning of SwinIR (Sec. 4.1).
+
+    Raises BadInput, naming the setting, for values that nothing can be trained with.
+    """
 
     steps: int = 20_000
     batch: int = 16  # items per optimiser step
@@ -51,6 +54,14 @@ class LoopSettings:
     checkpoint_every: int = 500  # steps
     validate_every: int = 1000  # steps
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        refuse_below(1, self, "steps", "batch", "micro_batch", "checkpoint_every", "validate_every")
+        refuse_below(0, self, "learning_rate", "final_learning_rate", "warmup", "weight_decay", "clip", "ema")
+        if self.ema >= 1:
+            raise BadInput(f"Expected `ema` to be less than 1, got {self.ema}.")
+        if self.schedule not in SCHEDULES:
+            raise BadInput(f"There is no schedule named {self.schedule}; there are: {', '.join(SCHEDULES)}.")
 
 
 @dataclass
@@ -217,7 +228,7 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "objective": self.objective.state_dict(),
             "history": self.history.as_dict(),
-            "pending": self.ranks.together(self._pending),
+            "pending": self.ranks.together([{name: term.cpu() for name, term in row.items()} for row in self._pending]),
             "clock": asdict(self.clock),
         }
         if leads():
