@@ -173,10 +173,11 @@ def score_folder(
     if not files:
         what = f"pairs of {results} and {truth}" if truth else f"pictures of {results}"
         raise BadInput(f"None of the {len(failed)} {what} could be read; {failed[0][1]}")
-    return Scores(files, {name: mean_of([f[name] for f in files.values()], rng()) for name in metrics}, failed, notes)
+    means = {name: mean_with_interval([f[name] for f in files.values()], rng()) for name in metrics}
+    return Scores(files, means, failed, notes)
 
 
-def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
+def mean_with_interval(values: Sequence[float], rng: np.random.Generator) -> Mean:
     """The mean and its interval; NaN if any value is NaN, so that none is left out silently."""
     if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan, math.nan, len(values))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unfade.devices import device_of
 from unfade.errors import BadCheckpoint
-from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, find_faces
+from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceSettings, detect
 from unfade.store.checkpoints import is_own, load_state
 from unfade.store.foreign import is_onnx, read_foreign, versions
 from unfade.store.onnx_files import refuse_external
@@ -125,7 +125,7 @@ class RetinaFaceDetector:
 
     def __call__(self, photo: Tensor) -> list[Face]:
         device = device_of(self._net)
-        (faces,) = find_faces(self._net, photo[None].to(device), settings=DetectionSettings(min_score=LEAST_SCORE))
+        (faces,) = detect(self._net, photo[None].to(device), settings=RetinaFaceSettings(min_score=LEAST_SCORE))
         rows = zip(faces.boxes.tolist(), faces.points.double().cpu().numpy(), faces.scores.tolist(), strict=True)
         return [Face((box[0], box[1], box[2], box[3]), points, score) for box, points, score in rows]
 

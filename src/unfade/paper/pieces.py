@@ -1,7 +1,7 @@
 """The pieces that the paper's tables are made of: degraded photos, targets, restorers, restored photos, each made once.
 
 Every piece has a folder of its own, named by a fingerprint of all that it depends on. So tables share pieces without
-knowing of each other, and a killed table goes on where it stopped.
+knowing of each other, and an interrupted table resumes.
 """
 
 import json

@@ -62,9 +62,9 @@ def missing(scale: Scale, way: Way) -> str:
     asked = [getattr(way, "method", ""), *((learning.start_from, learning.targets.method) if learning else ())]
     for method in filter(None, asked):
         if method not in scale.methods:
-            return f"{method} has no part in this scale"
+            return f"this scale has no model for {method}"
     if learning and isinstance(learning.losses, CodeLossSettings) and not scale.codes:
-        return "no restorer that learns on codes comes along"
+        return "this scale has no restorer that learns from codes"
     return ""
 
 

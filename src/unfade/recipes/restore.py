@@ -109,14 +109,14 @@ def restore(
 ) -> list[Entry]:
     """Restore the faces in a folder of photos, or in one photo, and write the photos to `out`; one entry per photo.
 
-    Videos are restored too if PyAV is installed (the extra `video`); see `stages.video.restore_videos`. `restorer` is
-    a name, a .safetensors file or the folder of an adaptation, or several of them with different sizes: each face then
+    Videos are restored too if PyAV is installed (the extra `video`); see `stages.video.restore_videos`. `restorer` is a
+    name, a .safetensors file or the folder of an adaptation, or several of them with different sizes: each face then
     goes through the one that suits its size in the photo (`restorers.by_size.size_for`), those of videos through the
     smallest. Photos keep their names, subfolders, formats and metadata. With `aligned`, the pictures are square face
     crops in FFHQ's framing, and only those of the folder itself are used, without face detection. They keep their size
-    too: the restorer's changes are resized to it. Run it again
-    to resume an interrupted run. `portion` restricts the run to a shard of the photos, or to those that a manifest
-    lists. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
+    too: the restorer's changes are resized to it. Run it again to resume an interrupted run. `portion` restricts the
+    run to a shard of the photos, or to those that a manifest lists. Raises BadInput, UnknownModel, or OutputConflict if
+    `out` was made in another way.
     """
     if is_store(photos) or is_store(out):
         raise BadInput("Object stores are read and written by a fleet: set `fleet`, to auto for this machine.")

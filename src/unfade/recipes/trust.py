@@ -62,7 +62,7 @@ def put_in_card(weights: Path, calibration: Calibration) -> None:
     write_card(weights, {**read_card(weights), KEY: asdict(calibration)})
 
 
-class Rehearsal:
+class Recalibration:
     """The sample faces, damaged as the photos of a folder are, and a calibrated restorer's errors on them."""
 
     def __init__(self, restorer: Loaded[Restorer], before: Calibration, *, seed: int) -> None:
@@ -91,15 +91,15 @@ class Rehearsal:
         return evidence(self.faces, results, self.damage), errors(results, self.truths)
 
 
-def rehearsal_of(restorer: Loaded[Restorer], *, seed: int) -> Rehearsal | None:
-    """The rehearsal of an adaptation; None where its restorer cannot be calibrated.
+def recalibration_of(restorer: Loaded[Restorer], *, seed: int) -> Recalibration | None:
+    """The recalibration of an adaptation; None where its restorer cannot be calibrated.
 
     That is one that was not calibrated before, or as it is used now, or whose faces are not of the samples' size.
     """
     before = calibration_of(restorer)
     if before is None or before.choices != _made(restorer.network) or restorer.network.size != SIZE:
         return None
-    return Rehearsal(restorer, before, seed=seed)
+    return Recalibration(restorer, before, seed=seed)
 
 
 def _made(restorer: Restorer) -> dict[str, float]:

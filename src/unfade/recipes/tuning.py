@@ -19,7 +19,7 @@ from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
 from unfade.recipes.trust import KEY as TRUST
-from unfade.recipes.trust import Rehearsal, rehearsal_of
+from unfade.recipes.trust import Recalibration, recalibration_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual
@@ -74,7 +74,7 @@ def finetune_to_file(
         _check_degradation(degradation, made_of)
     if degradation and leads():
         degradation.unlink(missing_ok=True)  # that of other pairs; these may be too few to fit one
-    rehearsal = rehearsal_of(restorer, seed=settings.finetune.loop.seed)
+    recalibration = recalibration_of(restorer, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
         pairs,
@@ -83,13 +83,13 @@ def finetune_to_file(
         real=clean if _learns_by_discriminator(settings) else [],
         clean=damaged,
         distance=PriorFeatures(prior.network.unet),
-        on_fitted=_on_fitted(degradation, made_of, rehearsal, settings),
+        on_fitted=_on_fitted(degradation, made_of, recalibration, settings),
         checkpoint=checkpoint,
         progress=progress,
     )
     if leads():
         save_restorer(out, network)
-        calibration = rehearsal.calibration(sha256_of(out)) if rehearsal else None
+        calibration = recalibration.calibration(sha256_of(out)) if recalibration else None
         trust = {TRUST: asdict(calibration)} if calibration else {}
         write_card(out, {**_card(settings, restorer.licence, pairs, key, made_of, history), **trust})  # says: all done
         checkpoint.unlink()
@@ -97,17 +97,17 @@ def finetune_to_file(
 
 
 def _on_fitted(
-    path: Path | None, made_of: str, rehearsal: Rehearsal | None, settings: AdaptSettings
+    path: Path | None, made_of: str, recalibration: Recalibration | None, settings: AdaptSettings
 ) -> Callable[[FittedDegradation], None] | None:
     """What is done with the degradation of the photos, before the restorer learns; None if nothing needs one."""
 
     def on_fitted(fitted: FittedDegradation) -> None:
         if path and leads():
             save_degradation(path, fitted, made_of=made_of)
-        if rehearsal:
-            rehearsal.begin(fitted)
+        if recalibration:
+            recalibration.begin(fitted)
 
-    return on_fitted if rehearsal or settings.finetune.redegraded else None
+    return on_fitted if recalibration or settings.finetune.redegraded else None
 
 
 def warnings_of(history: History, settings: AdaptSettings, pairs: int, *, fitted: bool) -> list[str]:
