@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from detector_spaces import retinaface_space, yunet_space
 
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, gains
-from unfade.evaluation.pairs import built_in_distances, score_folder
+from unfade.evaluation.pairs import METRICS, built_in_distances, score_folder
 from unfade.images.finding import list_images
 from unfade.jobs.runs import Run, open_run
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS
@@ -102,10 +101,9 @@ def kept(file: Path, seconds: float) -> float:
     return float(json.loads(file.read_text()))
 
 
-@torch.no_grad()
 def scored(folder: Path, truth: Path, prior: DiffusionPrior, spaces: Mapping[str, Space]) -> Row:
     """Scores and features of a folder of targets."""
-    files = score_folder(folder, truth, extra=built_in_distances(prior)).files
+    files = score_folder(folder, truth, metrics={**METRICS, **built_in_distances(prior)}).files
     return Row(files, features_of(folder, sorted(files), spaces))
 
 

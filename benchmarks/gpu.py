@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unfade.devices import clock
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import ImageNoise
 from unfade.nets.damage import DamageNet
@@ -48,9 +49,7 @@ class Machine:
 
     def clock(self) -> float:
         """Seconds, when the device has done all that it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        return clock(str(self.device))
 
     def seconds(self, work: Callable[[], object], *, warm: int = 1, repeat: int = 3) -> float:
         """The shortest of some times after a warm-up."""

@@ -8,13 +8,13 @@ convolution runs at so many GFLOP/s.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from unfade.devices import clock
 from unfade.diffusion.load import prior_of
 from unfade.nets.codeformer import CodeFormer
 from unfade.nets.gfpgan import GFPGAN
@@ -88,11 +88,9 @@ def seconds(work: Callable[[], object], repeat: int, device: str, *, warm: bool 
     """The shortest of `repeat` times, after one to warm up."""
     times = []
     for _ in range(repeat if warm else repeat + 1):
-        begin = time.perf_counter()
+        begin = clock(device)
         work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
+        times.append(clock(device) - begin)
     return min(times if warm else times[1:])
 
 

@@ -7,10 +7,10 @@ The time is given as a ratio to a matrix product of as many operations (378 GFLO
 
 import argparse
 import resource
-import time
 
 import torch
 
+from networks import seconds
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.nets.unet import UNet, UNetConfig
 
@@ -36,18 +36,6 @@ def main() -> None:
     print(f"{sum(p.numel() for p in unet.parameters()):,} parameters")
     print(f"{step:.2f} s a step, {step / product:.2f} times a matrix product of as many operations")
     print(f"{peak:.2f} GiB at most")
-
-
-def seconds(work, repeat: int, device: str) -> float:
-    """The shortest of `repeat` times, after one to warm up."""
-    times = []
-    for _ in range(repeat + 1):
-        begin = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return min(times[1:])
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_the_generator_decides_the_interval_and_nothing_else(folders: tuple[Path
 
 
 def test_extra_metrics_are_scored_too(folders: tuple[Path, Path]) -> None:
-    scores = score_folder(*folders, extra={"l1": lambda a, b: (a - b).abs().mean((1, 2, 3))})
+    scores = score_folder(*folders, metrics={**METRICS, "l1": lambda a, b: (a - b).abs().mean((1, 2, 3))})
     assert list(scores.summary) == [*METRICS, "l1"]
     assert scores.summary["l1"].mean == pytest.approx(np.mean([f["l1"] for f in scores.files.values()]))
 
@@ -116,7 +116,7 @@ def test_a_network_as_metric_is_not_differentiated(folders: tuple[Path, Path]) -
     weight = torch.ones(1, requires_grad=True)
     seen = []
     score_folder(
-        *folders, extra={"net": lambda a, b: seen.append((a.mean((1, 2, 3)) * weight).requires_grad) or a[0, 0, 0, 0]}
+        *folders, metrics={"net": lambda a, b: seen.append((a.mean((1, 2, 3)) * weight).requires_grad) or a[0, 0, 0, 0]}
     )
     assert seen == [False] * 3
 
@@ -156,7 +156,7 @@ def test_nothing_readable_is_an_error(folders: tuple[Path, Path]) -> None:
 
 
 def test_json_is_standard_even_for_perfect_results(folders: tuple[Path, Path]) -> None:
-    scores = score_folder(folders[1], folders[1], extra={"odd": lambda a, b: a.mean((1, 2, 3)) * math.nan})
+    scores = score_folder(folders[1], folders[1], metrics={**METRICS, "odd": lambda a, b: a.mean((1, 2, 3)) * math.nan})
     assert scores.summary["psnr"].mean == math.inf
     read = json.loads(json.dumps(scores.as_dict(), allow_nan=False))
     assert read["summary"]["psnr"] == {"mean": None, "low": None, "high": None, "count": 3}

@@ -1,6 +1,7 @@
 """Which device networks run on."""
 
 import os
+import time
 
 import torch
 from torch import nn
@@ -32,3 +33,10 @@ def automatic() -> str:
 def device_of(network: nn.Module) -> torch.device:
     """The device of a network's parameters."""
     return next(network.parameters()).device
+
+
+def clock(device: str) -> float:
+    """Seconds, read once the device has done what it was given."""
+    if device != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

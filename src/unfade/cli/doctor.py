@@ -1,6 +1,5 @@
 """The command `unfade doctor`."""
 
-import time
 from collections.abc import Callable
 
 from unfade.cli import flags as f
@@ -85,6 +84,7 @@ def _seconds_per_face(device: str) -> dict[str, float]:
     """
     import torch
 
+    from unfade.devices import clock
     from unfade.diffusion.load import load_prior
     from unfade.precision import autocast
     from unfade.restorers.load import load_restorer
@@ -92,17 +92,12 @@ def _seconds_per_face(device: str) -> dict[str, float]:
     restorer, prior = load_restorer(device=device), load_prior(device=device)
     faces = torch.zeros(1 if device == "cpu" else 4, 3, prior.size, prior.size, device=device)
 
-    def clock() -> float:
-        if device != "cpu":
-            torch.accelerator.synchronize(device)
-        return time.perf_counter()
-
     def measured(work: Callable[[], object], repeat: int) -> float:
         work()
-        begin = clock()
+        begin = clock(device)
         for _ in range(repeat):
             work()
-        return (clock() - begin) / repeat / len(faces)
+        return (clock(device) - begin) / repeat / len(faces)
 
     with torch.no_grad(), autocast(torch.device(device), bf16=True):
         restore, step = measured(lambda: restorer(faces), 3), measured(lambda: prior.denoise(faces, 100), 3)

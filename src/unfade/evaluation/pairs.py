@@ -137,7 +137,6 @@ def score_folder(
     truth: Path | None,
     *,
     metrics: Mapping[str, Score] = METRICS,
-    extra: Mapping[str, Score] | None = None,
     stems: Collection[str] | None = None,
     rng: Callable[[], np.random.Generator] = lambda: np.random.default_rng(0),
     track: Callable[[Sequence[Item]], Iterable[Item]] = iter,
@@ -145,16 +144,15 @@ def score_folder(
 ) -> Scores:
     """Score every picture of `results`, against the one of the same name in `truth` if there is one.
 
-    Every result needs a truth and every truth a result, unless `stems` has the file stems of those to score.
-    `extra` are loaded metrics to add to PSNR and SSIM, which `metrics` may replace; without a truth all have to be
-    `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so that all metrics get the same
-    resampling. Only the results in `shard` are scored. `track` may wrap the pairs to show progress (as
-    `rich.progress.track` does). A file that cannot be read is listed as failed, and the others are still scored.
+    Every result needs a truth and every truth a result, unless `stems` has the file stems of those to score. Without a
+    truth, all `metrics` have to be `Alone`. `rng` makes the generator of the bootstrap, a new one for each metric, so
+    that all metrics get the same resampling. Only the results in `shard` are scored. `track` may wrap the pairs to show
+    progress (as `rich.progress.track` does). A file that cannot be read is listed as failed, and the others are still
+    scored.
 
     Raises BadInput if the pairing is incomplete, if the sizes of a pair differ (nothing is resized here), if a picture
     is smaller than a metric's window, or if no file could be read.
     """
-    metrics = {**metrics, **(extra or {})}
     items: list[Item] = [*_pairs(results, truth, stems)] if truth else [(path, None) for path in list_images(results)]
     items = [item for item in items if shard.holds(item[0].name) and (stems is None or item[0].stem in stems)]
     if not items:

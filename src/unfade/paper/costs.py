@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unfade.devices import clock
 from unfade.diffusion.guidance import Guidance, Noise
 from unfade.diffusion.load import prior_of
 from unfade.diffusion.prior import DiffusionPrior, Step
@@ -187,7 +189,7 @@ def _walk_times(method: Method, shapes: Shapes, face: Tensor, device: str, label
         guides: list[FirstSteps] = []
 
         def guide(given: Inputs) -> Guidance:
-            guides.append(FirstSteps(method.guide(given), count, lambda: _now(device)))
+            guides.append(FirstSteps(method.guide(given), count, partial(clock, device)))
             return guides[-1]
 
         short = replace(method, guide=guide)
@@ -238,13 +240,6 @@ def _median(work: Callable[[], object], device: str) -> float:
 
 
 def _seconds(work: Callable[[], object], device: str) -> float:
-    begin = _now(device)
+    begin = clock(device)
     work()
-    return _now(device) - begin
-
-
-def _now(device: str) -> float:
-    """The time at which the device has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    return clock(device) - begin

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
-from unfade.evaluation.pairs import Score, built_in_distances, score_folder
+from unfade.evaluation.pairs import METRICS, Score, built_in_distances, score_folder
 from unfade.images.finding import list_images
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt
@@ -71,8 +69,7 @@ def demo(
 
 
 def _scores(results: Path, metrics: Mapping[str, Score]) -> dict[str, float]:
-    with torch.no_grad():
-        found = score_folder(results, SAMPLES / "held_out_truth", extra=metrics)
+    found = score_folder(results, SAMPLES / "held_out_truth", metrics={**METRICS, **metrics})
     return {name: found.summary[name].mean for name in ("psnr", "ssim", *metrics)}
 
 

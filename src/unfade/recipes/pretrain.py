@@ -18,14 +18,13 @@ from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput
 from unfade.metrics.reference import psnr
 from unfade.nets.architecture import Kind
-from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.nets.doubling import doubled as doubled_unet
 from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.restorers.base import Restorer
-from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer
+from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer, discriminator_for
 from unfade.restorers.load import load_restorer, one_step_of_prior, save_restorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, doubled
 from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
@@ -34,6 +33,7 @@ from unfade.training.batches import Order, Pictures, find_training_pictures, fli
 from unfade.training.loader import Batch, spare_workers
 from unfade.training.loop import History, LoopSettings, train
 from unfade.training.modes import seeded
+from unfade.training.objective import Objective
 from unfade.zoo.load import load_network
 from unfade.zoo.models import find_weights
 
@@ -236,7 +236,7 @@ def pretrain_restorer(
 
     history = train(
         restorer,
-        restorer.objective(recipe.losses, **_parts(recipe, device)),
+        _objective(restorer, recipe, device),
         RestorerBatches(pictures, order, recipe),
         recipe.loop,
         workers=spare_workers() if workers is None else workers,
@@ -281,15 +281,16 @@ def _check_prediction(recipe: PriorRecipe, begun_as: Mapping[str, Any] | None) -
         raise BadInput(f"{recipe.start} predicts {before}, not {predicts}; start from a prior that predicts the same.")
 
 
-def _parts(recipe: RestorerRecipe, device: str) -> dict[str, object]:
-    parts: dict[str, object] = {}
-    if recipe.losses.perceptual_weight:
-        parts["perceptual"] = PriorFeatures(load_prior(recipe.prior, device=device).unet, shifted=True)
-    if recipe.losses.gan_weight:
-        with seeded(torch.device("cpu"), recipe.loop.seed):
-            parts["discriminator"] = UNetDiscriminatorSN(features=recipe.losses.discriminator_features).to(device)
-        parts["micro_batches"] = -(-recipe.loop.batch // recipe.loop.micro_batch)
-    return parts
+def _objective(restorer: Restorer, recipe: RestorerRecipe, device: str) -> Objective:
+    losses, perceptual = recipe.losses, None
+    if losses.perceptual_weight:
+        perceptual = PriorFeatures(load_prior(recipe.prior, device=device).unet, shifted=True)
+    return restorer.objective(
+        losses,
+        perceptual=perceptual,
+        discriminator=discriminator_for(losses, recipe.loop.seed, torch.device(device)),
+        micro_batches=recipe.loop.micro_batches,
+    )
 
 
 def _degraded(truth: Tensor, position: int | str, recipe: RestorerRecipe) -> tuple[Tensor, Tensor]:

@@ -12,15 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import loaded_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, refuse_below
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, gains, shares
-from unfade.evaluation.pairs import built_in_distances, score_folder
+from unfade.evaluation.pairs import METRICS, built_in_distances, score_folder
 from unfade.images.pairing import without_namesakes
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
@@ -256,14 +254,11 @@ def _results(
 
 def _rows(out: Path, names: Sequence[str], prior: DiffusionPrior, spaces: Mapping[str, Space]) -> dict[str, Row]:
     """Scores and features of the named held-out faces, in the same order in all rows; the truth has features only."""
-    metrics = built_in_distances(prior)
-    truth = out / "truth" / "score"
-    rows = {}
+    metrics = {**METRICS, **built_in_distances(prior)}
+    stems = [Path(name).stem for name in names]
+    truth, rows = out / "truth" / "score", {}
     for name in ROWS:
-        with torch.no_grad():
-            found = score_folder(
-                out / "results" / name, truth, extra=metrics, stems=[Path(name).stem for name in names]
-            )
+        found = score_folder(out / "results" / name, truth, metrics=metrics, stems=stems)
         rows[name] = Row(found.files, features_of(out / "results" / name, sorted(found.files), spaces))
     return {**rows, "truth": Row({name: {} for name in names}, features_of(truth, names, spaces))}
 

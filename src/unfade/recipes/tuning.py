@@ -14,7 +14,6 @@ from unfade.devices import device_of
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, OutputConflict
-from unfade.nets.discriminator import UNetDiscriminatorSN
 from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
@@ -22,13 +21,12 @@ from unfade.recipes.trust import KEY as TRUST
 from unfade.recipes.trust import Recalibration, recalibration_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
-from unfade.restorers.image_level import Perceptual
+from unfade.restorers.image_level import Perceptual, discriminator_for
 from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import LEAST_FITTED, LEAST_HELD_OUT, Pair, became_worse, finetune
 from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
-from unfade.training.modes import seeded
 from unfade.training.objective import Objective
 from unfade.zoo.load import Loaded, load_network
 from unfade.zoo.models import find_weights
@@ -171,17 +169,12 @@ def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSetting
     pictures = picture_losses(settings.losses)
     if pictures is None:
         return restorer.objective(settings.losses)
-    device = device_of(restorer)
     loop = settings.finetune.loop
-    discriminator = None
-    if pictures.gan_weight:
-        with seeded(torch.device("cpu"), loop.seed):
-            discriminator = UNetDiscriminatorSN(features=pictures.discriminator_features).to(device)
     return restorer.objective(
         settings.losses,
         perceptual=perceptual_distance(settings.perceptual, prior),
-        discriminator=discriminator,
-        micro_batches=-(-loop.batch // loop.micro_batch),
+        discriminator=discriminator_for(pictures, loop.seed, device_of(restorer)),
+        micro_batches=loop.micro_batches,
     )
 
 

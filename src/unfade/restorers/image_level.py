@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput, refuse_below
 from unfade.nets.architecture import Config, to_header, without_size
-from unfade.nets.discriminator import pass_by
+from unfade.nets.discriminator import UNetDiscriminatorSN, pass_by
 from unfade.nets.gfpgan import GFPGAN, NOT_IN_FORWARD
 from unfade.nets.swinir import SwinIR
 from unfade.restorers.base import Restorer
+from unfade.training.modes import seeded
 from unfade.training.objective import Objective
 from unfade.training.texture import texture_distance
 
@@ -44,6 +45,14 @@ class ImageLossSettings:
     def __post_init__(self) -> None:
         weights = ("l1_weight", "perceptual_weight", "gan_weight", "texture_weight")
         refuse_below(0, self, *weights, "discriminator_lr")
+
+
+def discriminator_for(losses: ImageLossSettings, seed: int, device: torch.device) -> nn.Module | None:
+    """A discriminator with random weights, the same for each seed; None if its term has no weight."""
+    if not losses.gan_weight:
+        return None
+    with seeded(torch.device("cpu"), seed):
+        return UNetDiscriminatorSN(features=losses.discriminator_features).to(device)
 
 
 class ImageObjective(Objective):

@@ -63,6 +63,11 @@ class LoopSettings:
         if self.schedule not in SCHEDULES:
             raise BadInput(f"There is no schedule named {self.schedule}; there are: {', '.join(SCHEDULES)}.")
 
+    @property
+    def micro_batches(self) -> int:
+        """The number of forward passes of an optimiser step."""
+        return -(-self.batch // self.micro_batch)
+
 
 @dataclass
 class History:
