@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from unfade.degradations.rings import by_ring, power, rings_of, spectrum
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.recipes.adapt_settings import DRAWN
 from unfade.recipes.rehearse import ROWS
 from unfade.training.batches import Pictures, find_training_pictures

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfade.faces.align import centred
-from unfade.faces.detect import Detector, DetectSettings, Face, Search, find_faces
-from unfade.faces.detectors import load_detector
+from unfade.faces.detect import DetectSettings, Search, find_faces
+from unfade.faces.detectors import Detector, Face, load_detector
 from unfade.images.files import read_image, to_bytes
 from unfade.images.photo import Photo
 from unfade.training.batches import find_training_pictures

@@ -20,7 +20,8 @@ from detector_spaces import retinaface_space, yunet_space
 
 from unfade.diffusion.load import load_prior
 from unfade.evaluation.gap import Space
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
+from unfade.images.finding import list_images
 from unfade.images.sheet import sheet
 from unfade.jobs.runs import open_run
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS

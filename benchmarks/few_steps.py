@@ -23,7 +23,7 @@ from unfade.diffusion.load import load_prior
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, gains
 from unfade.evaluation.pairs import METRICS, built_in_distances, score_folder
-from unfade.images.files import list_images
+from unfade.images.finding import list_images
 from unfade.jobs.runs import Run, open_run
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS
 from unfade.progress import silent

@@ -25,8 +25,9 @@ from unfade.degradations.fitted import FittedDegradation, fit
 from unfade.degradations.matching import Curves, matched
 from unfade.diffusion.load import load_prior
 from unfade.evaluation.pairs import built_in_distances
-from unfade.images.files import list_images, read_image, read_picture
+from unfade.images.files import read_image, read_picture
 from unfade.images.filters import fit_square
+from unfade.images.finding import list_images
 from unfade.jobs.runs import Run, open_run
 from unfade.metrics.reference import psnr
 from unfade.paper.pieces import DEGRADATIONS

@@ -28,7 +28,8 @@ from unfade.faces.detect import find_faces
 from unfade.faces.detectors import load_detector
 from unfade.faces.identity import likeness, load_embedder, load_judge
 from unfade.faces.paste import paste
-from unfade.images.photo_files import encode_photo, read_photo
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import sha256_of

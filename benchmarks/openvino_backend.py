@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
 from unfade.images.filters import resize
+from unfade.images.finding import list_images
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.precision import autocast
 from unfade.recipes.adapt_settings import SMALL_ADAPT

@@ -88,7 +88,9 @@ def split(args: argparse.Namespace) -> None:
     from unfade.faces.detect import find_faces
     from unfade.faces.detectors import load_detector
     from unfade.faces.paste import paste
-    from unfade.images.photo_files import encode_photo, read_photo, tone_of
+    from unfade.images.decoding import read_photo
+    from unfade.images.encoding import encode_photo
+    from unfade.images.tone import tone_of
     from unfade.restorers.load import load_restorer
     from unfade.stages.restore import restore_batch
 
@@ -141,18 +143,18 @@ def loaded(args: argparse.Namespace, kind: str) -> Callable[[Callable[[float], N
     """What restores all photos of a kind, tells how many it is done with, and says how many were restored."""
     from unfade.faces.detect import DetectSettings
     from unfade.faces.detectors import load_detector
-    from unfade.images.photo_files import find_photos
+    from unfade.images.finding import find_photos
     from unfade.jobs.journal import Journal
     from unfade.memory import few_arenas, return_large
     from unfade.restorers.load import load_restorer
-    from unfade.stages.photos import Choice, searching
+    from unfade.stages.photos import Choice, Searching
     from unfade.stages.restore_photos import restore_photos
 
     few_arenas()  # as the command does
     return_large()
     threads(args)
     restorer, out = load_restorer(args.restorer, device="cpu"), args.folder / f"{kind}-restored"
-    find = searching(load_detector(args.detector), DetectSettings(), Choice(), restorer.size)
+    find = Searching(load_detector(args.detector), DetectSettings(), Choice(), restorer.size)
 
     def restore(advance: Callable[[float], None]) -> int:
         @contextmanager

@@ -16,8 +16,9 @@ from torch import Tensor
 
 import unfade
 from unfade import precision
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
 from unfade.images.filters import resize
+from unfade.images.finding import list_images
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch

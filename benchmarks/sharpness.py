@@ -19,7 +19,8 @@ from torch import Tensor, tensor
 
 import unfade
 from unfade.faces.align import crop
-from unfade.images.photo_files import find_photos, read_photo
+from unfade.images.decoding import read_photo
+from unfade.images.finding import find_photos
 from unfade.recipes.restore import BUILT_IN
 
 SIDE = 96  # px, of the crops

@@ -18,8 +18,9 @@ from few_steps import scored
 import unfade
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.evaluation.gap import Row, Space, estimates, features_of, gains
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
+from unfade.images.finding import list_images
 from unfade.jobs.runs import open_run
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS
 from unfade.restorers.base import Restorer

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 import unfade
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
+from unfade.images.finding import list_images
 from unfade.images.sheet import sheet
 
 SAMPLES = Path(unfade.__file__).parent / "samples" / "held_out_photos"

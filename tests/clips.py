@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, to_template
-from unfade.faces.detect import Face
+from unfade.faces.detectors import Face
+from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import open_run
 from unfade.restorers.base import Restorer

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from toys import ToyRestorer
 from unfade.faces.align import TEMPLATE
-from unfade.faces.detect import DetectSettings, Face
-from unfade.images.photo_files import find_photos
+from unfade.faces.detect import DetectSettings
+from unfade.faces.detectors import Face
+from unfade.images.finding import find_photos
 from unfade.jobs.journal import Entry, Journal
 from unfade.restorers.base import Restorer
-from unfade.stages.photos import Choice, Finder, searching
+from unfade.stages.photos import Choice, Finder, Searching
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 
 Pixels = NDArray[np.uint8]
@@ -89,7 +90,7 @@ class Poisoned(Dimmer):
 
 
 def finder(choice: str = "all", *, size: int = SIZE, **detect: float) -> Finder:
-    return searching(squares, DetectSettings(**detect), Choice(choice), size)
+    return Searching(squares, DetectSettings(**detect), Choice(choice), size)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 from hostile import hostile_files
-from unfade.images.album import Album
+from unfade.app.album import Album
 
 
 def picture(path: Path, level: int = 90, side: int = 32) -> Path:

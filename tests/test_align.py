@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from published import published_crop
 from recorded import arrays, image_u8
 from unfade.errors import BadInput
 from unfade.faces.align import (
@@ -13,7 +14,6 @@ from unfade.faces.align import (
     crop,
     inverse,
     onto,
-    published_crop,
     scale_of,
     scaled,
     to_template,

@@ -15,7 +15,7 @@ from tiny_models import write_faces
 from unfade.errors import BadInput
 from unfade.faces.paste import PasteSettings
 from unfade.images.files import read_image, to_bytes, write_png
-from unfade.images.photo_files import find_pictures
+from unfade.images.finding import find_pictures
 from unfade.jobs.journal import Entry, Journal
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import RestoreSettings, restore

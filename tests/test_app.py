@@ -55,7 +55,7 @@ def test_the_usual_choice_is_what_the_commands_do_without_a_restorer(
         return type("Adapted", (), {"warnings": ("Only 1 face.",), "failures": failures})
 
     monkeypatch.setattr(work, "adapt", adapt)
-    assert Wanted(user).way.restorer == BUILT_IN
+    assert Wanted(user).variant.restorer == BUILT_IN
     assert Wanted(user, steps=7).adapt() == ["Only 1 face.", "photos/a.png: no face found."]
     Wanted(user, restorer="small-restorer-256", steps=7).adapt()
     assert [settings.restorer for settings in asked] == ["small-swinir", "small-restorer-256"]

@@ -19,9 +19,9 @@ from marked import Place, load, save, scene, squares
 from recorded import picture
 from test_spandrel import compact, needs_extra
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict, UnknownModel
+from unfade.images.decoding import read_photo
 from unfade.images.enlarge import brought_to, enlarged
 from unfade.images.photo import Origin, Photo
-from unfade.images.photo_files import read_photo
 from unfade.recipes.restore import RestoreSettings, background_of, restore
 from unfade.recipes.sources import FindSettings
 from unfade.restorers.image_level import from_unit, to_unit

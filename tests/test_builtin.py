@@ -14,10 +14,12 @@ import unfade.recipes.demo
 from unfade.diffusion.denoising import Denoising
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
 from unfade.images.filters import resize
+from unfade.images.finding import list_images
 from unfade.metrics.reference import psnr
-from unfade.recipes.demo import QUICK, SAMPLES, demo
+from unfade.recipes.adapt_settings import SAMPLES
+from unfade.recipes.demo import QUICK, demo
 from unfade.restorers.load import load_restorer
 from unfade.store.checkpoints import read_card
 from unfade.zoo.models import MODELS, path_of

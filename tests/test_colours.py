@@ -25,9 +25,10 @@ from unfade.images.colours import (
     profile_of,
     to_srgb,
 )
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.images.files import read_image, read_picture, to_bytes
 from unfade.images.photo import Photo
-from unfade.images.photo_files import encode_photo, read_photo
 
 P3 = Colours(PRIMARIES[12])
 KEPT = "colours named by numbers kept as a colour profile"

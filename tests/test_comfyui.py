@@ -21,7 +21,7 @@ import unfade
 from comfyui_host import HOST, MODELS, PACK, Comfy, Prompt, by_its_own_loader, by_the_node, levels_of, running
 from unfade.hosts.export import export
 from unfade.hosts.settings import ExportSettings
-from unfade.images.files import list_images
+from unfade.images.finding import list_images
 
 SAMPLES = Path(unfade.__file__).parent / "samples"
 WORKFLOW = json.loads((PACK / "example_workflows" / "restore_faces.json").read_text())

@@ -18,7 +18,8 @@ from tiny_diffbir import tiny_diffbir
 from tiny_models import write_faces
 from unfade.diffusion.sampler import ImageNoise
 from unfade.errors import BadInput, UnknownModel
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
+from unfade.images.finding import list_images
 from unfade.nets.musiq import MUSIQ, MUSIQConfig
 from unfade.nets.pgdiff_restorer import PGDiffRestorer, PGDiffRestorerConfig
 from unfade.recipes.compare import FIRST, CompareSettings, Comparison, Cost, compare

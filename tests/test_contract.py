@@ -20,8 +20,7 @@ from unfade.atomic import is_temporary
 from unfade.datasets.data_sets import PrepareSettings
 from unfade.datasets.prepare import prepare
 from unfade.errors import OutputConflict
-from unfade.images.files import list_images
-from unfade.images.photo_files import Found, find_photos
+from unfade.images.finding import Found, find_photos, list_images
 from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.runs import LOCK, open_run
 from unfade.stages import photos

@@ -9,9 +9,10 @@ import pytest
 import marked
 from marked import SIZE, finder, load, save, scene, statuses
 from unfade.errors import BadInput, DiskFull
+from unfade.images.decoding import read_photo
 from unfade.images.files import read_image
+from unfade.images.finding import Found, find_photos
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found, find_photos, read_photo
 from unfade.jobs.journal import Entry
 from unfade.stages import crop as cropping
 from unfade.stages.crop import crop_photos, faces_in, flat_names, found_before

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from recorded import picture
 from unfade.degradations.camera import CAMERA_PRESETS, camera, draw_camera
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.nets.damage import (
     REGION,
     DamageNet,
@@ -18,7 +19,7 @@ from unfade.nets.damage import (
     octaves_drowned_by,
     statistics,
 )
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 from unfade.restorers.load import one_step_of_prior
 
 

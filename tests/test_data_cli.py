@@ -13,7 +13,7 @@ from test_prepare import PHOTOS
 from toy_sets import contents, ffhq_folder, ffhq_list, wider_folder, zipped
 from toy_stage import spoil
 from toys import levels, save_pictures
-from unfade.cli import data
+from unfade.cli.command import SHOWN
 from unfade.jobs import workers
 
 Run = Callable[..., Result]
@@ -102,12 +102,12 @@ def test_it_says_what_it_did(run: Run, folder: Path) -> None:
 
 
 def test_long_lists_are_cut_in_words_and_whole_in_json(run: Run, folder: Path) -> None:
-    save_pictures(Path("many"), [f"{n}.png" for n in range(data.SHOWN + 3)], size=16)
+    save_pictures(Path("many"), [f"{n}.png" for n in range(SHOWN + 3)], size=16)
     args = ("data", "prepare", "folder", "many", "--out", "out", "--size", "32")
     lines = run(*args).out.splitlines()
     assert lines[-2] == "  and 3 more; --json lists all"
-    assert len(lines) == data.SHOWN + 3
-    assert len(run(*args, "--json").json["failures"]) == data.SHOWN + 3
+    assert len(lines) == SHOWN + 3
+    assert len(run(*args, "--json").json["failures"]) == SHOWN + 3
 
 
 def test_what_cannot_be_started_is_one_line(run: Run, folder: Path) -> None:

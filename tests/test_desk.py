@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
+from unfade.app.desk import Background, Desk
 from unfade.errors import BadInput
-from unfade.jobs.desk import Background, Desk
 from unfade.progress import Progress
 
 

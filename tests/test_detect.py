@@ -13,11 +13,12 @@ from PIL import Image
 from recorded import arrays, fill_module, picture
 from unfade.errors import BadCheckpoint, BadInput, UnknownModel
 from unfade.faces.align import TEMPLATE
-from unfade.faces.detect import DetectSettings, Face, find_faces, is_plausible, load_detector
+from unfade.faces.detect import DetectSettings, find_faces, is_plausible
+from unfade.faces.detectors import Face, load_detector
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.photo import Photo
 from unfade.nets import retinaface
-from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, RetinaFaceConfig
+from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceConfig, RetinaFaceSettings
 from unfade.store.checkpoints import save_weights
 from unfade.zoo.models import MODELS, path_of
 
@@ -202,7 +203,7 @@ def test_retinaface_from_a_file(tmp_path: Path, config) -> None:
         path = tmp_path / "published.pth"
         torch.save({f"module.{key}": value for key, value in net.state_dict().items()}, path)
     photo = picture(64, 96, 3)[0]
-    (expected,) = retinaface.find_faces(net, photo[None], settings=DetectionSettings(min_score=0.3))
+    (expected,) = retinaface.detect(net, photo[None], settings=RetinaFaceSettings(min_score=0.3))
     faces = load_detector(path)(photo)
     assert len(faces) == len(expected.boxes) > 0
     for k, face in enumerate(faces):

@@ -15,7 +15,8 @@ from unfade.errors import BadInput
 from unfade.faces.align import TEMPLATE, scale_of
 from unfade.faces.chips import FOUND, MEAN_FACE, chips_of, to_chip
 from unfade.faces.identity import DLIB_LIMIT, likeness, load_embedder
-from unfade.images.files import from_bytes, list_images, read_image, to_bytes
+from unfade.images.files import from_bytes, read_image, to_bytes
+from unfade.images.finding import list_images
 from unfade.nets.dlib_face import SIDE, DlibFace, padded_sum
 from unfade.store.checkpoints import load_state, read_card, read_weights, sha256_of
 from unfade.zoo.models import MODELS, path_of

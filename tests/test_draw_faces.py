@@ -6,9 +6,9 @@ from torch import Tensor
 from draw_faces import MIDDLE, with_detail_of
 from recorded import picture
 from unfade.degradations.rings import by_ring, filtered, power, rings_of, spectrum
-from unfade.images.files import list_images, read_image
-from unfade.recipes.adapt_settings import DRAWN
-from unfade.recipes.demo import SAMPLES
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
+from unfade.recipes.adapt_settings import DRAWN, SAMPLES
 
 SIZE = 128
 FINE = slice(MIDDLE.stop + 2, -1)  # gains are interpolated between rings, so that those next to MIDDLE change partly

@@ -11,9 +11,10 @@ from drawn import coloured, ramp
 from marked import LEVEL, Place, load, statuses
 from unfade.errors import BadInput
 from unfade.faces.align import crop, scaled
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.images.enlarge import brought_to, enlarged
 from unfade.images.photo import Origin, Photo
-from unfade.images.photo_files import encode_photo, read_photo
 from unfade.stages.restore_photos import Parts, PhotoSettings
 
 

@@ -14,7 +14,8 @@ from PIL import Image, TiffImagePlugin
 
 from toys import levels
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.files import encode, from_bytes, list_images, read_image, read_picture, to_bytes, write_png
+from unfade.images.files import encode, from_bytes, read_image, read_picture, to_bytes, write_png
+from unfade.images.finding import list_images
 
 ORIENTATION = 0x0112
 UPRIGHT = {  # how a stored picture is turned for each EXIF orientation

@@ -22,17 +22,19 @@ av = pytest.importorskip("av")
 from clips import SIZE, Brighter, drawn, face_at, found, make_clip, pictures, restored, square_finder  # noqa: E402
 from unfade.errors import UnreadableImage  # noqa: E402
 from unfade.faces.align import crop  # noqa: E402
-from unfade.faces.detect import DetectSettings, load_detector  # noqa: E402
+from unfade.faces.detect import DetectSettings  # noqa: E402
+from unfade.faces.detectors import load_detector  # noqa: E402
 from unfade.images import film_codecs  # noqa: E402
-from unfade.images.files import list_images, read_image, to_bytes  # noqa: E402
+from unfade.images.files import read_image, to_bytes  # noqa: E402
 from unfade.images.film_geometry import Geometry, Turn, shape_of  # noqa: E402
 from unfade.images.film_input import Frame, find_videos, read_video  # noqa: E402
 from unfade.images.film_kinds import KINDS, kind_in, kind_of  # noqa: E402
+from unfade.images.finding import list_images  # noqa: E402
 from unfade.images.matroska import write_display_size  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
-from unfade.recipes.demo import SAMPLES  # noqa: E402
-from unfade.stages.photos import Choice, searching  # noqa: E402
+from unfade.recipes.adapt_settings import SAMPLES  # noqa: E402
+from unfade.stages.photos import Choice, Searching  # noqa: E402
 from unfade.stages.restore_photos import PhotoSettings  # noqa: E402
 
 PLAIN: dict[str, Any] = {"options": {}}
@@ -611,7 +613,7 @@ def test_a_face_that_is_turned_in_a_film_is_restored_upright(tmp_path: Path, qua
         size = (320, 240) if turn % 2 == 0 else (240, 320)
         make_clip(tmp_path / name, 3, size=size, codec="ffv1", pix_fmt="yuv444p", draw=draw(turn))
         restorer = Watching()
-        find = searching(load_detector(), DetectSettings(), Choice(), SIZE)
+        find = Searching(load_detector(), DetectSettings(), Choice(), SIZE)
         (entry,) = restored(tmp_path, name, find=find, restorer=restorer)
         assert entry.status == "done", entry.reason
         seen.append(torch.cat(restorer.faces))

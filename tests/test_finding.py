@@ -6,10 +6,17 @@ from pathlib import Path
 import pytest
 
 from unfade.errors import BadInput, OutputConflict, UnreadableImage
-from unfade.images.dimensions import pixels_in
-from unfade.images.files import list_images, read_image
-from unfade.images.finding import files_below
-from unfade.images.photo_files import Found, find_photos, find_pictures, in_words, join_passed_over
+from unfade.images.files import read_image
+from unfade.images.finding import (
+    Found,
+    files_below,
+    find_photos,
+    find_pictures,
+    in_words,
+    join_passed_over,
+    list_images,
+)
+from unfade.images.opening import pixels_in
 from unfade.training.batches import find_training_pictures
 
 

@@ -15,7 +15,8 @@ import comfyui_host
 import five_hosts
 import unfade
 from five_hosts import Files, Shown
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
+from unfade.images.finding import list_images
 from unfade.restorers.load import load_restorer
 
 EVERYTHING = comfyui_host.HOST and browser_host.DIST and browser_host.CHROMIUM and find_spec("spandrel")

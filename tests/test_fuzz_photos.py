@@ -15,8 +15,10 @@ from PIL import Image
 
 from drawn import coloured, exif_with
 from unfade.errors import UnreadableImage
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.images.photo import Origin, Photo
-from unfade.images.photo_files import Provenance, encode_photo, read_photo
+from unfade.images.provenance import Provenance
 
 FILES = 2_000
 LONGEST = 10  # seconds, one file

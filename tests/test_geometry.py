@@ -10,9 +10,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from drawn import upright
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.images.geometry import Move
 from unfade.images.photo import Photo
-from unfade.images.photo_files import encode_photo, read_photo
 from unfade.images.xmp_geometry import moved_packet
 
 WIDTH, HEIGHT = 40, 30  # of the stored picture

@@ -39,10 +39,11 @@ from unfade.faces.identity import (
     seen_by_sface,
     to_sface,
 )
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.recipes.adapt import adapt
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.recipes.sources import FindSettings, likeness_for
 from unfade.stages.restore_photos import Parts, PhotoSettings

@@ -13,7 +13,8 @@ from torch import Tensor
 from toy_stage import Place, Work, make_a_mess, negative, spoil, statuses
 from toys import ToyRestorer, levels, save_pictures
 from unfade.errors import BadInput, DiskFull, UnreadableImage
-from unfade.images.files import from_bytes, list_images, to_bytes
+from unfade.images.files import from_bytes, to_bytes
+from unfade.images.finding import list_images
 from unfade.jobs.journal import Counts
 from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item, run_stage
 from unfade.progress import Advance

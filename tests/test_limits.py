@@ -17,9 +17,9 @@ from tiffs import page, tiff
 from toys import ToyRestorer, save_pictures
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.containers import PNG_START, png
-from unfade.images.files import list_images
+from unfade.images.decoding import read_photo
+from unfade.images.finding import list_images
 from unfade.images.jxl_header import JxlHeader, jxl_header
-from unfade.images.photo_files import read_photo
 from unfade.jobs.journal import Journal
 from unfade.stages.restore import restore_faces
 

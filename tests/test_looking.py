@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 import unfade
+from unfade.app import trying
+from unfade.app.looking import Looked, looked_at
+from unfade.app.trying import Variant
 from unfade.errors import BadInput
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.jobs.journal import Entry
-from unfade.recipes import trying
-from unfade.recipes.looking import Looked, looked_at
-from unfade.recipes.trying import Way
 
 SAMPLES = Path(unfade.__file__).parent / "samples" / "held_out_photos"
 
@@ -75,19 +76,19 @@ def test_photos_of_the_same_faces_are_restored_together(tmp_path: Path, monkeypa
     people(photos / "a.png")
     picture(photos / "1.png", 1)
     picture(photos / "2.png", 2)
-    way = Way(photos, out, left_out={"a.png": [0], "gone.png": [1]})
-    assert {entry.item: entry.status for entry in way.restore()} == {
+    variant = Variant(photos, out, left_out={"a.png": [0], "gone.png": [1]})
+    assert {entry.item: entry.status for entry in variant.restore()} == {
         "1.png": "done",
         "2.png": "no_face",
         "a.png": "no_face",
     }
     assert calls == [("all", ["1.png", "2.png"], 0.5), ("1", ["a.png"], 0.5)]
-    assert way.result("1.png") is not None
-    assert way.result("2.png") is None
-    assert Way(photos, out).result("1.png") == way.result("1.png"), "its own faces are the same"
-    assert Way(photos, out, strength=0.5).result("1.png") is None, "made in another way"
-    assert Way(photos, out, ("small-restorer",)).result("1.png") is None, "one restorer is not the built-in pair"
-    none = Way(photos, out, ("small-swinir",), left_out={"a.png": [0, 1]})
+    assert variant.result("1.png") is not None
+    assert variant.result("2.png") is None
+    assert Variant(photos, out).result("1.png") == variant.result("1.png"), "its own faces are the same"
+    assert Variant(photos, out, strength=0.5).result("1.png") is None, "made in another way"
+    assert Variant(photos, out, ("small-restorer",)).result("1.png") is None, "one restorer is not the built-in pair"
+    none = Variant(photos, out, ("small-swinir",), left_out={"a.png": [0, 1]})
     assert none.restore()[0].reason == f"{photos / 'a.png'}: all of its faces are left out."
     assert calls[-1] == ("all", ["1.png", "2.png"], None), "SwinIR has no fidelity"
     assert none.result("a.png") is None
@@ -95,9 +96,9 @@ def test_photos_of_the_same_faces_are_restored_together(tmp_path: Path, monkeypa
 
 def test_a_face_that_is_left_out_stays_as_it_is(tmp_path: Path) -> None:
     photo = people(tmp_path / "photos" / "two.png")
-    both = Way(photo.parent, tmp_path / "results")
+    both = Variant(photo.parent, tmp_path / "results")
     one = replace(both, left_out={"two.png": [0]})
-    assert [entry.status for way in (both, one) for entry in way.restore(device="cpu")] == ["done", "done"]
+    assert [entry.status for variant in (both, one) for entry in variant.restore(device="cpu")] == ["done", "done"]
     before, first, second = (
         read_image(path) for path in (photo, both.result("two.png"), one.result("two.png")) if path
     )
@@ -108,11 +109,11 @@ def test_a_face_that_is_left_out_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_results_of_formats_that_are_only_read_are_found(tmp_path: Path) -> None:
-    way = Way(people(tmp_path / "photos" / "two.gif").parent, tmp_path / "results")
-    assert [entry.outputs for entry in way.restore(device="cpu")] == [("two.png",)]
-    result = way.result("two.gif")
+    variant = Variant(people(tmp_path / "photos" / "two.gif").parent, tmp_path / "results")
+    assert [entry.outputs for entry in variant.restore(device="cpu")] == [("two.png",)]
+    result = variant.result("two.gif")
     assert result is not None
     assert result.name == "two.png"
     people(tmp_path / "photos" / "two.png")
     with pytest.raises(BadInput, match="differ in nothing but their endings"):
-        way.restore()
+        variant.restore()

@@ -11,8 +11,7 @@ from marked import Place, load
 from recorded import fill_module
 from tiny_models import write_faces
 from unfade.errors import BadCheckpoint, UnknownModel
-from unfade.faces.masks import loaded_mask
-from unfade.faces.paste import parsing_mask
+from unfade.faces.masks import loaded_mask, parsing_mask
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 from unfade.recipes.adapt import adapt
 from unfade.recipes.sources import masking_for

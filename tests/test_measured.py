@@ -11,8 +11,9 @@ from torch import Tensor
 from unfade.degradations.fitted import FittedDegradation, blur, fit
 from unfade.degradations.matching import at_contrast_of, matched
 from unfade.degradations.measured import SHARPEST, Damage, damage_of, frequencies, response_of
-from unfade.images.files import from_bytes, list_images, read_image, to_bytes
+from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.images.filters import resize
+from unfade.images.finding import list_images
 from unfade.images.tone import to_grey
 from unfade.recipes.adapt_settings import SAMPLES
 

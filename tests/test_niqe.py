@@ -11,9 +11,10 @@ from torch import Tensor
 
 from recorded import arrays, picture
 from unfade.errors import BadInput
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.metrics.no_reference import FEATURES, Niqe, asymmetric_gaussian, block_features, normalised, shape_features
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 from unfade.store.checkpoints import read_card, read_weights
 from unfade.zoo.load import load_network
 from unfade.zoo.models import MODELS, path_of

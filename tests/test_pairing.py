@@ -8,10 +8,11 @@ from tiny_models import write_faces
 from toys import save_pictures
 from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
-from unfade.images.pairing import by_stem, check_side, first_few, paired
+from unfade.images.pairing import by_stem, check_side, paired
 from unfade.recipes.adapt import adapt
 from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.compare import FIRST, CompareSettings, compare
+from unfade.shown import first_few
 from unfade.stages.finetune import pairs_of
 
 Models = tuple[Path, Path]

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from drawn import coloured
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.images.packets import parse_packet
 from unfade.images.parts import ISO_GAIN_MAP, without_parts
 from unfade.images.photo import Photo
-from unfade.images.photo_files import encode_photo, read_photo
 
 CONTAINER = (
     'xmlns:Container="http://ns.google.com/photos/1.0/container/" '

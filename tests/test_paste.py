@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from published import published_crop
 from recorded import arrays, fill_module, image_u8
 from test_align import centred, mapped, similarity
 from unfade.errors import BadInput
 from unfade.faces import paste as pasting
-from unfade.faces.align import bounds, crop, inverse, published_crop, scale_of, scaled, to_template
-from unfade.faces.paste import PasteSettings, parsing_mask, paste
+from unfade.faces.align import bounds, crop, inverse, scale_of, scaled, to_template
+from unfade.faces.masks import parsing_mask
+from unfade.faces.paste import PasteSettings, paste
 from unfade.images.photo import Photo
 from unfade.nets.parsenet import ParseNet, ParseNetConfig
 

@@ -18,10 +18,10 @@ from PIL import Image, ImageCms, TiffImagePlugin, features
 from drawn import coloured, exif_with, ramp, upright
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.containers import png
-from unfade.images.encoding import QUALITY
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import QUALITY, encode_photo, lost_in, suffix_for
 from unfade.images.opening import readable_kinds
 from unfade.images.photo import Origin, Photo
-from unfade.images.photo_files import encode_photo, lost_in, read_photo, suffix_for
 
 LOSSLESS = ("PNG", "TIFF", "BMP", "WEBP")
 

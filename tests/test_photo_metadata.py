@@ -13,11 +13,12 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from drawn import coloured, exif_with
 from unfade.images.containers import png
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo, lost_in
 from unfade.images.metadata import PREFIX, upright_exif
 from unfade.images.packets import RDF, parse_packet
 from unfade.images.photo import Origin, Photo
-from unfade.images.photo_files import Provenance, encode_photo, lost_in, read_photo
-from unfade.images.provenance import COMPOSITE, GENERATED, IPTC, OURS, XMP, with_provenance
+from unfade.images.provenance import COMPOSITE, GENERATED, IPTC, OURS, XMP, Provenance, with_provenance
 
 MADE = Provenance("unfade 0.1.0", "small-restorer", "ab" * 32, '{"strength": 0.5, "note": "<&>"}')
 DC = "{http://purl.org/dc/elements/1.1/}"

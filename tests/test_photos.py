@@ -9,9 +9,10 @@ import torch
 
 from marked import SIZE, Place, finder, save, scene, squares, statuses
 from unfade.errors import BadInput, DiskFull
-from unfade.faces.detect import Face
+from unfade.faces.detectors import Face
+from unfade.images.decoding import read_photo
+from unfade.images.finding import Found, find_photos
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found, find_photos, read_photo
 from unfade.stages import photos
 from unfade.stages.photos import Choice, FoundFace, groups_of, opened_groups
 

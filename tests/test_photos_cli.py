@@ -21,10 +21,11 @@ from marked import LEVEL, in_colour, load, save, scene, squares
 from recorded import picture
 from tiny_models import write_faces
 from unfade.cli.settings import Find, Results
-from unfade.faces.detect import Face
-from unfade.images.files import list_images, to_bytes
+from unfade.faces.detectors import Face
+from unfade.images.files import to_bytes
+from unfade.images.finding import list_images
 from unfade.jobs.runs import LOCK
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 from unfade.zoo.load import Loaded
 
 Models = tuple[Path, Path]

@@ -12,7 +12,7 @@ import pytest
 
 from toy_degradations import Negative
 from toys import save_pictures, toy_batches
-from unfade.images.files import list_images
+from unfade.images.finding import list_images
 from unfade.jobs.journal import Journal
 from unfade.jobs.workers import run_stage_on_cores
 from unfade.processes import starting

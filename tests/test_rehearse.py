@@ -14,7 +14,8 @@ from adapt_settings import small
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.evaluation.gap import Estimate
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
 from unfade.recipes.adapt import adapt
 from unfade.recipes.rehearse import ROWS, Rehearsal, RehearseSettings, rehearse, split
 from unfade.stages import restore

@@ -29,8 +29,9 @@ from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import scale_of, to_template
 from unfade.faces.identity import Likeness
 from unfade.faces.paste import PasteSettings
+from unfade.images.decoding import read_photo
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Provenance, read_photo
+from unfade.images.provenance import Provenance
 from unfade.images.tone import tone_of
 from unfade.jobs.journal import Counts, Entry
 from unfade.restorers.by_size import REDUCED, BySize

@@ -13,12 +13,12 @@ from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.nets.retinaface import (
     MOBILENET025,
     RESNET50,
-    DetectionSettings,
     RetinaFace,
     RetinaFaceConfig,
+    RetinaFaceSettings,
     decode_boxes,
     decode_points,
-    find_faces,
+    detect,
     overlaps,
     priors,
     suppress,
@@ -103,7 +103,7 @@ def test_faces_in_photos_are_the_published_ones(trained, number: int) -> None:
     assert_samples(golden, "landms_raw", offsets.points, 2e-4)
     assert_samples(golden, "priors", priors(*photo.shape[-2:], anchors=MOBILENET025.anchors), 0)
     for name, min_score in (("dets_all", 0.02), ("dets_0.6", 0.6)):
-        (faces,) = find_faces(trained, photo, settings=DetectionSettings(min_score=min_score))
+        (faces,) = detect(trained, photo, settings=RetinaFaceSettings(min_score=min_score))
         rows, expected = torch.cat([faces.boxes, faces.points.flatten(1)], dim=1), torch.from_numpy(golden[name])
         torch.testing.assert_close(faces.scores, expected[:, 4], atol=1e-4, rtol=0)
         torch.testing.assert_close(rows, expected[:, [0, 1, 2, 3, *range(5, 15)]], atol=2e-2, rtol=0)
@@ -172,17 +172,17 @@ def test_no_box_is_kept_of_none() -> None:
 def test_boxes_have_the_scale_of_the_configured_anchors() -> None:
     small = replace(TINY["mobilenet"], anchors=((1, 2), (4, 8), (16, 32)))
     nets = [fill_module(RetinaFace(config)).eval() for config in (small, TINY["mobilenet"])]
-    everything = DetectionSettings(min_score=0.0, overlap=1.0)
+    everything = RetinaFaceSettings(min_score=0.0, overlap=1.0)
     sides = []
     for net in nets:
-        (faces,) = find_faces(net, torch.zeros(1, 3, 32, 32), settings=everything)
+        (faces,) = detect(net, torch.zeros(1, 3, 32, 32), settings=everything)
         sides.append(faces.boxes[:, 2:] - faces.boxes[:, :2])
     torch.testing.assert_close(sides[1], 16 * sides[0])
 
 
 def test_a_photo_without_a_face_gives_empty_results() -> None:
     net = fill_module(RetinaFace(TINY["mobilenet"])).eval()
-    first, second = find_faces(net, torch.zeros(2, 3, 32, 32), settings=DetectionSettings(min_score=1.0))
+    first, second = detect(net, torch.zeros(2, 3, 32, 32), settings=RetinaFaceSettings(min_score=1.0))
     for faces in (first, second):
         assert (faces.boxes.shape, faces.scores.shape, faces.points.shape) == ((0, 4), (0,), (0, 5, 2))
 
@@ -200,4 +200,4 @@ def test_a_photo_without_a_batch_is_refused() -> None:
 
 def test_thresholds_outside_the_unit_interval_are_refused() -> None:
     with pytest.raises(BadInput, match="80"):
-        DetectionSettings(min_score=80)
+        RetinaFaceSettings(min_score=80)

@@ -10,10 +10,11 @@ from PIL import Image
 from drawn import coloured, exif_with, upright
 from tiffs import page, tiff
 from unfade.errors import UnreadableImage
+from unfade.images.decoding import read_photo
+from unfade.images.encoding import encode_photo
 from unfade.images.files import read_image, to_bytes
 from unfade.images.opening import readable_kinds
 from unfade.images.photo import Photo
-from unfade.images.photo_files import encode_photo, read_photo
 
 DEEP = np.random.default_rng(1).integers(0, 1 << 16, (6, 5, 4)).astype(np.uint16)
 DEEP[0, 0] = 65_535

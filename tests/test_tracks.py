@@ -5,9 +5,9 @@ import pytest
 
 from clips import face_at
 from unfade.errors import BadInput
-from unfade.faces.align import to_template
+from unfade.faces.align import steady, to_template
 from unfade.faces.detectors import Face
-from unfade.faces.tracks import Tracks, TrackSettings, steady
+from unfade.faces.tracks import Tracks, TrackSettings
 
 DEFAULT = TrackSettings()
 

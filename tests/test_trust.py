@@ -41,7 +41,7 @@ from unfade.nets.damage import DamageNet
 from unfade.nets.swinir import SwinIR
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import RestoreSettings, prepare, restore
-from unfade.recipes.trust import KEY, calibration_begun, calibration_of, put_in_card, rehearsal_of, trust_for
+from unfade.recipes.trust import KEY, calibration_begun, calibration_of, put_in_card, recalibration_of, trust_for
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import loaded_restorer, loaded_restorers, save_restorer
 from unfade.stages.restore_photos import Parts
@@ -315,26 +315,26 @@ def test_the_command_tells_and_the_report_shows(
 
 
 def test_a_restorer_that_cannot_be_calibrated_is_not(known: Path, models: Models) -> None:
-    assert rehearsal_of(loaded_restorer(models[0]), seed=0) is None, "never calibrated"
-    assert rehearsal_of(loaded_restorer(known), seed=0) is None, "no sample faces of 32 px"
+    assert recalibration_of(loaded_restorer(models[0]), seed=0) is None, "never calibrated"
+    assert recalibration_of(loaded_restorer(known), seed=0) is None, "no sample faces of 32 px"
 
 
-def test_a_rehearsal_carries_the_calibration_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_recalibration_carries_the_calibration_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(unfade.recipes.trust, "TRUTHS", ("held_out_truth",))
     path = tmp_path / "wide.safetensors"
     save_restorer(path, fill_module(SwinIRRestorer(SwinIR(replace(RESTORER, img_size=64)), 128)))
     put_in_card(path, replace(calibration_begun(loaded_restorer(path), "none"), weights=FLAT.weights, factor=1.0))
     loaded = loaded_restorer(path)
-    rehearsal = rehearsal_of(loaded, seed=0)
-    assert rehearsal is not None
-    assert rehearsal.calibration("learned") is None, "nothing was fitted"
+    recalibration = recalibration_of(loaded, seed=0)
+    assert recalibration is not None
+    assert recalibration.calibration("learned") is None, "nothing was fitted"
     photos, targets = torch.rand(2, 6, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    rehearsal.begin(fit(photos, targets))
-    same = rehearsal.calibration("learned")
+    recalibration.begin(fit(photos, targets))
+    same = recalibration.calibration("learned")
     assert same is not None
     assert (same.factor, same.restorer, same.weights) == (1.0, "learned", FLAT.weights)
     monkeypatch.setattr(loaded.network, "forward", lambda face: -face)
-    worse = rehearsal.calibration("learned")
+    worse = recalibration.calibration("learned")
     assert worse is not None
     assert worse.factor > 1.0
 
@@ -342,14 +342,14 @@ def test_a_rehearsal_carries_the_calibration_over(monkeypatch: pytest.MonkeyPatc
 def test_an_adaptation_puts_the_calibration_into_the_card(
     monkeypatch: pytest.MonkeyPatch, models: Models, tmp_path: Path
 ) -> None:
-    class Rehearsed:
+    class Recalibrated:
         def begin(self, fitted: FittedDegradation) -> None:
             raise AssertionError("two photos are too few to fit a degradation to")
 
         def calibration(self, weights: str) -> Calibration:
             return replace(FLAT, restorer=weights)
 
-    monkeypatch.setattr(unfade.recipes.tuning, "rehearsal_of", lambda *args, **how: Rehearsed())
+    monkeypatch.setattr(unfade.recipes.tuning, "recalibration_of", lambda *args, **how: Recalibrated())
     write_faces(tmp_path / "photos", 2)
     adapt(tmp_path / "photos", tmp_path / "run", small(*models), aligned=True)
     found = calibration_of(loaded_restorer(tmp_path / "run"))
@@ -369,14 +369,14 @@ def test_a_calibration_survives_a_kill_at_the_end_of_an_adaptation(
         write_card(weights, card)
 
     monkeypatch.setattr(unfade.recipes.tuning, "write_card", counted)
-    monkeypatch.setattr(unfade.recipes.tuning, "rehearsal_of", lambda restorer, seed: Known())
+    monkeypatch.setattr(unfade.recipes.tuning, "recalibration_of", lambda restorer, seed: Known())
     write_faces(tmp_path / "faces", 2)
     adapt(tmp_path / "faces", tmp_path / "run", small(str(known), str(models[1])), aligned=True)
     assert [card[KEY]["factor"] for card in cards] == [3.0]
 
 
 class Known:
-    """A rehearsal that ends in a calibration whatever it has seen."""
+    """A recalibration that ends in a calibration whatever it has seen."""
 
     def begin(self, fitted: object) -> None:
         raise AssertionError("two faces are too few to fit a degradation")

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from unfade.faces.align import centred, crop, inverse, to_template
-from unfade.faces.detect import DetectSettings, Face, Search, find_faces, load_detector
-from unfade.faces.detectors import Detector, certainty_of
+from unfade.faces.detect import DetectSettings, Search, find_faces
+from unfade.faces.detectors import Detector, Face, certainty_of, load_detector
 from unfade.faces.turns import Sight, judged, turned, turned_back
-from unfade.images.files import list_images, read_image, to_bytes
+from unfade.images.files import read_image, to_bytes
+from unfade.images.finding import list_images
 from unfade.images.photo import Photo
-from unfade.recipes.demo import SAMPLES
-from unfade.stages.photos import Choice, in_frames, searching
+from unfade.recipes.adapt_settings import SAMPLES
+from unfade.stages.photos import Choice, Searching, in_frames
 
 QUARTERS = (0, 1, 2, 3)
 PATHS = list_images(SAMPLES / "truth")
@@ -192,7 +193,7 @@ def test_only_thorough_searches_look_in_all_turns(yunet: Detector) -> None:
 def test_frames_of_a_film_are_searched_thoroughly_now_and_then(yunet: Detector) -> None:
     bare, sideways = scene((), 240, 320), rotated(scene((60,), 240, 320), 1)
     counting = Counting(yunet)
-    find = in_frames(searching(counting, DetectSettings(), Choice(), 64))
+    find = in_frames(Searching(counting, DetectSettings(), Choice(), 64))
     costs, found = [], []
     for k, frame in enumerate([bare] * 14 + [sideways] * 13):
         before = counting.px

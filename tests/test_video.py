@@ -24,7 +24,7 @@ from unfade.images.enlarge import enlarged  # noqa: E402
 from unfade.images.film_geometry import Turn  # noqa: E402
 from unfade.images.film_input import Frame, find_videos, read_video  # noqa: E402
 from unfade.images.photo import Photo  # noqa: E402
-from unfade.images.photo_files import Provenance  # noqa: E402
+from unfade.images.provenance import Provenance  # noqa: E402
 from unfade.jobs.journal import Counts  # noqa: E402
 from unfade.recipes.restore import restore  # noqa: E402
 from unfade.recipes.sources import Finding  # noqa: E402

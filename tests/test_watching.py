@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from unfade.recipes.watching import so_far
+from unfade.app.watching import so_far
 from unfade.store.checkpoints import write_card
 
 

@@ -15,7 +15,8 @@ from toy_degradations import Negative, Stillborn
 from toy_stage import Killed, make_a_mess, negative, statuses
 from toys import save_pictures
 from unfade.errors import BadInput, DiskFull
-from unfade.images.files import list_images, read_image, to_bytes
+from unfade.images.files import read_image, to_bytes
+from unfade.images.finding import list_images
 from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.workers import Make, cores, one_thread, run_stage_on_cores
 from unfade.progress import Advance

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from toys import levels, save_pictures
-from unfade.images.files import list_images, read_image, to_bytes
+from unfade.images.files import read_image, to_bytes
+from unfade.images.finding import list_images
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.progress import Advance

@@ -27,8 +27,9 @@ import unfade
 from unfade.errors import UnfadeError
 from unfade.hosts.export import export
 from unfade.hosts.settings import ExportSettings
-from unfade.images.files import from_bytes, list_images, read_image, to_bytes, write_png
+from unfade.images.files import from_bytes, read_image, to_bytes, write_png
 from unfade.images.filters import resize
+from unfade.images.finding import list_images
 from unfade.restorers.spandrel import restored_by_spandrel
 
 SAMPLES = Path(unfade.__file__).parent / "samples" / "held_out_photos"

@@ -22,11 +22,12 @@ from unfade.degradations.blind import blind, draw_blind
 from unfade.diffusion.guidance import Guidance
 from unfade.diffusion.load import load_prior
 from unfade.diffusion.sampler import ImageNoise, sample
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
 from unfade.images.filters import fit_square
+from unfade.images.finding import list_images
 from unfade.images.sheet import sheet
 from unfade.precision import autocast
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 from unfade.restorers.load import load_restorer
 from unfade.stages.restore import restore_batch
 from unfade.store.checkpoints import read_card, sha256_of, write_card

@@ -6,9 +6,10 @@ unfade demo --out RUN && python tools/make_sheet.py RUN --out docs/demo.png
 import argparse
 from pathlib import Path
 
-from unfade.images.files import list_images, read_image, write_png
+from unfade.images.files import read_image, write_png
+from unfade.images.finding import list_images
 from unfade.images.sheet import sheet
-from unfade.recipes.demo import SAMPLES
+from unfade.recipes.adapt_settings import SAMPLES
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ import signal
 import sys
 from types import FrameType
 
-STOPPED = "Stopped. What was finished is kept; run the same command again to go on from here."
+from unfade.errors import STOPPED
+
 came: list[int] = []  # Ctrl-C, as often as it came
 
 

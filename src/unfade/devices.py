@@ -4,6 +4,7 @@ import os
 import time
 
 import torch
+from torch import nn
 
 from unfade.errors import BadInput, first_line
 
@@ -27,6 +28,11 @@ def automatic() -> str:
     if torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}" if "TORCHELASTIC_RUN_ID" in os.environ else "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network's parameters."""
+    return next(network.parameters()).device
 
 
 def clock(device: str) -> float:

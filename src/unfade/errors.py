@@ -6,6 +6,8 @@ prints that sentence without a traceback; any other exception is a bug and crash
 
 import math
 
+STOPPED = "Stopped. What was finished is kept; run the same command again to resume."  # what Ctrl-C gets for an answer
+
 
 class UnfadeError(Exception):
     """Base of all errors that the input causes, not the program."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet run a cell (OWASP, "CSV Injection")
@@ -14,6 +14,12 @@ def printable(text: str) -> str:
     Nothing in it can then move a cursor, turn the direction of writing, or pass for another line.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first `most` names, separated by commas, and the number of the others."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def cell(value: object) -> object:

@@ -1,1 +1,1 @@
-"""The page in the browser, which needs the extra `app`."""
+"""The page in the browser, and what is done behind it; `page` alone needs the extra `app`."""

@@ -11,14 +11,14 @@ from markupsafe import Markup, escape
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
+from unfade.app.desk import Desk
+from unfade.app.looking import SIDE, looked_at
+from unfade.app.watching import so_far
 from unfade.app.work import USUAL, User, Wanted
 from unfade.devices import Device
 from unfade.errors import BadInput, UnfadeError
 from unfade.images.files import shown, to_bytes
-from unfade.jobs.desk import Desk
 from unfade.progress import Progress
-from unfade.recipes.looking import SIDE, looked_at
-from unfade.recipes.watching import so_far
 from unfade.report.curves import figures
 from unfade.report.pictures import address_of
 
@@ -119,7 +119,7 @@ class Page(Layout):
         looked = looked_at(wanted.user.photos / name)
         found = f"{len(looked.boxes)} found, click one to leave it out" if looked.boxes else "none found"
         marked = looked.marked(wanted.left_out.get(name, ()))
-        results = {name: path for name in wanted.user.names if (path := wanted.way.result(name))}
+        results = {name: path for name in wanted.user.names if (path := wanted.variant.result(name))}
         both = (looked.pixels, to_bytes(shown(results[name], SIDE))) if name in results else None
         return {
             self.kept: chosen[2:],
@@ -177,7 +177,7 @@ class Page(Layout):
             wrong = [str(error).replace(f"{self.work}/", "")]
         if wrong:
             raise gr.Error(escape(wrong[0]))
-        return str(wanted.way.result(*wanted.user.names))
+        return str(wanted.variant.result(*wanted.user.names))
 
     def _listed(self, user: User) -> Any:
         return gr.Gallery([(str(user.thumb(name)), name) for name in user.names], visible=bool(user.names))

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from unfade.app.album import Album
+from unfade.app.trying import Variant
 from unfade.devices import Device
 from unfade.errors import BadInput
-from unfade.images.album import Album
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import WEIGHTS, adapt
 from unfade.recipes.adapt_settings import AdaptSettings, settings_for
 from unfade.recipes.restore import BUILT_IN
-from unfade.recipes.trying import Way
 from unfade.zoo.models import installed
 
 TOKEN = re.compile(r"[\w-]{22}", re.ASCII)  # names a user's folder and cannot be guessed
@@ -56,10 +56,10 @@ class Wanted:
             raise BadInput(f"There is no restorer {self.restorer}; there are: {', '.join(self.user.restorers)}.")
 
     @cached_property
-    def way(self) -> Way:
+    def variant(self) -> Variant:
         """How photos are restored."""
         how = self.user.restorers[self.restorer], self.strength, self.fidelity, self.left_out
-        return Way(self.user.photos, self.user.folder / "results", *how)
+        return Variant(self.user.photos, self.user.folder / "results", *how)
 
     @property
     def run(self) -> Path:
@@ -68,12 +68,12 @@ class Wanted:
 
     def restore(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
         """Restore all photos; returns a sentence for each that has no result. Raises UnfadeError."""
-        entries = self.way.restore(device=device, progress=progress)
+        entries = self.variant.restore(device=device, progress=progress)
         return [entry.reason.replace(f"{self.user.photos}/", "") for entry in entries if entry.status != "done"]
 
     def adapt(self, device: Device = "auto", progress: Progress = silent) -> list[str]:
         """Adapt to all photos, or resume that; returns what to know about it, a sentence each. Raises UnfadeError."""
-        chosen = self._settings if self.restorer == USUAL else self._settings(*self.way.restorer)
+        chosen = self._settings if self.restorer == USUAL else self._settings(*self.variant.restorer)
         done = adapt(self.user.photos, self.run, chosen, device=device, progress=progress)
         return [*done.warnings, *(reason.replace(f"{self.user.folder}/", "") for _, reason in done.failures)]
 

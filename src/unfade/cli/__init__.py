@@ -28,12 +28,10 @@ from unfade.cli import (
 )
 from unfade.cli.console import drop_output, put
 from unfade.cli.wording import spoken
-from unfade.errors import UnfadeError
+from unfade.errors import STOPPED, UnfadeError
 from unfade.memory import few_arenas, return_large
 from unfade.shown import printable
 from unfade.zoo.models import weights_folder
-
-STOPPED = "Stopped. What was finished is kept; run the same command again to resume."
 
 app = typer.Typer(
     no_args_is_help=True,

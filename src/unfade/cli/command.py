@@ -19,7 +19,7 @@ from unfade.cli import flags as f
 from unfade.cli.console import progress, put
 from unfade.cli.wording import spoken
 from unfade.processes import leads
-from unfade.shown import json_text, printable
+from unfade.shown import first_few, json_text, printable
 
 if TYPE_CHECKING:
     from unfade.jobs.journal import Entry
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PassedOver = tuple[tuple[str, int], ...]  # as `images.finding.Found` has it
 Remarks = Sequence[tuple[str, str]]  # (file, remark about it)
+SHOWN = 20  # lines that are printed of a long list; --json has all of them
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,12 @@ def failure_lines(failures: Remarks) -> list[str]:
     return [f"  {name}: {reason}" for name, reason in failures]
 
 
+def first_lines(lines: Sequence[str]) -> list[str]:
+    """The first SHOWN lines, and one that counts the others."""
+    more = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"  and {more} more; --json lists all"] if more > 0 else [])]
+
+
 def passed_over_lines(passed_over: PassedOver, place: Path | None = None) -> list[str]:
     """One line that counts the pictures of formats that are not read; no line if there are none."""
     from unfade.images.finding import in_words
@@ -159,8 +166,7 @@ def gone_lines(files: Sequence[str]) -> list[str]:
     """One line about results of earlier runs whose photos were not given this time; no line if there are none."""
     if not files:
         return []
-    first, more = ", ".join(files[:3]), f" and {len(files) - 3} more" if len(files) > 3 else ""
-    return [f"results of an earlier run whose photos are no longer there, left as they are: {first}{more}"]
+    return [f"results of an earlier run whose photos are no longer there, left as they are: {first_few(files)}"]
 
 
 def note_lines(notes: Remarks) -> list[str]:

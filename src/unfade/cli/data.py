@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unfade.cli import flags as f
-from unfade.cli.command import Outcome, command, failure_lines, sum_line
+from unfade.cli.command import SHOWN, Outcome, command, failure_lines, first_lines, sum_line
 from unfade.progress import Progress
 
 if TYPE_CHECKING:
     from unfade.datasets.prepare import Prepared
-
-SHOWN = 20  # names or reasons that are printed; --json has all of them
 
 app = typer.Typer(help="Prepare face data sets that you have downloaded for training and tests.", no_args_is_help=True)
 
@@ -72,7 +70,7 @@ def verify(
     good = found.checked - len(found.missing) - len(found.changed)
     counts = " + ".join(f"{len(names)} {what}" for what, names in wrong.items() if what != "extra")
     lines = [f"{found.checked} in the manifest = {good} unchanged + {counts}; {len(found.extra)} extra"]
-    lines += _first(failure_lines([(what, name) for what, names in wrong.items() for name in names]))
+    lines += first_lines(failure_lines([(what, name) for what, names in wrong.items() for name in names]))
     result = {"checked": found.checked, **{what: list(names) for what, names in wrong.items()}}
     return Outcome(result, lines, failed=sum(map(len, wrong.values())))
 
@@ -92,7 +90,7 @@ def _outcome(prepared: "Prepared", out: Path) -> Outcome:
         "failures": [list(failure) for failure in failures],
         "out": str(out),
     }
-    lines = [sum_line(counts), *_about(prepared), *_first(failure_lines(failures)), f"results: {out}"]
+    lines = [sum_line(counts), *_about(prepared), *first_lines(failure_lines(failures)), f"results: {out}"]
     return Outcome(result, lines, failed=sum(entry.is_open for entry in prepared.entries))
 
 
@@ -109,8 +107,3 @@ def _about(prepared: "Prepared") -> list[str]:
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def _first(lines: Sequence[str]) -> list[str]:
-    more = len(lines) - SHOWN
-    return [*lines[:SHOWN], *([f"  and {more} more; --json lists all"] if more > 0 else [])]

@@ -81,7 +81,8 @@ Fleet = Annotated[
 Layout = Annotated[
     str,
     option(
-        OUTPUT, "names: results lie as the photos do; hashed: in 4096 folders inside each, for folders of millions."
+        OUTPUT,
+        "names: results keep the photos' folders; hashed: spread over 4096 subfolders of each, for millions of photos.",
     ),
 ]
 Json = Annotated[bool, option(OUTPUT, "Print one JSON object instead of words.", "--json")]

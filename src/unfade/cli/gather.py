@@ -1,14 +1,11 @@
 """The command `unfade gather`: add up the shards of a run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unfade.cli.command import Outcome, command, failure_lines, sum_line
-
-SHOWN = 20  # lines of each kind that are printed; --json has all of them
+from unfade.cli.command import Outcome, command, failure_lines, first_lines, sum_line
 
 Runs = Annotated[list[Path], typer.Argument(help="Folders that shards have filled: one for all, or several.")]
 
@@ -25,11 +22,7 @@ def gather(runs: Runs) -> Outcome:
     if found.missing:
         lines.append(f"shards of {found.shards} that have not begun: {', '.join(map(str, found.missing))}")
     kinds = {"no result": found.gaps, "twice": found.doubles, "not counted": found.others, "not done": found.failures}
-    lines += [line for title, pairs in kinds.items() if pairs for line in (f"{title}: {len(pairs)}", *_first(pairs))]
+    for title, pairs in kinds.items():
+        lines += [f"{title}: {len(pairs)}", *first_lines(failure_lines(pairs))] if pairs else []
     lines.append("everything adds up" if found.adds_up else "it does not add up")
     return Outcome(found.as_dict(), lines, failed=0 if found.adds_up else 1)
-
-
-def _first(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    more = len(pairs) - SHOWN
-    return [*failure_lines(pairs[:SHOWN]), *([f"  and {more} more; --json lists all"] if more > 0 else [])]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from unfade.recipes.suiting import Settings
     from unfade.restorers.families import Losses
     from unfade.stages.degrade import BlindDegradation, CameraDegradation, FittedKind
-    from unfade.training.loop import LoopSettings
 
 S = TypeVar("S")
 # flags of `Results` that are called as the settings are
@@ -157,19 +156,13 @@ class Targets(Schedule):
 
 
 @dataclass(frozen=True)
-class Optimiser(Flags):
-    """How long and how fast a restorer learns."""
+class Learning(Flags):
+    """How long and how fast a restorer learns, and what from."""
 
     steps: f.Steps = None
     batch: f.Batch = None
     micro_batch: f.MicroBatch = None
     learning_rate: f.LearningRate = None
-
-
-@dataclass(frozen=True)
-class Learning(Optimiser):
-    """What a restorer learns from."""
-
     flip: f.Flip = None
     hold_out: f.HoldOut = None
     redegraded: f.Redegraded = None
@@ -198,7 +191,8 @@ def adapt_settings(
 
     base, bf16 = settings_for(restorer, prior), is_bf16(precision)
     weights = named(learning, "perceptual_weight", "gan_weight", "texture_weight")
-    loop = loop_settings(base.finetune.loop, learning, seed=seed, bf16=bf16)
+    pace = named(learning, "steps", "batch", "micro_batch", "learning_rate")
+    loop = changed(base.finetune.loop, seed=seed, bf16=bf16, **pace)
     return changed(
         base,
         targets=changed(base.targets, seed=seed, bf16=bf16, **asdict(targets)),
@@ -217,11 +211,6 @@ def suited_settings(restorer: str | None, *given: Any, **own: Any) -> "Settings"
         return adapt_settings(name, *given, **own)
 
     return settings if restorer is None else settings(restorer)
-
-
-def loop_settings(usual: "LoopSettings", given: Optimiser, **own: Any) -> "LoopSettings":
-    """The training loop with every flag that was given; `own` are further settings by name."""
-    return changed(usual, **named(given, "steps", "batch", "micro_batch", "learning_rate"), **own)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def finetune(
     from unfade.degradations.fitted_file import DEGRADATION
     from unfade.devices import choose_device
     from unfade.diffusion.load import loaded_prior
-    from unfade.images.files import list_images
+    from unfade.images.finding import list_images
     from unfade.recipes.tuning import finetune_to_file, warnings_of
     from unfade.restorers.load import loaded_restorer
     from unfade.stages.finetune import pairs_of

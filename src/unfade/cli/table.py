@@ -24,11 +24,11 @@ def table(
         Path | None, typer.Option(help="Folder of aligned photos without a truth, for tables 3 and 10.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
-    scale: Annotated[str, typer.Option(help="builtin: use the built-in models; paper: use the paper's.")] = ("builtin"),
+    scale: Annotated[str, typer.Option(help="builtin: use the built-in models; paper: use the paper's.")] = "builtin",
     most: Annotated[
         int, typer.Option(help="Largest number of photos to adapt to, and of photos to score; 0: all.", min=0)
     ] = 0,
-    list_tables: Annotated[bool, typer.Option("--list", help="List the tables and what each needs.")] = (False),
+    list_tables: Annotated[bool, typer.Option("--list", help="List the tables and what each needs.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Check the paper's printed numbers against each other.")
     ] = False,

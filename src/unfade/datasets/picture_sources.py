@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from unfade.atomic import room_for
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.files import SUFFIXES, Picture, read_picture
+from unfade.images.files import Picture, read_picture
+from unfade.images.finding import SUFFIXES
 
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
 

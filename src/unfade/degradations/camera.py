@@ -22,7 +22,8 @@ Array32 = npt.NDArray[np.float32]
 Normal = npt.NDArray[np.floating]
 
 
-def _require_scale(scale: int) -> None:
+def require_scale(scale: int) -> None:
+    """Raises BadInput for a ratio of sizes that is not 1, 2, 3, ..."""
     if scale < 1 or scale != int(scale):
         raise BadInput(f"Expected a whole scale of at least 1, got {scale}; the paper has 4 and 8.")
 
@@ -39,7 +40,7 @@ class CameraSettings:
 
     def __post_init__(self) -> None:
         self.sensor.noise(self.iso)  # refuses an ISO outside the calibrated range
-        _require_scale(self.scale)
+        require_scale(self.scale)
         if self.demosaic not in DEMOSAIC:
             raise BadInput(f"Expected a demosaicing out of {', '.join(DEMOSAIC)}, got {self.demosaic}; choose one.")
 
@@ -118,7 +119,7 @@ def camera(truth: Tensor, draw: CameraDraw, *, normal: Normal | None = None) -> 
 
 def sensor_size(width: int, height: int, scale: int) -> tuple[int, int]:
     """(width, height) of the picture on the sensor. Raises BadInput below one tile of the mosaic, 2 x 2 pixels."""
-    _require_scale(scale)
+    require_scale(scale)
     if min(width, height) // scale < 2:
         raise BadInput(
             f"Expected a picture of at least {2 * scale} x {2 * scale} pixels for scale {scale}, got "

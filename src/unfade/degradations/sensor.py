@@ -7,6 +7,7 @@ be GRBG.
 import json
 import sys
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Sensor:
                 f"Expected one row of shot and read noise per ISO for {self.name}, got {len(self.isos)} ISOs, "
                 f"{len(self.shot)} and {len(self.read)} rows; complete the tables."
             )
-        if any(later <= earlier for earlier, later in zip(self.isos, self.isos[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(self.isos)):
             raise BadInput(f"Expected rising ISOs for {self.name}, got {self.isos}; sort the tables.")
         if not self.black < self.white:
             raise BadInput(

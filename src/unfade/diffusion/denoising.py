@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unfade.devices import device_of
 from unfade.diffusion.prior import as_noise
 from unfade.diffusion.sampler import ImageNoise
 from unfade.diffusion.schedule import MODEL_STEPS, linear_betas
@@ -88,7 +89,7 @@ def denoising_score(
     levels = (20, 100, 200, 350, 500, 650, 850)
 
     def score(model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
+        device = device_of(model)
         objective.to(device)
         totals = dict.fromkeys(levels, 0.0)
         for start in range(0, len(faces), batch):

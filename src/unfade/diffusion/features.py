@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.devices import device_of
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.schedule import linear_betas
 from unfade.errors import BadInput
@@ -59,7 +60,7 @@ class PriorFeatures(nn.Module):
 
 def feature_distance(prior: DiffusionPrior) -> Callable[[Tensor, Tensor], Tensor]:
     """The distance in a prior's features, computed on the prior's device; the pictures may be on any device."""
-    features, device = PriorFeatures(prior.unet), next(prior.parameters()).device
+    features, device = PriorFeatures(prior.unet), device_of(prior)
     return lambda image, other: features(image.to(device), other.to(device)).cpu()
 
 

@@ -12,7 +12,7 @@ from unfade.devices import Device, choose_device
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.load import load_prior
 from unfade.errors import BadInput, UnreadableImage
-from unfade.evaluation.pairs import METRICS, Alone, Item, Mean, Score, Scores, mean_of, score_folder
+from unfade.evaluation.pairs import METRICS, Alone, Item, Score, Scores, mean_with_interval, score_folder
 from unfade.evaluation.sets import (
     SET_METRICS,
     PictureSet,
@@ -23,8 +23,8 @@ from unfade.evaluation.sets import (
     published_statistics,
 )
 from unfade.faces.identity import load_embedder, load_identity_distance
-from unfade.images.files import list_images, read_image
-from unfade.images.finding import find_pictures
+from unfade.images.files import read_image
+from unfade.images.finding import find_pictures, list_images
 from unfade.jobs.journal import refuse_existing
 from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.identity import IdentityAngle, identity_angle, published_angles
@@ -190,8 +190,8 @@ def with_published_mean(scores: Scores) -> Scores:
     if "deg" not in scores.summary:
         return scores
     kept = published_angles([values["deg"] for values in scores.files.values()])
-    summary: Mapping[str, Mean] = {**scores.summary, "deg_published": mean_of(kept, np.random.default_rng(0))}
-    return replace(scores, summary=summary)
+    published = mean_with_interval(kept, np.random.default_rng(0))
+    return replace(scores, summary={**scores.summary, "deg_published": published})
 
 
 def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | None) -> list[str]:

@@ -12,17 +12,19 @@ import torch
 from torch import Tensor
 
 from unfade.atomic import atomic_write
+from unfade.devices import device_of
 from unfade.diffusion.features import feature_distance
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, UnreadableImage
 from unfade.faces.identity import load_identity_distance
-from unfade.images.files import list_images, read_picture
-from unfade.images.pairing import first_few, paired
+from unfade.images.files import read_picture
+from unfade.images.finding import list_images
+from unfade.images.pairing import paired
 from unfade.jobs.journal import refuse_existing
 from unfade.jobs.shards import WHOLE, Shard
 from unfade.metrics.bootstrap import bootstrap_interval
 from unfade.metrics.reference import matched, psnr, ssim
-from unfade.shown import cell, finite
+from unfade.shown import cell, finite, first_few
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (restored, truth), both (B, 3, H, W) in [-1, 1] -> (B,)
 Quality = Callable[[Tensor], Tensor]  # restored (B, 3, H, W) in [-1, 1] -> (B,)
@@ -69,7 +71,7 @@ _SMALLEST = 11  # pixels, the window of SSIM
 
 def built_in_distances(prior: DiffusionPrior) -> dict[str, Score]:
     """The distances that need no download: the feature distance, on the prior's device, and the identity distance."""
-    device = next(prior.parameters()).device
+    device = device_of(prior)
     return {"feature_distance": feature_distance(prior), "identity_distance": load_identity_distance(device=device)}
 
 
@@ -169,10 +171,11 @@ def score_folder(
     if not files:
         what = f"pairs of {results} and {truth}" if truth else f"pictures of {results}"
         raise BadInput(f"None of the {len(failed)} {what} could be read; {failed[0][1]}")
-    return Scores(files, {name: mean_of([f[name] for f in files.values()], rng()) for name in metrics}, failed, notes)
+    means = {name: mean_with_interval([f[name] for f in files.values()], rng()) for name in metrics}
+    return Scores(files, means, failed, notes)
 
 
-def mean_of(values: Sequence[float], rng: np.random.Generator) -> Mean:
+def mean_with_interval(values: Sequence[float], rng: np.random.Generator) -> Mean:
     """The mean and its interval; NaN if any value is NaN, so that none is left out silently."""
     if not values or any(map(math.isnan, values)):
         return Mean(math.nan, math.nan, math.nan, len(values))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unfade.errors import BadInput, UnreadableImage
-from unfade.images.files import list_images, read_picture
+from unfade.images.files import read_picture
+from unfade.images.finding import list_images
 from unfade.metrics.distribution import FeatureStatistics, Moments, StoredStatistics, frechet_distance, kernel_distance
 from unfade.nets.inception import Inception, seen
 from unfade.progress import Progress, silent

@@ -5,6 +5,7 @@ to S - 0.5. A matrix is (2, 3) float64 and takes (x, y, 1) of the photo to (x, y
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -29,7 +30,6 @@ TEMPLATE: Matrix = np.array(  # left eye, right eye, nose, left and right corner
         (313.08905, 371.15118),
     ]
 )
-PUBLISHED_BORDER = (132, 133, 135)  # RGB in 0..255: the colour of published crops beyond the photo
 MARGIN = 3  # px around the part of the photo that a crop covers: a cubic kernel reaches 2
 
 
@@ -39,15 +39,22 @@ def to_template(points: ArrayLike, size: int) -> Matrix:
     The fit minimizes the median of the squared distances, so that one bad landmark does no harm. Raises BadInput where
     no similarity exists, as for points that coincide.
     """
-    points = np.asarray(points, dtype=np.float64)
-    matrix = _least_median(points, TEMPLATE * (size / TEMPLATE_SIZE)) if _spread_out(points) else None
-    if matrix is None or not np.isfinite(matrix).all() or scale_of(matrix) < 1e-6:
-        raise BadInput(f"Five landmarks of a face were expected, but no face fits {points.tolist()}; leave it out.")
-    return matrix
+    return _to_template(points, size, _least_median)
+
+
+def steady(points: ArrayLike, size: int) -> Matrix:
+    """`to_template` by least squares, for films: it changes continuously with the landmarks.
+
+    The other, robust fit may leave out other landmarks from frame to frame.
+    """
+    return _to_template(points, size, least_squares)
 
 
 def least_squares(points: Matrix, template: Matrix) -> Matrix:
-    """The similarity, (2, 3), that takes points (N, 2) to those of a template with the least sum of squares."""
+    """The similarity, (2, 3), that takes points (N, 2) to those of a template with the least sum of squares.
+
+    In closed form, with positions as complex numbers (Umeyama 1991, without reflections).
+    """
     (x, y), (u, v) = points.T, template.T
     ours, theirs = x + 1j * y, u + 1j * v  # a similarity is one complex factor and one complex shift
     off = ours - ours.mean()
@@ -67,20 +74,6 @@ def crop(photo: Photo, matrix: Matrix, size: int) -> Tensor:
         return _warped(photo, matrix, size, times=1).clamp_(-1, 1)
     twice = _warped(photo, onto(matrix, 2), 2 * size, times=int(shrinking))
     return antialiased(twice, size).clamp_(-1, 1)
-
-
-def published_crop(photo: Photo, matrix: Matrix, size: int) -> Tensor:
-    """The face as the published programs cut it, (3, size, size) in [-1, 1]: bilinear, not antialiased, grey border."""
-    window = _needed(photo, matrix, size)
-    pixels, back = photo.region(window), inverse(matrix)
-    back[:, 2] -= window[:2]
-    grey = tuple(level / 127.5 - 1 for level in PUBLISHED_BORDER)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return to_tensor(
-        cv2.warpAffine(
-            to_array(pixels), back, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=grey
-        )
-    )
 
 
 def centred(place: ArrayLike, scale: float, degrees: float, size: int) -> Matrix:
@@ -124,7 +117,9 @@ def bounds(matrix: Matrix, size: int) -> tuple[float, float, float, float]:
 
 
 def antialiased(image: Tensor, size: int) -> Tensor:
-    """(3, S, S) shrunk to (3, size, size) by Keys' cubic kernel, stretched by the factor of the shrinking."""
+    """(C, S, S) to (C, size, size) by Keys' cubic kernel, stretched by the factor of the shrinking."""
+    if image.shape[-1] == size:
+        return image
     result = F.interpolate(image[None], (size, size), mode="bicubic", align_corners=False, antialias=True)
     return result[0]
 
@@ -137,6 +132,14 @@ def to_array(image: Tensor) -> NDArray[np.float32]:
 def to_tensor(image: NDArray[Any]) -> Tensor:
     """(h, w, C) -> (C, h, w); the inverse of `to_array`."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _to_template(points: ArrayLike, size: int, fit: Callable[[Matrix, Matrix], Matrix | None]) -> Matrix:
+    points = np.asarray(points, dtype=np.float64)
+    matrix = fit(points, TEMPLATE * (size / TEMPLATE_SIZE)) if _spread_out(points) else None
+    if matrix is None or not np.isfinite(matrix).all() or scale_of(matrix) < 1e-6:
+        raise BadInput(f"Five landmarks of a face were expected, but no face fits {points.tolist()}; leave it out.")
+    return matrix
 
 
 def _least_median(points: Matrix, template: Matrix) -> Matrix | None:

@@ -18,12 +18,10 @@ from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.faces.align import TEMPLATE_SIZE, scale_of, to_template
-from unfade.faces.detectors import LEAST_SCORE, Box, Detector, Face, certainty_of, load_detector
+from unfade.faces.detectors import LEAST_SCORE, Detector, Face, area, certainty_of, common
 from unfade.faces.turns import Closer, Sight, judged, turned, turned_back
 from unfade.images.photo import Photo, Window
 from unfade.nets.retinaface import suppress
-
-__all__ = ["DetectSettings", "Detector", "Face", "find_faces", "is_plausible", "load_detector"]
 
 SMALLEST = 16.0  # px, width of a box: smaller faces cannot be detected reliably
 STEP = 3  # ratio between the sizes of one version of the photo and the next
@@ -255,17 +253,9 @@ def _without_parts(faces: list[Face]) -> list[Face]:
 
 def _is_part(face: Face, other: Face) -> bool:
     """Whether the face lies inside another face that is more probable."""
-    if other.score <= face.score or _area(other.box) <= _area(face.box):
+    if other.score <= face.score or area(other.box) <= area(face.box):
         return False
-    return _common(face.box, other.box) > 0.8 * _area(face.box)
-
-
-def _common(a: Box, b: Box) -> float:
-    return _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-
-
-def _area(box: Box) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+    return common(face.box, other.box) > 0.8 * area(face.box)
 
 
 def _is_wanted(face: Face, settings: DetectSettings) -> bool:

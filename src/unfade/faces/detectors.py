@@ -13,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.errors import BadCheckpoint
-from unfade.nets.retinaface import MOBILENET025, RESNET50, DetectionSettings, RetinaFace, find_faces
+from unfade.nets.retinaface import MOBILENET025, RESNET50, RetinaFace, RetinaFaceSettings, detect
 from unfade.store.checkpoints import is_own, load_state
 from unfade.store.foreign import is_onnx, read_foreign, versions
 from unfade.store.onnx_files import refuse_external
 from unfade.zoo.load import Loaded, Reader, load_network
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 LEAST_SCORE = 0.3  # detectors report no face with a lower score
 OVERLAP = 0.3  # intersection over union above which YuNet's less probable box is dropped
@@ -57,6 +58,16 @@ class Face:
         """Whether one eye is above the other rather than beside it."""
         across, down = np.abs(self.points[1] - self.points[0]).tolist()
         return bool(down > across)
+
+
+def area(box: Box) -> float:
+    """The area of a box; 0 if its sides are in the wrong order."""
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def common(a: Box, b: Box) -> float:
+    """The area that two boxes have in common."""
+    return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
 Detector = Callable[[Tensor], list[Face]]  # from a photo (3, H, W) in [-1, 1]
@@ -113,8 +124,8 @@ class RetinaFaceDetector:
         self._net = net
 
     def __call__(self, photo: Tensor) -> list[Face]:
-        device = next(self._net.parameters()).device
-        (faces,) = find_faces(self._net, photo[None].to(device), settings=DetectionSettings(min_score=LEAST_SCORE))
+        device = device_of(self._net)
+        (faces,) = detect(self._net, photo[None].to(device), settings=RetinaFaceSettings(min_score=LEAST_SCORE))
         rows = zip(faces.boxes.tolist(), faces.points.double().cpu().numpy(), faces.scores.tolist(), strict=True)
         return [Face((box[0], box[1], box[2], box[3]), points, score) for box, points, score in rows]
 

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.errors import BadCheckpoint, BadInput
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, antialiased, least_squares, scaled, to_array
 from unfade.faces.chips import chips_of
@@ -107,7 +108,7 @@ def likeness(embedder: Embedder, judges: Callable[[Tensor], bool] = lambda face:
 def load_judge(*, device: torch.device | str = "cpu") -> Callable[[Tensor], bool]:
     """Whether a face (3, S, S) in [-1, 1] has an estimated damage of at most JUDGED."""
     net = load_network("damage", "damage", device=device).network
-    return lambda face: float(net.estimate(face[None].to(_device(net)))[0]) <= JUDGED
+    return lambda face: float(net.estimate(face[None].to(device_of(net)))[0]) <= JUDGED
 
 
 def to_sface(size: int) -> Matrix:
@@ -125,7 +126,7 @@ class DlibEmbedder:
 
     @torch.no_grad()
     def __call__(self, faces: Tensor) -> Tensor:
-        vectors: Tensor = self._net(chips_of(faces.float().to(_device(self._net))))
+        vectors: Tensor = self._net(chips_of(faces.float().to(device_of(self._net))))
         return vectors.cpu()
 
 
@@ -172,7 +173,7 @@ class ArcFaceEmbedder:
 
     @torch.no_grad()
     def __call__(self, faces: Tensor) -> Tensor:
-        seen = grey(faces.float().to(_device(self._net)), self._net.config.size)
+        seen = grey(faces.float().to(device_of(self._net)), self._net.config.size)
         return F.normalize(self._net(seen)).cpu()
 
 
@@ -188,7 +189,7 @@ class AdaFaceEmbedder:
     def __call__(self, faces: Tensor) -> Tensor:
         seen = torch.stack([torch.from_numpy(seen_by_sface(face)) for face in faces])
         bgr = seen.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return F.normalize(self._net(bgr.to(_device(self._net)))).cpu()
+        return F.normalize(self._net(bgr.to(device_of(self._net)))).cpu()
 
 
 EMBEDDERS: dict[str, Callable[[Any], Embedder]] = {  # the embedder that wraps a network, by the network's architecture
@@ -202,7 +203,3 @@ SFACE_READER = Reader("sface", lambda path, device: SFace(path))
 
 def _reader_of(path: Path) -> Reader | None:
     return SFACE_READER if is_onnx(path) else None
-
-
-def _device(net: nn.Module) -> torch.device:
-    return next(net.parameters()).device

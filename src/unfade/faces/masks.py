@@ -5,13 +5,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import cv2
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from unfade.faces.paste import parsing_mask
+from unfade.devices import device_of
+from unfade.faces.align import antialiased
+from unfade.nets.parsenet import BACKGROUND, ParseNet
 from unfade.zoo.load import Loaded, load_network
 
 Mask = Callable[[Tensor], Tensor]  # (3, S, S) in [-1, 1] to (1, S, S) in 0..1
+PARSED = 512  # px, side of the faces that the published ParseNet was trained on
 
 
 def loaded_mask(spec: str | Path = "parsenet", *, device: torch.device | str = "cpu") -> Loaded[Mask]:
@@ -22,3 +27,18 @@ def loaded_mask(spec: str | Path = "parsenet", *, device: torch.device | str = "
     """
     loaded = load_network(spec, "parser", device=device)
     return replace(loaded, network=partial(parsing_mask, loaded.network.requires_grad_(False)))
+
+
+@torch.no_grad()
+def parsing_mask(parsenet: ParseNet, face: Tensor) -> Tensor:
+    """The face without hat, neck, clothes and background in a crop (3, S, S) in [-1, 1]: (1, S, S) in 0..1.
+
+    As published for 512 px: the mask is blurred twice by a Gaussian of 11 px and is 0 within 10 px of the border.
+    """
+    device = device_of(parsenet)
+    classes = parsenet.parse(antialiased(face.float(), PARSED)[None].to(device))[0].cpu()
+    inside = (~torch.isin(classes, torch.tensor(BACKGROUND))).float().numpy()
+    for _ in range(2):
+        inside = cv2.GaussianBlur(inside, (101, 101), 11)
+    middle = torch.from_numpy(inside)[None, 10:-10, 10:-10]
+    return antialiased(F.pad(middle, (10, 10, 10, 10)), face.shape[-1]).clamp(0, 1)

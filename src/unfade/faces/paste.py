@@ -7,16 +7,13 @@ from math import ceil, floor
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from unfade.errors import BadInput
 from unfade.faces.align import Matrix, antialiased, bounds, inverse, onto, scale_of, to_array, to_tensor
 from unfade.images.photo import Photo, Window
-from unfade.nets.parsenet import BACKGROUND, ParseNet
 
 STRIP = 2**20  # px that are worked on at a time: 12 MB in each tensor, whatever the size of the face
-PARSED = 512  # px, side of the faces that the published ParseNet was trained on
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,9 @@ def paste(
 
     `crop` (3, S, S) is the network's input and `restored` (3, R, R) its output, both in [-1, 1]. `matrix` takes the
     photo to the crop (see `align.scaled` for a photo that has been enlarged since). `mask`, (1, M, M) in 0..1 over the
-    same square, marks the face (see `parsing_mask`). `others` are the matrices of the photo's other faces, for the same
-    S: where squares overlap, a face's share grows with the nearness of its centre, and all shares add up to at most 1.
+    same square, marks the face (see `masks.parsing_mask`). `others` are the matrices of the photo's other faces, for
+    the same S: where squares overlap, a face's share grows with the nearness of its centre, and all shares add up to at
+    most 1.
     All faces of a photo are cropped before the first is pasted.
     Ways: "change" adds the network's change to the photo, so that a network that changes nothing gives the photo back
     exactly, and detail finer than the network's pixels is kept. "face" replaces the photo by the restored face.
@@ -79,23 +77,8 @@ def paste(
     """
     settings = settings or PasteSettings()
     _check(crop, restored, mask)
-    matched = COLOURS[settings.colour](restored, _fitted(crop, restored.shape[-1]), settings.feather)
+    matched = COLOURS[settings.colour](restored, antialiased(crop, restored.shape[-1]), settings.feather)
     WAYS[settings.way](photo, Patch(crop, matched, matrix, mask, others), settings)
-
-
-@torch.no_grad()
-def parsing_mask(parsenet: ParseNet, face: Tensor) -> Tensor:
-    """The face without hat, neck, clothes and background in a crop (3, S, S) in [-1, 1]: (1, S, S) in 0..1.
-
-    As published for 512 px: the mask is blurred twice by a Gaussian of 11 px and is 0 within 10 px of the border.
-    """
-    device = next(parsenet.parameters()).device
-    classes = parsenet.parse(_fitted(face.float(), PARSED)[None].to(device))[0].cpu()
-    inside = (~torch.isin(classes, torch.tensor(BACKGROUND))).float().numpy()
-    for _ in range(2):
-        inside = cv2.GaussianBlur(inside, (101, 101), 11)
-    middle = torch.from_numpy(inside)[None, 10:-10, 10:-10]
-    return _fitted(F.pad(middle, (10, 10, 10, 10)), face.shape[-1]).clamp(0, 1)
 
 
 def _check(crop: Tensor, restored: Tensor, mask: Tensor | None) -> None:
@@ -108,7 +91,7 @@ def _check(crop: Tensor, restored: Tensor, mask: Tensor | None) -> None:
 
 
 def _paste_change(photo: Photo, patch: Patch, settings: PasteSettings) -> None:
-    change = patch.restored - _fitted(patch.crop, patch.restored.shape[-1])
+    change = patch.restored - antialiased(patch.crop, patch.restored.shape[-1])
     _paste_layer(photo, change, patch, settings, lambda before, change, share: before + share * change)
 
 
@@ -199,11 +182,6 @@ def _nearness(place: tuple[Tensor, Tensor]) -> Tensor:
 def _meets(window: Window, other: tuple[float, float, float, float]) -> bool:
     left, top, right, bottom = window
     return other[0] < right and other[2] > left and other[1] < bottom and other[3] > top
-
-
-def _fitted(image: Tensor, size: int) -> Tensor:
-    """(C, S, S) -> (C, size, size)."""
-    return image if image.shape[-1] == size else antialiased(image, size)
 
 
 # --- as published

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unfade.errors import BadInput
-from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix
-from unfade.faces.detectors import Box, Face
+from unfade.faces.detectors import Box, Face, area, common
 
 Points = NDArray[np.float64]
 
@@ -149,23 +148,6 @@ class Tracks:
                     del track.seen[frame]
 
 
-def steady(points: Points, size: int) -> Matrix:
-    """The similarity, (2, 3), that takes landmarks (5, 2) to FFHQ's template of `size` px by least squares.
-
-    In closed form, with positions as complex numbers (Umeyama 1991, without reflections). Unlike `align.to_template`,
-    it changes continuously with the landmarks; a robust fit may leave out other landmarks from frame to frame.
-    Raises BadInput for landmarks that coincide.
-    """
-    here, there = (place[:, 0] + 1j * place[:, 1] for place in (points, TEMPLATE * (size / TEMPLATE_SIZE)))
-    spread = here - here.mean()
-    energy = float((np.abs(spread) ** 2).sum())
-    turn = (spread.conj() * there).sum() / energy if energy > 0 else 0j
-    if not np.isfinite(turn) or abs(turn) < 1e-6:
-        raise BadInput(f"Five landmarks of a face were expected, but no face fits {points.tolist()}; leave it out.")
-    shift = there.mean() - turn * here.mean()
-    return np.array([(turn.real, -turn.imag, shift.real), (turn.imag, turn.real, shift.imag)])
-
-
 def _line_at_zero(x: NDArray[np.float64], y: Points, weights: NDArray[np.float64]) -> Points:
     """The value at 0 of the weighted line through (N,) places and (N, ...) values; their mean where N is 1."""
     sums = [float((weights * x**power).sum()) for power in range(3)]
@@ -188,9 +170,5 @@ def _centre(box: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _overlap(a: Box, b: Box) -> float:
     """Intersection over union."""
-    common = _area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
-    return common / max(1e-9, _area(a) + _area(b) - common)
-
-
-def _area(box: Box) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+    both = common(a, b)
+    return both / max(1e-9, area(a) + area(b) - both)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unfade.errors import BadInput
-from unfade.images.filters import resize
+from unfade.images.filters import at_size
 from unfade.nets.damage import SIZE, DamageNet, statistics
 
 CELLS = 16  # regions along each side of the square
@@ -167,7 +167,7 @@ def evidence(face: Tensor, result: Tensor, damage: DamageNet) -> Tensor:
 
 def _kind_of_damage(face: Tensor, damage: DamageNet) -> Tensor:
     """(B, 3, S, S) to (B, 12): the energies of octaves and of noise, grey and coloured, and the estimated damage."""
-    face = face if face.shape[-1] == SIZE else resize(face, SIZE, SIZE)
+    face = at_size(face, SIZE)
     lost = damage.estimate(face)[:, None]
     return torch.cat([statistics(face)[:, KINDS] / 3, lost, lost.square()], 1)
 

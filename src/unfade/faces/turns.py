@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unfade.faces.align import Matrix, centred, crop, inverse, scale_of, to_array, to_tensor
-from unfade.faces.detectors import Box, Certainty, Detector, Face
+from unfade.faces.detectors import Box, Certainty, Detector, Face, area, common
 from unfade.images.photo import Photo
 
 EIGHTHS = 8  # turns that a closer look tries
@@ -163,9 +163,7 @@ def _apart(faces: list[Sight], turn: int) -> list[Sight]:
 
 def _share(a: Box, b: Box) -> float:
     """The common area of two boxes, as a share of the smaller one."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return max(0.0, width) * max(0.0, height) / max(smaller, 1e-9)
+    return common(a, b) / max(min(area(a), area(b)), 1e-9)
 
 
 # --- from a closer look to the photo

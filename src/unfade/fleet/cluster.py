@@ -56,7 +56,7 @@ class Worker:
         return {"ended": [pickle.dumps(self._ended(*pickle.loads(share))) for share in rows["share"]]}
 
     def _ended(self, shard: Shard, photos: Found, films: Found) -> Ended:
-        """Nothing is raised: Ray would not try again, nor say it in one sentence."""
+        """Errors are returned, not raised: Ray would neither retry nor report them in one sentence."""
         try:
             with one_thread(), copies(self.photos, photos, self.out, shard) as (here, out):
                 return shard, self.prepared.restore(here, films, out, asked=self.photos, shard=shard)

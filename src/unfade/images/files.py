@@ -18,23 +18,7 @@ from unfade.atomic import atomic_write
 from unfade.errors import UnreadableImage
 from unfade.images.colours import to_srgb
 from unfade.images.decoding import decode
-from unfade.images.finding import SUFFIXES, list_images
 from unfade.images.photo import TO_8_BITS, Levels, Photo, over_white
-
-__all__ = [
-    "SUFFIXES",
-    "Picture",
-    "encode",
-    "from_bytes",
-    "list_images",
-    "read_image",
-    "read_picture",
-    "refuse_clear",
-    "shown",
-    "to_bytes",
-    "view",
-    "write_png",
-]
 
 
 @dataclass(frozen=True)

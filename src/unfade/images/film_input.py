@@ -22,7 +22,7 @@ from unfade.errors import BadInput, UnreadableImage
 from unfade.images.film_fields import Deinterlacer
 from unfade.images.film_geometry import Geometry, Turn, shape_of
 from unfade.images.film_kinds import DEMUXERS, ENDINGS, NOT_READ, Kind, is_film, kind_of, written_as
-from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, files_below, join_passed_over
+from unfade.images.finding import Found, files_below, join_passed_over
 from unfade.images.photo import Levels, Photo
 from unfade.images.time_limit import checked_time, most_seconds, too_slow, within_limit
 
@@ -33,7 +33,6 @@ FULL_RANGE = 2
 HDR = (16, 18)  # H.273: PQ, HLG
 WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each and decode on their own
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that return transparency
-NOT_FILMS = (*SUFFIXES, *RAW, *OTHER)
 
 
 @dataclass(eq=False)
@@ -168,12 +167,12 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
     if place.is_file():
         if place.suffix.lower() in NOT_READ:
             raise BadInput(f"{place} is a video of a kind that is not read; convert it to .mp4 or .mkv first.")
-        if not is_film(place, NOT_FILMS):
+        if not is_film(place):
             return Found(place.parent, ())
         pyav()
         return Found(place.parent, (Path(place.name),))
     below = [name for name in files_below(place, without=without) if (place / name).is_file()]
-    names = tuple(name for name in below if is_film(place / name, NOT_FILMS))
+    names = tuple(name for name in below if is_film(place / name))
     left = [name for name in below if name.suffix.lower() in NOT_READ]
     if find_spec("av") is None:
         names, left = (), [*left, *names]

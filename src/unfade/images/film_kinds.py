@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from unfade.images.finding import OTHER, RAW, SUFFIXES
+
 HEAD = 1024  # first bytes of a file, which show its kind
 PACKET, TIMED_PACKET = 188, 192  # bytes of a transport stream's packet, and of one with a time stamp before it
 
@@ -87,15 +89,12 @@ def kind_in(head: bytes) -> str:
     return _of_packets(head)
 
 
-def is_film(path: Path, not_films: tuple[str, ...] = ()) -> bool:
-    """Whether a file is a film, by its suffix or, where that is unknown, by its first bytes.
-
-    `not_films` are suffixes of other kinds of files.
-    """
+def is_film(path: Path) -> bool:
+    """Whether a file is a film, by its suffix or, where that is unknown, by its first bytes."""
     ending = path.suffix.lower()
     if ending in ENDINGS:
         return True
-    return ending not in (*not_films, *NOT_READ, *SOUND) and bool(kind_of(path))
+    return ending not in (*SUFFIXES, *RAW, *OTHER, *NOT_READ, *SOUND) and bool(kind_of(path))
 
 
 def written_as(kind: str, demuxer: str) -> Kind:

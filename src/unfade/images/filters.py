@@ -30,11 +30,16 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return _apply(_resample_matrix, (image.shape[-2], height), image, (image.shape[-1], width))
 
 
+def at_size(image: Tensor, size: int) -> Tensor:
+    """`resize` of square pictures (..., H, H) to (..., size, size); those of that size stay as they are."""
+    return image if image.shape[-1] == size else resize(image, size, size)
+
+
 def fit_square(image: Tensor, size: int, path: Path) -> Tensor:
     """Resize a square (3, H, H) picture to (3, size, size). Raises BadInput where it is not square."""
     height, width = image.shape[-2:]
     check_square(width, height, path)
-    return image if height == size else resize(image, size, size)
+    return at_size(image, size)
 
 
 def check_square(width: int, height: int, path: Path) -> None:
@@ -85,11 +90,11 @@ def _resample_matrix(source: int, result: int, border: str = "mirrored") -> Tens
     return BORDERS[border](matrix, taps.long(), weights)
 
 
-def _keys_cubic(x: Tensor, a: float = -0.5) -> Tensor:
+def _keys_cubic(x: Tensor) -> Tensor:
     """Keys (1981), Eq. 15."""
     d = x.abs()
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * (d**3 - 5 * d**2 + 8 * d - 4)
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 

@@ -1,12 +1,14 @@
 """Pairing the pictures of two folders by their stems. Files are never paired in any other way."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from unfade.errors import BadInput
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
+from unfade.images.finding import list_images
+from unfade.shown import first_few
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,6 @@ def check_side(paths: Iterable[Path], side: int) -> None:
     if others:
         found = f"Scores are taken at {side} x {side} pixels, the restorer's size, but {first_few(others)}"
         raise BadInput(f"{found}; provide them at that size, since scores of resized pictures are not comparable.")
-
-
-def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first `most` names, separated by commas, and the number of the others."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _without(some: dict[str, Path], others: dict[str, Path]) -> tuple[Path, ...]:

@@ -8,12 +8,12 @@ LEVELS = 5  # as in StableSR (Wang et al., 2024) and DiffBIR: structures below a
 TAPS = (0.25, 0.5, 0.25)  # the linear spline, on each axis
 
 
-def with_colours_of(image: Tensor, reference: Tensor, *, levels: int = LEVELS) -> Tensor:
+def with_colours_of(image: Tensor, reference: Tensor) -> Tensor:
     """The detail of `image` on the low frequencies of `reference`, both (B, C, H, W); not clamped.
 
     All wavelet bands but the last add up to the picture minus its low frequencies, so only the latter are computed.
     """
-    return image + coarse(reference - image, levels=levels)
+    return image + coarse(reference - image)
 
 
 def coarse(image: Tensor, *, levels: int = LEVELS) -> Tensor:

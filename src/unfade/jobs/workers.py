@@ -91,8 +91,7 @@ def run_stage_on_cores(
     name = make(tell).name
     with progress(name, len(paths)) as advance:
         _Foreman(make, name, paths, out, journal, tell, advance).run(workers)
-    entries = [journal.entry(name, path.name) for path in paths]
-    return [entry for entry in entries if entry is not None]
+    return Outputs(name, out, journal).entries(path.name for path in paths)
 
 
 @dataclass(eq=False)

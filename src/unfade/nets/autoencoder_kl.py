@@ -1,9 +1,14 @@
-"""The autoencoder of latent diffusion (Rombach et al., CVPR 2022, App. G), with the published key names."""
+"""The autoencoder of latent diffusion (Rombach et al., CVPR 2022, App. G), with the published key names.
+
+Its blocks are those of VQGAN.
+"""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from unfade.nets.vqgan import Attention, Downsample, ResBlock, Upsample, conv, norm
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,15 @@ class _Encoder(nn.Module):
     def __init__(self, config: AutoencoderKLConfig):
         super().__init__()
         widths = [config.channels * mult for mult in config.channel_mult]
-        self.conv_in = _conv(3, widths[0])
+        self.conv_in = conv(3, widths[0])
         self.down = nn.ModuleList()
         for level, (before, width) in enumerate(zip([widths[0], *widths], widths, strict=False)):
             blocks = [_ResBlock(before if i == 0 else width, width) for i in range(config.res_blocks)]
             last = level == len(widths) - 1
-            self.down.append(_Level(blocks, downsample=None if last else _Downsample(width)))
+            self.down.append(_Level(blocks, downsample=None if last else Downsample(width)))
         self.mid = _Middle(widths[-1])
-        self.norm_out = _norm(widths[-1])
-        self.conv_out = _conv(widths[-1], 2 * config.latent_channels)
+        self.norm_out = norm(widths[-1])
+        self.conv_out = conv(widths[-1], 2 * config.latent_channels)
 
     def forward(self, image: Tensor) -> Tensor:
         h = self.conv_in(image)
@@ -73,14 +78,14 @@ class _Decoder(nn.Module):
     def __init__(self, config: AutoencoderKLConfig):
         super().__init__()
         widths = [config.channels * mult for mult in config.channel_mult]
-        self.conv_in = _conv(config.latent_channels, widths[-1])
+        self.conv_in = conv(config.latent_channels, widths[-1])
         self.mid = _Middle(widths[-1])
         self.up = nn.ModuleList()
         for level, (width, before) in enumerate(zip(widths, [*widths[1:], widths[-1]], strict=True)):
             blocks = [_ResBlock(before if i == 0 else width, width) for i in range(config.res_blocks + 1)]
-            self.up.append(_Level(blocks, upsample=None if level == 0 else _Upsample(width)))
-        self.norm_out = _norm(widths[0])
-        self.conv_out = _conv(widths[0], 3)
+            self.up.append(_Level(blocks, upsample=None if level == 0 else Upsample(width)))
+        self.norm_out = norm(widths[0])
+        self.conv_out = conv(widths[0], 3)
 
     def forward(self, latent: Tensor) -> Tensor:
         h = self.mid(self.conv_in(latent))
@@ -109,64 +114,12 @@ class _Middle(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.block_1 = _ResBlock(channels, channels)
-        self.attn_1 = _Attention(channels)
+        self.attn_1 = Attention(channels)
         self.block_2 = _ResBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))  # type: ignore[no-any-return]
 
 
-class _ResBlock(nn.Module):
-    def __init__(self, channels: int, out: int):
-        super().__init__()
-        self.norm1, self.conv1 = _norm(channels), _conv(channels, out)
-        self.norm2, self.conv2 = _norm(out), _conv(out, out)
-        self.nin_shortcut = None if channels == out else nn.Conv2d(channels, out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.nin_shortcut is None else self.nin_shortcut(x))  # type: ignore[no-any-return]
-
-
-class _Attention(nn.Module):
-    """One head over all positions."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm = _norm(channels)
-        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
-        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
-        return x + self.proj_out(seen)  # type: ignore[no-any-return]
-
-
-class _Downsample(nn.Module):
-    """A strided convolution with zeros at the right and below only, as published."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # type: ignore[no-any-return]
-
-
-class _Upsample(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = _conv(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
-
-
-def _conv(channels: int, out: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, 3, padding=1)
+class _ResBlock(ResBlock):
+    beside = "nin_shortcut"

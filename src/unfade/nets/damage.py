@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unfade.images.filters import resize
+from unfade.images.filters import at_size
 from unfade.nets.architecture import Architecture
 
 SIZE = 128  # px, of the faces whose damage is estimated
@@ -79,7 +79,7 @@ class DamageNet(nn.Module):
     @torch.no_grad()
     def estimate(self, face: Tensor) -> Tensor:
         """The same for faces of any size, (B, 3, H, H), which are resized."""
-        return self(face if face.shape[-1] == SIZE else resize(face, SIZE, SIZE))  # type: ignore[no-any-return]
+        return self(at_size(face, SIZE))  # type: ignore[no-any-return]
 
     def of_statistics(self, whole: Tensor, regions: Tensor) -> Tensor:
         """(B, STATISTICS) and (B, N, STATISTICS) of N regions to (B,), not clamped, so that it can be fitted."""

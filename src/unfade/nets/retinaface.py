@@ -235,7 +235,7 @@ MOBILENET025 = RetinaFaceConfig(  # 426,608 parameters, and smaller priors
 
 
 @dataclass(frozen=True)
-class DetectionSettings:
+class RetinaFaceSettings:
     """Which of the priors count as a face. The defaults are those of CodeFormer's code."""
 
     min_score: float = 0.8  # probability; facexlib uses 0.97
@@ -255,9 +255,9 @@ class Faces(NamedTuple):
 
 
 @torch.no_grad()
-def find_faces(net: RetinaFace, photo: Tensor, *, settings: DetectionSettings | None = None) -> list[Faces]:
+def detect(net: RetinaFace, photo: Tensor, *, settings: RetinaFaceSettings | None = None) -> list[Faces]:
     """The faces in each photo of a batch (B, 3, H, W), RGB in [-1, 1]. The network is expected in eval mode."""
-    settings = settings or DetectionSettings()
+    settings = settings or RetinaFaceSettings()
     height, width = photo.shape[-2:]
     offsets, anchors = net(photo), priors(height, width, anchors=net.config.anchors).to(photo.device)
     px = torch.tensor([width, height]).to(offsets.boxes)
@@ -267,7 +267,7 @@ def find_faces(net: RetinaFace, photo: Tensor, *, settings: DetectionSettings | 
     ]
 
 
-def likely(boxes: Tensor, scores: Tensor, points: Tensor, settings: DetectionSettings) -> Faces:
+def likely(boxes: Tensor, scores: Tensor, points: Tensor, settings: RetinaFaceSettings) -> Faces:
     """Those of one photo's P candidates that are probable enough and not the same face again, on the CPU.
 
     A GPU would be waited for at each kept face; so it is at the first of these lines only.

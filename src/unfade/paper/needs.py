@@ -17,6 +17,7 @@ from unfade.paper.tables import (
     Scale,
     Share,
     Way,
+    learning_of,
     tables_named,
 )
 from unfade.stages.methods import METHODS
@@ -70,7 +71,7 @@ class Work:
         """The work for a row besides restoring: evaluations of the prior and faces trained on."""
         if isinstance(way, Share) or missing(self.scale, way):
             return
-        learning = getattr(way, "learning", None)
+        learning = learning_of(way)
         if isinstance(way, Pseudo):
             self._targets(way.restorer, Learning(way.targets), camera, "score")
         if learning is not None:
@@ -126,7 +127,7 @@ def _listed(name: str, scale_name: str, scale: Scale, most: int) -> dict[str, st
     work = work_of(names, scale_name, scale, most)
     times = {speed.where: "minutes" if name == COSTS else _told(work.seconds(speed)) for speed in pace.speeds}
     models = dict.fromkeys(model for each in names if each != COSTS for model in needs(each, scale))
-    caption = "all tables, what they share once" if name == "all" else printed_tables()[name].caption
+    caption = "all tables; shared work is counted once" if name == "all" else printed_tables()[name].caption
     return {"table": name, "what": caption, "photos": _photos(names), "models": ", ".join(models) or "none", **times}
 
 

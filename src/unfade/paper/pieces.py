@@ -1,7 +1,7 @@
 """The pieces that the paper's tables are made of: degraded photos, targets, restorers, restored photos, each made once.
 
 Every piece has a folder of its own, named by a fingerprint of all that it depends on. So tables share pieces without
-knowing of each other, and a killed table goes on where it stopped.
+knowing of each other, and an interrupted table resumes.
 """
 
 import json
@@ -21,7 +21,7 @@ from unfade.jobs.runs import Run, open_run
 from unfade.paper.printed import CAMERAS, REAL
 from unfade.paper.scores import Values
 from unfade.paper.settings import first_stage, settings_of
-from unfade.paper.tables import SWINIR, By, Learning, Pseudo, Restored, Scale, Way
+from unfade.paper.tables import SWINIR, By, Learning, Pseudo, Restored, Scale, Way, learning_of
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings
 from unfade.recipes.compare import load_own
@@ -234,7 +234,7 @@ class Runs(PhotoSets):
 
 def lacking(runs: Runs, way: Way, name: str) -> str:
     """The reason why a row cannot be made from these photos; "" if it can."""
-    learning = getattr(way, "learning", None)
+    learning = learning_of(way)
     if learning is None or learning.photos is None:
         return ""
     count = len(runs.photos(name).learn)

@@ -47,8 +47,8 @@ def make_tables(name: str, asked: Asked, *, progress: Progress = silent) -> tupl
     """Reproduce one of the paper's tables, or "all"; resumable. Also returns which tables were left out, and why.
 
     Each has a folder in `out` with table.md and table.json; what they are made of lies in `out/runs`. Raises BadInput
-    for an unknown table or scale and where its photos are not given, and UnknownModel, with the command that brings it,
-    for weights that are not there, before anything is begun.
+    for an unknown table or scale and where its photos are not given, and UnknownModel, with the command that downloads
+    missing weights, before any work starts.
     """
     names, scale, device = tables_named(name), scale_named(asked.scale), choose_device(asked.device)
     wanting = {each: _wanting(each, scale, asked) for each in names}

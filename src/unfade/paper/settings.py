@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unfade.diffusion.schedule import respaced
-from unfade.paper.tables import OURS, SWINIR, TABLES, Learning, Pseudo, Restored, Scale, Targets, Way
+from unfade.paper.tables import OURS, SWINIR, TABLES, Learning, Pseudo, Restored, Scale, Targets, Way, learning_of
 from unfade.recipes.adapt_settings import AdaptSettings, as_published, settings_for
 from unfade.restorers.code_level import CodeLossSettings
 from unfade.restorers.image_level import ImageLossSettings
@@ -58,13 +58,13 @@ def first_stage(scale: Scale, method: str) -> str:
 
 def missing(scale: Scale, way: Way) -> str:
     """The reason why a row cannot be made with the models of a scale; "" if it can, once the models are available."""
-    learning = getattr(way, "learning", None)
+    learning = learning_of(way)
     asked = [getattr(way, "method", ""), *((learning.start_from, learning.targets.method) if learning else ())]
     for method in filter(None, asked):
         if method not in scale.methods:
-            return f"{method} has no part in this scale"
+            return f"this scale has no model for {method}"
     if learning and isinstance(learning.losses, CodeLossSettings) and not scale.codes:
-        return "no restorer that learns on codes comes along"
+        return "this scale has no restorer that learns from codes"
     return ""
 
 

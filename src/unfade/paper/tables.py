@@ -1,7 +1,7 @@
 """The paper's tables, each a short list of ways to make pictures, and the models that they are made with.
 
 Kuai et al., "Towards Unsupervised Blind Face Restoration using Diffusion Prior" (WACV 2025). What is printed in them is
-in printed.toml, under the same labels; `runs` makes them.
+in printed.toml, under the same labels; `pieces` makes them.
 """
 
 from collections.abc import Mapping
@@ -157,19 +157,19 @@ def by_losses(weights: Mapping[str, tuple[float, float, float]]) -> dict[str, Wa
 
 
 def by_truth(restorer: str) -> dict[str, Way]:
-    """Fine-tuned on the truth, and how much of that is had without it."""
+    """Fine-tuned on the truth, and which share of that gain is reached without it."""
     names = (restorer, f"{restorer} + ours", f"{restorer} on the truth")
     learned = Restored(restorer, Learning()), Restored(restorer, Learning(on_truth=True))
     return {**dict(zip(names, (Restored(restorer), *learned), strict=True)), "share of the gap": Share(*names)}
 
 
 def learning_codes(losses: CodeLossSettings) -> Restored:
-    """CodeFormer by what it learns with."""
+    """CodeFormer, fine-tuned with these losses."""
     return Restored(CODEFORMER, Learning(losses=losses))
 
 
-def one_part(*parts: str) -> Restored:
-    """CodeFormer of which one part learns."""
+def only_parts(*parts: str) -> Restored:
+    """CodeFormer of which only these parts learn."""
     return learning_codes(CodeLossSettings(frozen=tuple(part for part in PARTS if part not in parts)))
 
 
@@ -185,8 +185,8 @@ TABLES: dict[str, dict[str, Way]] = {
     "3": METHOD_ROWS,
     "4": by_photos(SWINIR),
     "5": {
-        "encoder alone": one_part("encoder"),
-        "transformer alone": one_part("position_emb", "feat_emb", "ft_layers", "idx_pred_layer"),
+        "encoder alone": only_parts("encoder"),
+        "transformer alone": only_parts("position_emb", "feat_emb", "ft_layers", "idx_pred_layer"),
         "encoder + transformer": Restored(CODEFORMER, Learning()),
         "encoder + transformer + fusion": learning_codes(CODE_LOSSES["fusion"]),
     },
@@ -252,7 +252,7 @@ TABLES: dict[str, dict[str, Way]] = {
     },
     "fig15": by_photos(SWINIR),
 }
-COSTS = "27"  # needs no runs, see `table_costs`
+COSTS = "27"  # needs no runs, see `costs`
 NAMES = (*(str(n) for n in range(1, 28)), "fig9", "fig15")
 
 
@@ -272,9 +272,13 @@ def scale_named(name: str) -> Scale:
     return SCALES[name]
 
 
+def learning_of(way: Way) -> Learning | None:
+    """How the restorer of a way is fine-tuned; None if it is not."""
+    return way.learning if isinstance(way, Restored | By) else None
+
+
 def as_usual(way: Way) -> Way:
     """The same way without losses that are the paper's usual ones, so that equal ways are the same run of the paper."""
-    learning = getattr(way, "learning", None)
-    if isinstance(way, Restored) and learning is not None and learning.losses == OURS:
-        return replace(way, learning=replace(learning, losses=None))
+    if isinstance(way, Restored) and way.learning is not None and way.learning.losses == OURS:
+        return replace(way, learning=replace(way.learning, losses=None))
     return way

@@ -15,7 +15,7 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput
 from unfade.evaluation.pairs import built_in_distances
 from unfade.faces.identity import Likeness
-from unfade.images.files import list_images
+from unfade.images.finding import list_images
 from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import Run, of_gone, open_run

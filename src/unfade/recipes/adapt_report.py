@@ -14,10 +14,12 @@ from unfade.images.files import read_image
 from unfade.jobs.journal import Counts, Entry
 from unfade.metrics.reference import psnr, ssim
 from unfade.recipes.inspect import in_words
-from unfade.recipes.photo_report import SHOWN, shown_faces, shown_photos
-from unfade.report.document import Curve, Report
+from unfade.recipes.photo_report import CHANGED_MOST, cut_short, shown_faces, shown_photos
+from unfade.report.curves import Curve
+from unfade.report.document import Report
 from unfade.report.listings import Line, Listing, named, notes, undone
 from unfade.report.pictures import address_of
+from unfade.shown import first_few
 from unfade.stages.restore import LEFT_ALONE
 from unfade.stages.views import Views
 from unfade.training.loop import History
@@ -99,11 +101,11 @@ def report_of(
         title="unfade: adapted to your photos",
         summary=_summary(counts, len(ran.done)),
         counts=counts.as_dict(),
-        scores=_scores(run, COLUMNS, ran.done, truth, metrics),
-        curves=[Curve(title, points) for name, title in CURVES.items() if (points := ran.history.curve(name))],
+        scores=_scores(run, ran.done, truth, metrics),
+        curves=curves_of(ran.history),
         settings=settings,
         faces=shown_faces(
-            {entry.item: _files(run, COLUMNS, entry.output, truth) for entry in ran.done},
+            {entry.item: _files(run, entry.output, truth) for entry in ran.done},
             run,
             notes={entry.item: "; ".join(entry.notes) for entry in ran.done},
         ),
@@ -111,23 +113,21 @@ def report_of(
         lists=[*_damage(run), *_lists(ran)],
         files={what: address_of(run / file, run) for what, file in FILES.items() if _is_there(run / file)},
         warnings=[
-            *_cut(len(ran.done)),
+            *cut_short(len(ran.done), CHANGED_MOST, "the folder restored/"),
             *ran.warnings,
             *_left_alone(ran),
-            *_strangers(run, COLUMNS, ran.done, likeness),
+            *_strangers(run, ran.done, likeness),
         ],
     )
 
 
+def curves_of(history: History) -> list[Curve]:
+    """The losses and the scores of held-out faces that a history has."""
+    return [Curve(title, points) for name, title in CURVES.items() if (points := history.curve(name))]
+
+
 def _summary(counts: Counts, faces: int) -> str:
     return f"{counts.found} photos found; {counts.done} with {faces} faces restored by a restorer adapted to them."
-
-
-def _cut(faces: int) -> list[str]:
-    """A warning if the page does not show every face."""
-    if faces <= SHOWN:
-        return []
-    return [f"The page shows the {SHOWN} of {faces} faces that changed most; the folder restored/ holds all."]
 
 
 def _few(faces: int) -> list[str]:
@@ -142,11 +142,10 @@ def _left_out(names: Sequence[str]) -> list[str]:
     """A warning about targets that disagree with their photos."""
     if not names:
         return []
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     found = f"{len(names)} targets disagreed with their photos and were not used"
     if len(names) == 1:
         found = "1 target disagreed with its photo and was not used"
-    return [f"{found}: {', '.join(names[:NAMED])}{more}."]
+    return [f"{found}: {first_few(names, NAMED)}."]
 
 
 def _left_alone(ran: Ran) -> list[str]:
@@ -187,11 +186,11 @@ def _lists(ran: Ran) -> list[Listing]:
     ]
 
 
-def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likeness: Likeness | None) -> list[str]:
+def _strangers(run: Path, done: list[Entry], likeness: Likeness | None) -> list[str]:
     """A warning that names the results that may no longer show the same person, least similar first."""
     if likeness is None:
         return []
-    folders = [run / columns[name] for name in ("input", "adapted")]
+    folders = [run / COLUMNS[name] for name in ("input", "adapted")]
     strangers: list[tuple[float, str]] = []
     for entry in done:
         face, result = (read_image(folder / entry.output) for folder in folders)
@@ -200,34 +199,29 @@ def _strangers(run: Path, columns: Mapping[str, str], done: list[Entry], likenes
     strangers.sort(reverse=True)
     if not strangers:
         return []
-    named = ", ".join(f"{name} ({far:.2f})" for far, name in strangers[:NAMED])
-    more = f" and {len(strangers) - NAMED} more" if len(strangers) > NAMED else ""
+    names = [f"{name} ({far:.2f})" for far, name in strangers]
     warning = (
         f"{len(strangers)} of {len(done)} results may no longer show the same person "
         f"(identity distance over {likeness.limit})"
     )
-    return [f"{warning}: {named}{more}."]
+    return [f"{warning}: {first_few(names, NAMED)}."]
 
 
-def _files(run: Path, columns: Mapping[str, str], name: str, truth: Mapping[str, Path]) -> dict[str, Path]:
-    paths = {column: run / folder / name for column, folder in columns.items()}
+def _files(run: Path, name: str, truth: Mapping[str, Path]) -> dict[str, Path]:
+    paths = {column: run / folder / name for column, folder in COLUMNS.items()}
     if Path(name).stem in truth:
         paths["truth"] = truth[Path(name).stem]
     return {column: path for column, path in paths.items() if path.exists()}
 
 
 def _scores(
-    run: Path,
-    columns: Mapping[str, str],
-    done: Sequence[Entry],
-    truth: Mapping[str, Path],
-    more: Mapping[str, Metric],
+    run: Path, done: Sequence[Entry], truth: Mapping[str, Path], more: Mapping[str, Metric]
 ) -> list[dict[str, object]]:
     """Mean scores against the truth, over the faces that have one."""
     metrics = {"psnr": psnr, "ssim": ssim, **more}
     rows: list[dict[str, object]] = []
-    for column in ("input", "pre-trained", "target", "adapted"):
-        pairs = [(run / columns[column] / e.output, truth.get(Path(e.output).stem)) for e in done]
+    for column, folder in COLUMNS.items():
+        pairs = [(run / folder / e.output, truth.get(Path(e.output).stem)) for e in done]
         images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if b and a.exists()]
         if not images:
             continue

@@ -21,7 +21,7 @@ from unfade.evaluation.evaluate import load_metrics, with_published_mean
 from unfade.evaluation.pairs import METRICS, Score, Scores, built_in_distances, pair_by_stem, score_folder
 from unfade.images.files import read_image, write_png
 from unfade.images.finding import real_path
-from unfade.images.pairing import by_stem, check_side, first_few
+from unfade.images.pairing import by_stem, check_side
 from unfade.images.sheet import sheet
 from unfade.jobs.journal import Counts, Entry, Journal
 from unfade.jobs.outputs import OwnFiles, withdraw_others
@@ -33,7 +33,7 @@ from unfade.report.listings import undone
 from unfade.report.pictures import picture_of, side_for
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorer
-from unfade.shown import json_text
+from unfade.shown import first_few, json_text
 from unfade.stages.crop import as_they_are, take_aligned
 from unfade.stages.methods import METHODS, MethodSettings, Own, run_method
 from unfade.stages.restore import restore_faces

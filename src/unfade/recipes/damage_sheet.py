@@ -8,8 +8,9 @@ from torch import Tensor
 from unfade.degradations.fitted import LEVELS, FittedDegradation, FittedDraw, blur, with_random_phases
 from unfade.degradations.measured import Damage, frequencies, response_of
 from unfade.degradations.rings import filtered
-from unfade.images.files import list_images, read_image
+from unfade.images.files import read_image
 from unfade.images.filters import fit_square
+from unfade.images.finding import list_images
 from unfade.images.plot import Axis, plot
 from unfade.images.sheet import sheet
 from unfade.recipes.adapt_settings import DRAWN

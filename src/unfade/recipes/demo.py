@@ -10,7 +10,7 @@ from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import load_prior
 from unfade.evaluation.pairs import METRICS, Score, built_in_distances, score_folder
-from unfade.images.files import list_images
+from unfade.images.finding import list_images
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt import Adapted, adapt
 from unfade.recipes.adapt_settings import SAMPLES, SMALL_ADAPT, AdaptSettings

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unfade.atomic import atomic_write
-from unfade.images.photo_files import Found
+from unfade.images.finding import Found
 from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import JOURNAL, RUN, Run
 from unfade.report.document import Face, Report, WholePhoto, most_changed_first, render
@@ -17,6 +17,7 @@ from unfade.store.seeds import fingerprint
 
 REPORT, FOLDER = "report.html", "report"  # the page of a run, and the folder next to it that holds its pictures
 SHOWN = 1000  # at most so many photos, and so many faces, are on a page
+CHANGED_MOST = "faces, those that changed most"  # the faces that `shown_faces` keeps
 RESULTS = ("adapted", "result")  # titles of columns that hold results
 COLUMNS = ("face", "result", "trust")  # of the report of restored photos
 
@@ -95,7 +96,7 @@ def report_restored(
         photos=shown_photos(photos, out, views, out),
         lists=[*undone(entries), *_films(entries, names, out), *notes(entries)],
         files={"the journal: what became of every item": JOURNAL, "the settings of the run": RUN},
-        warnings=_cut(Counts.of(photos).done, "photos") + _cut(len(pairs), "faces, those that changed most"),
+        warnings=cut_short(Counts.of(photos).done, "photos") + cut_short(len(pairs), CHANGED_MOST),
     )
     atomic_write(out / REPORT, render(page))
 
@@ -114,6 +115,6 @@ def _films(entries: Sequence[Entry], names: Collection[str], out: Path) -> list[
     return [Listing("Videos", lines, "A link opens the video if the browser can play it.")] if lines else []
 
 
-def _cut(count: int, what: str) -> list[str]:
-    """A warning if the page does not show everything."""
-    return [f"The page shows {SHOWN:,} of {count:,} {what}; the folder holds all."] if count > SHOWN else []
+def cut_short(count: int, what: str, folder: str = "the folder") -> list[str]:
+    """A warning if the page does not show everything that is in the folder."""
+    return [f"The page shows {SHOWN:,} of {count:,} {what}; {folder} holds all."] if count > SHOWN else []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unfade.degradations.blind import BlindSettings, blind_pair, draw_blind
 from unfade.degradations.generic import generic
+from unfade.devices import device_of
 from unfade.diffusion.denoising import Denoising, DenoisingSettings, denoising_score, draw_noising, noised
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.load import load_prior
@@ -308,7 +309,7 @@ def _restoration_score(folder: Path, recipe: RestorerRecipe) -> Callable[[nn.Mod
     pairs = [_degraded(truth, f"held out {i}", recipe) for i, truth in enumerate(_held_out(folder, recipe.size))]
 
     def score(restorer: nn.Module) -> dict[str, float]:
-        device = next(restorer.parameters()).device
+        device = device_of(restorer)
         before, after = [], []
         for face, truth in pairs:
             restored = restorer(face[None].to(device)).float().clamp(-1, 1).cpu()

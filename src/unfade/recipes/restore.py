@@ -12,15 +12,24 @@ from unfade.errors import BadInput, UnknownModel, refuse_below
 from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
 from unfade.images.film_input import by_endings, find_videos
-from unfade.images.photo_files import Found, Provenance, find_pictures, join_passed_over
+from unfade.images.finding import Found, find_pictures, join_passed_over
+from unfade.images.provenance import Provenance
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard
 from unfade.jobs.stores import is_store, photos_in
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import REPORT, report_restored
-from unfade.recipes.provenance import provenance_of
-from unfade.recipes.sources import FILLED, Finding, FindSettings, Masking, likeness_for, masking_for, only_faces
+from unfade.recipes.sources import (
+    FILLED,
+    Finding,
+    FindSettings,
+    Masking,
+    likeness_for,
+    masking_for,
+    only_faces,
+    provenance_of,
+)
 from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler
@@ -100,14 +109,14 @@ def restore(
 ) -> list[Entry]:
     """Restore the faces in a folder of photos, or in one photo, and write the photos to `out`; one entry per photo.
 
-    Videos are restored too if PyAV is installed (the extra `video`); see `stages.video.restore_videos`. `restorer` is
-    a name, a .safetensors file or the folder of an adaptation, or several of them with different sizes: each face then
+    Videos are restored too if PyAV is installed (the extra `video`); see `stages.video.restore_videos`. `restorer` is a
+    name, a .safetensors file or the folder of an adaptation, or several of them with different sizes: each face then
     goes through the one that suits its size in the photo (`restorers.by_size.size_for`), those of videos through the
     smallest. Photos keep their names, subfolders, formats and metadata. With `aligned`, the pictures are square face
     crops in FFHQ's framing, and only those of the folder itself are used, without face detection. They keep their size
-    too: the restorer's changes are resized to it. Run it again
-    to resume an interrupted run. `portion` restricts the run to a shard of the photos, or to those that a manifest
-    lists. Raises BadInput, UnknownModel, or OutputConflict if `out` was made in another way.
+    too: the restorer's changes are resized to it. Run it again to resume an interrupted run. `portion` restricts the
+    run to a shard of the photos, or to those that a manifest lists. Raises BadInput, UnknownModel, or OutputConflict if
+    `out` was made in another way.
     """
     if is_store(photos) or is_store(out):
         raise BadInput("Object stores are read and written by a fleet: set `fleet`, to auto for this machine.")

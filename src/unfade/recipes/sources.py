@@ -1,8 +1,10 @@
 """Where the faces of an adaptation come from: whole photos, or pictures that are already aligned faces."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,15 +15,15 @@ from unfade.faces.detectors import Detector, loaded_detector
 from unfade.faces.identity import USUAL_EMBEDDER, Likeness, likeness, load_embedder, load_judge
 from unfade.faces.masks import Mask, loaded_mask
 from unfade.faces.paste import PasteSettings
-from unfade.images.photo_files import Found, find_photos, find_pictures
+from unfade.images.finding import Found, find_photos, find_pictures
+from unfade.images.provenance import Provenance
 from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs
 from unfade.jobs.runs import Run
 from unfade.progress import Progress
-from unfade.recipes.provenance import provenance_of
 from unfade.restorers.base import Restorer
 from unfade.stages.crop import crop_photos, faces_in, found_before, take_aligned
-from unfade.stages.photos import Choice, Finder, Framed, opened_groups, searching
+from unfade.stages.photos import Choice, Finder, Framed, Searching, opened_groups
 from unfade.stages.restore import choices
 from unfade.stages.restore_photos import STAGE, Parts, PhotoSettings, restore_photos
 from unfade.store.seeds import fingerprint
@@ -64,7 +66,7 @@ class Finding:
 
     def finder(self, size: int) -> Finder:
         """A finder that detects faces and aligns them to `size` px."""
-        return searching(self.detector.network, self.settings.detect, self.settings.choice, size)
+        return Searching(self.detector.network, self.settings.detect, self.settings.choice, size)
 
 
 def likeness_for(spec: str | Path | None, *, device: str = "cpu") -> Likeness | None:
@@ -216,6 +218,15 @@ def _restored(
     how: dict[str, Any] = {"strength": strength, "key": key or sha256}
     how |= {"journal": run.journal, "progress": run.progress}
     return restore_photos(found, out, network, find, settings, replace(parts, provenance=made_by), **how)
+
+
+def provenance_of(
+    restorer: str | Path | Sequence[str | Path], sha256: str, choices: Mapping[str, float], settings: PhotoSettings
+) -> Provenance:
+    """The provenance for the metadata of results; it contains no path of the user's machine."""
+    how = json.dumps({**choices, **asdict(settings.paste)}, sort_keys=True)
+    names = [restorer] if isinstance(restorer, str | Path) else restorer
+    return Provenance(f"unfade {version('unfade')}", ", ".join(Path(name).name for name in names), sha256, how)
 
 
 def only_faces(**changed: bool) -> None:

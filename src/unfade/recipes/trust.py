@@ -9,7 +9,8 @@ from torch import Tensor
 
 from unfade.degradations.fitted import FittedDegradation
 from unfade.faces.trust import FEATURES, Calibration, Trust, errors, evidence, transferred
-from unfade.images.files import from_bytes, list_images, to_bytes
+from unfade.images.files import from_bytes, to_bytes
+from unfade.images.finding import list_images
 from unfade.nets.damage import SIZE, DamageNet
 from unfade.recipes.adapt_settings import SAMPLES
 from unfade.restorers.base import Restorer
@@ -24,7 +25,7 @@ KEY = "trust"  # of the calibration in a card
 TRUTHS = ("truth", "held_out_truth")  # folders of the samples: clean faces that no restorer learns from
 
 
-def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
+def trust_for(loaded: Loaded[Restorer]) -> Trust:
     """What maps of a restorer, or of several as one, are made by."""
     known, missing = {}, {}
     for part in each_of(loaded):
@@ -38,7 +39,7 @@ def trust_for(loaded: Loaded[Restorer], *, device: str = "cpu") -> Trust:
             missing[size] = f"no trust map: {part.path.stem} is calibrated for {usual} only"
         else:
             known[size] = found
-    return Trust(load_network("damage", "damage", device="cpu").network, known, missing)
+    return Trust(load_network("damage", "damage").network, known, missing)
 
 
 def calibration_of(loaded: Loaded[Restorer]) -> Calibration | None:
@@ -61,7 +62,7 @@ def put_in_card(weights: Path, calibration: Calibration) -> None:
     write_card(weights, {**read_card(weights), KEY: asdict(calibration)})
 
 
-class Rehearsal:
+class Recalibration:
     """The sample faces, damaged as the photos of a folder are, and a calibrated restorer's errors on them."""
 
     def __init__(self, restorer: Loaded[Restorer], before: Calibration, *, seed: int) -> None:
@@ -90,15 +91,15 @@ class Rehearsal:
         return evidence(self.faces, results, self.damage), errors(results, self.truths)
 
 
-def rehearsal_of(restorer: Loaded[Restorer], *, seed: int) -> Rehearsal | None:
-    """The rehearsal of an adaptation; None where its restorer cannot be calibrated.
+def recalibration_of(restorer: Loaded[Restorer], *, seed: int) -> Recalibration | None:
+    """The recalibration of an adaptation; None where its restorer cannot be calibrated.
 
     That is one that was not calibrated before, or as it is used now, or whose faces are not of the samples' size.
     """
     before = calibration_of(restorer)
     if before is None or before.choices != _made(restorer.network) or restorer.network.size != SIZE:
         return None
-    return Rehearsal(restorer, before, seed=seed)
+    return Recalibration(restorer, before, seed=seed)
 
 
 def _made(restorer: Restorer) -> dict[str, float]:

@@ -10,6 +10,7 @@ import torch
 
 from unfade.degradations.fitted import FittedDegradation
 from unfade.degradations.fitted_file import is_made_of, save_degradation
+from unfade.devices import device_of
 from unfade.diffusion.features import PriorFeatures
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.errors import BadInput, OutputConflict
@@ -17,7 +18,7 @@ from unfade.processes import leads
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_settings import AdaptSettings, settled, to_damage, weights_key
 from unfade.recipes.trust import KEY as TRUST
-from unfade.recipes.trust import Rehearsal, rehearsal_of
+from unfade.recipes.trust import Recalibration, recalibration_of
 from unfade.restorers.base import Restorer
 from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual, discriminator_for
@@ -71,7 +72,7 @@ def finetune_to_file(
         _check_degradation(degradation, made_of)
     if degradation and leads():
         degradation.unlink(missing_ok=True)  # that of other pairs; these may be too few to fit one
-    rehearsal = rehearsal_of(restorer, seed=settings.finetune.loop.seed)
+    recalibration = recalibration_of(restorer, seed=settings.finetune.loop.seed)
     history = finetune(
         network,
         pairs,
@@ -80,13 +81,13 @@ def finetune_to_file(
         real=clean if _learns_by_discriminator(settings) else [],
         clean=damaged,
         distance=PriorFeatures(prior.network.unet),
-        on_fitted=_on_fitted(degradation, made_of, rehearsal, settings),
+        on_fitted=_on_fitted(degradation, made_of, recalibration, settings),
         checkpoint=checkpoint,
         progress=progress,
     )
     if leads():
         save_restorer(out, network)
-        calibration = rehearsal.calibration(sha256_of(out)) if rehearsal else None
+        calibration = recalibration.calibration(sha256_of(out)) if recalibration else None
         trust = {TRUST: asdict(calibration)} if calibration else {}
         write_card(out, {**_card(settings, restorer.licence, pairs, key, made_of, history), **trust})  # says: all done
         checkpoint.unlink()
@@ -94,17 +95,17 @@ def finetune_to_file(
 
 
 def _on_fitted(
-    path: Path | None, made_of: str, rehearsal: Rehearsal | None, settings: AdaptSettings
+    path: Path | None, made_of: str, recalibration: Recalibration | None, settings: AdaptSettings
 ) -> Callable[[FittedDegradation], None] | None:
     """What is done with the degradation of the photos, before the restorer learns; None if nothing needs one."""
 
     def on_fitted(fitted: FittedDegradation) -> None:
         if path and leads():
             save_degradation(path, fitted, made_of=made_of)
-        if rehearsal:
-            rehearsal.begin(fitted)
+        if recalibration:
+            recalibration.begin(fitted)
 
-    return on_fitted if rehearsal or settings.finetune.redegraded else None
+    return on_fitted if recalibration or settings.finetune.redegraded else None
 
 
 def warnings_of(history: History, settings: AdaptSettings, pairs: int, *, fitted: bool) -> list[str]:
@@ -148,7 +149,7 @@ def check_perceptual(name: str) -> None:
 LPIPS = "lpips-vgg"
 PERCEPTUALS: dict[str, Callable[[DiffusionPrior], Perceptual | None]] = {
     "prior": lambda prior: PriorFeatures(prior.unet, shifted=True),
-    "lpips": lambda prior: load_network(LPIPS, "perceptual", device=next(prior.parameters()).device).network,
+    "lpips": lambda prior: load_network(LPIPS, "perceptual", device=device_of(prior)).network,
     "none": lambda prior: None,
 }
 
@@ -172,7 +173,7 @@ def _objective(restorer: Restorer, prior: DiffusionPrior, settings: AdaptSetting
     return restorer.objective(
         settings.losses,
         perceptual=perceptual_distance(settings.perceptual, prior),
-        discriminator=discriminator_for(pictures, loop.seed, next(restorer.parameters()).device),
+        discriminator=discriminator_for(pictures, loop.seed, device_of(restorer)),
         micro_batches=loop.micro_batches,
     )
 

@@ -13,8 +13,6 @@ from unfade.report.curves import Curve, figures
 from unfade.report.listings import Listing
 from unfade.report.pictures import Picture
 
-__all__ = ["WORDS", "Curve", "Face", "Listing", "Picture", "Report", "WholePhoto", "most_changed_first", "render"]
-
 BEFORE, AFTER = "pre-trained", "adapted"  # the rows of scores that are compared
 MAP = "trust"  # a column that is no version of the face
 _OUTCOMES = {"done": "done", "skipped": "skipped", "failed": "failed", "no_face": "without a face"}

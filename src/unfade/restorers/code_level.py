@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unfade.errors import BadInput, refuse_below
 from unfade.nets.architecture import Config, to_header
-from unfade.nets.codeformer import CodeFormer, Prediction
+from unfade.nets.codeformer import CodeFormer
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, ImageObjective
 from unfade.training.loop import LoopSettings
@@ -96,12 +96,9 @@ class CodeObjective(Objective):
             "code": self.settings.code_weight * F.cross_entropy(seen.logits.float().transpose(1, 2), codes),
         }
         if self.image is not None:
-            restored = self._decoded(restorer.net, seen)
+            restored = restorer.net.decode(seen.codes, fidelity=self.settings.fidelity, maps=seen.maps)
             terms |= self.image(_Made(restored), face, target, real)
         return terms
-
-    def _decoded(self, net: CodeFormer, seen: Prediction) -> Tensor:
-        return net.decode(seen.codes, fidelity=self.settings.fidelity, maps=seen.maps)
 
     def after_backward(self) -> None:
         """Compute the discriminator's gradients, if there is one."""
@@ -145,6 +142,11 @@ def own_teacher(net: CodeFormer) -> Teacher:
     return codes_of
 
 
+def _in_restorer(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in a restorer of parts of its network."""
+    return tuple(f"net.{part}" for part in parts)
+
+
 @dataclass(frozen=True)
 class CodeFormerSettings:
     """How CodeFormer restores. Defaults: the paper's, both for first attempts and in the evaluation."""
@@ -161,7 +163,7 @@ class CodeFormerRestorer(Restorer):
     """CodeFormer as a restorer. `settings` may be replaced at any time."""
 
     architecture = "codeformer"
-    frozen = CodeLossSettings.frozen
+    frozen = _in_restorer(CodeLossSettings.frozen)
     published = True
     net: CodeFormer
 
@@ -185,17 +187,13 @@ class CodeFormerRestorer(Restorer):
         self.settings = replace(self.settings, fidelity=fidelity)
 
     def objective(self, settings: CodeLossSettings | None = None, **parts: Any) -> CodeObjective:
-        """Eq. 13 with this network, as it is now, as the teacher. Sets `frozen` to that of the settings.
+        """Eq. 13 with this network, as it is now, as the teacher. Freezes what the settings say.
 
         See `CodeObjective` for the parts: teacher, and those of `ImageObjective` if the fusion is trained.
         """
         settings = settings or CodeLossSettings()
-        self.frozen = settings.frozen
+        self.frozen = _in_restorer(settings.frozen)
         return CodeObjective(settings, **{"teacher": own_teacher(self.net)} | parts)
-
-    def trainable(self) -> list[nn.Parameter]:
-        """The network's parameters outside the `frozen` parts, in the order of `named_parameters`."""
-        return [value for name, value in self.net.named_parameters() if name.split(".")[0] not in self.frozen]
 
     def config(self) -> Config:
         return to_header(self.net.config)

@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from unfade.devices import Device, choose_device
@@ -19,7 +18,7 @@ from unfade.restorers.code_level import CodeFormerRestorer
 from unfade.restorers.image_level import GFPGANRestorer, SwinIRRestorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, one_step_of
 from unfade.restorers.vqfr import VQFRRestorer
-from unfade.store.checkpoints import image_size, is_own, load_state, read_weights, save_weights
+from unfade.store.checkpoints import is_own, load_state, read_header, read_weights, save_weights
 from unfade.store.foreign import is_onnx
 from unfade.store.headers import whole_size
 from unfade.store.seeds import fingerprint
@@ -59,9 +58,8 @@ def head_of(spec: str | Path) -> Head:
     path = find_weights(spec, "restorer")
     if reader := _reader_of(path):
         return Head(reader.architecture, reader.size_of(path))
-    size = image_size(path)  # raises BadCheckpoint for a file that cannot be read
-    with safe_open(path, "pt") as file:
-        return Head(file.metadata()["architecture"], size)
+    architecture, config = read_header(path)
+    return Head(architecture, whole_size(config.get("size"), path))
 
 
 def load_restorer(
@@ -131,12 +129,10 @@ def each_of(loaded: Loaded[Restorer]) -> tuple[Loaded[Restorer], ...]:
     return loaded.parts if isinstance(loaded, _Several) else (loaded,)
 
 
-def one_step_of_prior(
-    spec: str | Path = "small-prior", settings: OneStepSettings | None = None, *, device: torch.device | str = "cpu"
-) -> OneStepRestorer:
+def one_step_of_prior(spec: str | Path = "small-prior", settings: OneStepSettings | None = None) -> OneStepRestorer:
     """A one-step restorer from any prior, before any training. Raises what `load_prior` raises."""
     unet, damage = load_network(spec, "prior").network, load_network("damage", "damage").network
-    return one_step_of(unet, damage, settings).to(device)
+    return one_step_of(unet, damage, settings)
 
 
 def reload_restorer(restorer: Restorer, path: Path) -> None:

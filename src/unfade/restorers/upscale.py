@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from unfade.devices import device_of
 from unfade.errors import BadInput
 from unfade.restorers.spandrel import ARCHITECTURE, SpandrelRestorer, restorer_of
 from unfade.store.foreign import read_foreign
@@ -29,7 +30,7 @@ class Upscaler(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        return self.restorer.enlarged(image.to(next(self.parameters()).device)).float().clamp(-1, 1)
+        return self.restorer.enlarged(image.to(device_of(self))).float().clamp(-1, 1)
 
 
 def loaded_upscaler(spec: str | Path, device: torch.device | str = "cpu", *, tile: int = TILE) -> Loaded[Upscaler]:

@@ -16,11 +16,11 @@ class VQFRRestorer(ImageLevelRestorer):
     published = True
     net: VQFR
 
-    def __init__(self, net: VQFR, fidelity: float = 1.0) -> None:
+    def __init__(self, net: VQFR) -> None:
         super().__init__()
         self.net = net
         self.size = net.config.size
-        self._fidelity = fidelity
+        self._fidelity = 1.0
 
     def forward(self, face: Tensor) -> Tensor:
         restored: Tensor = self.net(face, self._fidelity)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from unfade.errors import BadInput
-from unfade.faces.detect import Face
+from unfade.faces.detectors import Face
 from unfade.images.files import write_png
+from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.json_lines import JsonLines, fits
-from unfade.jobs.outputs import Outputs
+from unfade.jobs.outputs import Outputs, withdraw_others
 from unfade.jobs.run_stage import Item, Stage, run_stage
 from unfade.progress import Advance, Progress, silent
 from unfade.stages.photos import Finder, FoundFace, Opened, no_face_in, opened_groups
@@ -142,8 +142,7 @@ class _Cropping:
 
     def finish(self, names: list[str]) -> list[Entry]:
         """Keep one line for each photo that was searched, in the order of `names`; remove faces of other photos."""
-        for gone in {entry.item for entry in self.outputs.journal.stage(STAGE)} - set(names):
-            self.outputs.withdraw(gone)
+        withdraw_others(self.outputs, names)
         entries = self.outputs.entries(names)
         self.lines.rewrite(self.records[entry.item] for entry in entries if entry.status in ("done", "no_face"))
         return entries

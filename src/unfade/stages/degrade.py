@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from unfade.degradations.blind import BLIND_PRESETS, BlindDraw, BlindSettings, blind, draw_blind
-from unfade.degradations.camera import CAMERA_PRESETS, CameraDraw, CameraSettings, camera, draw_camera
+from unfade.degradations.camera import (
+    CAMERA_PRESETS,
+    CameraDraw,
+    CameraSettings,
+    camera,
+    draw_camera,
+    require_scale,
+    sensor_size,
+)
 from unfade.degradations.fitted import FittedDegradation, FittedDraw
 from unfade.degradations.fitted_file import degradation_file, load_degradation
 from unfade.degradations.sensor import Sensor
@@ -54,19 +62,15 @@ class BlindDegradation:
     scale: int | None = None  # downsampling ratio r of all faces, instead of a draw from the range in the settings
 
     def __post_init__(self) -> None:
-        if self.scale is not None and self.scale < 1:
-            raise BadInput(f"Expected a whole scale of at least 1, got {self.scale}; the paper has 4 and 8.")
+        if self.scale is not None:
+            require_scale(self.scale)
 
     def draw(self, rng: np.random.Generator, *, height: int, width: int) -> BlindDraw:
         """Raises BadInput if the scale leaves fewer than 2 pixels of a side."""
         draw = draw_blind(rng, size=width, settings=self.settings)
         if self.scale is None:
             return draw
-        if min(height, width) // self.scale < 2:
-            raise BadInput(
-                f"Expected a picture of at least {2 * self.scale} x {2 * self.scale} pixels for scale {self.scale}, "
-                f"got {width} x {height}; use a larger picture or a smaller scale."
-            )
+        sensor_size(width, height, self.scale)
         return replace(draw, ratio=float(self.scale))
 
 

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from unfade.errors import UnreadableImage
-from unfade.faces.align import Matrix, crop
-from unfade.faces.detect import Face
+from unfade.faces.align import Matrix, crop, steady
+from unfade.faces.detectors import Face
 from unfade.faces.identity import Likeness
 from unfade.faces.restoring import Placed, finished, put_back, refuse_no_numbers, shows_no_change
-from unfade.faces.tracks import Tracks, TrackSettings, steady
+from unfade.faces.tracks import Tracks, TrackSettings
 from unfade.images.film_input import Frame, VideoReader
 from unfade.images.film_output import VideoWriter, Written
-from unfade.images.photo_files import Tone, tone_of
+from unfade.images.tone import Tone, tone_of
 from unfade.progress import Advance
 from unfade.stages.photos import Finder, in_frames
 from unfade.stages.restore import LEFT_ALONE

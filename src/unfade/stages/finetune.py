@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unfade.degradations.fitted import FittedDegradation, fit
 from unfade.degradations.matching import matched
+from unfade.devices import device_of
 from unfade.errors import BadInput
 from unfade.images.pairing import paired
 from unfade.images.tone import grey_where
@@ -251,7 +252,7 @@ def _distances(
     restorer: nn.Module, faces: Sequence[Tensor], targets: Sequence[Tensor], name: str, distance: Distance | None
 ) -> dict[str, float]:
     """Mean scores of the faces, restored one by one: NAME_l1, and NAME_perceptual if there is a distance."""
-    device = next(restorer.parameters()).device
+    device = device_of(restorer)
     differences, distances = [], []
     for face, wanted in zip(faces, targets, strict=True):
         restored, target = restorer(face[None].to(device)).float().clamp(-1, 1), wanted[None].to(device)

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.diffusion.guidance import (
     DDA,
     DR2,
@@ -29,7 +30,7 @@ from unfade.diffusion.latent import prior_given
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.errors import BadInput, refuse_below
-from unfade.images.filters import resize
+from unfade.images.filters import at_size
 from unfade.images.tone import grey_where
 from unfade.images.wavelets import with_colours_of
 from unfade.jobs.journal import Entry, Journal
@@ -199,7 +200,7 @@ def run_method(
     """
     method = method_named(name)
     walked = prior.respaced(method.spacing)
-    device = next(prior.parameters()).device
+    device = device_of(prior)
 
     def work(items: list[Item], advance: Advance) -> Tensor:
         face = torch.stack([item.pixels for item in items]).to(device)
@@ -222,11 +223,7 @@ def walk(
     """
     size = face.shape[-1]
     side = own.config.size if isinstance(own, DiffBIR) else prior.size
-    given = Inputs(_at_size(face, side), _at_size(restore_batch(face, restorer), side), own)
+    given = Inputs(at_size(face, side), at_size(restore_batch(face, restorer), side), own)
     result = method.walk(method, given, prior, noise).clamp(-1, 1)
-    result = _at_size(result, size).clamp(-1, 1)  # resizing overshoots
+    result = at_size(result, size).clamp(-1, 1)  # resizing overshoots
     return restore_batch(result, restorer) if method.restores else result
-
-
-def _at_size(image: Tensor, size: int) -> Tensor:
-    return image if image.shape[-1] == size else resize(image, size, size)

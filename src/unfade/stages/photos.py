@@ -16,12 +16,14 @@ from torch import Tensor
 
 from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, scale_of, to_template
-from unfade.faces.detect import Detector, DetectSettings, Face, find_faces
-from unfade.images.dimensions import pixels_in
+from unfade.faces.detect import DetectSettings, find_faces
+from unfade.faces.detectors import Detector, Face
+from unfade.images.decoding import read_photo
 from unfade.images.files import refuse_clear
 from unfade.images.filters import check_square
+from unfade.images.finding import Found
+from unfade.images.opening import pixels_in
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found, read_photo
 from unfade.jobs.run_stage import refuse_tiny
 from unfade.restorers.by_size import size_for
 from unfade.store.checkpoints import sha256_of
@@ -97,11 +99,6 @@ class Searching:
         """The chosen faces; `thorough` as in `find_faces`."""
         chosen = self.choice.of(find_faces(photo, self.detector, self.settings, thorough=thorough))
         return [FoundFace(index, face, to_template(face.points, self.size)) for index, face in chosen]
-
-
-def searching(detector: Detector, settings: DetectSettings, choice: Choice, size: int) -> Finder:
-    """Finds faces with a detector and aligns them to crops of `size` px."""
-    return Searching(detector, settings, choice, size)
 
 
 @dataclass(frozen=True)

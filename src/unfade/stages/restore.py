@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.errors import BadInput
 from unfade.faces.restoring import blend
 from unfade.images.tone import grey_where
@@ -66,7 +67,7 @@ def restore_batch(face: Tensor, restorer: Restorer, *, strength: float = 1.0) ->
 
     The network computes in bfloat16 if the restorer's `bf16` is set and the device supports it.
     """
-    device = next(restorer.parameters()).device
+    device = device_of(restorer)
     face = face.to(device)
     with mode(False, restorer), autocast(device, bf16=restorer.bf16):
         restored: Tensor = restorer(face)

@@ -24,8 +24,11 @@ from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings
 from unfade.faces.restoring import Enlarge, Placed, Tools, blend, finished, put_back, refuse_no_numbers
 from unfade.faces.trust import Trust
+from unfade.images.encoding import encode_photo, lost_in, suffix_for
+from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.images.photo_files import Found, Provenance, encode_photo, lost_in, suffix_for, tone_of
+from unfade.images.provenance import Provenance
+from unfade.images.tone import tone_of
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.jobs.run_stage import attempted
@@ -97,12 +100,12 @@ def restore_photos(
 ) -> list[Entry]:
     """Restore the faces of every photo and write the photos to `out` under their own names; one entry for each.
 
-    `strength` in 0..1 blends each face with the original. `key` identifies what else the results depend on, such as
-    the weights and the finder. `place` maps the name of a result to its path below `out`, and must keep different names
-    different. Results of the same key and content are kept. A file that this run did not write is
-    never overwritten; its photo is skipped. A photo without a face gets the status no_face, and is copied, or enlarged
-    like the others, only if `settings.copy` is set. A bad photo does not stop the others. Raises BadInput for a
-    strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`.
+    `strength` in 0..1 blends each face with the original. `key` identifies what else the results depend on, such as the
+    weights and the finder. `place` maps the name of a result to its path below `out`, and must keep different names
+    different. Results of the same key and content are kept. A file that this run did not write is never overwritten;
+    its photo is skipped. A photo without a face gets the status no_face, and is copied, or enlarged like the others,
+    only if `settings.copy` is set. A bad photo does not stop the others. Raises BadInput for a strength outside 0..1, a
+    batch below 1, or a scale above 1 without `parts.enlarge`.
     """
     check_run(settings, parts, strength, batch)
     key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)

@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from unfade.devices import device_of
 from unfade.diffusion.guidance import CleanLowFrequency, FromFirstStep, LowFrequency, Noise
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.diffusion.sampler import UPDATES, ImageNoise, sample
 from unfade.diffusion.schedule import MODEL_STEPS, respaced, steps_of_noise
 from unfade.errors import BadInput, refuse_below
-from unfade.images.filters import resize
+from unfade.images.filters import at_size
 from unfade.images.tone import grey_where
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.run_stage import Item, Stage, run_stage
@@ -109,14 +110,14 @@ def make_targets(
         seeds = [item.seed(settings.seed, "target") for item in items]
         targets: dict[int, Tensor] = {}
         for made, places in by_start(face, restorer, prior, settings):
-            noise = ImageNoise([seeds[i] for i in places], _device(prior))
+            noise = ImageNoise([seeds[i] for i in places], device_of(prior))
             step = partial(advance, len(places) / max(1, made.start))
             target = pseudo_target(face[places], restorer.attempt, prior, noise, made, step)
             targets |= dict(zip(places, target, strict=True))
         return grey_where(face, torch.stack([targets[i] for i in range(len(items))]))
 
     whole_key = fingerprint(key, settings.identity(), choices(restorer))
-    batch = settings.batch or together(_device(prior), prior.size)
+    batch = settings.batch or together(device_of(prior), prior.size)
     targets = Stage(stage, work, restorer.size, batch, whole_key, settings.bf16)
     return run_stage(targets, faces, out, journal, progress=progress)
 
@@ -125,7 +126,7 @@ def by_start(
     face: Tensor, restorer: Restorer, prior: DiffusionPrior, settings: TargetSettings
 ) -> list[tuple[TargetSettings, list[int]]]:
     """Group the faces of a batch by the step they start from: settings with that start, and indices of the faces."""
-    matching = restorer.matching_step(face.to(_device(restorer))) if settings.by_damage else None
+    matching = restorer.matching_step(face.to(device_of(restorer))) if settings.by_damage else None
     if matching is None:
         return [(settings, [*range(len(face))])]
     at_prior = steps_of_noise(prior.size / restorer.size)
@@ -167,9 +168,10 @@ def pseudo_target(
 
     `attempt` makes the restorer's first attempt. `after_step` is called after each step of the prior.
     """
-    device = _device(prior)
+    device = device_of(prior)
     with torch.no_grad(), autocast(device, bf16=settings.bf16):
-        first = _at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
+        # as published, the restorer works at its own size, and its result is resized to that of the prior
+        first = at_size(BEGINNINGS[settings.begin_with](attempt, face.to(device)), prior.size)
         if settings.start == 0:
             return first
         usual = FromFirstStep if _leaves_grain(prior, settings.start) else LowFrequency
@@ -195,12 +197,3 @@ BEGINNINGS: dict[str, Callable[[Attempt, Tensor], Tensor]] = {
     "restored": lambda attempt, face: attempt(face).float().clamp(-1, 1),
     "face": lambda attempt, face: face,
 }
-
-
-def _at_size(image: Tensor, size: int) -> Tensor:
-    """Resize to the prior's size; as published, this is done after the restorer has worked at its own size."""
-    return image if image.shape[-1] == size else resize(image, size, size)
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device

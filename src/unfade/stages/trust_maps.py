@@ -10,8 +10,9 @@ from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings
 from unfade.faces.restoring import Placed, blend, laid_out, masks_of
 from unfade.faces.trust import Trust
+from unfade.images.encoding import encode_photo
 from unfade.images.photo import Photo
-from unfade.images.photo_files import encode_photo, tone_of
+from unfade.images.tone import tone_of
 
 MAP = ".trust.png"  # what the name of a trust map appends to that of its result
 

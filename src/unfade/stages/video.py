@@ -12,10 +12,10 @@ from pathlib import Path
 from shutil import copyfile
 
 from unfade.atomic import atomic_write, room_for, temporary_beside, write_through
-from unfade.errors import BadInput, UnfadeError, UnreadableImage
+from unfade.errors import BadInput, UnfadeError
 from unfade.faces.tracks import TrackSettings
 from unfade.images.film_input import VideoReader, pyav, read_video, reason_of
-from unfade.images.photo_files import Found
+from unfade.images.finding import Found
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.progress import Progress, silent
@@ -71,7 +71,7 @@ def _restore(path: Path, name: str, result: str, outputs: Outputs, work: Work, p
     content = ""
     with outputs.alone(name, path):
         outputs.claim(name, path, result, *[f"{result}.json"] * work.settings.sidecar)
-        content = _hash_of(path)
+        content = sha256_of(path)
     if not outputs.claimed(name) or outputs.settled(name, content):
         return
     target = outputs.out / result
@@ -109,10 +109,3 @@ def _write(path: Path, result: str, part: Path, film: Film, work: Work, writing:
         made = asdict(work.parts.provenance) if work.parts.provenance else {}
         about = {"video": film.name, "result": result, "tracks": film.tracks, "notes": list(film.notes), **made}
         atomic_write(writing.files[1], json_text(about, indent=1, ascii_only=False) + "\n")
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise UnreadableImage(f"{path} cannot be read ({error.strerror}); check its permissions.") from error

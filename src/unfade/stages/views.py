@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unfade.atomic import atomic_write
 from unfade.faces.align import crop, onto, scale_of, scaled
+from unfade.images.decoding import read_photo
 from unfade.images.files import encode, view
 from unfade.images.photo import Photo
-from unfade.images.photo_files import read_photo
 from unfade.jobs.journal import Journal
 from unfade.jobs.outputs import Outputs, withdraw_others
 from unfade.progress import Progress, silent

@@ -91,10 +91,15 @@ def read_weights(path: Path) -> Weights:
     return Weights(architecture, config, state)
 
 
+def read_header(path: Path) -> tuple[str, dict[str, Any]]:
+    """The architecture and the settings in a file by `save_weights`. Raises BadCheckpoint."""
+    with _opened(path) as file:
+        return _header(file, path)
+
+
 def image_size(path: Path) -> int:
     """Side of a network's images in pixels, from the header of its file alone. Raises BadCheckpoint."""
-    with _opened(path) as file:
-        _, config = _header(file, path)
+    _, config = read_header(path)
     return whole_size(config.get("size"), path)
 
 

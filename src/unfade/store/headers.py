@@ -26,7 +26,7 @@ LARGEST = 65_536  # the largest number in the settings of a network: none has mo
 LONGEST = 256  # the most items of a list, or characters of a text
 DEEPEST = 4  # the deepest nesting of dictionaries and lists
 WIDEST_FACE = 2048  # px
-FITTED = "unfade fitted degradation"  # the format that files without any network state
+FITTED = "unfade fitted degradation"  # the format named in files that hold a degradation instead of a network
 PARTS = 100  # the most modules for each tensor of a file
 BESIDE = 1 << 26  # the most values that a network may compute itself, beyond the file's: 256 MB as float32
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unfade.errors import BadInput, UnfadeError
+from unfade.jobs.workers import cores
 from unfade.processes import starting
 
 T = TypeVar("T")
@@ -99,8 +100,7 @@ def _ended(how: str) -> UnfadeError:
 
 def spare_workers() -> int:
     """The number of cores that this process may use, minus one for the training itself; at most MOST_WORKERS."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(cores - 1, MOST_WORKERS)
+    return min(cores() - 1, MOST_WORKERS)
 
 
 def start_method() -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from unfade.atomic import write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.nets.architecture import Architecture, Config, State
+from unfade.shown import first_few
 from unfade.store.checkpoints import card_path, read_card, sha256_of, sort_header, write_card
 from unfade.store.foreign import read_foreign, versions
 from unfade.store.onnx_files import refuse_external
@@ -154,9 +155,8 @@ def _fitting(name: str, known: Architecture, state: State, published: State, whe
         if not complaints[-1]:
             return Recognised(name, config, state)
     best = min(complaints, key=len)
-    more = f" and {len(best) - NAMED} more" if len(best) > NAMED else ""
     raise BadCheckpoint(
-        f"{where} looks like a {name}, but {', '.join(best[:NAMED])}{more}; give the file as it was published."
+        f"{where} looks like a {name}, but {first_few(best, NAMED)}; give the file as it was published."
     )
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from unfade.faces.detectors import Box
+from unfade.images.decoding import read_photo
 from unfade.images.files import refuse_clear, to_bytes, view
-from unfade.images.photo_files import read_photo
 from unfade.recipes.restore import EVERY_FACE
 from unfade.recipes.sources import FindSettings
 from unfade.stages.photos import Choice, Finder

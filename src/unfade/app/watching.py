@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unfade.recipes.adapt import WEIGHTS
-from unfade.recipes.adapt_report import CURVES
+from unfade.recipes.adapt_report import curves_of
 from unfade.recipes.tuning import history_so_far
 from unfade.report.curves import Curve
 from unfade.training.loop import History
@@ -22,7 +22,7 @@ class SoFar:
     @property
     def curves(self) -> list[Curve]:
         """The losses and the scores of held-out faces, as the report shows them."""
-        return [Curve(title, points) for name, title in CURVES.items() if (points := self.history.curve(name))]
+        return curves_of(self.history)
 
 
 def so_far(run: Path) -> SoFar:

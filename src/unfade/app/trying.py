@@ -1,16 +1,16 @@
-"""Restoring the photos of a folder in one way and then in another: each way has its own results, which are kept."""
+"""Restoring the photos of a folder in several variants, each of which keeps its own results."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from unfade.app.looking import looked_at
 from unfade.devices import Device
 from unfade.errors import BadInput
-from unfade.images.photo_files import Found, find_photos
+from unfade.images.finding import Found, find_photos
 from unfade.jobs.journal import Entry
 from unfade.progress import Progress, silent
-from unfade.recipes.looking import looked_at
 from unfade.recipes.restore import BUILT_IN, RestoreSettings, prepare
 from unfade.recipes.sources import FindSettings
 from unfade.restorers.families import family_of
@@ -23,22 +23,22 @@ from unfade.zoo.models import find_weights
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way of restoring: by which restorer, how strongly, and without which faces.
+class Variant:
+    """One variant of restoring: by which restorer, how strongly, and without which faces.
 
     Changing it never replaces a result, and changing it back finds the former one. Faces are left out photo by photo,
     which a `Choice` cannot do, as it is the same for all photos.
     """
 
     photos: Path  # folder of photos that differ in their stems, as those of an `Album` do
-    out: Path  # folder of all ways
+    out: Path  # folder of all variants
     restorer: Sequence[str] = BUILT_IN  # names or run folders; each face goes through the one that suits its size
     strength: float = 1.0  # 0..1: blends every restored face with the original
     fidelity: float = 0.5  # 0..1; without effect on restorers that have none
     left_out: Mapping[str, Collection[int]] = field(default_factory=dict)  # numbers of faces, from 0, by photo
 
     def restore(self, *, device: Device = "auto", progress: Progress = silent) -> list[Entry]:
-        """Restore the photos that have no result of this way yet; one entry for each photo.
+        """Restore the photos that have no result of this variant yet; one entry for each photo.
 
         Photos of which the faces with the same numbers are used are restored together. Raises what `restore` raises,
         BadInput for two photos of one stem, and UnreadableImage for a photo of which faces are left out.
@@ -71,7 +71,7 @@ class Way:
         return looked_at(self.photos / name).without(left_out) if left_out else "all"
 
     def _place(self, faces: str) -> Path:
-        """The folder of what is made in this way of these faces."""
+        """The folder of what this variant makes of these faces."""
         return self.out / fingerprint(self._made_by, faces)[:16]
 
     @cached_property
