@@ -17,10 +17,11 @@ from pathlib import Path
 import torch  # its own memory is part of what a run needs
 
 from unfade.images.film_input import by_endings
+from unfade.images.finding import RUN
 from unfade.jobs.gather import gather
 from unfade.jobs.journal import Entry
 from unfade.jobs.json_lines import JsonLines
-from unfade.jobs.runs import ITEMS, JOURNAL, RUN
+from unfade.jobs.runs import ITEMS, JOURNAL
 from unfade.jobs.shards import Portion, Shard, hashed
 from unfade.stages.restore_photos import result_names
 

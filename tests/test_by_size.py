@@ -92,3 +92,8 @@ def test_choices_reach_all_of_them() -> None:
     for one in both.restorers:
         assert isinstance(one, OneStepRestorer)
         assert (one.settings.fidelity, one.settings.refine) == (0.9, 1)
+
+
+def test_no_restorer_at_all_is_refused() -> None:
+    with pytest.raises(BadInput, match="Name a restorer"):
+        loaded_restorers([])

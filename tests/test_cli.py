@@ -323,3 +323,23 @@ def test_weights_that_are_there_are_not_overwritten(run: Run, models: Models, tm
     assert run(*mine, "--steps", "2").code == 0
     assert run(*mine, "--steps", "3").code == 2
     assert (tmp_path / "mine.safetensors").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("restore", "", "--out", "x"), "The value after restore is empty"),
+        (("restore", "x", "--out", ""), "The value after --out is empty"),
+        (("restore", "x", "--out="), "The value of --out is empty"),
+    ],
+)
+def test_an_empty_value_is_not_the_present_folder(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_faces(tmp_path, 1)
+    refused = run(*words)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith(said)
+    assert refused.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["face00.png"]

@@ -7,7 +7,9 @@ import pytest
 
 from unfade.errors import BadInput, OutputConflict, UnreadableImage
 from unfade.images.files import read_image
+from unfade.images.film_input import find_videos
 from unfade.images.finding import (
+    WRITTEN,
     Found,
     files_below,
     find_photos,
@@ -17,6 +19,7 @@ from unfade.images.finding import (
     list_images,
 )
 from unfade.images.opening import pixels_in
+from unfade.recipes.restore import passed_over
 from unfade.training.batches import find_training_pictures
 
 
@@ -154,3 +157,27 @@ def test_a_path_that_is_neither_file_nor_folder_is_named_as_what_it_is(tmp_path:
             with pytest.raises(BadInput, match=f"{place.name} {why}; name a p"):
                 find(place)
     assert files_below(loop) == (Path(),)  # as a folder that may not be looked into
+
+
+@pytest.mark.parametrize("journal", ["journal.jsonl", "journal-1-of-4.jsonl"])
+def test_results_of_other_runs_are_no_photos(tmp_path: Path, journal: str) -> None:
+    grow(tmp_path, "a.png", "old/a.png", "old/deep/a.png", "run/run.json", f"run/{journal}", "run/targets/a.png")
+    grow(tmp_path, "mine/run.json", "mine/b.png", "run/films/a.mp4")
+    photos = find_photos(tmp_path)
+    assert [name.as_posix() for name in photos.names] == ["a.png", "mine/b.png", "old/a.png", "old/deep/a.png"]
+    assert photos.passed_over == ((WRITTEN, 1),)
+    assert in_words(photos.passed_over) == "1 folder written by unfade (name one as the input to use what is in it)"
+    assert in_words(((WRITTEN, 2),)).startswith("2 folders written by unfade")
+    assert find_videos(tmp_path).names == ()
+    assert found(tmp_path / "run") == ["targets/a.png"], "asked for by its name"
+    assert len(find_training_pictures(tmp_path, {})[0]) == 5, "prepared sets of faces are runs too"
+
+
+def test_films_are_counted_where_only_pictures_are_read(tmp_path: Path) -> None:
+    grow(tmp_path, "a.png", "b.MP4", "c.ogv", "deep/d.mov")
+    assert find_photos(tmp_path).passed_over == ((".mov", 1), (".mp4", 1), (".ogv", 1))
+    assert find_pictures(tmp_path).passed_over == ((".mp4", 1), (".ogv", 1))
+    assert passed_over(tmp_path, tmp_path / "out") == ((".ogv", 1),), "the others are restored"
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(BadInput, match=r"holds no photos but 1 \.mov, 1 \.mp4, 1 \.ogv"):
+        find_photos(tmp_path)

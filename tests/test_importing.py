@@ -318,7 +318,7 @@ def test_an_unknown_hash_needs_a_name_and_is_recorded(run_models: RunModels, tmp
         assert "give --as (letters" in err
     assert "comes with unfade" in run_models("import", path, "--as", "small-restorer")[2]
     code, out, _ = run_models("import", path, "--as", "mine")
-    assert (code, out.count(f"its sha256 {sha256_of(path)} is in no row")) == (0, 1)
+    assert (code, out.count(f"unfade does not know this file (SHA-256 {sha256_of(path)})")) == (0, 1)
     listed = json.loads(run_models("list", "--json", "--kind", "restorer")[1])["models"]
     assert "mine" in [row["name"] for row in listed]
     assert "mine" in run_models("list")[1]

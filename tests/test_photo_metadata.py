@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from drawn import coloured, exif_with
 from unfade.images.containers import png
@@ -219,3 +219,25 @@ def test_exif_in_a_text_of_a_png_becomes_exif(tmp_path: Path) -> None:
     photo = read_photo(tmp_path / "a.png")
     assert (photo.origin.exif, photo.origin.texts) == (upright_exif(block), ())
     assert (photo.width, photo.height) == (8, 16)
+
+
+def test_comments_are_kept(tmp_path: Path) -> None:
+    """Those of a JPEG byte for byte, all of them; in a PNG as text."""
+    picture, caption = Image.new("RGB", (16, 16), (200, 150, 120)), b"Grandma 1957, M\xfcnchen"
+    picture.save(tmp_path / "a.jpg", comment=caption)
+    picture.save(tmp_path / "a.gif", comment="am Strand, Köln".encode())
+    plain = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "two.jpg").write_bytes(plain[:2] + b"\xff\xfe\0\x07first" + plain[2:])
+    for name, comments in (
+        ("a.jpg", [b"Grandma 1957, M\xfcnchen"]),
+        ("two.jpg", [b"first", b"Grandma 1957, M\xfcnchen"]),
+    ):
+        made = Image.open(io.BytesIO(encode_photo(read_photo(tmp_path / name))))
+        assert isinstance(made, JpegImagePlugin.JpegImageFile)
+        assert [content for marker, content in made.applist if marker == "COM"] == comments
+    for name, text in (("a.jpg", "Grandma 1957, München"), ("a.gif", "am Strand, Köln")):
+        photo = read_photo(tmp_path / name)
+        made = Image.open(io.BytesIO(encode_photo(photo, kind="PNG")))
+        assert made.info["Comment"] == text
+        assert "comment left out" not in lost_in(photo, kind="PNG")
+        assert "comment left out" in lost_in(photo, kind="WEBP")

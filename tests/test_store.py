@@ -158,8 +158,8 @@ def test_a_run_is_opened_again_with_the_same_settings(tmp_path: Path) -> None:
     [
         ({"seed": 2}, "seed = 1, now it is 2;"),
         ({"targets": {"start": 100, "spacing": "250"}}, "start = 150, now it is 100;"),
-        ({"targets": None}, 'targets = {"start": 150, "spacing": "250"}, now it is null;'),
-        ({"more": "x" * 200}, 'more = null, now it is "' + "x" * 76 + "...;"),
+        ({"targets": None}, 'targets = {"start": 150, "spacing": "250"}, now it is its usual value;'),
+        ({"more": "x" * 200}, 'more = its usual value, now it is "' + "x" * 76 + "...;"),
     ],
 )
 def test_other_settings_are_refused_by_name(tmp_path: Path, changed: dict[str, object], said: str) -> None:

@@ -28,7 +28,7 @@ from unfade.cli import (
 )
 from unfade.cli.console import drop_output, put
 from unfade.cli.wording import spoken
-from unfade.errors import STOPPED, UnfadeError
+from unfade.errors import STOPPED, BadInput, UnfadeError
 from unfade.memory import few_arenas, return_large
 from unfade.shown import printable
 from unfade.zoo.models import weights_folder
@@ -84,6 +84,7 @@ def start() -> None:
 def main() -> None:
     """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started; 130: stopped."""
     try:
+        _refuse_empty(sys.argv[1:])
         app()
     except UnfadeError as error:
         _end(spoken(str(error)), 2)
@@ -95,6 +96,16 @@ def main() -> None:
         if end.code == 130:  # Typer has caught Ctrl-C itself
             _end(STOPPED, 130)
         raise
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """Raises BadInput for an empty argument: it comes from an unset variable, and would be the present folder."""
+    before = ""
+    for word in words:
+        if not word or (word.startswith("--") and word.endswith("=")):
+            place = f" after {before}" if before and not word else f" of {word[:-1]}" if word else ""
+            raise BadInput(f"The value{place} is empty, maybe from an unset variable; give one, or . for this folder.")
+        before = word
 
 
 def _end(sentence: str, code: int) -> NoReturn:

@@ -59,7 +59,7 @@ def export(
     checked = done.checked
     result = {"path": str(done.path), "to": done.to, "size": done.size, **asdict(checked), "allowed": settings.allowed}
     line = (
-        f"{done.path}: {done.size} px, differs from the network by at most {checked.difference:.2g} of values in "
-        f"[-1, 1] (allowed: {settings.allowed:.2g}), as read by {checked.by}"
+        f"{done.path}: {done.size} px; opened by {checked.by}, it differs from the network by at most "
+        f"{checked.difference:.2g}, in values from -1 to 1 (allowed: {settings.allowed:.2g})"
     )
     return Outcome(result, [line, *(f"  note: {note}" for note in checked.notes)])

@@ -58,7 +58,7 @@ Prior = Annotated[
     ),
 ]
 Device = Annotated[str, option(BASIC, "auto, cpu, cuda, cuda:1, mps.")]
-Seed = Annotated[int, option(BASIC, "Seed of everything random.", min=0)]
+Seed = Annotated[int, option(BASIC, "Seed of everything random.")]
 Shard = Annotated[
     str | None,
     option(

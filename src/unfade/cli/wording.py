@@ -26,7 +26,8 @@ def spoken(text: str) -> str:
     """
     if not SETTING.search(text):
         return text
-    flags = flags_of(sys.argv[1:])
+    words = sys.argv[1:]
+    flags = flags_of(words) if words[:1] != ["gather"] else flags_of(["restore"])  # whose reasons it repeats
 
     def flag(found: re.Match[str]) -> str:
         names = (found[1].replace("_", "-"), OTHERWISE.get(found[1], ""))

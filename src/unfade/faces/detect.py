@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unfade.errors import BadInput
+from unfade.errors import BadInput, refuse_below
 from unfade.faces.align import TEMPLATE_SIZE, scale_of, to_template
 from unfade.faces.detectors import LEAST_SCORE, Detector, Face, area, certainty_of, common
 from unfade.faces.turns import Closer, Sight, judged, turned, turned_back
@@ -45,11 +45,12 @@ class DetectSettings:
 
     def __post_init__(self) -> None:
         if not LEAST_SCORE <= self.min_score <= 1:
-            raise BadInput(f"The least score of a face must lie between {LEAST_SCORE} and 1, got {self.min_score}.")
-        if self.min_face < 0 or self.max_face < 0 or 0 < self.max_face < self.min_face:
+            raise BadInput(f"The lowest score of a face must lie between {LEAST_SCORE} and 1, got {self.min_score}.")
+        refuse_below(0, self, "min_face", "max_face")
+        if 0 < self.max_face < self.min_face:
             raise BadInput(
                 f"Faces from {self.min_face} to {self.max_face} px cannot be searched for; give `min_face` and "
-                "`max_face` in rising order, none of them below 0."
+                "`max_face` in rising order."
             )
 
     @property

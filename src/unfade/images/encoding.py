@@ -70,6 +70,11 @@ def encode_photo(
     return ENCODERS[kind](samples, origin, quality)
 
 
+def is_lossless(kind: str) -> bool:
+    """Whether a format loses nothing, so that it has no quality. Raises BadInput for one that is not written."""
+    return _known(kind) in ("PNG", "TIFF", "BMP")
+
+
 def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
     """What of the photo a file of this format cannot hold, in words."""
     kind = _known(kind or photo.origin.kind)
@@ -81,6 +86,8 @@ def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
         lost.append("IPTC left out")
     if origin.texts and kind != "PNG":
         lost.append("texts of the PNG left out")
+    if any(kind not in ("JPEG", "PNG") or (kind == "JPEG" and len(one) > SEGMENT) for one in origin.comments):
+        lost.append("comment left out")
     if photo.levels.dtype == np.uint16 and kind not in DEEP:
         lost.append("16 bits brought to 8")
     if photo.alpha is not None and kind not in CLEAR:
@@ -122,6 +129,7 @@ def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
     matched = {"qtables": origin.tables} if origin.tables and quality is None else {"quality": quality or QUALITY}
     fitting = {name: part for name, part in (("exif", origin.exif), ("xmp", origin.xmp)) if len(part) <= SEGMENT}
     extra = _photoshop_segment(origin.iptc) if 0 < len(origin.iptc) <= SEGMENT else b""
+    extra += b"".join(_segment(0xFE, comment) for comment in origin.comments if len(comment) <= SEGMENT)
     how = {**matched, **fitting, "extra": extra}
     return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **how)
 
@@ -129,8 +137,11 @@ def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
 def _photoshop_segment(iptc: bytes) -> bytes:
     """APP13 with one of Photoshop's resources (Adobe Photoshop File Formats, Image Resource Blocks)."""
     resource = b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
-    content = b"Photoshop 3.0\0" + resource
-    return b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+    return _segment(0xED, b"Photoshop 3.0\0" + resource)
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(content) + 2) + content
 
 
 def _webp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
@@ -148,7 +159,17 @@ def _bmp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
 
 
 def _png(samples: Levels, origin: Origin, quality: int | None) -> bytes:
-    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi, texts=origin.texts)
+    texts = (*origin.texts, *map(_as_text, origin.comments))
+    return png(samples, origin.exif, origin.xmp, origin.icc, origin.dpi, texts=texts)
+
+
+def _as_text(comment: bytes) -> tuple[bytes, bytes]:
+    """A comment as PNG's chunk of text that is not compressed; Latin-1 takes what is not UTF-8."""
+    try:
+        text = comment.decode()
+    except UnicodeDecodeError:
+        text = comment.decode("latin-1")
+    return b"iTXt", b"Comment\0\0\0\0\0" + text.rstrip("\0").encode()
 
 
 def _tiff(samples: Levels, origin: Origin, quality: int | None) -> bytes:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from unfade.errors import BadInput, UnreadableImage
 from unfade.images.film_fields import Deinterlacer
 from unfade.images.film_geometry import Geometry, Turn, shape_of
-from unfade.images.film_kinds import DEMUXERS, ENDINGS, NOT_READ, Kind, is_film, kind_of, written_as
-from unfade.images.finding import Found, files_below, join_passed_over
+from unfade.images.film_kinds import DEMUXERS, Kind, is_film, kind_of, written_as
+from unfade.images.finding import ENDINGS, NOT_READ, Found, files_below, join_passed_over
 from unfade.images.photo import Levels, Photo
 from unfade.images.time_limit import checked_time, most_seconds, too_slow, within_limit
 
@@ -171,7 +171,7 @@ def find_videos(place: Path, *, without: Path | None = None) -> Found:
             return Found(place.parent, ())
         pyav()
         return Found(place.parent, (Path(place.name),))
-    below = [name for name in files_below(place, without=without) if (place / name).is_file()]
+    below = [name for name in files_below(place, without=without, runs=False) if (place / name).is_file()]
     names = tuple(name for name in below if is_film(place / name))
     left = [name for name in below if name.suffix.lower() in NOT_READ]
     if find_spec("av") is None:

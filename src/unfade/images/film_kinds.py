@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from unfade.images.finding import OTHER, RAW, SUFFIXES
+from unfade.images.finding import ENDINGS, NOT_READ, OTHER, RAW, SUFFIXES
 
 HEAD = 1024  # first bytes of a file, which show its kind
 PACKET, TIMED_PACKET = 188, 192  # bytes of a transport stream's packet, and of one with a time stamp before it
@@ -38,14 +38,6 @@ KINDS = {
 }
 DEMUXERS = ",".join(dict.fromkeys(kind.demuxer for kind in KINDS.values()))
 
-ENDINGS = (
-    *(".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mkv", ".webm", ".avi", ".divx"),
-    *(".mts", ".m2ts", ".m2t", ".vob", ".mpg", ".mpeg", ".mpe", ".m2p", ".wmv", ".asf", ".flv", ".dv", ".mxf"),
-)
-NOT_READ = (  # films that FFmpeg cannot write, or only their sound
-    *(".264", ".265", ".amv", ".bik", ".braw", ".flc", ".fli", ".gxf", ".h264", ".h265", ".hevc", ".ivf", ".m1v"),
-    *(".m2v", ".mj2", ".mlv", ".mve", ".nsv", ".nut", ".ogm", ".ogv", ".r3d", ".rm", ".rmvb", ".swf", ".wtv", ".y4m"),
-)
 SOUND = (".aac", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".oga", ".weba", ".wma")  # in the same containers
 
 STARTS = {  # from the first bytes of a file to its kind

@@ -26,6 +26,16 @@ OTHER = (  # suffixes of pictures that are not read
     *(".hdp", ".hdr", ".icns", ".ico", ".jng", ".jxr", ".kra", ".pam", ".pcd", ".pcx", ".pdf", ".pfm", ".pict", ".psb"),
     *(".psd", ".qoi", ".ras", ".sgi", ".svg", ".tga", ".wdp", ".wmf", ".xbm", ".xcf", ".xpm"),
 )
+ENDINGS = (  # of films
+    *(".mp4", ".m4v", ".f4v", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".3gp2", ".mkv", ".webm", ".avi", ".divx"),
+    *(".mts", ".m2ts", ".m2t", ".vob", ".mpg", ".mpeg", ".mpe", ".m2p", ".wmv", ".asf", ".flv", ".dv", ".mxf"),
+)
+NOT_READ = (  # films that FFmpeg cannot write, or only their sound
+    *(".264", ".265", ".amv", ".bik", ".braw", ".flc", ".fli", ".gxf", ".h264", ".h265", ".hevc", ".ivf", ".m1v"),
+    *(".m2v", ".mj2", ".mlv", ".mve", ".nsv", ".nut", ".ogm", ".ogv", ".r3d", ".rm", ".rmvb", ".swf", ".wtv", ".y4m"),
+)
+WRITTEN = "folders written by unfade"  # counted among what is passed over
+RUN, JOURNALS = "run.json", "journal*.jsonl"  # files of a folder that a run has filled
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
 WEBP, HEIF_BRANDS = b"WEBP", (b"avif", b"heic", b"heix", b"mif1")
 
@@ -47,10 +57,11 @@ class Found:
 def find_photos(place: Path, *, without: Path | None = None) -> Found:
     """Every file below a folder with the suffix of a photo; or the file itself, whatever its name, if `place` is one.
 
-    Hidden files and folders are passed over, and so is the folder `without` (the output's). A link to a folder is
-    followed once, unless it leads to a folder that holds `place`. Broken links and folders that cannot be read count as
-    photos, so that they are reported as failures. Files that are pictures by their suffix or first bytes but of kinds
-    that are not read are counted. Raises BadInput when `place` is missing or holds no photo, OutputConflict when it is
+    Hidden files and folders are passed over, and so is the folder `without` (the output's). Folders below `place` that
+    runs have filled are passed over and counted, as results are no photos. A link to a folder is followed once, unless
+    it leads to a folder that holds `place`. Broken links and folders that cannot be read count as photos, so that they
+    are reported as failures. Films, and files that are pictures by their suffix or first bytes but of kinds that are
+    not read, are counted. Raises BadInput when `place` is missing or holds no photo, OutputConflict when it is
     `without` itself.
     """
     if place.is_file():
@@ -59,9 +70,11 @@ def find_photos(place: Path, *, without: Path | None = None) -> Found:
         raise BadInput(f"{place} {why_not(place)}; name a photo or the folder that holds the photos.")
     if without is not None and real_path(without) == real_path(place):
         raise OutputConflict(f"{without} is also the input; name another folder as `out`, nothing is overwritten.")
-    everything = tuple(_below(place, without))
+    runs: list[Path] = []
+    everything = tuple(_below(place, without, runs))
     names = tuple(sorted(name for name, is_photo in everything if is_photo or name.suffix.lower() in SUFFIXES))
     passed_over = count_passed_over(place / name for name, is_photo in everything if not is_photo)
+    passed_over = join_passed_over(passed_over, ((WRITTEN, len(runs)),) if runs else ())
     if not names:
         others = (f" but {in_words(passed_over)}" if passed_over else "") + _left_in(without, place)
         raise BadInput(f"{place} holds no photos{others}; expected files ending in {', '.join(SUFFIXES)}.")
@@ -95,9 +108,14 @@ def list_images(folder: Path) -> list[Path]:
     return [*find_pictures(folder).paths]
 
 
-def files_below(root: Path, suffixes: tuple[str, ...] = (), *, without: Path | None = None) -> tuple[Path, ...]:
-    """The files with the given suffixes, or all files, relative to `root` and sorted, searched as by `find_photos`."""
-    found = _below(root, without)
+def files_below(
+    root: Path, suffixes: tuple[str, ...] = (), *, without: Path | None = None, runs: bool = True
+) -> tuple[Path, ...]:
+    """The files with the given suffixes, or all files, relative to `root` and sorted, searched as by `find_photos`.
+
+    Other than there, folders that runs have filled are searched too, unless `runs` is False.
+    """
+    found = _below(root, without, None if runs else [])
     chosen = (name for name, is_closed in found if is_closed or not suffixes or name.suffix.lower() in suffixes)
     return tuple(sorted(chosen))
 
@@ -115,9 +133,9 @@ def why_not(place: Path) -> str:
 
 
 def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:
-    """Suffixes of the files that are pictures but are not read, with their counts, the most frequent first.
+    """Suffixes of the files that are films, or pictures but not read, with their counts, the most frequent first.
 
-    Pictures are recognized by the suffix or, where that is unknown, by the first bytes.
+    Films are recognized by the suffix; so are pictures, or where it is unknown, by the first bytes.
     """
     endings = Counter(path.suffix.lower() for path in paths if _is_passed_over(path))
     return join_passed_over(tuple(endings.items()))
@@ -131,7 +149,14 @@ def join_passed_over(*counts: tuple[tuple[str, int], ...]) -> tuple[tuple[str, i
 
 def in_words(passed_over: tuple[tuple[str, int], ...]) -> str:
     """The counts in words, like "3 .dng, 1 without an ending"."""
-    return ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in passed_over)
+    return ", ".join(_in_words(ending, count) for ending, count in passed_over)
+
+
+def _in_words(ending: str, count: int) -> str:
+    if ending == WRITTEN:
+        written = WRITTEN if count > 1 else WRITTEN.replace("folders", "folder")
+        return f"{count} {written} (name one as the input to use what is in it)"
+    return f"{count} {ending or 'without an ending'}"
 
 
 def _left_in(without: Path | None, place: Path) -> str:
@@ -142,8 +167,11 @@ def _left_in(without: Path | None, place: Path) -> str:
     return f", apart from {count} in the output folder {without}" if count else ""
 
 
-def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:
-    """Every file that is not hidden, relative to `root`, with True for a folder that cannot be read."""
+def _below(root: Path, without: Path | None, runs: list[Path] | None = None) -> Iterator[tuple[Path, bool]]:
+    """Every file that is not hidden, relative to `root`, with True for a folder that cannot be read.
+
+    Folders below that runs have filled are not searched but appended to `runs`, if that is given.
+    """
     seen = {None if without is None else real_path(without)}
     folders, links = [root], list[Path]()  # links last, so that files get a path without a link if they have one
     while folders or links:
@@ -152,6 +180,9 @@ def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:
         if real in seen or (folder != root and real_path(root).is_relative_to(real)):
             continue
         seen.add(real)
+        if runs is not None and folder != root and _is_of_a_run(folder):
+            runs.append(folder)
+            continue
         try:
             entries = sorted(folder.iterdir())
         except OSError:
@@ -166,11 +197,18 @@ def _below(root: Path, without: Path | None) -> Iterator[tuple[Path, bool]]:
                 yield entry.relative_to(root), False
 
 
+def _is_of_a_run(folder: Path) -> bool:
+    try:
+        return (folder / RUN).is_file() and any(folder.glob(JOURNALS))
+    except OSError:
+        return False
+
+
 def _is_passed_over(path: Path) -> bool:
     ending = path.suffix.lower()
     if ending in SUFFIXES or not _is_file(path):
         return False
-    return ending in (*RAW, *OTHER) or _begins_like_a_picture(path)
+    return ending in (*RAW, *OTHER, *ENDINGS, *NOT_READ) or _begins_like_a_picture(path)
 
 
 def _begins_like_a_picture(path: Path) -> bool:

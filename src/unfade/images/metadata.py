@@ -55,7 +55,16 @@ def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
         size=move.after,
         iptc=_iptc(found),
         texts=chunks.texts if chunks else (),
+        comments=_comments(image),
     )
+
+
+def _comments(image: Image.Image) -> tuple[bytes, ...]:
+    """The comments of a JPEG, of which Pillow's `info` has the last one alone, or that of a GIF."""
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        return tuple(content for name, content in image.applist if name == "COM" and content)
+    comment = image.info.get("comment")
+    return (comment,) if isinstance(comment, bytes) and comment else ()
 
 
 def _tell_parts(parts: list[str], pages: int, notes: list[str]) -> None:

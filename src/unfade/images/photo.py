@@ -35,6 +35,7 @@ class Origin:
     size: tuple[int, int] | None = None  # width and height in px to which EXIF and XMP refer, upright
     iptc: bytes = b""  # IPTC-IIM
     texts: tuple[tuple[bytes, bytes], ...] = ()  # of a PNG: name and content of each chunk
+    comments: tuple[bytes, ...] = ()  # of a JPEG or a GIF, in an encoding that the file does not say
     read_as: str = ""  # Pillow's name of the format that was read; "" for a photo that is not from a file
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from unfade.errors import BadInput, OutputConflict
+from unfade.images.finding import RUN
 from unfade.jobs.journal import OWN, Counts, Entry, Journal
 from unfade.jobs.json_lines import JsonLines, fits
-from unfade.jobs.runs import ITEMS, JOURNAL, RUN, check_same
+from unfade.jobs.runs import ITEMS, JOURNAL, check_same
 from unfade.jobs.shards import Shard
 
 ENDS = ("done", "skipped", "failed", "no_face")

@@ -19,13 +19,13 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from unfade.atomic import atomic_write, is_temporary, is_temporary_of
 from unfade.errors import OutputConflict
-from unfade.images.finding import real_path
+from unfade.images.finding import RUN, real_path
 from unfade.jobs.journal import Entry, Journal, refuse_existing
 from unfade.jobs.json_lines import JsonLines
 from unfade.jobs.shards import WHOLE, Shard
 from unfade.progress import Progress, silent
 
-RUN, JOURNAL, ITEMS = "run.json", "journal.jsonl", "items.jsonl"  # ITEMS: those of a shard, written when it begins
+JOURNAL, ITEMS = "journal.jsonl", "items.jsonl"  # ITEMS: those of a shard, written when it begins
 SHARDS = ".unfade.shards"  # folder of the shards' locks
 PATIENCE = 60.0  # seconds for which a shard waits while others begin
 HELD: set[Path] = set()  # folders that this process has locked: a run may hold others, as a rehearsal does
@@ -228,5 +228,5 @@ def _versions() -> dict[str, str]:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value)
+    text = "its usual value" if value is None else json.dumps(value)  # left out, or chosen by what is given
     return text if len(text) <= 80 else text[:77] + "..."

@@ -14,10 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from unfade.errors import BadInput, OutputConflict
-from unfade.images.film_kinds import ENDINGS, NOT_READ
-from unfade.images.finding import OTHER, RAW, SUFFIXES, Found, in_words, join_passed_over
+from unfade.images.finding import ENDINGS, NOT_READ, OTHER, RAW, RUN, SUFFIXES, Found, in_words, join_passed_over
 from unfade.jobs.journal import Journal
-from unfade.jobs.runs import ITEMS, JOURNAL, RUN, shards_of
+from unfade.jobs.runs import ITEMS, JOURNAL, shards_of
 from unfade.jobs.shards import Portion, Shard
 
 

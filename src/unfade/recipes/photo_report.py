@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from unfade.atomic import atomic_write
-from unfade.images.finding import Found
+from unfade.images.finding import RUN, Found
 from unfade.jobs.journal import Counts, Entry, notes_of
-from unfade.jobs.runs import JOURNAL, RUN, Run
+from unfade.jobs.runs import JOURNAL, Run
 from unfade.report.document import Face, Report, WholePhoto, most_changed_first, render
 from unfade.report.listings import Line, Listing, notes, undone
 from unfade.report.pictures import address_of, change_between, picture_of, side_for

@@ -12,7 +12,7 @@ from unfade.errors import BadInput, UnknownModel, refuse_below
 from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
 from unfade.images.film_input import by_endings, find_videos
-from unfade.images.finding import Found, find_pictures, join_passed_over
+from unfade.images.finding import ENDINGS, NOT_READ, Found, find_pictures, join_passed_over
 from unfade.images.provenance import Provenance
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
@@ -223,7 +223,10 @@ def passed_over(
     if aligned and not is_store(photos):
         return find_pictures(Path(photos)).passed_over
     found, films = photos_and_videos(photos, out, aligned=aligned)
-    return join_passed_over(found.passed_over, films.passed_over)
+    if is_store(photos):  # of which only photos are restored
+        return found.passed_over
+    others = tuple(one for one in found.passed_over if one[0] not in (*ENDINGS, *NOT_READ))
+    return join_passed_over(others, films.passed_over)
 
 
 def photos_and_videos(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unfade.devices import Device, choose_device
+from unfade.errors import BadInput
 from unfade.nets import codeformer, gfpgan, swinir, vqfr
 from unfade.nets.architecture import Config
 from unfade.restorers import one_step, onnx, spandrel
@@ -100,9 +101,14 @@ def loaded_restorers(
     refine: int | None = None,
     device: Device = "auto",
 ) -> Loaded[Restorer]:
-    """`loaded_restorer` for one or several of different sizes, which become one. Raises BadInput for equal sizes."""
+    """`loaded_restorer` for one or several of different sizes, which become one.
+
+    Raises BadInput for equal sizes, and for none at all.
+    """
     if isinstance(specs, str | Path):
         specs = (specs,)
+    if not specs:
+        raise BadInput("Name a restorer, or several of different sizes; got an empty list.")
     parts = [loaded_restorer(spec, fidelity=fidelity, refine=refine, device=device) for spec in specs]
     if len(parts) == 1:
         return parts[0]

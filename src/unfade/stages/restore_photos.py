@@ -24,7 +24,7 @@ from unfade.faces.masks import Mask
 from unfade.faces.paste import PasteSettings
 from unfade.faces.restoring import Enlarge, Placed, Tools, blend, finished, put_back, refuse_no_numbers
 from unfade.faces.trust import Trust
-from unfade.images.encoding import encode_photo, lost_in, suffix_for
+from unfade.images.encoding import encode_photo, is_lossless, lost_in, suffix_for
 from unfade.images.finding import Found
 from unfade.images.photo import Photo
 from unfade.images.provenance import Provenance
@@ -61,6 +61,8 @@ class PhotoSettings:
     def __post_init__(self) -> None:
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise BadInput(f"Expected `quality` to lie in 1..100, got {self.quality}.")
+        if self.quality is not None and self.kind is not None and is_lossless(self.kind):
+            raise BadInput(f"`quality` has no effect on {self.kind}, which loses nothing; leave it out.")
         if self.scale not in SCALES:
             raise BadInput(f"Expected `scale` to be 1, 2 or 4, got {self.scale}.")
         suffix_for(Path("photo.png"), self.kind)  # raises BadInput for a format that cannot be written

@@ -120,8 +120,10 @@ def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | 
         if not name and any(d.sha256 is None and d.file.lower() in names for d in row.downloads):
             return _same_files(row, files, hashes)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        got = f"the name {name} cannot be used" if name else f"the sha256 of {files[0]}, {hashes[0]}, is in no row"
-        raise BadInput(f"To import a file of your own, give `name` (letters, digits, . _ -): {got}.")
+        known = "letters, digits, . _ -"
+        if name:
+            raise BadInput(f"The name {name} cannot be used; give the file another `name` of {known}.")
+        raise BadInput(f"{files[0]} is no published file that unfade knows (by its SHA-256); give `name`, of {known}.")
     return None
 
 
@@ -269,7 +271,7 @@ def _notes(row: Model | None, found: Recognised, card: Mapping[str, Any]) -> lis
     hashes = " ".join(entry["sha256"] for entry in card["files"])
     notes = []
     if row is None:
-        notes.append(f"its sha256 {hashes} is in no row of the table: whose it is and its licence are yours to know")
+        notes.append(f"unfade does not know this file (SHA-256 {hashes}): its licence is for you to find out")
     elif any(download.sha256 is None for download in row.downloads):
         notes.append(f"no hash was known for it; the one seen, {hashes}, is recorded in its card")
     if found.architecture not in ARCHITECTURES:
