@@ -120,10 +120,8 @@ def row_for(files: Sequence[Path], hashes: Sequence[str], name: str) -> Model | 
         if not name and any(d.sha256 is None and d.file.lower() in names for d in row.downloads):
             return _same_files(row, files, hashes)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        known = "letters, digits, . _ -"
-        if name:
-            raise BadInput(f"The name {name} cannot be used; give the file another `name` of {known}.")
-        raise BadInput(f"{files[0]} is no published file that unfade knows (by its SHA-256); give `name`, of {known}.")
+        why = f"the name {name} cannot be used" if name else f"{files[0]} is no published file that unfade knows"
+        raise BadInput(f"To import a file of your own, give `name` (letters, digits, . _ -): {why}.")
     return None
 
 
