@@ -15,7 +15,8 @@ from typing import Any
 from unfade.evaluation.gap import Estimate
 from unfade.paper.printed import Claim, Printed, printed_tables
 from unfade.paper.scores import Verdict
-from unfade.paper.tables import NAMES, TABLES
+from unfade.paper.settings import missing
+from unfade.paper.tables import NAMES, SCALES, TABLES, Share
 from unfade.paper.text import Row, claim_lines, side_by_side
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper.md"
@@ -49,16 +50,24 @@ def section(printed: Printed, kept: Path) -> list[str]:
     told = json.loads(file.read_text()) if file.exists() else None
     rows = [_row(row) for row in told["rows"]] if told else _not_run(printed)
     claims = [_verdict(claim) for claim in told["claims"]] if told else []
-    about = (
-        [f"Made with {told['models']} on {told['device']}; {told['photos']}, at most {told['most']}."] if told else []
-    )
+    about = [_about(told)] if told else []
     title = f"### {printed.title.capitalize()}: {printed.caption}"
     return [title, "", *side_by_side(printed, rows), *claim_lines(claims), *about, *([""] if about else [])]
 
 
+def _about(told: dict[str, Any]) -> str:
+    made = f"Made with {told['models']} on {told['device']}"
+    if told["photos"] == "none":
+        return f"{made}, {told['threads']} threads, torch {told['torch']}."
+    return f"{made}; {told['photos']}, at most {told['most']}."
+
+
 def _not_run(printed: Printed) -> list[Row]:
-    ways = TABLES.get(printed.name) or {line.label: None for line in printed.lines}
-    return [Row(label, photos, note=NOT_RUN) for photos in printed.sets for label in ways]
+    """The rows of a table that was not made, and why each cannot be, if it cannot."""
+    notes = dict.fromkeys((line.label for line in printed.lines if printed.name not in TABLES), NOT_RUN)
+    for label, way in TABLES.get(printed.name, {}).items():
+        notes[label] = (not isinstance(way, Share) and missing(SCALES["builtin"], way)) or NOT_RUN
+    return [Row(label, photos, note=note) for photos in printed.sets for label, note in notes.items()]
 
 
 def _row(told: dict[str, Any]) -> Row:
