@@ -22,6 +22,7 @@ from unfade.degradations.blind import BLIND_PRESETS
 from unfade.degradations.camera import CAMERA_PRESETS
 from unfade.images.files import from_bytes, write_png
 from unfade.jobs.journal import Journal
+from unfade.jobs.runs import Run
 from unfade.jobs.workers import one_thread
 from unfade.stages.degrade import APPLY, KINDS, camera_degradation, degrade_faces
 
@@ -84,14 +85,12 @@ def scale(workers: list[int], pictures: int) -> None:
         truth = [Path(name) / "truth" / f"{number:03}.png" for number in range(pictures)]
         for number, path in enumerate(truth):
             write_png(path, smooth(number, 512))
-        degrade_faces(
-            truth[:2], Path(name) / "begin", camera_degradation(), workers=2, journal=Journal(Path(name) / "j")
-        )
+        degrade_faces(truth[:2], Run(Path(name) / "begin", Journal(Path(name) / "j")), camera_degradation(), workers=2)
         rates: list[float] = []
         for number, count in enumerate(workers):
             out = Path(name) / f"{number}"
-            journal, begin, own = Journal(out / "journal.jsonl"), time.perf_counter(), time.process_time()
-            degrade_faces(truth, out, camera_degradation(), journal=journal, workers=count)
+            run, begin, own = Run(out, Journal(out / "journal.jsonl")), time.perf_counter(), time.process_time()
+            degrade_faces(truth, run, camera_degradation(), workers=count)
             rates.append(pictures / (time.perf_counter() - begin))
             own = (time.process_time() - own) / pictures * 1000
             print(

@@ -182,15 +182,15 @@ def pictures(faces: Path, out: Path, name: str, camera: CameraDegradation, pretr
     folder = out / name.replace(" ", "-")
     shown, paths = folder / "shown", list_images(faces)
     drawn = [paths[i] for i in sorted(np.random.default_rng(0).permutation(len(paths))[:SHOWN])]
-    with open_run(shown, {"shown": name}) as journal:
-        degrade_faces(drawn, shown / "photo", camera, seed=0, journal=journal)
+    with open_run(shown, {"shown": name}) as run:
+        degrade_faces(drawn, run.within("photo"), camera, seed=0)
         photos = list_images(shown / "photo")
         supervised, adapted = folder / "supervised.safetensors", folder / "adapted"
         for row, spec in {"pre-trained": pretrained, "adapted": adapted, "supervised": supervised}.items():
-            restore_faces(photos, shown / row, load_restorer(spec, device="cpu"), journal=journal, stage=row)
+            restore_faces(photos, run.within(row), load_restorer(spec, device="cpu"), stage=row)
         adapt = settings_for(pretrained)
         restorer, prior = load_restorer(pretrained, device="cpu"), load_prior(adapt.prior, device="cpu")
-        make_targets(photos, shown / "targets", restorer, prior, settings=adapt.targets, journal=journal)
+        make_targets(photos, run.within("targets"), restorer, prior, settings=adapt.targets)
     columns = {row: [read_image(shown / row / f"{p.stem}.png") for p in drawn] for row in ("photo", *ROWS)}
     columns["truth"] = [read_image(path) for path in drawn]
     write_png(shown / "sheet.png", sheet(list(columns.items()), side=restorer.size))

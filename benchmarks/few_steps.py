@@ -24,9 +24,8 @@ from unfade.diffusion.prior import DiffusionPrior
 from unfade.evaluation.gap import Estimate, Row, Space, estimates, features_of, gains
 from unfade.evaluation.pairs import METRICS, built_in_distances, score_folder
 from unfade.images.finding import list_images
-from unfade.jobs.runs import Run, open_run
+from unfade.jobs.runs import open_run
 from unfade.paper.pieces import DEGRADATIONS as CAMERAS
-from unfade.progress import silent
 from unfade.recipes.adapt_settings import SHORT_TARGETS, SMALL_ADAPT
 from unfade.recipes.rehearse import RehearseSettings, prepare, split
 from unfade.restorers.load import load_restorer
@@ -81,13 +80,13 @@ def targets_of(
     """Scores and features of the targets made in each way, with those of the truth; and CPU s for each target."""
     prior, restorer = load_prior(device="cpu"), load_restorer(device="cpu")
     rows, seconds, truth = {}, {}, out / "truth" / "learn"
-    with open_run(out, {"few steps": camera, "faces": len(faces)}) as journal:
-        prepare(Run(out, journal, silent), {"learn": faces}, CAMERAS[camera], size=prior.size, seed=0)
+    with open_run(out, {"few steps": camera, "faces": len(faces)}) as run:
+        prepare(run, {"learn": faces}, CAMERAS[camera], size=prior.size, seed=0)
         photos = list_images(out / "photos" / "learn")
         for way in dict.fromkeys(ways):
-            place = out / re.sub(r"\W+", "-", way)
-            begin = time.process_time()
-            make_targets(photos, place, restorer, prior, settings=WAYS[way], journal=journal, stage=way)
+            targets = run.within(re.sub(r"\W+", "-", way))
+            place, begin = targets.folder, time.process_time()
+            make_targets(photos, targets, restorer, prior, settings=WAYS[way], stage=way)
             seconds[way] = kept(out / f"{place.name}.json", (time.process_time() - begin) / len(photos))
             rows[way] = scored(place, truth, prior, spaces)
     names = sorted(rows[DEFAULT].files)

@@ -28,10 +28,9 @@ from unfade.evaluation.pairs import built_in_distances
 from unfade.images.files import read_image, read_picture
 from unfade.images.filters import fit_square
 from unfade.images.finding import list_images
-from unfade.jobs.runs import Run, open_run
+from unfade.jobs.runs import open_run
 from unfade.metrics.reference import psnr
 from unfade.paper.pieces import DEGRADATIONS
-from unfade.progress import silent
 from unfade.recipes.adapt_settings import DRAWN, SMALL_ADAPT
 from unfade.recipes.rehearse import RehearseSettings, prepare, split
 from unfade.restorers.base import Restorer
@@ -54,11 +53,11 @@ def main() -> None:
     learn = split(find_training_pictures(args.faces, {})[0], RehearseSettings())["learn"]
     print("| | photos' PSNR | restored: PSNR | feature distance | response | noise |\n" + "| --- " * 6 + "|")
     for camera in args.cameras:
-        with tempfile.TemporaryDirectory() as name, open_run(Path(name), {"camera": camera}) as journal:
+        with tempfile.TemporaryDirectory() as name, open_run(Path(name), {"camera": camera}) as run:
             parts = {"learn": learn[:PHOTOS], "score": learn[PHOTOS : PHOTOS + OTHERS]}
-            prepare(Run(Path(name), journal, silent), parts, DEGRADATIONS[camera], size=restorer.size, seed=0)
+            prepare(run, parts, DEGRADATIONS[camera], size=restorer.size, seed=0)
             place, paths = Path(name) / "targets", list_images(Path(name) / "photos" / "learn")
-            make_targets(paths, place, restorer, prior, settings=SMALL_ADAPT.targets, journal=journal)
+            make_targets(paths, run.within("targets"), restorer, prior, settings=SMALL_ADAPT.targets)
             photos, targets = pictures(paths[0].parent), pictures(place)
             truth, seen = pictures(Path(name) / "truth" / "score"), pictures(Path(name) / "photos" / "score")
         wanted = Curves.of(seen, truth)

@@ -145,6 +145,7 @@ def loaded(args: argparse.Namespace, kind: str) -> Callable[[Callable[[float], N
     from unfade.faces.detectors import load_detector
     from unfade.images.finding import find_photos
     from unfade.jobs.journal import Journal
+    from unfade.jobs.runs import Run
     from unfade.memory import few_arenas, return_large
     from unfade.restorers.load import load_restorer
     from unfade.stages.photos import Choice, Searching
@@ -161,8 +162,8 @@ def loaded(args: argparse.Namespace, kind: str) -> Callable[[Callable[[float], N
         def progress(label: str, total: int, *, start: int = 0) -> Iterator[Callable[[float], None]]:
             yield advance
 
-        found, journal = find_photos(args.folder / kind), Journal(out / "journal.jsonl")
-        entries = restore_photos(found, out, restorer, find, journal=journal, progress=progress)
+        run = Run(out, Journal(out / "journal.jsonl"), progress)
+        entries = restore_photos(find_photos(args.folder / kind), run, restorer, find)
         return sum(entry.status == "done" for entry in entries)
 
     return restore

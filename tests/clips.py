@@ -136,8 +136,8 @@ def restored(
     inputs = Found(folder, tuple(Path(name) for name in names))
     from unfade.stages.video import restore_videos
 
-    with open_run(out, {"test": 1}) as journal:
-        return restore_videos(inputs, out, restorer or Brighter(), find, settings, journal=journal, **given)
+    with open_run(out, {"test": 1}) as run:
+        return restore_videos(inputs, run, restorer or Brighter(), find, settings, **given)
 
 
 def pictures(path: Path) -> list[np.ndarray]:

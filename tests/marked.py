@@ -16,6 +16,7 @@ from unfade.faces.detect import DetectSettings
 from unfade.faces.detectors import Face
 from unfade.images.finding import find_photos
 from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.runs import Run
 from unfade.restorers.base import Restorer
 from unfade.stages.photos import Choice, Finder, Searching
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
@@ -113,11 +114,15 @@ class Place:
     def journal(self) -> Journal:
         return Journal(self.folder / "journal.jsonl")
 
+    @property
+    def begun(self) -> Run:
+        return Run(self.out, self.journal)
+
     def run(self, *, parts: Parts = NO_PARTS, batch: int = 8, strength: float = 1.0, **settings: object) -> list[Entry]:
         found = find_photos(self.photos, without=self.out)
         return restore_photos(
-            found, self.out, self.restorer, self.find, PhotoSettings(**settings), parts,
-            journal=self.journal, batch=batch, strength=strength,
+            found, self.begun, self.restorer, self.find, PhotoSettings(**settings), parts,
+            batch=batch, strength=strength,
         )  # fmt: skip
 
     def save(self, name: str, *marks: Mark, level: int = LEVEL, seed: int = 0, **how: object) -> Path:

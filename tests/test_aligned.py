@@ -16,6 +16,7 @@ from unfade.errors import BadInput
 from unfade.faces.paste import PasteSettings
 from unfade.images.files import read_image, to_bytes, write_png
 from unfade.images.finding import find_pictures
+from unfade.jobs import runs
 from unfade.jobs.journal import Entry, Journal
 from unfade.recipes.adapt import adapt
 from unfade.recipes.restore import RestoreSettings, restore
@@ -29,9 +30,9 @@ Models = tuple[Path, Path]
 
 
 def dimmed(photos: Path, size: int) -> list[Entry]:
-    found, out = find_pictures(photos), photos.parent / "out"
-    journal = Journal(photos.parent / "journal.jsonl")
-    return restore_photos(found, out, Dimmer(size), Framed(found.root, size), FILLED, journal=journal)
+    found, journal = find_pictures(photos), Journal(photos.parent / "journal.jsonl")
+    run = runs.Run(photos.parent / "out", journal)
+    return restore_photos(found, run, Dimmer(size), Framed(found.root, size), FILLED)
 
 
 def test_detail_finer_than_the_restorers_stays(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from unfade.datasets.prepare import prepare
 from unfade.errors import OutputConflict
 from unfade.images.finding import Found, find_photos, list_images
 from unfade.jobs.journal import Counts, Entry, Journal
-from unfade.jobs.runs import LOCK, open_run
+from unfade.jobs.runs import LOCK, Run, open_run
 from unfade.stages import photos
 from unfade.stages.crop import crop_photos
 from unfade.stages.degrade import blind_degradation, degrade_faces
@@ -39,7 +39,7 @@ QUICK = TargetSettings(spacing="20", start=2, free_from=1, factor=4, batch=2)
 class Case:
     """A stage, and what the tests must know of it."""
 
-    run: Callable[[Path, Path, Journal], list[Entry]]  # (sources, out, journal)
+    run: Callable[[Path, Run], list[Entry]]  # from a folder of sources
     write: Callable[[Path, int], object]  # a source of some seed
     suffix: str = ".png"  # of sources
     output: str = "b.png"  # that b becomes
@@ -62,46 +62,43 @@ def found_in(folder: Path) -> Found:
 
 CASES = {
     "crop": Case(
-        lambda sources, out, journal: crop_photos(found_in(sources), out, finder(), size=SIZE, journal=journal),
+        lambda sources, run: crop_photos(found_in(sources), run, finder(), size=SIZE),
         photo, output="b_01.png", own="faces.jsonl", lines_first=True,
     ),
     "targets": Case(
-        lambda sources, out, journal: make_targets(
-            list_images(sources), out, ToyRestorer(32).eval(), tiny_prior(QUICK.spacing),
-            settings=QUICK, journal=journal,
+        lambda sources, run: make_targets(
+            list_images(sources), run, ToyRestorer(32).eval(), tiny_prior(QUICK.spacing), settings=QUICK
         ),
         face, every=3,
     ),
     "degrade": Case(
-        lambda sources, out, journal: degrade_faces(list_images(sources), out, blind_degradation(), journal=journal),
+        lambda sources, run: degrade_faces(list_images(sources), run, blind_degradation()),
         face, own="degradation.jsonl", lines_first=True,
     ),
     "prepare": Case(
-        lambda sources, out, journal: prepare(
-            "folder", sources, out, settings=PrepareSettings(size=32), workers=2
+        lambda sources, run: prepare(
+            "folder", sources, run.folder, settings=PrepareSettings(size=32), workers=2
         ).entries,
         face, own="manifest.jsonl",
     ),
     "restore_faces": Case(
-        lambda sources, out, journal: restore_faces(
-            list_images(sources), out, ToyRestorer(32).eval(), journal=journal, batch=3
-        ),
+        lambda sources, run: restore_faces(list_images(sources), run, ToyRestorer(32).eval(), batch=3),
         face,
     ),
     "restore_photos": Case(
-        lambda sources, out, journal: restore_photos(
-            found_in(sources), out, Dimmer(), finder(), PhotoSettings(sidecar=True), journal=journal
+        lambda sources, run: restore_photos(
+            found_in(sources), run, Dimmer(), finder(), PhotoSettings(sidecar=True)
         ),
         photo, output="b.png.json",
     ),
 }  # fmt: skip
 
 
-def restore_clips(sources: Path, out: Path, journal: Journal) -> list[Entry]:
+def restore_clips(sources: Path, run: Run) -> list[Entry]:
     from unfade.stages.video import restore_videos
 
     found = Found(sources, tuple(sorted(Path(path.name) for path in sources.iterdir())))
-    return restore_videos(found, out, clips.Brighter(), clips.square_finder, journal=journal)
+    return restore_videos(found, run, clips.Brighter(), clips.square_finder)
 
 
 if find_spec("av"):
@@ -124,9 +121,9 @@ class Place:
 
     def run(self) -> list[Entry]:
         if self.case.run is CASES["prepare"].run:  # opens its run itself
-            return self.case.run(self.sources, self.out, Journal(self.out / "none"))
-        with open_run(self.out, {"case": 1}, inputs=[self.sources]) as journal:
-            return self.case.run(self.sources, self.out, journal)
+            return self.case.run(self.sources, Run(self.out, Journal(self.out / "none")))
+        with open_run(self.out, {"case": 1}, inputs=[self.sources]) as run:
+            return self.case.run(self.sources, run)
 
     def source(self, name: str) -> Path:
         return self.sources / f"{name}{self.case.suffix}"

@@ -29,7 +29,7 @@ class Place(marked.Place):
         return self.folder / "faces"
 
     def run(self, key: str = "") -> list[Entry]:
-        return crop_photos(find_photos(self.photos), self.out, self.find, size=SIZE, journal=self.journal, key=key)
+        return crop_photos(find_photos(self.photos), self.begun, self.find, size=SIZE, key=key)
 
     def faces(self) -> list[str]:
         return sorted(path.name for path in self.out.glob("*.png"))

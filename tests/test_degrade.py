@@ -21,6 +21,7 @@ from unfade.errors import BadInput
 from unfade.images.files import from_bytes, read_image, to_bytes
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.run_stage import load_item
+from unfade.jobs.runs import Run
 from unfade.stages.degrade import (
     APPLY,
     KINDS,
@@ -39,7 +40,7 @@ NAMES = ["a.png", "b.jpg", "c.png", "d.png"]
 
 
 def degraded(truth: list[Path], out: Path, degradation: Degradation, **options: object) -> list[Entry]:
-    return degrade_faces(truth, out, degradation, journal=Journal(out / "journal.jsonl"), **options)
+    return degrade_faces(truth, Run(out, Journal(out / "journal.jsonl")), degradation, **options)
 
 
 def records(out: Path) -> list[dict[str, object]]:

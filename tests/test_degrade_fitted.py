@@ -19,6 +19,7 @@ from unfade.degradations.fitted import fit
 from unfade.degradations.fitted_file import DEGRADATION, load_degradation, save_degradation
 from unfade.errors import BadInput
 from unfade.images.files import read_image, to_bytes
+from unfade.jobs import runs
 from unfade.jobs.journal import Journal
 from unfade.stages import degrade
 from unfade.stages.degrade import RECORDS, FittedKind, degrade_faces, fitted_degradation, remake, settings_of
@@ -47,8 +48,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def degraded(truth: str, out: str, **options: object) -> list[dict[str, object]]:
-    paths = sorted(Path(truth).glob("*.png"))
-    degrade_faces(paths, Path(out), fitted_degradation("run"), journal=Journal(Path(out, "journal.jsonl")), **options)
+    paths, run = sorted(Path(truth).glob("*.png")), runs.Run(Path(out), Journal(Path(out, "journal.jsonl")))
+    degrade_faces(paths, run, fitted_degradation("run"), **options)
     return [json.loads(line) for line in Path(out, RECORDS).read_text().splitlines()]
 
 
@@ -79,8 +80,8 @@ def test_a_face_does_not_depend_on_the_rest_nor_on_the_workers(folder: Path) -> 
 
 def test_a_face_of_another_size_fails_alone(folder: Path) -> None:
     save_pictures(Path("truth"), ["z.png"], size=48)
-    paths, journal = sorted(Path("truth").glob("*.png")), Journal(Path("out/journal.jsonl"))
-    entries = degrade_faces(paths, Path("out"), fitted_degradation("run"), journal=journal)
+    paths, run = sorted(Path("truth").glob("*.png")), runs.Run(Path("out"), Journal(Path("out/journal.jsonl")))
+    entries = degrade_faces(paths, run, fitted_degradation("run"))
     assert [entry.status for entry in entries] == ["done", "done", "done", "failed"]
     assert re.search(r"faces of 32 x 32 pixels, not 48 x 48; resize them with a `size` of 32", entries[-1].reason)
 

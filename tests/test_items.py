@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_bad_files_are_tried_again_and_may_be_intact_by_then(place: Place) -> No
 def test_entries_come_in_the_order_asked_for(place: Place) -> None:
     paths = save_pictures(place.photos, ["c.png", "a.png", "b.png"])
     spoil(paths[1])
-    entries = run_stage(Stage("negative", Work(), None, 2), iter(paths), place.out, place.journal)
+    entries = run_stage(Stage("negative", Work(), None, 2), iter(paths), place.begun)
     assert [entry.item for entry in entries] == ["c.png", "a.png", "b.png"]
 
 
@@ -197,7 +198,7 @@ def test_results_do_not_depend_on_the_batch(tmp_path: Path) -> None:
         place = Place(tmp_path / str(batch))
         paths = save_pictures(place.photos, [f"{i}.png" for i in range(5)])
         restorer = ToyRestorer(16).eval()
-        restore_faces(paths[:: 1 if batch > 1 else -1], place.out, restorer, journal=place.journal, batch=batch)
+        restore_faces(paths[:: 1 if batch > 1 else -1], place.begun, restorer, batch=batch)
         results.append([place.output(name) for name in place.written()])
     assert all(np.array_equal(a, b) for result in results[1:] for a, b in zip(result, results[0], strict=True))
 
@@ -217,7 +218,7 @@ def test_progress_adds_up_to_every_picture(place: Place) -> None:
 
     make_a_mess(place.photos)
     stage = Stage("negative", work, 16, 2)
-    run_stage(stage, list_images(place.photos), place.out, place.journal, progress=progress)
+    run_stage(stage, list_images(place.photos), replace(place.begun, progress=progress))
     assert sum(told) == pytest.approx(12)
 
 
@@ -227,7 +228,7 @@ def test_progress_adds_up_to_every_picture(place: Place) -> None:
 def test_aligned_photos_are_brought_to_the_faces_size(place: Place) -> None:
     save_pictures(place.photos, ["a.jpg", "b.png"], size=24)
     Image.new("RGB", (30, 20)).save(place.photos / "wide.png")
-    entries = take_aligned(list_images(place.photos), place.out, size=16, journal=place.journal)
+    entries = take_aligned(list_images(place.photos), place.begun, size=16)
     assert statuses(entries) == {"a.jpg": "done", "b.png": "done", "wide.png": "failed"}
     assert "cut it to a square first" in entries[2].reason
     assert {entry.stage for entry in entries} == {"faces"}
@@ -236,14 +237,14 @@ def test_aligned_photos_are_brought_to_the_faces_size(place: Place) -> None:
 
 def test_a_face_of_the_right_size_is_not_touched(place: Place) -> None:
     save_pictures(place.photos, ["a.png"])
-    take_aligned(list_images(place.photos), place.out, size=16, journal=place.journal)
+    take_aligned(list_images(place.photos), place.begun, size=16)
     assert np.array_equal(place.output("a.png"), levels(0))
 
 
 def test_another_size_is_another_face(place: Place) -> None:
     save_pictures(place.photos, ["a.png"], size=32)
     for size in (16, 24):
-        take_aligned(list_images(place.photos), place.out, size=size, journal=place.journal)
+        take_aligned(list_images(place.photos), place.begun, size=size)
         assert place.output("a.png").shape == (size, size, 3)
 
 
@@ -252,7 +253,7 @@ def test_restored_is_what_the_restorer_says(place: Place) -> None:
     restorer = ToyRestorer(16).eval()
     with torch.no_grad():
         restorer.decoder.weight.mul_(30)
-    entries = restore_faces(list_images(place.photos), place.out, restorer, journal=place.journal, stage="pretrained")
+    entries = restore_faces(list_images(place.photos), place.begun, restorer, stage="pretrained")
     assert [entry.stage for entry in entries] == ["pretrained"]
     face = load_item(place.photos / "a.png", 16).pixels[None]
     restored = restore_batch(face, restorer)
@@ -266,7 +267,7 @@ def test_another_restorer_restores_again(place: Place) -> None:
     seen = []
     for seed, key in ((0, "one"), (1, "one"), (1, "other")):
         restorer = ToyRestorer(16, seed=seed).eval()
-        restore_faces(list_images(place.photos), place.out, restorer, journal=place.journal, key=key)
+        restore_faces(list_images(place.photos), place.begun, restorer, key=key)
         seen.append(place.output("a.png"))
     assert np.array_equal(seen[0], seen[1])
     assert not np.array_equal(seen[0], seen[2])

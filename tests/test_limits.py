@@ -21,6 +21,7 @@ from unfade.images.decoding import read_photo
 from unfade.images.finding import list_images
 from unfade.images.jxl_header import JxlHeader, jxl_header
 from unfade.jobs.journal import Journal
+from unfade.jobs.runs import Run
 from unfade.stages.restore import restore_faces
 
 SIDE = 32
@@ -177,7 +178,7 @@ def test_a_file_that_takes_long_is_left_after_the_time_limit(tmp_path: Path, mon
     monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda image: time.sleep(6) or decode(image))
     monkeypatch.setenv("UNFADE_SECONDS", "3")
     entries = restore_faces(
-        list_images(tmp_path), tmp_path / "out", ToyRestorer(SIDE).eval(), journal=Journal(tmp_path / "journal.jsonl")
+        list_images(tmp_path), Run(tmp_path / "out", Journal(tmp_path / "journal.jsonl")), ToyRestorer(SIDE).eval()
     )
     assert [entry.status for entry in entries] == ["done", "failed", "done"]
     assert entries[1].reason == (

@@ -14,6 +14,7 @@ from toy_degradations import Negative
 from toys import save_pictures, toy_batches
 from unfade.images.finding import list_images
 from unfade.jobs.journal import Journal
+from unfade.jobs.runs import Run
 from unfade.jobs.workers import run_stage_on_cores
 from unfade.processes import starting
 from unfade.training.loader import feeding
@@ -112,7 +113,7 @@ def test_workers_of_a_training_end_when_they_have_hardly_begun(method: str, monk
 def test_workers_of_a_stage_end_when_they_have_hardly_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_pictures(tmp_path, ["a.png", "b.png"])
     interrupt_at_start(monkeypatch, ForkServerProcess)
-    journal, told = Journal(tmp_path / "journal.jsonl"), []
+    run, told = Run(tmp_path, Journal(tmp_path / "journal.jsonl")), []
     with pytest.raises(KeyboardInterrupt) as caught:
-        run_stage_on_cores(Negative(), list_images(tmp_path), tmp_path, journal, tell=told.append, workers=2)
+        run_stage_on_cores(Negative(), list_images(tmp_path), run, tell=told.append, workers=2)
     assert not multiprocessing.active_children(), caught

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from unfade.errors import OutputConflict
 from unfade.evaluation.pairs import Scores
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.runs import HOLDER, LOCK, open_run
+from unfade.progress import silent
 from unfade.store.checkpoints import check_output, read_card, write_card
 
 HOLD = """
@@ -118,12 +120,12 @@ def test_a_new_run_leaves_no_trace_where_it_is_refused(tmp_path: Path, name: str
 
 def test_who_takes_run_json_away_may_go_on_with_other_settings(tmp_path: Path) -> None:
     done = Entry("faces", "a.png", "done", outputs=("a.png",))
-    with open_run(tmp_path, {"seed": 0}, files=[tmp_path / "report.html"]) as journal:
-        journal.record(done)
+    with open_run(tmp_path, {"seed": 0}, files=[tmp_path / "report.html"]) as begun:
+        begun.journal.record(done)
         (tmp_path / "report.html").write_text("a report")
     (tmp_path / "run.json").unlink()
-    with open_run(tmp_path, {"seed": 1}, files=[tmp_path / "report.html"]) as journal:
-        assert journal.stage("faces") == [done]
+    with open_run(tmp_path, {"seed": 1}, files=[tmp_path / "report.html"]) as again:
+        assert again.journal.stage("faces") == [done]
 
 
 def test_a_run_killed_at_its_first_line_goes_on(tmp_path: Path) -> None:
@@ -132,8 +134,18 @@ def test_a_run_killed_at_its_first_line_goes_on(tmp_path: Path) -> None:
         pass
     lines = (tmp_path / "journal.jsonl").read_bytes()
     (tmp_path / "journal.jsonl").write_bytes(lines[:20])
-    with open_run(tmp_path, {}, files=[own]) as journal:
-        assert [entry.output for entry in journal.stage("own")] == ["report.html"]
+    with open_run(tmp_path, {}, files=[own]) as again:
+        assert [entry.output for entry in again.journal.stage("own")] == ["report.html"]
+
+
+def test_stages_write_below_a_run_and_record_in_its_journal(tmp_path: Path) -> None:
+    progress = partial(silent)
+    with open_run(tmp_path / "run", {}, progress=progress) as whole:
+        below = whole.within("photos", "learn")
+    assert (whole.folder, below.folder) == (tmp_path / "run", tmp_path / "run" / "photos" / "learn")
+    assert whole.journal is below.journal
+    assert whole.journal.path == tmp_path / "run" / "journal.jsonl"
+    assert whole.progress is below.progress is progress
 
 
 OWN = {

@@ -131,8 +131,8 @@ def refused(folder: Path, shard: Shard) -> str:
 def test_shards_lock_each_other_out_only_by_number(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with held(run, "1/2") as process:
-        with open_run(run, {}, shard=Shard(2, 2)) as journal:
-            journal.record(Entry("s", "a", "done"))
+        with open_run(run, {}, shard=Shard(2, 2)) as other:
+            other.journal.record(Entry("s", "a", "done"))
         said = refused(run, Shard(1, 2))
         assert f"1-of-2 is being filled by another run (process {process.pid} " in said
         assert "inside lies in a folder of another run" in refused(run / "inside", WHOLE)
@@ -171,9 +171,9 @@ def test_processes_that_begin_together_do_not_race(tmp_path: Path) -> None:
 
 def test_a_shard_sweeps_only_what_it_had_begun(tmp_path: Path) -> None:
     long = "a name that is as long as those of archives, " * 2
-    with open_run(tmp_path, {}, shard=Shard(1, 2)) as journal:
+    with open_run(tmp_path, {}, shard=Shard(1, 2)) as begun:
         for name in ("mine.png", f"{long}1.png"):
-            journal.record(Entry("s", name, "begun", outputs=(name,)))
+            begun.journal.record(Entry("s", name, "begun", outputs=(name,)))
     left: list[Iterator[Path]] = []
     for name in ("mine.png", "theirs.png", f"{long}1.png", f"{long}2.png", "mine.png.png"):
         left.append(temporary_beside(tmp_path / name).gen)  # type: ignore[attr-defined]
@@ -243,8 +243,8 @@ def test_shards_in_folders_of_their_own(run: Run, truth: Path, tmp_path: Path) -
 
 def test_two_items_of_one_file_are_named(tmp_path: Path) -> None:
     for index, item in ((1, "a.gif"), (2, "a.png")):
-        with open_run(tmp_path, {}, shard=Shard(index, 2), items=[item]) as journal:
-            journal.record(Entry("restored", item, "done", outputs=("a.png",)))
+        with open_run(tmp_path, {}, shard=Shard(index, 2), items=[item]) as begun:
+            begun.journal.record(Entry("restored", item, "done", outputs=("a.png",)))
     found = gather([tmp_path])
     assert found.doubles == [("a.png", "it was made from a.png and from a.gif")]
     assert not found.adds_up

@@ -143,10 +143,10 @@ def open_and_close(folder: Path, settings: dict[str, object], **options: object)
 
 def test_a_run_is_opened_again_with_the_same_settings(tmp_path: Path) -> None:
     settings = {"seed": 1, "targets": {"start": 150, "spacing": "250"}, "betas": (0.9, 0.999), "real": None}
-    with open_run(tmp_path / "run", settings, about={"photos": "écrit"}) as journal:
-        journal.record(DONE)
-    with open_run(tmp_path / "run", settings, about={"photos": "elsewhere"}) as journal:
-        assert journal.stage("restored") == [DONE]
+    with open_run(tmp_path / "run", settings, about={"photos": "écrit"}) as run:
+        run.journal.record(DONE)
+    with open_run(tmp_path / "run", settings, about={"photos": "elsewhere"}) as run:
+        assert run.journal.stage("restored") == [DONE]
     content = json.loads((tmp_path / "run" / "run.json").read_bytes())
     assert content["settings"] == settings | {"betas": [0.9, 0.999]}
     assert content["about"]["photos"] == "écrit"

@@ -76,8 +76,8 @@ def test_a_strength_of_0_does_not_make_faces_hardly_degraded(tmp_path: Path) -> 
     same = ToyRestorer(16).eval()
     same.forward = lambda face: face  # type: ignore[method-assign]
     for name, each, strength, notes in (("a", restorer, 0.0, 0), ("b", same, 0.0, 0), ("c", same, 1.0, 1)):
-        with open_run(tmp_path / name, {}) as journal:
-            done = restore_faces(photos, tmp_path / name, each, journal=journal, strength=strength)
+        with open_run(tmp_path / name, {}) as run:
+            done = restore_faces(photos, run, each, strength=strength)
         assert [len(entry.notes) for entry in done] == [notes, notes]
 
 

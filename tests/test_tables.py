@@ -289,9 +289,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         work = getattr(table_pieces, name)
 
         def wrapped(*args: object, **rest: object) -> object:
-            begin = 0 if name == "evaluate" else 1  # of the others, the first is what goes in, or the run
-            places = [place for place in args[begin:] if isinstance(place, Path)]
-            calls[f"{name} {places[0] if places else args[0].folder}"] += 1  # type: ignore[attr-defined]
+            places = [getattr(arg, "folder", arg) for arg in args]  # a run has a folder
+            calls[f"{name} {next(place for place in places if isinstance(place, Path))}"] += 1
             return work(*args, **rest)
 
         return wrapped

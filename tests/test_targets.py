@@ -21,6 +21,7 @@ from unfade.errors import BadInput
 from unfade.images.files import read_image, write_png
 from unfade.images.filters import resize
 from unfade.jobs.journal import Journal
+from unfade.jobs.runs import Run
 from unfade.restorers.base import Restorer
 from unfade.stages import targets
 from unfade.stages.restore import restore_faces
@@ -167,14 +168,8 @@ def made(
     faces: Iterable[Path], out: Path, prior: DiffusionPrior, settings: TargetSettings, restorer: Restorer | None = None
 ) -> dict[str, Tensor]:
     """The targets of the stage, by name."""
-    entries = make_targets(
-        faces,
-        out,
-        restorer or toy_restorer(),
-        prior,
-        settings=settings,
-        journal=Journal(out / "journal.jsonl"),
-    )
+    run = Run(out, Journal(out / "journal.jsonl"))
+    entries = make_targets(faces, run, restorer or toy_restorer(), prior, settings=settings)
     assert [entry.status for entry in entries] == ["done"] * len(entries)
     return {entry.item: read_image(out / entry.output) for entry in entries}
 
@@ -255,10 +250,8 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path:
             return None
 
     out = tmp_path / "targets"
-    make_targets(
-        sorted(tmp_path.glob("*.png")), out, toy_restorer(), prior, settings=QUICK,
-        journal=Journal(tmp_path / "journal.jsonl"), progress=Told,
-    )  # fmt: skip
+    run = Run(out, Journal(tmp_path / "journal.jsonl"), Told)
+    make_targets(sorted(tmp_path.glob("*.png")), run, toy_restorer(), prior, settings=QUICK)
     assert (out / "first.png").read_bytes() == (out / "second.png").read_bytes()
     assert math.fsum(amounts) == pytest.approx(2)
     assert len(amounts) == QUICK.start + 1
@@ -267,9 +260,9 @@ def test_faces_of_equal_content_get_equal_targets_and_progress_adds_up(tmp_path:
 def test_a_grey_face_gets_a_grey_target_and_a_grey_result(tmp_path: Path, prior: DiffusionPrior) -> None:
     write_png(tmp_path / "grey.png", picture(32, 32, 1)[0].mean(0, keepdim=True).expand(3, 32, 32))
     write_png(tmp_path / "red.png", picture(32, 32, 2)[0])
-    faces, journal = sorted(tmp_path.glob("*.png")), Journal(tmp_path / "journal.jsonl")
-    make_targets(faces, tmp_path / "targets", toy_restorer(), prior, settings=QUICK, journal=journal)
-    restore_faces(faces, tmp_path / "restored", toy_restorer(), journal=journal)
+    faces, run = sorted(tmp_path.glob("*.png")), Run(tmp_path, Journal(tmp_path / "journal.jsonl"))
+    make_targets(faces, run.within("targets"), toy_restorer(), prior, settings=QUICK)
+    restore_faces(faces, run.within("restored"), toy_restorer())
     for folder in ("targets", "restored"):
         grey, red = (read_image(tmp_path / folder / f"{name}.png") for name in ("grey", "red"))
         assert torch.equal(grey[0], grey[1])

@@ -13,6 +13,7 @@ import unfade.recipes.sources
 from marked import LEVEL, SIZE, Place, finder, load, save, scene, squares, statuses
 from unfade.errors import OutputConflict
 from unfade.images.photo import Photo
+from unfade.jobs.runs import Run
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.stages.photos import FoundFace
 from unfade.stages.views import LARGEST, SIDE, STAGE, FacesToo, Views, write_views
@@ -24,7 +25,7 @@ Models = tuple[Path, Path]
 
 def views_of(place: Place, names: list[str], faces: FacesToo | None = None) -> dict[str, Views]:
     photos = {name: (place.photos / name, place.out / name) for name in names}
-    return write_views(photos, place.folder / "report", faces, journal=place.journal)
+    return write_views(photos, Run(place.folder / "report", place.journal), faces)
 
 
 def restored(tmp_path: Path, *names: str) -> Place:

@@ -18,6 +18,7 @@ from unfade.errors import BadInput, DiskFull
 from unfade.images.files import read_image, to_bytes
 from unfade.images.finding import list_images
 from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.runs import Run
 from unfade.jobs.workers import Make, cores, one_thread, run_stage_on_cores
 from unfade.progress import Advance
 
@@ -31,10 +32,8 @@ class Place:
         self.photos, self.out, self.told = folder / "photos", folder / "out", []
 
     def run(self, make: Make, workers: int = 2, **options: object) -> list[Entry]:
-        journal = Journal(self.out / "journal.jsonl")
-        return run_stage_on_cores(
-            make, list_images(self.photos), self.out, journal, tell=self.told.append, workers=workers, **options
-        )
+        run = Run(self.out, Journal(self.out / "journal.jsonl"), **options)
+        return run_stage_on_cores(make, list_images(self.photos), run, tell=self.told.append, workers=workers)
 
     def written(self) -> dict[str, np.ndarray]:
         return {path.name: to_bytes(read_image(path)) for path in sorted(self.out.glob("*.png"))}

@@ -14,6 +14,7 @@ from unfade.images.files import read_image, to_bytes
 from unfade.images.finding import list_images
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.run_stage import Item, Stage, run_stage
+from unfade.jobs.runs import Run
 from unfade.progress import Advance
 
 
@@ -47,11 +48,15 @@ class Place:
 
     def run(self, work: Callable[[list[Item], Advance], Tensor], **options: object) -> list[Entry]:
         stage = replace(Stage("negative", work, None, 4), **options)
-        return run_stage(stage, list_images(self.photos), self.out, self.journal)
+        return run_stage(stage, list_images(self.photos), self.begun)
 
     @property
     def journal(self) -> Journal:
         return Journal(self.journal_path)
+
+    @property
+    def begun(self) -> Run:
+        return Run(self.out, self.journal)
 
     def output(self, name: str) -> np.ndarray:
         return to_bytes(read_image(self.out / name))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -55,18 +55,24 @@ def degrade(
         about["fitted"] = str(degradation.file)
     settings = {**settings_of(degradation), "kind": kind, "size": size, "seed": seed}
     records = out / shard.named(RECORDS)
-    own: Any = {"files": [records], "shard": shard, "items": (path.name for path in found)}
-    with open_run(out, {"degrade": settings}, about=about, inputs=[truth], **own) as journal:
+    with open_run(
+        out,
+        {"degrade": settings},
+        about=about,
+        inputs=[truth],
+        files=[records],
+        shard=shard,
+        items=(path.name for path in found),
+        progress=progress,
+    ) as run:
         entries = degrade_faces(
             found,
-            out,
+            run,
             degradation,
             size=size,
             seed=seed,
             workers=workers or min(cores(), 1 + len(found) // PER_WORKER),
             records=records.name,
-            journal=journal,
-            progress=progress,
         )
     done = of_entries(entries, out, shards=[shard])
     if not isinstance(degradation, FittedKind):

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,11 +48,16 @@ def targets(
     network = begun.network
     settings = changed(usual.targets, batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how))
     key = weights_key(begun, model)
-    identity = {"targets": settings.identity(), **key, **choices(network)}
-    of_run: Any = {"shard": portion.shard, "items": (name.name for name in found.names)}
-    with open_run(out, identity, about={"faces": str(faces)}, inputs=[found.root], **of_run) as journal:
-        recorded: Any = {"journal": journal, "key": fingerprint(key), "progress": progress}
-        entries = make_targets(found.paths, out, network, model.network, settings=settings, **recorded)
+    with open_run(
+        out,
+        {"targets": settings.identity(), **key, **choices(network)},
+        about={"faces": str(faces)},
+        inputs=[found.root],
+        shard=portion.shard,
+        items=(name.name for name in found.names),
+        progress=progress,
+    ) as run:
+        entries = make_targets(found.paths, run, network, model.network, settings=settings, key=fingerprint(key))
     return of_entries(entries, out, shards=[portion.shard], passed_over=found.passed_over)
 
 

@@ -107,15 +107,15 @@ def prepare(
         chosen = _chosen(found, split)
         about, files = {"source": str(source)}, [out / MANIFEST, *(out / f"{part}.txt" for part in split if part)]
         identity = {"prepare": {"kind": kind, **settings.identity()}}
-        with open_run(out, identity, about=about, files=files) as journal, one_thread():
+        with open_run(out, identity, about=about, files=files) as run, one_thread():
             for part, names in split.items():
                 if part:
                     atomic_write(out / f"{part}.txt", _as_text(names))
-            run = _Run(opened, settings, Outputs(STAGE, out, journal, fingerprint(settings.identity())))
-            entries = run.work([_Task(face, part) for face, part in chosen[:limit]], workers, progress)
+            preparing = _Preparing(opened, settings, Outputs(STAGE, run, fingerprint(settings.identity())))
+            entries = preparing.work([_Task(face, part) for face, part in chosen[:limit]], workers, progress)
             if not limit:
-                entries += run.without_face(found.without)
-            write_manifest(out, run.lines)
+                entries += preparing.without_face(found.without)
+            write_manifest(out, preparing.lines)
     wanted = [name for names in split.values() for name in names]
     missing = (*found.missing, *(name for name in wanted if name not in found.faces))
     return Prepared(entries, found.photos or len(wanted), missing, found.left_out, found.odd)
@@ -153,7 +153,7 @@ def _chosen(found: DataSet, split: Split) -> list[tuple[Face, str]]:
     return chosen
 
 
-class _Run:
+class _Preparing:
     """The state of one run. Threads read, decode, resize and encode; one writes, in the order of the tasks."""
 
     def __init__(self, source: Source, settings: PrepareSettings, outputs: Outputs) -> None:

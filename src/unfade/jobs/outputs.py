@@ -1,6 +1,6 @@
 """The protocol by which every stage records its items: settled, or begun and then done; skipped, failed, withdrawn.
 
-outputs = Outputs("targets", folder, journal, key=fingerprint(settings, weights))
+outputs = Outputs("targets", run.within("targets"), key=fingerprint(settings, weights))
 for item in items:
     with outputs.alone(item.name, item.path):  # an unreadable item, or a name that is taken, fails here, alone
         outputs.claim(item.name, item.path, f"{item.stem}.png")
@@ -18,7 +18,8 @@ from os.path import lexists
 from pathlib import Path
 
 from unfade.errors import BadInput, DiskFull, UnfadeError
-from unfade.jobs.journal import Entry, Journal, Status
+from unfade.jobs.journal import Entry, Status
+from unfade.jobs.runs import Run
 from unfade.store.seeds import fingerprint
 
 
@@ -43,8 +44,8 @@ class OwnFiles:
     or removed.
     """
 
-    def __init__(self, stage: str, out: Path, journal: Journal) -> None:
-        self.stage, self.out, self.journal = stage, out, journal
+    def __init__(self, stage: str, run: Run) -> None:
+        self.stage, self.out, self.journal = stage, run.folder, run.journal
         self._taken: dict[str, str] = {}  # from a file to the item of this run that it is made from
         self._claims: dict[str, tuple[str, ...]] = {}  # from an item to its files
 
@@ -112,8 +113,8 @@ class Outputs(OwnFiles):
     An item fails alone and leaves no file, but a full disk ends the run. Threads may write different items.
     """
 
-    def __init__(self, stage: str, out: Path, journal: Journal, key: str = "") -> None:  # key: of all results
-        super().__init__(stage, out, journal)
+    def __init__(self, stage: str, run: Run, key: str = "") -> None:  # key: of all results
+        super().__init__(stage, run)
         self.key = key
 
     def entries(self, items: Iterable[str]) -> list[Entry]:

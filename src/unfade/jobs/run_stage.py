@@ -12,9 +12,10 @@ from torch import Tensor
 from unfade.errors import BadInput, DiskFull, UnfadeError, refuse_below
 from unfade.images.files import read_picture, write_png
 from unfade.images.filters import fit_square
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs
-from unfade.progress import Advance, Progress, silent
+from unfade.jobs.runs import Run
+from unfade.progress import Advance
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import seed_for
 
@@ -60,10 +61,8 @@ class Stage:
         refuse_below(1, self, "batch")
 
 
-def run_stage(
-    stage: Stage, sources: Iterable[Path], out: Path, journal: Journal, *, progress: Progress = silent
-) -> list[Entry]:
-    """Work on every source and write `out/<stem>.png`; returns one entry for each, in the order given.
+def run_stage(stage: Stage, sources: Iterable[Path], run: Run) -> list[Entry]:
+    """Work on every source and write `<stem>.png` to the run's folder; one entry for each, in the order given.
 
     Batches are formed of all sources, done or not, so that a picture stays in the same batch when a killed run is
     continued: the last bits of a network's output depend on the batch. Results with the same key and content are kept.
@@ -71,8 +70,8 @@ def run_stage(
     alone, and the others continue.
     """
     paths = list(sources)
-    outputs = Outputs(stage.name, out, journal, stage.key)
-    with progress(stage.name.replace("_", " "), len(paths)) as advance:
+    outputs = Outputs(stage.name, run, stage.key)
+    with run.progress(stage.name.replace("_", " "), len(paths)) as advance:
         for group in _batches(_opened(stage, paths, outputs, advance), stage.batch):
             if all(item.done for item in group):
                 advance(len(group))

@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,11 +34,15 @@ LOCK, HOLDER = ".unfade.lock", ".unfade.holder"  # the lock of a run at work; a 
 
 @dataclass(frozen=True)
 class Run:
-    """A run at work."""
+    """A run at work: the folder of its results, the journal that records them, and how progress is shown."""
 
-    folder: Path
+    folder: Path  # that of the run, or one below it: see `within`
     journal: Journal
     progress: Progress = silent
+
+    def within(self, *names: str) -> "Run":
+        """The same run, with its results in a folder below."""
+        return replace(self, folder=self.folder.joinpath(*names))
 
 
 @contextmanager
@@ -52,7 +56,8 @@ def open_run(
     folders: Iterable[Path] = (),
     shard: Shard = WHOLE,
     items: Iterable[str] = (),
-) -> Iterator[Journal]:
+    progress: Progress = silent,
+) -> Iterator[Run]:
     """Begin or continue a run in `folder`: write run.json, or check that its settings are the same.
 
     `about` is only recorded (versions, places); `files` are the run's own files besides those of its stages, `folders`
@@ -84,7 +89,7 @@ def open_run(
             _sweep_begun(folder, journal)
             JsonLines(folder / shard.named(ITEMS)).rewrite({"item": item} for item in items)
         journal.claim(*files)
-        yield journal
+        yield Run(folder, journal, progress)
 
 
 def of_gone(entries: Sequence[Entry], folder: Path, results: str = ".", *, journal: str = JOURNAL) -> list[str]:

@@ -28,8 +28,9 @@ from unfade.errors import BadInput, UnfadeError
 from unfade.jobs.journal import Entry, Journal
 from unfade.jobs.outputs import Outputs
 from unfade.jobs.run_stage import Stage, run_stage
+from unfade.jobs.runs import Run
 from unfade.processes import starting
-from unfade.progress import Advance, Progress, silent
+from unfade.progress import Advance
 
 PATIENCE = 10.0  # seconds that a worker has to finish its picture when the run ends early
 
@@ -67,16 +68,7 @@ def one_thread() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-def run_stage_on_cores(
-    make: Make,
-    sources: Iterable[Path],
-    out: Path,
-    journal: Journal,
-    *,
-    tell: Tell,
-    workers: int = 1,
-    progress: Progress = silent,
-) -> list[Entry]:
+def run_stage_on_cores(make: Make, sources: Iterable[Path], run: Run, *, tell: Tell, workers: int = 1) -> list[Entry]:
     """`run_stage` for the stage that `make` makes, on several worker processes, with the same results as on one.
 
     `tell` receives what the stage reports on its pictures; like the journal, it is called in this process only. A
@@ -87,11 +79,11 @@ def run_stage_on_cores(
     paths = list(sources)
     if workers == 1:
         with one_thread():
-            return run_stage(make(tell), paths, out, journal, progress=progress)
+            return run_stage(make(tell), paths, run)
     name = make(tell).name
-    with progress(name, len(paths)) as advance:
-        _Foreman(make, name, paths, out, journal, tell, advance).run(workers)
-    return Outputs(name, out, journal).entries(path.name for path in paths)
+    with run.progress(name, len(paths)) as advance:
+        _Foreman(make, name, paths, run, tell, advance).work(workers)
+    return Outputs(name, run).entries(path.name for path in paths)
 
 
 @dataclass(eq=False)
@@ -122,10 +114,8 @@ class _Worker:
 class _Foreman:
     """Hands out the pictures, writes every line, and notices workers that die."""
 
-    def __init__(
-        self, make: Make, stage: str, paths: Sequence[Path], out: Path, journal: Journal, tell: Tell, advance: Advance
-    ):
-        self.make, self.stage, self.out, self.journal, self.advance = make, stage, out, journal, advance
+    def __init__(self, make: Make, stage: str, paths: Sequence[Path], run: Run, tell: Tell, advance: Advance):
+        self.make, self.stage, self.run, self.advance = make, stage, run, advance
         self.waiting = deque(_by_stem(paths))
         self.crew: dict[Any, _Worker] = {}
         self.context = worker_context("__main__", __name__, type(make).__module__)
@@ -136,7 +126,7 @@ class _Foreman:
             "raised": self._raise,
         }
 
-    def run(self, workers: int) -> None:
+    def work(self, workers: int) -> None:
         try:
             for _ in range(min(workers, len(self.waiting))):
                 self._hire()
@@ -149,7 +139,7 @@ class _Foreman:
     def _hire(self) -> None:
         with starting(self.context.get_start_method()):
             ours, theirs = self.context.Pipe()
-            process = self.context.Process(target=_work, args=(self.make, self.out, theirs), daemon=True)  # type: ignore[attr-defined]
+            process = self.context.Process(target=_work, args=(self.make, self.run.folder, theirs), daemon=True)  # type: ignore[attr-defined]
             process.start()
             theirs.close()  # so that the end of the worker is the end of the connection
             self.crew[ours] = _Worker(process, ours)
@@ -177,11 +167,11 @@ class _Foreman:
         if worker.task:
             self.advance(len(worker.task))  # they were done before, so no entry was recorded for them
         worker.task = self.waiting.popleft() if self.waiting else []
-        entries = [self.journal.entry(self.stage, path.name) for path in worker.task]
+        entries = [self.run.journal.entry(self.stage, path.name) for path in worker.task]
         return (worker.task, [entry for entry in entries if entry is not None]) if worker.task else None
 
     def _record(self, worker: _Worker, entry: Entry) -> None:
-        self.journal.record(entry)
+        self.run.journal.record(entry)
         if entry.status not in ("begun", "withdrawn"):
             worker.finished(entry.item)
             self.advance(1)
@@ -204,7 +194,7 @@ class _Foreman:
             f"{path}: the worker process ended with code {code} at this picture, perhaps for lack of memory; run again "
             "with fewer workers."
         )
-        Outputs(self.stage, self.out, self.journal).failed(path.name, path, error)
+        Outputs(self.stage, self.run).failed(path.name, path, error)
         self.advance(1)
 
 
@@ -230,7 +220,7 @@ def _work(make: Make, out: Path, connection: Any) -> None:
         try:
             stage = make(partial(_ask, connection, "tell"))
             while task := _ask(connection, "next"):
-                run_stage(stage, task[0], out, _Reporter(connection, task[1]))
+                run_stage(stage, task[0], Run(out, _Reporter(connection, task[1])))
         except Exception as error:
             _ask(connection, "raised", error if isinstance(error, UnfadeError) else as_text(error))
 

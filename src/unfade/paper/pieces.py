@@ -16,7 +16,7 @@ from unfade.diffusion.load import load_prior, loaded_prior
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import evaluate
 from unfade.images.pairing import without_namesakes
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.paper.printed import CAMERAS, REAL
 from unfade.paper.scores import Values
@@ -67,6 +67,7 @@ class Folders:
     """The folders of pieces in `out`, with a record of which pieces were made and what failed."""
 
     out: Path
+    progress: Progress = field(default=silent, kw_only=True)
     failures: dict[tuple[str, str], None] = field(default_factory=dict, kw_only=True)  # (file, reason), each once
     made: set[str] = field(default_factory=set, kw_only=True)  # names of folders that this process has made or checked
 
@@ -74,16 +75,16 @@ class Folders:
         return self.out / f"{kind}-{fingerprint(*parts)}"
 
     @contextmanager
-    def _run(self, kind: str, *parts: object, files: Sequence[Path] = ()) -> Iterator[tuple[Path, Journal]]:
+    def _run(self, kind: str, *parts: object, files: Sequence[Path] = ()) -> Iterator[Run]:
         """The run folder of a piece, whose settings are everything that the piece depends on."""
         folder = self._folder(kind, *parts)
-        with open_run(folder, {kind: parts}, files=files) as journal:
-            yield folder, journal
+        with open_run(folder, {kind: parts}, files=files, progress=self.progress) as run:
+            yield run
         self.made.add(folder.name)
 
-    def _is_made(self, folder: Path) -> bool:
+    def _is_made(self, run: Run) -> bool:
         """Whether this process has already made or checked the piece."""
-        return folder.name in self.made
+        return run.folder.name in self.made
 
     def _note(self, entries: Sequence[Entry]) -> None:
         self.failures |= {(entry.item, entry.reason): None for entry in entries if entry.status != "done"}
@@ -98,7 +99,6 @@ class PhotoSets(Folders):
     real: Sequence[Path] = ()  # aligned photos without a truth
     most: int = 0  # largest number of photos to adapt to, and of photos to score; 0: all
     device: str = "cpu"
-    progress: Progress = silent
     sets: dict[str, Photos] = field(default_factory=dict)  # made or checked by this process, by camera
 
     def photos(self, name: str) -> Photos:
@@ -114,17 +114,16 @@ class PhotoSets(Folders):
         parts["score"] = parts["score"][: self.most or None]
         size = head_of(self.scale.restorers[SWINIR]).size
         contents = {part: [(path.name, sha256_of(path)) for path in paths] for part, paths in parts.items()}
-        with self._run("photos", name, size, contents) as (folder, journal):
+        with self._run("photos", name, size, contents) as run:
             if name == REAL:
-                self._note(_real(parts, folder, size, journal, self.progress))
+                self._note(_real(parts, run, size))
             else:
-                run = Run(folder, journal, self.progress)
                 self.failures |= dict.fromkeys(prepare(run, parts, DEGRADATIONS[name], size=size, seed=0))
         learn, score = (
-            [path for source in parts[part] if (path := folder / "photos" / part / f"{source.stem}.png").exists()]
+            [path for source in parts[part] if (path := run.folder / "photos" / part / f"{source.stem}.png").exists()]
             for part in ("learn", "score")
         )
-        return Photos(folder, learn, score)
+        return Photos(run.folder, learn, score)
 
 
 class Runs(PhotoSets):
@@ -160,14 +159,13 @@ class Runs(PhotoSets):
     def targets(self, settings: AdaptSettings, photos: Photos, side: str) -> Path:
         """The pseudo targets of one part of the photos, "learn" or "score"."""
         key = fingerprint(_weights(settings.restorer, settings.prior), settings.fidelity)
-        with self._run("targets", photos.name, side, settings.targets.identity(), key) as (folder, journal):
-            if not self._is_made(folder):
+        with self._run("targets", photos.name, side, settings.targets.identity(), key) as run:
+            if not self._is_made(run):
                 restorer = load_restorer(settings.restorer, fidelity=settings.fidelity, device=self.device)
                 prior = load_prior(settings.prior, device=self.device)
-                given = getattr(photos, side), folder / PICTURES, restorer, prior
-                how: Any = {"settings": settings.targets, "journal": journal, "key": key, "progress": self.progress}
-                self._note(make_targets(*given, **how))
-        return folder / PICTURES
+                faces, pictures = getattr(photos, side), run.within(PICTURES)
+                self._note(make_targets(faces, pictures, restorer, prior, settings=settings.targets, key=key))
+        return run.folder / PICTURES
 
     def values(self, way: Way, name: str) -> Values:
         """The scores of a way on a set of photos."""
@@ -182,8 +180,9 @@ class Runs(PhotoSets):
         file = self._folder("scores", *parts) / SCORES
         with self._run("scores", *parts, files=[file]):
             if not file.exists():
-                compared: Any = {"truth": photos.truth, "reference": reference, "metrics": metrics}
-                found = evaluate(pictures, **compared, stems=made, device=self.device)
+                found = evaluate(
+                    pictures, truth=photos.truth, reference=reference, metrics=metrics, stems=made, device=self.device
+                )
                 told = {
                     "files": found.scores.files if found.scores else {},
                     "sets": found.sets.values if found.sets else {},
@@ -196,8 +195,8 @@ class Runs(PhotoSets):
         key = _weights(settings.restorer, settings.prior)
         parts = ("restorer", str(targets.parent.name), [pair.face.name for pair in pairs], settings.identity(), key)
         weights = self._folder(*parts) / WEIGHTS
-        with self._run(*parts, files=[weights, card_path(weights)]) as (folder, _):
-            if not self._is_made(folder):
+        with self._run(*parts, files=[weights, card_path(weights)]) as run:
+            if not self._is_made(run):
                 restorer = loaded_restorer(settings.restorer, fidelity=settings.fidelity, device=self.device)
                 prior = loaded_prior(settings.prior, device=self.device)
                 finetune_to_file(
@@ -207,12 +206,11 @@ class Runs(PhotoSets):
 
     def _restored(self, spec: str, fidelity: float | None, photos: Photos) -> Path:
         key = sha256_of(find_weights(spec, "restorer"))
-        with self._run("restored", photos.name, fidelity, key) as (folder, journal):
-            if not self._is_made(folder):
+        with self._run("restored", photos.name, fidelity, key) as run:
+            if not self._is_made(run):
                 network = load_restorer(spec, fidelity=fidelity, device=self.device)
-                how: Any = {"journal": journal, "key": key, "progress": self.progress}
-                self._note(restore_faces(photos.score, folder / PICTURES, network, **how))
-        return folder / PICTURES
+                self._note(restore_faces(photos.score, run.within(PICTURES), network, key=key))
+        return run.folder / PICTURES
 
     def _by(self, way: By, photos: Photos, name: str, side: str = "score") -> Path:
         method, _ = self.scale.methods[way.method]
@@ -223,13 +221,13 @@ class Runs(PhotoSets):
         )
         own = METHODS[method].own
         key = fingerprint(_weights(spec, self.scale.prior), sha256_of(find_weights(own, "guide")) if own else "")
-        with self._run("method", photos.name, side, method, key) as (folder, journal):
-            if not self._is_made(folder):
+        with self._run("method", photos.name, side, method, key) as run:
+            if not self._is_made(run):
                 models = load_restorer(spec, device=self.device), load_prior(self.scale.prior, device=self.device)
                 guide = load_own(own, device=self.device) if own else None
-                how: Any = {"journal": journal, "key": key, "progress": self.progress}
-                self._note(run_method(method, getattr(photos, side), folder / PICTURES, *models, own=guide, **how))
-        return folder / PICTURES
+                faces, pictures = getattr(photos, side), run.within(PICTURES)
+                self._note(run_method(method, faces, pictures, *models, own=guide, key=key))
+        return run.folder / PICTURES
 
 
 def lacking(runs: Runs, way: Way, name: str) -> str:
@@ -241,13 +239,11 @@ def lacking(runs: Runs, way: Way, name: str) -> str:
     return f"there are {count} photos to adapt to" if learning.photos >= count else ""
 
 
-def _real(
-    parts: Mapping[str, list[Path]], folder: Path, size: int, journal: Journal, progress: Progress
-) -> list[Entry]:
+def _real(parts: Mapping[str, list[Path]], run: Run, size: int) -> list[Entry]:
     """Resize photos without a truth."""
     entries = []
     for part, paths in parts.items():
-        taken = take_aligned(paths, folder / "photos" / part, size=size, journal=journal, progress=progress)
+        taken = take_aligned(paths, run.within("photos", part), size=size)
         if not any(entry.status == "done" for entry in taken):
             raise BadInput(f"None of the {len(paths)} photos to {part} could be used; the first: {taken[0].reason}")
         entries += taken

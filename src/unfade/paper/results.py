@@ -59,7 +59,7 @@ def make_tables(name: str, asked: Asked, *, progress: Progress = silent) -> tupl
         raise BadInput(next(iter(wanting.values())))
     _check(chosen, scale, device)
     faces, real = (find_training_pictures(folder, {})[0] if folder else [] for folder in (asked.faces, asked.photos))
-    runs = Runs(asked.out / "runs", scale, faces, real, asked.most, device, progress)
+    runs = Runs(asked.out / "runs", scale, faces, real, asked.most, device, progress=progress)
     made = [_make(each, asked, runs) for each in chosen]
     return made, [f"{printed_tables()[each].title}: {why}" for each, why in wanting.items() if why]
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from unfade.atomic import atomic_write
 from unfade.degradations.fitted_file import DEGRADATION
@@ -112,14 +111,12 @@ def adapt(
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     clock, own = _Clock(), _own_files(out, settings.rounds)
     about, folders = {"photos": str(photos)}, _folders(out, settings.rounds)
-    with open_run(out, identity, about=about, inputs=[photos], files=own, folders=folders) as journal:
-        run = Run(out, journal, progress)
+    with open_run(out, identity, about=about, inputs=[photos], files=own, folders=folders, progress=progress) as run:
         with clock.measure("faces"):
             entries, faces = source.take(run, restorer.size)
             _refuse_none(faces, entries, photos)
         with clock.measure("pretrained"):
-            made_by: Any = {"key": key[BEGUN_WITH], "stage": FIRST, "progress": progress}
-            first = restore_faces(faces, out / FIRST, restorer, journal=journal, **made_by)
+            first = restore_faces(faces, run.within(FIRST), restorer, key=key[BEGUN_WITH], stage=FIRST)
         learned = _learned(run, faces, _Begun(begun, prior, clean, likeness), settings, clock)
         with clock.measure("restore"):
             adapted = replace(begun, path=out / WEIGHTS)
@@ -128,8 +125,8 @@ def adapt(
         with clock.measure("report"):
             views = {} if aligned else photo_views(run, source.found(out), results, out / "restored")
             ran = Ran(results, shown, learned.targets, learned.left_out, learned.history, views, learned.warnings)
-            compared: Any = {"metrics": built_in_distances(prior.network), "likeness": likeness}
-            page = report_of(out, ran, asdict(settings), truth=truths, **compared)
+            metrics = built_in_distances(prior.network)
+            page = report_of(out, ran, asdict(settings), truth=truths, metrics=metrics, likeness=likeness)
             atomic_write(out / "report.html", render(page))
     return _outcome(out, settings.restorer, ran, first, clock, page, source.found(out).passed_over)
 
@@ -162,8 +159,8 @@ def _settled(settings: AdaptSettings, restorer: Restorer, prior: DiffusionPrior,
 
 def _shown(run: Run, faces: list[Path], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
     """Restore the faces for the report."""
-    how: Any = {"strength": strength, "key": restorer.sha256, "stage": RESTORED, "progress": run.progress}
-    return restore_faces(faces, run.folder / RESTORED, restorer.network, journal=run.journal, **how)
+    results, key = run.within(RESTORED), restorer.sha256
+    return restore_faces(faces, results, restorer.network, strength=strength, key=key, stage=RESTORED)
 
 
 def _refuse_none(faces: list[Path], entries: list[Entry], photos: Path) -> None:
@@ -227,15 +224,30 @@ def _learned(run: Run, faces: list[Path], begun: _Begun, settings: AdaptSettings
     restorer, prior, key = begun.restorer, begun.prior, weights_key(begun.restorer, begun.prior)
     for folder, stage in _rounds(run.folder, settings.rounds):
         with clock.measure("targets"):
-            recorded: Any = {"journal": run.journal, "stage": stage, "key": fingerprint(key), "progress": run.progress}
-            models = restorer.network, prior.network
-            targets = make_targets(faces, folder / "targets", *models, settings=settings.targets, **recorded)
+            targets = make_targets(
+                faces,
+                replace(run, folder=folder / "targets"),
+                restorer.network,
+                prior.network,
+                settings=settings.targets,
+                key=fingerprint(key),
+                stage=stage,
+            )
         with clock.measure("finetune"):
             pairs = _pairs(run.folder, folder, targets)
             agreed = agreeing(pairs, settings.agreement, begun.likeness, run.folder / FIRST)
-            how: Any = {"key": key, "clean": begun.clean, "replace_older": True, "progress": run.progress}
-            how["degradation"] = folder / DEGRADATION
-            history = finetune_to_file(restorer, prior, agreed.kept, folder / WEIGHTS, settings, **how)
+            history = finetune_to_file(
+                restorer,
+                prior,
+                agreed.kept,
+                folder / WEIGHTS,
+                settings,
+                key=key,
+                clean=begun.clean,
+                replace_older=True,
+                degradation=folder / DEGRADATION,
+                progress=run.progress,
+            )
         restorer = replace(restorer, path=folder / WEIGHTS)
         key = {**key, BEGUN_WITH: restorer.sha256}
     doubts = warnings_of(history, settings, len(agreed.kept), fitted=(run.folder / DEGRADATION).exists())

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,7 +22,7 @@ from unfade.images.files import read_image, write_png
 from unfade.images.finding import real_path
 from unfade.images.pairing import by_stem, check_side
 from unfade.images.sheet import sheet
-from unfade.jobs.journal import Counts, Entry, Journal
+from unfade.jobs.journal import Counts, Entry
 from unfade.jobs.outputs import OwnFiles, withdraw_others
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
@@ -133,23 +132,23 @@ def compare(
     about = {"faces": str(faces), "methods": settings.methods}
     own = [out / name for name in ("report.html", "table.json", "sheet.png")]
     folders = [out / name for name in ("faces", "truth", "results")]
-    with open_run(out, identity, about=about, inputs=[faces], files=own, folders=folders) as journal:
-        taken = take_aligned(found, out / "faces", size=restorer.size, journal=journal, progress=progress)
+    with open_run(out, identity, about=about, inputs=[faces], files=own, folders=folders, progress=progress) as run:
+        taken = take_aligned(found, run.within("faces"), size=restorer.size)
         inputs = [out / "faces" / entry.output for entry in taken if entry.status == "done"]
         left_out = [entry for entry in taken if entry.status != "done"]
-        withdraw_others(OwnFiles("faces", out / "faces", journal), [path.name for path in found])
+        withdraw_others(OwnFiles("faces", run.within("faces")), [path.name for path in found])
         if not inputs:
             raise BadInput(f"None of the {len(found)} faces in {faces} could be used; the first: {taken[0].reason}")
-        truths = _truths(truth, inputs, [*results.values()], out, restorer.size, journal) if truth else None
+        truths = _truths(truth, inputs, [*results.values()], run, restorer.size) if truth else None
         entries: dict[str, Sequence[Entry]] = {}
         costs: dict[str, Cost] = {}
-        places = {name: out / "results" / folder_of(name) for name in settings.methods}
-        for name, place in places.items():
-            withdraw_others(OwnFiles(name, place, journal), [path.name for path in inputs])  # whole folders are scored
+        made = {name: run.within("results", folder_of(name)) for name in settings.methods}
+        for name, of_method in made.items():
+            withdraw_others(OwnFiles(name, of_method), [path.name for path in inputs])  # whole folders are scored
             method = _Method(name, others.get(name, first), prior, guides.get(name), settings.run, fingerprint(key))
-            work, before = partial(method.results, inputs, Run(place, journal, progress)), journal.stage(name)
+            work, before = partial(method.results, inputs, of_method), run.journal.stage(name)
             entries[name], costs[name] = _measured(work, before, device)
-        places |= results
+        places = {**{name: of_method.folder for name, of_method in made.items()}, **results}
         costs |= {name: Cost() for name in results}
         chosen = {**METRICS, **built_in_distances(prior), **named} if truth else named
         scores = _scored(places, truths, chosen, _shared(inputs, entries))
@@ -191,12 +190,11 @@ class _Method:
 
     def results(self, faces: list[Path], run: Run) -> list[Entry]:
         """Write the results of the method to the folder of the run; one entry for each face."""
-        how: Any = {"journal": run.journal, "progress": run.progress}
         network = self.restorer.network
         if self.name not in METHODS:
-            return restore_faces(faces, run.folder, network, key=self.restorer.sha256, stage=self.name, **how)
-        how |= {"own": self.own.network, "key": self.key + self.own.sha256} if self.own else {"key": self.key}
-        return run_method(self.name, faces, run.folder, network, self.prior, settings=self.settings, **how)
+            return restore_faces(faces, run, network, key=self.restorer.sha256, stage=self.name)
+        own, key = (self.own.network, self.key + self.own.sha256) if self.own else (None, self.key)
+        return run_method(self.name, faces, run, network, self.prior, own=own, settings=self.settings, key=key)
 
 
 def _shared(inputs: Sequence[Path], entries: Mapping[str, Sequence[Entry]]) -> list[str]:
@@ -254,7 +252,7 @@ def _scored(
     return {name: with_published_mean(found) for name, found in scores.items()}
 
 
-def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path, side: int, journal: Journal) -> Path:
+def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], run: Run, side: int) -> Path:
     """Copy the truths of these faces, and no others, to a folder of their own.
 
     Raises BadInput if one is missing, cannot be read, or is not `side` px wide and high, and for folders of results
@@ -264,15 +262,15 @@ def _truths(truth: Path, inputs: list[Path], results: Sequence[Path], out: Path,
     missing = [path.name for path in inputs if path.stem not in known]
     if missing:
         raise BadInput(f"{len(missing)} faces have no truth in {truth}: {first_few(missing)}; add them.")
-    paths = [known[path.stem] for path in inputs]
-    withdraw_others(OwnFiles("truth", out / "truth", journal), [path.name for path in paths])
+    paths, copies = [known[path.stem] for path in inputs], run.within("truth")
+    withdraw_others(OwnFiles("truth", copies), [path.name for path in paths])
     check_side(paths, side)
-    for entry in as_they_are(paths, out / "truth", stage="truth", journal=journal):
+    for entry in as_they_are(paths, copies, stage="truth"):
         if entry.status != "done":
             raise BadInput(f"A truth could not be used: {entry.reason}")
     for place in results:
-        check_side([result for result, _ in pair_by_stem(place, out / "truth")], side)
-    return out / "truth"
+        check_side([result for result, _ in pair_by_stem(place, copies.folder)], side)
+    return copies.folder
 
 
 def _show(

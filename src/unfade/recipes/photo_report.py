@@ -28,7 +28,7 @@ def photo_views(
     """Write views of the finished photos, whose results are in the folder `results`, to `report` in that of a run."""
     done = {e.item: (found.root / e.item, *_results(e, results)) for e in entries if e.status == "done"}
     shown = {name: done[name] for name in list(done)[:SHOWN]}
-    return write_views(shown, run.folder / FOLDER, faces, journal=run.journal, key=key, progress=run.progress)
+    return write_views(shown, run.within(FOLDER), faces, key=key)
 
 
 def _results(entry: Entry, folder: Path) -> Iterator[Path]:

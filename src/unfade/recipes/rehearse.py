@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from unfade.atomic import atomic_write
 from unfade.devices import Device, choose_device
@@ -118,9 +117,9 @@ def rehearse(
     own = [out / "report.html", upper, card_path(upper)]
     folders, parts = [out / name for name in ("truth", "photos", "results")], split(found, settings, others)
     identity["faces"] = fingerprint({part: [path.name for path in paths] for part, paths in parts.items()})
-    run_of: Any = {"about": about, "inputs": [faces], "files": own, "folders": folders}
-    with open_run(out, {"rehearse": identity, **key}, **run_of) as journal:
-        run, size = Run(out, journal, progress), head_of(settings.adapt.restorer).size
+    made_of = {"rehearse": identity, **key}
+    with open_run(out, made_of, about=about, inputs=[faces], files=own, folders=folders, progress=progress) as run:
+        size = head_of(settings.adapt.restorer).size
         failures += prepare(run, parts, degradation, size=size, seed=settings.seed)
         learn = out / "photos" / "learn"
         adapted = adapt(learn, out / "adapted", settings.adapt, aligned=True, device=device, progress=progress)
@@ -186,14 +185,15 @@ def prepare(
 
     Raises BadInput if no face of a part can be used.
     """
-    out, journal, progress, failures = run.folder, run.journal, run.progress, []
+    failures = []
     for part, paths in parts.items():
-        truth = take_aligned(paths, out / "truth" / part, size=size, journal=journal, progress=progress)
+        resized = run.within("truth", part)
+        truth = take_aligned(paths, resized, size=size)
         failures += [(entry.item, entry.reason) for entry in truth if entry.status != "done"]
-        kept = [out / "truth" / part / entry.output for entry in truth if entry.status == "done"]
+        kept = [resized.folder / entry.output for entry in truth if entry.status == "done"]
         if not kept:
             raise BadInput(f"None of the {len(paths)} faces to {part} could be used; the first: {truth[0].reason}")
-        made = degrade_faces(kept, out / "photos" / part, degradation, seed=seed, journal=journal, progress=progress)
+        made = degrade_faces(kept, run.within("photos", part), degradation, seed=seed)
         failures += [(entry.item, entry.reason) for entry in made if entry.status != "done"]
     return failures
 
@@ -234,17 +234,15 @@ def _results(
     Returns the names of the photos that succeeded in all rows, and the failures with reasons. Raises BadInput if no
     photo did.
     """
-    out, journal, progress = run.folder, run.journal, run.progress
+    out, results = run.folder, run.within("results")
     photos = sorted((out / "photos" / "score").glob("*.png"))
     entries: list[Entry] = []
     for name, spec in restorers.items():
         restorer = loaded_restorer(spec, fidelity=settings.fidelity, device=device)
-        network, key, place = restorer.network, restorer.sha256, out / "results" / name
-        entries += restore_faces(photos, place, network, journal=journal, key=key, stage=name, progress=progress)
+        entries += restore_faces(photos, results.within(name), restorer.network, key=restorer.sha256, stage=name)
     first = loaded_restorer(attempts_by(out / "adapted", settings), fidelity=settings.fidelity, device=device)
-    models, key, place = (first.network, prior.network), fingerprint(weights_key(first, prior)), out / "results/targets"
-    how: Any = {"settings": settings.targets, "journal": journal, "key": key, "progress": progress}
-    entries += make_targets(photos, place, *models, **how)
+    key, targets = fingerprint(weights_key(first, prior)), results.within("targets")
+    entries += make_targets(photos, targets, first.network, prior.network, settings=settings.targets, key=key)
     failures = [(entry.item, f"{entry.stage}: {entry.reason}") for entry in entries if entry.status != "done"]
     names = sorted({photo.name for photo in photos} - {name for name, _ in failures})
     if not names:

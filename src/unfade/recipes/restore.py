@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel, refuse_below
@@ -34,7 +33,7 @@ from unfade.restorers.base import Restorer
 from unfade.restorers.load import loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler
 from unfade.stages.background import through
-from unfade.stages.photos import Framed
+from unfade.stages.photos import Finder, Framed
 from unfade.stages.restore import check_strength, choices, restore_faces
 from unfade.stages.restore_photos import Parts, PhotoSettings, restore_photos
 from unfade.stages.video import restore_videos
@@ -78,10 +77,10 @@ class RestoreSettings:
         if self.output_layout not in LAYOUTS:
             raise BadInput(f"Expected `output_layout` to be {' or '.join(LAYOUTS)}, got {self.output_layout}.")
         if aligned:
-            written: Any = {"colour": False, "kind": None, "quality": None, "sidecar": False}  # faces know these too
+            whole = replace(self.whole, colour=False, kind=None, quality=None, sidecar=False)  # faces know these too
             only_faces(
                 find=self.find != EVERY_FACE,
-                whole=replace(self.whole, **written) != PLAIN,
+                whole=whole != PLAIN,
                 background=self.background is not None,
                 mask=self.mask is not None,
             )
@@ -197,21 +196,34 @@ class Prepared:
         settings, network, report = self.settings, self.network, [out / REPORT] * self.settings.report
         finder = self.finding.finder(network.size) if self.finding else Framed(photos.root, network.size)
         items = (name.as_posix() for found in (photos, films) for name in found.names)
-        run: Any = {"inputs": [photos.root], "about": {"photos": asked}, "files": report}
-        with open_run(out, {"restore": self.identity}, shard=shard, items=items, **run) as journal:
-            how: Any = {"key": self.key, "journal": journal, "progress": progress}
-            how |= {"strength": settings.strength, "batch": settings.batch}
-            if settings.size == "restorer":
-                entries = restore_faces(photos.paths, out, network, **how)
-            else:
-                entries, how["place"] = [], LAYOUTS[settings.output_layout]
-                for found, work in ((photos, restore_photos), (films, restore_videos)):
-                    entries += work(found, out, network, finder, self.whole, self.parts, **how) if found.names else []
+        with open_run(
+            out,
+            {"restore": self.identity},
+            about={"photos": asked},
+            inputs=[photos.root],
+            files=report,
+            shard=shard,
+            items=items,
+            progress=progress,
+        ) as run:
+            entries = self._restored(photos, films, run, finder)
             if settings.report:
                 alone = self.finding or settings.trust  # an aligned face is its photo, but the map is of the face
                 faces = FacesToo(finder, network.size, self.whole.scale) if alone else None
-                report_restored(Run(out, journal, progress), photos, entries, self.identity, faces=faces, films=films)
+                report_restored(run, photos, entries, self.identity, faces=faces, films=films)
             return entries
+
+    def _restored(self, photos: Found, films: Found, run: Run, finder: Finder) -> list[Entry]:
+        strength, batch, key = self.settings.strength, self.settings.batch, self.key
+        if self.settings.size == "restorer":
+            return restore_faces(photos.paths, run, self.network, strength=strength, batch=batch, key=key)
+        given = run, self.network, finder, self.whole, self.parts
+        place, entries = LAYOUTS[self.settings.output_layout], []
+        if photos.names:
+            entries += restore_photos(photos, *given, strength=strength, batch=batch, key=key, place=place)
+        if films.names:
+            entries += restore_videos(films, *given, strength=strength, batch=batch, key=key, place=place)
+        return entries
 
 
 def passed_over(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from unfade.errors import BadInput, UnknownModel
 from unfade.faces.align import scale_of
@@ -136,9 +136,9 @@ class AlignedFaces(Source):
         return _sides(self.found(run), Framed(self.folder, LOOKED_AT), progress)
 
     def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
-        faces, journal = run.folder / "faces", run.journal
-        entries = take_aligned(self.found(run.folder).paths, faces, size=size, journal=journal, progress=run.progress)
-        return entries, [faces / entry.output for entry in entries if entry.status == "done"]
+        faces = run.within("faces")
+        entries = take_aligned(self.found(run.folder).paths, faces, size=size)
+        return entries, [faces.folder / entry.output for entry in entries if entry.status == "done"]
 
     def restore(self, run: Run, taken: list[Entry], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
         done = tuple(Path(entry.item) for entry in taken if entry.status == "done")
@@ -147,7 +147,7 @@ class AlignedFaces(Source):
         photos = _restored(run, found, framed, restorer, strength, FILLED, Parts(likeness=self.likeness))
         for entry in taken:
             if entry.status != "done":  # an earlier result must not pass for one of this run
-                Outputs(STAGE, run.folder / "restored", run.journal).withdraw(entry.item)
+                Outputs(STAGE, run.within("restored")).withdraw(entry.item)
         by_photo = {entry.item: entry for entry in photos}
         return [by_photo.get(entry.item, entry) for entry in taken]
 
@@ -178,12 +178,11 @@ class WholePhotos(Source):
         return _sides(self.found(run), self.find.finder(LOOKED_AT), progress)
 
     def take(self, run: Run, size: int) -> tuple[list[Entry], list[Path]]:
-        found, finder, faces = self.found(run.folder), self.find.finder(size), run.folder / "faces"
-        how: dict[str, Any] = {"journal": run.journal, "progress": run.progress}
-        entries = crop_photos(found, faces, finder, size=size, key=fingerprint(self.find.identity()), **how)
-        files = faces_in(faces)
+        found, finder, faces = self.found(run.folder), self.find.finder(size), run.within("faces")
+        entries = crop_photos(found, faces, finder, size=size, key=fingerprint(self.find.identity()))
+        files = faces_in(faces.folder)
         done = [entry.item for entry in entries if entry.status == "done"]
-        return entries, [faces / file for photo in done for file in files[photo]]
+        return entries, [faces.folder / file for photo in done for file in files[photo]]
 
     def restore(self, run: Run, taken: list[Entry], restorer: Loaded[Restorer], strength: float) -> list[Entry]:
         known, parts = found_before(run.folder / "faces"), Parts(likeness=self.likeness, mask=self.masking.mask)
@@ -213,11 +212,10 @@ def _restored(
     key: str = "",
 ) -> list[Entry]:
     """Restore photos with the adapted restorer. Without a `key`, results depend on its weights alone."""
-    network, sha256, out = restorer.network, restorer.sha256, run.folder / "restored"
+    network, sha256, results = restorer.network, restorer.sha256, run.within("restored")
     made_by = provenance_of(f"adapted {network.architecture}", sha256, choices(network, strength), settings)
-    how: dict[str, Any] = {"strength": strength, "key": key or sha256}
-    how |= {"journal": run.journal, "progress": run.progress}
-    return restore_photos(found, out, network, find, settings, replace(parts, provenance=made_by), **how)
+    parts = replace(parts, provenance=made_by)
+    return restore_photos(found, results, network, find, settings, parts, strength=strength, key=key or sha256)
 
 
 def provenance_of(

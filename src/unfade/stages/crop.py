@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from unfade.faces.detectors import Face
 from unfade.images.files import write_png
 from unfade.images.finding import Found
 from unfade.images.photo import Photo
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.outputs import Outputs, withdraw_others
 from unfade.jobs.run_stage import Item, Stage, run_stage
-from unfade.progress import Advance, Progress, silent
+from unfade.jobs.runs import Run
+from unfade.progress import Advance, silent
 from unfade.stages.photos import Finder, FoundFace, Opened, no_face_in, opened_groups
 
 STAGE = "faces"
@@ -29,10 +31,8 @@ LONGEST = 150  # bytes, of the name of a face's file without its number
 Record = dict[str, Any]  # a line: the photo's name, the hash of its bytes, and its faces
 
 
-def crop_photos(
-    found: Found, out: Path, find: Finder, *, size: int, journal: Journal, key: str = "", progress: Progress = silent
-) -> list[Entry]:
-    """Write each face of each photo to `out` as a picture of (size, size); one entry for each photo.
+def crop_photos(found: Found, run: Run, find: Finder, *, size: int, key: str = "") -> list[Entry]:
+    """Write each face of each photo to the run's folder as a picture of (size, size); one entry for each photo.
 
     `faces.jsonl` gets a line for each photo that was searched, before its faces are written, so that no face lacks its
     transform. `key` identifies what the faces depend on besides the photos. Crops are lossless, with 8 bits. Those of a
@@ -40,9 +40,9 @@ def crop_photos(
     overwritten; its photo is skipped. A bad photo does not stop the others. Raises OutputConflict if `faces.jsonl` is
     not this run's.
     """
-    journal.claim(out / RECORDS)
-    cropping = _Cropping(Outputs(STAGE, out, journal, f"{key}/{size}"), flat_names(found))
-    with progress(STAGE, len(found.names)) as advance:
+    run.journal.claim(run.folder / RECORDS)
+    cropping = _Cropping(Outputs(STAGE, run, f"{key}/{size}"), flat_names(found))
+    with run.progress(STAGE, len(found.names)) as advance:
         for group in opened_groups(found, find, [size], cropping.is_settled):
             for opened in group:
                 if not cropping.is_settled(opened.name, opened.content):
@@ -52,17 +52,17 @@ def crop_photos(
     return cropping.finish([name.as_posix() for name in found.names])
 
 
-def take_aligned(
-    photos: Iterable[Path], out: Path, *, size: int, journal: Journal, progress: Progress = silent
-) -> list[Entry]:
-    """Resize pictures that are already face crops to (size, size) and write them to `out`. One entry for each."""
-
-    return run_stage(Stage("faces", _as_it_is, size, 16, f"aligned/{size}"), photos, out, journal, progress=progress)
+def take_aligned(photos: Iterable[Path], run: Run, *, size: int) -> list[Entry]:
+    """Resize pictures that are already face crops to (size, size), into the run's folder. One entry for each."""
+    return run_stage(Stage(STAGE, _as_it_is, size, 16, f"aligned/{size}"), photos, run)
 
 
-def as_they_are(pictures: Iterable[Path], out: Path, *, stage: str, journal: Journal) -> list[Entry]:
-    """Write pictures to `out` as PNG files with 8 bits, each under its own stem. One entry for each."""
-    return run_stage(Stage(stage, _as_it_is, None, 16), pictures, out, journal)
+def as_they_are(pictures: Iterable[Path], run: Run, *, stage: str) -> list[Entry]:
+    """Write pictures to the run's folder as PNG files with 8 bits, each under its own stem. One entry for each.
+
+    It is a quick copy, of which no progress is shown.
+    """
+    return run_stage(Stage(stage, _as_it_is, None, 16), pictures, replace(run, progress=silent))
 
 
 def _as_it_is(items: list[Item], advance: Advance) -> Tensor:

@@ -25,11 +25,12 @@ from unfade.degradations.fitted_file import degradation_file, load_degradation
 from unfade.degradations.sensor import Sensor
 from unfade.errors import BadInput
 from unfade.images.filters import fit_square
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.run_stage import SMALLEST, Item, Stage, load_item
+from unfade.jobs.runs import Run
 from unfade.jobs.workers import Tell, one_thread, run_stage_on_cores
-from unfade.progress import Advance, Progress, silent
+from unfade.progress import Advance
 from unfade.store.checkpoints import sha256_of
 
 T = TypeVar("T")
@@ -168,25 +169,24 @@ def settings_of(degradation: BlindDegradation | CameraDegradation | FittedKind) 
 
 def degrade_faces(
     truth: Iterable[Path],
-    out: Path,
+    run: Run,
     degradation: Degradation,
     *,
     size: int | None = None,
     seed: int = 0,
     workers: int = 1,
     records: str = RECORDS,
-    journal: Journal,
-    progress: Progress = silent,
 ) -> list[Entry]:
-    """Degrade each clean face, resized to `size` first if given, and write it to `out`. One entry for each face.
+    """Degrade each clean face, resized to `size` first if given, and write it to the run's folder. One entry for each.
 
-    The pictures are the same for any number of worker processes. `records`, a file in `out`, gets a line for each
+    The pictures are the same for any number of worker processes. `records`, a file in that folder, gets a line for each
     picture, before the picture is written, from which `remake` can make it again. With more than one worker, the main
     module must be importable. Raises OutputConflict if that file is not this run's.
     """
     if size is not None and size < SMALLEST:
         raise BadInput(f"Expected a size of at least {SMALLEST} pixels, got {size}; leave it out to keep the faces'.")
-    journal.claim(out / records)
+    out = run.folder
+    run.journal.claim(out / records)
     paths, lines = list(truth), JsonLines(out / records)
     told = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
 
@@ -195,7 +195,7 @@ def degrade_faces(
         told[record["name"]] = record
 
     make = _Degrading(degradation, size, seed)
-    entries = run_stage_on_cores(make, paths, out, journal, tell=tell, workers=workers, progress=progress)
+    entries = run_stage_on_cores(make, paths, run, tell=tell, workers=workers)
     done = {entry.item: path for entry, path in zip(entries, paths, strict=True) if entry.status == "done"}
     for name in done.keys() - told.keys():  # the file was removed since
         told[name] = make.record(load_item(done[name], size))

@@ -33,12 +33,13 @@ from unfade.errors import BadInput, refuse_below
 from unfade.images.filters import at_size
 from unfade.images.tone import grey_where
 from unfade.images.wavelets import with_colours_of
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.run_stage import Item, Stage, run_stage
+from unfade.jobs.runs import Run
 from unfade.nets.diffbir import DiffBIR
 from unfade.nets.pgdiff_restorer import PGDiffRestorer
 from unfade.precision import autocast
-from unfade.progress import Advance, Progress, silent
+from unfade.progress import Advance
 from unfade.restorers.base import Restorer
 from unfade.stages.restore import choices, restore_batch
 from unfade.store.seeds import fingerprint
@@ -183,20 +184,18 @@ def method_named(name: str) -> Method:
 def run_method(
     name: str,
     faces: Iterable[Path],
-    out: Path,
+    run: Run,
     restorer: Restorer,
     prior: DiffusionPrior,
     *,
     own: Own | None = None,
     settings: MethodSettings = MethodSettings(),
-    journal: Journal,
     key: str = "",
-    progress: Progress = silent,
 ) -> list[Entry]:
-    """Run a method on aligned faces and write its results to `out`, at the restorer's size. One entry for each face.
+    """Run a method on aligned faces and write its results, of the restorer's size, to the run's folder.
 
-    `own` is the method's own network, if it has one. `key` identifies the weights. Raises BadInput for an unknown
-    method, or if its own network is missing.
+    Returns one entry for each face. `own` is the method's own network, if it has one. `key` identifies the weights.
+    Raises BadInput for an unknown method, or if its own network is missing.
     """
     method = method_named(name)
     walked = prior.respaced(method.spacing)
@@ -211,7 +210,7 @@ def run_method(
     identity = {k: v for k, v in asdict(settings).items() if k != "batch"}
     whole_key = fingerprint(key, name, identity, choices(restorer))
     stage = Stage(name, work, restorer.size, settings.batch, whole_key, settings.bf16)
-    return run_stage(stage, faces, out, journal, progress=progress)
+    return run_stage(stage, faces, run)
 
 
 def walk(

@@ -10,10 +10,11 @@ from unfade.devices import device_of
 from unfade.errors import BadInput
 from unfade.faces.restoring import blend
 from unfade.images.tone import grey_where
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.run_stage import Item, Stage, run_stage
+from unfade.jobs.runs import Run
 from unfade.precision import autocast
-from unfade.progress import Advance, Progress, silent
+from unfade.progress import Advance
 from unfade.restorers.base import Restorer
 from unfade.store.seeds import fingerprint
 from unfade.training.modes import mode
@@ -24,17 +25,15 @@ LEFT_ALONE = " left unchanged: hardly degraded (a fidelity of 0.25 restores such
 
 def restore_faces(
     faces: Iterable[Path],
-    out: Path,
+    run: Run,
     restorer: Restorer,
     *,
-    journal: Journal,
     strength: float = 1.0,
     batch: int = 8,
     key: str = "",
     stage: str = "restored",
-    progress: Progress = silent,
 ) -> list[Entry]:
-    """Restore each face and write it to `out`, at the restorer's size. One entry for each face.
+    """Restore each face and write it to the run's folder, at the restorer's size. One entry for each face.
 
     A grey face stays grey. `strength` in 0..1 blends the result with its input. `key` identifies the weights: faces
     that were restored with other weights, or at another fidelity or strength, are restored again. Raises BadInput for
@@ -52,7 +51,7 @@ def restore_faces(
         return left_alone([face], [result]) if strength else ()  # at 0, every face is unchanged
 
     done = Stage(stage, work, restorer.size, batch, whole_key, restorer.bf16, noted=noted)
-    return run_stage(done, faces, out, journal, progress=progress)
+    return run_stage(done, faces, run)
 
 
 def left_alone(faces: Sequence[Tensor], restored: Sequence[Tensor]) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +28,10 @@ from unfade.images.finding import Found
 from unfade.images.photo import Photo
 from unfade.images.provenance import Provenance
 from unfade.images.tone import tone_of
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs, Writing
 from unfade.jobs.run_stage import attempted
-from unfade.progress import Progress, silent
+from unfade.jobs.runs import Run
 from unfade.restorers.base import Restorer
 from unfade.shown import json_text
 from unfade.stages.photos import Finder, Opened, no_face_in, opened_groups
@@ -87,35 +86,33 @@ class Parts:
 
 def restore_photos(
     found: Found,
-    out: Path,
+    run: Run,
     restorer: Restorer,
     find: Finder,
     settings: PhotoSettings = PhotoSettings(),
     parts: Parts = Parts(),
     *,
-    journal: Journal,
     strength: float = 1.0,
     batch: int = 8,
     key: str = "",
     place: Callable[[str], str] = str,
-    progress: Progress = silent,
 ) -> list[Entry]:
-    """Restore the faces of every photo and write the photos to `out` under their own names; one entry for each.
+    """Restore the faces of every photo and write the photos to the run's folder under their own names.
 
-    `strength` in 0..1 blends each face with the original. `key` identifies what else the results depend on, such as the
-    weights and the finder. `place` maps the name of a result to its path below `out`, and must keep different names
-    different. Results of the same key and content are kept. A file that this run did not write is never overwritten;
-    its photo is skipped. A photo without a face gets the status no_face, and is copied, or enlarged like the others,
-    only if `settings.copy` is set. A bad photo does not stop the others. Raises BadInput for a strength outside 0..1, a
-    batch below 1, or a scale above 1 without `parts.enlarge`.
+    Returns one entry for each photo. `strength` in 0..1 blends each face with the original. `key` identifies what else
+    the results depend on, such as the weights and the finder. `place` maps the name of a result to its path below that
+    folder, and must keep different names different. Results of the same key and content are kept. A file that this run
+    did not write is never overwritten; its photo is skipped. A photo without a face gets the status no_face, and is
+    copied, or enlarged like the others, only if `settings.copy` is set. A bad photo does not stop the others. Raises
+    BadInput for a strength outside 0..1, a batch below 1, or a scale above 1 without `parts.enlarge`.
     """
     check_run(settings, parts, strength, batch)
     key = fingerprint(key, settings, choices(restorer, strength), parts.provenance)
-    run = partial(restore_batch, restorer=restorer)  # no `strength`: faces get their tone back before they are blended
-    outputs = Outputs(STAGE, out, journal, key)
-    work = _Restoring(outputs, run, batch, strength, settings, parts, result_names(found.names, settings.kind, place))
+    restore = partial(restore_batch, restorer=restorer)  # no `strength`: faces get their tone back before the blending
+    outputs, result_of = Outputs(STAGE, run, key), result_names(found.names, settings.kind, place)
+    work = _Restoring(outputs, restore, batch, strength, settings, parts, result_of)
     work.clear_names(found.names)
-    with progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
+    with run.progress(STAGE, len(found.names)) as advance, ThreadPoolExecutor(WRITERS) as writers:
         written: list[Future[None]] = []
         for group in opened_groups(found, find, restorer.sizes, outputs.settled):
             begun = work.begin(group, writers)
@@ -169,7 +166,7 @@ class _Restoring:
     """The state of one run."""
 
     outputs: Outputs
-    run: Callable[[Tensor], Tensor]
+    restore: Callable[[Tensor], Tensor]
     batch: int
     strength: float
     settings: PhotoSettings
@@ -185,7 +182,7 @@ class _Restoring:
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
         """Restore the faces of a group, and start writing its photos."""
-        restored = in_batches([face for one in group for face in one.crops], self.run, self.batch)
+        restored = in_batches([face for one in group for face in one.crops], self.restore, self.batch)
         begun = []
         for one in group:
             faces = [next(restored) for _ in one.crops]
@@ -258,8 +255,8 @@ class _Restoring:
             *([why] if why else []),
         )
         if self.parts.trust and not why:
-            how: Any = {"strength": self.strength, "settings": self._pasting, "mask": self.parts.mask}
-            write_map(writing.files[-1], photo, faces, toned, self.parts.trust, **how)
+            map_file, trust, mask = writing.files[-1], self.parts.trust, self.parts.mask
+            write_map(map_file, photo, faces, toned, trust, strength=self.strength, settings=self._pasting, mask=mask)
         atomic_write(writing.path, _encoded(one, self._whole(photo, faces, restored), settings, self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:

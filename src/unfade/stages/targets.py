@@ -16,10 +16,11 @@ from unfade.diffusion.schedule import MODEL_STEPS, respaced, steps_of_noise
 from unfade.errors import BadInput, refuse_below
 from unfade.images.filters import at_size
 from unfade.images.tone import grey_where
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.run_stage import Item, Stage, run_stage
+from unfade.jobs.runs import Run
 from unfade.precision import autocast
-from unfade.progress import Advance, Progress, silent
+from unfade.progress import Advance
 from unfade.restorers.base import Restorer
 from unfade.stages.restore import choices
 from unfade.store.seeds import fingerprint
@@ -86,17 +87,15 @@ class TargetSettings:
 
 def make_targets(
     faces: Iterable[Path],
-    out: Path,
+    run: Run,
     restorer: Restorer,
     prior: DiffusionPrior,
     *,
     settings: TargetSettings,
-    journal: Journal,
     key: str = "",
     stage: str = STAGE,
-    progress: Progress = silent,
 ) -> list[Entry]:
-    """Write a pseudo target for each aligned face to `out`. One entry for each face.
+    """Write a pseudo target for each aligned face to the run's folder. One entry for each face.
 
     The target of a grey face is made grey, since the prior would colour it and the restorer would learn to do so. `key`
     identifies the weights: targets made with other weights, or at another fidelity, are made again. `stage` is the name
@@ -119,7 +118,7 @@ def make_targets(
     whole_key = fingerprint(key, settings.identity(), choices(restorer))
     batch = settings.batch or together(device_of(prior), prior.size)
     targets = Stage(stage, work, restorer.size, batch, whole_key, settings.bf16)
-    return run_stage(targets, faces, out, journal, progress=progress)
+    return run_stage(targets, faces, run)
 
 
 def by_start(

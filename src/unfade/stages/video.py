@@ -16,9 +16,10 @@ from unfade.errors import BadInput, UnfadeError
 from unfade.faces.tracks import TrackSettings
 from unfade.images.film_input import VideoReader, pyav, read_video, reason_of
 from unfade.images.finding import Found
-from unfade.jobs.journal import Entry, Journal
+from unfade.jobs.journal import Entry
 from unfade.jobs.outputs import Outputs, Writing
-from unfade.progress import Progress, silent
+from unfade.jobs.runs import Run
+from unfade.progress import Progress
 from unfade.restorers.base import Restorer
 from unfade.shown import json_text
 from unfade.stages.film import Film, Work
@@ -34,35 +35,34 @@ PLAIN, ALONE, TRACKED = PhotoSettings(), Parts(), TrackSettings()
 
 def restore_videos(
     found: Found,
-    out: Path,
+    run: Run,
     restorer: Restorer,
     find: Finder,
     settings: PhotoSettings = PLAIN,
     parts: Parts = ALONE,
     *,
-    journal: Journal,
     tracks: TrackSettings = TRACKED,
     strength: float = 1.0,
     batch: int = 8,
     key: str = "",
     place: Callable[[str], str] = str,
-    progress: Progress = silent,
 ) -> list[Entry]:
-    """Restore the faces of every video and write the videos to `out` under their own names; one entry for each.
+    """Restore the faces of every video and write the videos to the run's folder under their own names.
 
-    Works like `restore_photos`, except that `settings.kind` has no effect. A quality of 1..100 sets a constant rate
-    factor; without one, a result has at most 1.5 times the bits of its source. `find` chooses the faces of every frame
-    separately, so numbers of faces are counted within a frame. A video in which nothing changes is copied. Raises
-    BadInput if PyAV is not installed.
+    Returns one entry for each video. Works like `restore_photos`, except that `settings.kind` has no effect. A quality
+    of 1..100 sets a constant rate factor; without one, a result has at most 1.5 times the bits of its source. `find`
+    chooses the faces of every frame separately, so numbers of faces are counted within a frame. A video in which
+    nothing changes is copied. Raises BadInput if PyAV is not installed.
     """
     check_run(settings, parts, strength, batch)
     pyav()
     key = fingerprint(key, settings, tracks, choices(restorer, strength), parts.provenance)
-    outputs = Outputs(STAGE, out, journal, key)
-    run = partial(restore_batch, restorer=restorer)
-    work = Work(run, strength, restorer.size, batch, find, settings, parts, tracks)
+    outputs = Outputs(STAGE, run, key)
+    work = Work(
+        partial(restore_batch, restorer=restorer), strength, restorer.size, batch, find, settings, parts, tracks
+    )
     for name in found.names:
-        _restore(found.root / name, name.as_posix(), place(name.as_posix()), outputs, work, progress)
+        _restore(found.root / name, name.as_posix(), place(name.as_posix()), outputs, work, run.progress)
     return outputs.entries(name.as_posix() for name in found.names)
 
 

@@ -14,9 +14,8 @@ from unfade.faces.align import crop, onto, scale_of, scaled
 from unfade.images.decoding import read_photo
 from unfade.images.files import encode, view
 from unfade.images.photo import Photo
-from unfade.jobs.journal import Journal
 from unfade.jobs.outputs import Outputs, withdraw_others
-from unfade.progress import Progress, silent
+from unfade.jobs.runs import Run
 from unfade.stages.photos import Finder
 from unfade.store.checkpoints import sha256_of
 from unfade.store.seeds import fingerprint
@@ -48,26 +47,24 @@ class FacesToo:
     scale: int = 1  # how many times as large as its photo a result is
 
 
-def write_views(
-    photos: Files, out: Path, faces: FacesToo | None, *, journal: Journal, key: str = "", progress: Progress = silent
-) -> dict[str, Views]:
-    """Write the views of photos and their results, given by name, to `out`; returns those that could be made, by name.
+def write_views(photos: Files, run: Run, faces: FacesToo | None, *, key: str = "") -> dict[str, Views]:
+    """Write the views of photos and their results, given by name, to the run's folder.
 
-    Views that were already made of the same two files are kept; those of photos that are not given are removed. `key`
-    identifies which faces are found.
+    Returns those that could be made, by name. Views that were already made of the same two files are kept; those of
+    photos that are not given are removed. `key` identifies which faces are found.
     """
-    outputs = Outputs(
-        STAGE, out, journal, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale))
-    )
+    outputs = Outputs(STAGE, run, fingerprint(key, SIDE, LARGEST, QUALITY, faces and (faces.size, faces.scale)))
     withdraw_others(outputs, photos)
-    with progress(STAGE, len(photos)) as advance:
+    with run.progress(STAGE, len(photos)) as advance:
         for name, files in photos.items():
             with outputs.alone(name, files[0]):
                 content = "".join(map(sha256_of, files))
                 if not outputs.settled(name, content):
                     _write(name, files[0], content, dict(_views(name, files, faces)), outputs)
             advance(1)
-    return {entry.item: _found(out, entry.outputs) for entry in outputs.entries(photos) if entry.status == "done"}
+    return {
+        entry.item: _found(run.folder, entry.outputs) for entry in outputs.entries(photos) if entry.status == "done"
+    }
 
 
 def _write(name: str, before: Path, content: str, pictures: Mapping[str, Tensor], outputs: Outputs) -> None:
