@@ -1,12 +1,15 @@
 """The command `unfade adapt`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from unfade.cli import flags as f
 from unfade.cli.command import Outcome, command, gone_lines, passed_over_lines, sum_line
 from unfade.cli.settings import Find, Learning, Targets, suited_settings
 from unfade.progress import Progress
+
+if TYPE_CHECKING:
+    from unfade.recipes.adapt import Adapted
 
 Truth = Annotated[
     Path | None, f.option(f.OUTPUT, "Folder of clean versions, if you have them; the report then has scores.")
@@ -44,8 +47,24 @@ def adapt(
     found = find.settings(aligned=aligned)
     own = {"fidelity": fidelity, "refine": refine, "strength": strength, "agreement": agreement, "rounds": rounds}
     settings = suited_settings(restorer, prior, seed, targets, learning, precision, **own)
-    given: Any = {"find": found, "real": real, "truth": truth, "embedder": identity, "mask": mask}
-    done = run(photos, out, settings, aligned=aligned, device=device, progress=progress, **given)
+    done = run(
+        photos,
+        out,
+        settings,
+        aligned=aligned,
+        find=found,
+        real=real,
+        truth=truth,
+        embedder=identity,
+        mask=mask,
+        device=device,
+        progress=progress,
+    )
+    return _outcome(done)
+
+
+def _outcome(done: "Adapted") -> Outcome:
+    """Its last lines name the files that were made."""
     counts = done.counts.as_dict()
     restored = done.restorer.parent / "restored"
     places = {"restorer": str(done.restorer), "restored": str(restored), "report": str(done.report)}

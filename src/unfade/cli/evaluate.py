@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -64,8 +64,16 @@ def evaluate(
                 "--protocol ntire takes --photos FOLDER and --subset NAME, and no --truth, --metrics, --csv, --shard."
             )
         return _evaluate_ntire(results, photos, subset, reference, device, progress)
-    against: Any = {"truth": truth, "reference": reference, "shard": Shard.parse(shard)}
-    found = run(results, **against, metrics=names, csv=csv, device=device, progress=progress)
+    found = run(
+        results,
+        truth=truth,
+        reference=reference,
+        metrics=names,
+        csv=csv,
+        shard=Shard.parse(shard),
+        device=device,
+        progress=progress,
+    )
     rows = [{"metric": name, **asdict(mean)} for name, mean in found.scores.summary.items()] if found.scores else []
     return _outcome(found, found.as_dict(), found.failed, rows=rows)
 

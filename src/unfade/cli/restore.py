@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -48,19 +48,19 @@ def restore(
     from unfade.recipes.restore import restore as run
 
     settings = results.settings(find, aligned=aligned, fidelity=fidelity, batch=batch)
-    which: Any = {"aligned": aligned, "portion": share.portion()}
-    how: Any = {**which, "device": device, "progress": progress}
-    shards = [share.portion().shard]
+    model, portion = restorer or BUILT_IN, share.portion()
+    shards = [portion.shard]
     if fleet is None:
-        entries = run(photos, out, restorer or BUILT_IN, settings, **how)
+        entries = run(photos, out, model, settings, aligned=aligned, portion=portion, device=device, progress=progress)
     else:
         from unfade.fleet.cluster import Worker
         from unfade.fleet.cluster import restore as by_fleet
 
-        work = Worker(photos, out, restorer or BUILT_IN, settings, aligned, device)
-        entries = by_fleet(work, fleet=fleet, portion=share.portion(), progress=progress)
+        work = Worker(photos, out, model, settings, aligned, device)
+        entries = by_fleet(work, fleet=fleet, portion=portion, progress=progress)
         shards = [] if is_store(out) else shards_of(Path(out))
-    done = of_entries(entries, out, shards=shards, passed_over=passed_over(photos, out, **which))
+    unread = passed_over(photos, out, aligned=aligned, portion=portion)
+    done = of_entries(entries, out, shards=shards, passed_over=unread)
     return with_maps(done, entries) if results.trust else done
 
 

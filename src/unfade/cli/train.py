@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -93,8 +93,8 @@ def prior(
     recipe = replace(usual, weights=_weights(weight or []), start=start)
     denoising = changed(recipe.denoising, weighting=loss_weighting)
     recipe = replace(recipe, loop=training.loop(recipe.loop, seed), denoising=denoising)
-    how: Any = {"device": choose_device(device), "workers": workers, "progress": progress}
-    history = pretrain_prior(faces, out, recipe, held_out=held_out, **how)
+    where = choose_device(device)
+    history = pretrain_prior(faces, out, recipe, held_out=held_out, device=where, workers=workers, progress=progress)
     return _outcome(history, out)
 
 
@@ -141,8 +141,8 @@ def restorer(
     weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight, "texture_weight": texture_weight}
     losses = changed(recipe.losses, discriminator_features=discriminator_features, **weights)
     recipe = replace(recipe, loop=training.loop(recipe.loop, seed), prior=prior, losses=losses)
-    how: Any = {"device": choose_device(device), "workers": workers, "progress": progress}
-    history = pretrain_restorer(faces, out, recipe, held_out=held_out, **how)
+    where = choose_device(device)
+    history = pretrain_restorer(faces, out, recipe, held_out=held_out, device=where, workers=workers, progress=progress)
     return _outcome(history, out)
 
 
