@@ -14,6 +14,7 @@ import torch
 
 from command import Run
 from recorded import fill_module, picture
+from tiny_models import write_faces
 from unfade.errors import BadInput
 from unfade.evaluation.evaluate import ALONE, LOADED, NAMES, evaluate, with_published_mean
 from unfade.evaluation.pairs import METRICS, PROTOCOL, pair_by_stem, score_folder
@@ -455,3 +456,9 @@ def test_results_alone_are_scored_by_niqe(tmp_path: Path) -> None:
     assert named
     assert [*alone.summary] == ["niqe"]
     assert alone.files == named.files
+
+
+def test_pictures_to_score_that_are_not_there_are_said_to_be_missing(tmp_path: Path) -> None:
+    write_faces(tmp_path, 1)
+    with pytest.raises(BadInput, match="None of the pictures to score is in"):
+        score_folder(tmp_path, tmp_path, stems=["other"])

@@ -156,6 +156,8 @@ def score_folder(
     items: list[Item] = [*_pairs(results, truth, stems)] if truth else [(path, None) for path in list_images(results)]
     items = [item for item in items if shard.holds(item[0].name) and (stems is None or item[0].stem in stems)]
     if not items:
+        if shard.is_whole:
+            raise BadInput(f"None of the pictures to score is in {results}; they failed, or were never made.")
         raise BadInput(f"None of the pictures of {results} is in shard {shard}; choose fewer shards.")
     files: dict[str, dict[str, float]] = {}
     failed: list[tuple[str, str]] = []

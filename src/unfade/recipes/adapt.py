@@ -66,7 +66,7 @@ class Adapted:
     seconds: dict[str, float]  # spent on each stage in this call
     history: History
     page: Report  # the content of the report
-    passed_over: tuple[tuple[str, int], ...] = ()  # file endings of pictures that cannot be read, with their counts
+    passed_over: tuple[tuple[str, int], ...] = ()  # endings of files that are not read, and WRITTEN, counted
     of_gone: tuple[str, ...] = ()  # results of earlier runs, in `restored`, whose photos were not given this time
     degradation: Path | None = None  # that of the photos, for `load_degradation`; None: there was none to be fitted
     warnings: tuple[str, ...] = ()  # what to know about the adapted restorer, one sentence each; in the report too
