@@ -173,11 +173,14 @@ def test_results_of_other_runs_are_no_photos(tmp_path: Path, journal: str) -> No
     assert len(find_training_pictures(tmp_path, {})[0]) == 5, "prepared sets of faces are runs too"
 
 
-def test_films_are_counted_where_only_pictures_are_read(tmp_path: Path) -> None:
+def test_films_are_counted_where_only_pictures_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grow(tmp_path, "a.png", "b.MP4", "c.ogv", "deep/d.mov")
     assert find_photos(tmp_path).passed_over == ((".mov", 1), (".mp4", 1), (".ogv", 1))
     assert find_pictures(tmp_path).passed_over == ((".mp4", 1), (".ogv", 1))
+    monkeypatch.setattr("unfade.images.film_input.find_spec", lambda _name: "installed")
     assert passed_over(tmp_path, tmp_path / "out") == ((".ogv", 1),), "the others are restored"
+    monkeypatch.setattr("unfade.images.film_input.find_spec", lambda _name: None)
+    assert passed_over(tmp_path, tmp_path / "out") == ((".mov", 1), (".mp4", 1), (".ogv", 1)), "none is, without PyAV"
     (tmp_path / "a.png").unlink()
     with pytest.raises(BadInput, match=r"holds no photos but 1 \.mov, 1 \.mp4, 1 \.ogv"):
         find_photos(tmp_path)
