@@ -80,7 +80,7 @@ VARIANTS: dict[str, dict[str, RehearseSettings]] = {
     },
     "steps of the optimiser": {"40": trained(40), "80": FEW, "160": trained(160)},
     "seed": {"0": FEW, "1": seeded(1), "2": seeded(2)},
-    "weight of the texture term": {"0": weighed(0.0), "0.4": FEW},
+    "weight of the texture term": {"0": weighed(0.0), "0.4": FEW, "1": weighed(1.0), "2": weighed(2.0)},
     "rounds": {str(n): replace(MAIN, adapt=replace(MAIN.adapt, rounds=n)) for n in (1, 2, 3)},
 }
 HARD = {"rounds": "8x moderate"}  # what is varied on another degradation than BASE
