@@ -379,6 +379,21 @@ def test_onnx_files_are_kept_as_they_are(
     assert run_models("verify", "sface")[1] == "sface: unchanged\n"
 
 
+def test_an_import_killed_at_its_end_can_be_done_again(
+    run_models: RunModels, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "sface.onnx").write_bytes(b"a graph")
+    known(monkeypatch, "sface", tmp_path / "sface.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr("unfade.zoo.convert.write_card", killed)
+        run_models("import", tmp_path / "sface.onnx")
+    assert run_models("import", tmp_path / "sface.onnx")[0] == 0
+    assert run_models("verify", "sface")[1] == "sface: unchanged\n"
+
+
 def test_an_onnx_file_with_weights_in_other_files_is_not_imported(run_models, tmp_path, folder, monkeypatch):
     tensor = bytes([13 << 3 | 2, 3, 10, 1, 97])  # external_data, with an entry
     (tmp_path / "sface.onnx").write_bytes(bytes([8, 10, 7 << 3 | 2, 7, 5 << 3 | 2, 5]) + tensor)
