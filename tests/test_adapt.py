@@ -310,8 +310,10 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     settings = small(*models)
     settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
     settings = replace(settings, finetune=replace(settings.finetune, redegraded=0.0))
-    with pytest.raises(BadInput, match="raise `redegraded` or `gan_weight`"):
-        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", aligned=True)
+    unused = replace(settings, finetune=replace(settings.finetune, redegraded=1.0), clean="targets")
+    for one in (settings, unused):
+        with pytest.raises(BadInput, match="set `clean` to drawn, or raise `redegraded` or `gan_weight`"):
+            adapt(tmp_path / "photos", tmp_path / "run", one, real=tmp_path / "real", aligned=True)
     assert not (tmp_path / "run").exists()
 
 
