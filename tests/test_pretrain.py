@@ -1,5 +1,7 @@
 """Pre-training that goes on from a model: where it starts, and what is refused."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,23 @@ def test_a_finished_training_does_not_pass_for_one_of_something_else(
     with pytest.raises(OutputConflict, match="begun with other pictures, losses or models"):
         restorer_training(tmp_path / "faces", out, recipe)
     assert read_card(out) == card
+
+
+def test_two_trainings_do_not_write_one_file(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    out = tmp_path / "prior.safetensors"
+
+    @contextmanager
+    def meanwhile(label: str, total: int, *, start: int = 0) -> Iterator[Callable[[float], None]]:
+        with pytest.raises(
+            OutputConflict, match=r"prior\.safetensors is being trained by another process; wait for it"
+        ):
+            pretrain_prior(tmp_path / "faces", out, replace(PRIOR, loop=replace(PRIOR.loop, seed=1)))
+        yield lambda amount: None
+
+    pretrain_prior(tmp_path / "faces", out, PRIOR, progress=meanwhile)
+    assert read_card(out)["recipe"]["loop"]["seed"] == 0
+    assert not [*tmp_path.glob(".*")]
 
 
 def test_a_training_past_its_end_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:

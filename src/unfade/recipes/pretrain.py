@@ -28,7 +28,7 @@ from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer, discriminator_for
 from unfade.restorers.load import load_restorer, one_step_of_prior, save_restorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, doubled
-from unfade.store.checkpoints import save_weights, start_from, write_card
+from unfade.store.checkpoints import save_weights, start_from, trained_alone, write_card
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loader import Batch, spare_workers
@@ -115,7 +115,8 @@ def pretrain_prior(
 
     `held_out` is a folder of faces for validation. `workers` processes prepare the batches. If it is None, there are
     none when training on a CPU with all pictures kept decoded in memory, since little work is left for them. Raises
-    BadInput for a folder without pictures, OutputConflict if `out` exists but was not begun by such a training.
+    BadInput for a folder without pictures, OutputConflict if `out` exists but was not begun by such a training,
+    or while another is at work on it.
     """
     checkpoint = checkpoint_of(out)
     network = _fresh_prior(recipe)
@@ -129,21 +130,22 @@ def pretrain_prior(
         workers = 0 if pictures.all_kept and device == "cpu" else spare_workers()  # noise alone keeps a GPU waiting
     size, predicts = recipe.network.size, recipe.network.predicts
     validate = denoising_score(_held_out(held_out, size), predicts=predicts) if held_out else None
-    history = train(
-        network,
-        Denoising(predicts, recipe.denoising.weighting).to(device),
-        PriorBatches(pictures, order, recipe),
-        recipe.loop,
-        workers=workers,
-        checkpoint=checkpoint,
-        made_of=made_of(recipe, faces, paths, {"prior": [recipe.start]}),
-        validate=validate,
-        progress=progress,
-        label="prior",
-    )
-    if leads():
-        save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
-        write_card(out, _card("prior", recipe, paths, history))
+    with trained_alone(out):
+        history = train(
+            network,
+            Denoising(predicts, recipe.denoising.weighting).to(device),
+            PriorBatches(pictures, order, recipe),
+            recipe.loop,
+            workers=workers,
+            checkpoint=checkpoint,
+            made_of=made_of(recipe, faces, paths, {"prior": [recipe.start]}),
+            validate=validate,
+            progress=progress,
+            label="prior",
+        )
+        if leads():
+            save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
+            write_card(out, _card("prior", recipe, paths, history))
     return history
 
 
@@ -224,7 +226,7 @@ def pretrain_restorer(
 
     `held_out` is a folder of clean faces for validation. `workers` processes prepare the batches; None: as many as
     `spare_workers` returns. Raises BadInput for a folder without pictures, OutputConflict if `out` exists but was not
-    begun by such a training.
+    begun by such a training, or while another is at work on it.
     """
     checkpoint = checkpoint_of(out)
     restorer = _fresh_restorer(recipe)
@@ -236,21 +238,22 @@ def pretrain_restorer(
     models: dict[Kind, list[object]] = {"restorer": [recipe.start], "prior": [recipe.from_prior, compared]}
     restorer.to(device)
 
-    history = train(
-        restorer,
-        _objective(restorer, recipe, device),
-        RestorerBatches(pictures, order, recipe),
-        recipe.loop,
-        workers=spare_workers() if workers is None else workers,
-        checkpoint=checkpoint,
-        made_of=made_of(recipe, faces, paths, models),
-        validate=_restoration_score(held_out, recipe) if held_out else None,
-        progress=progress,
-        label="restorer",
-    )
-    if leads():
-        save_restorer(out, restorer, dtype=torch.float16)
-        write_card(out, _card("restorer", recipe, paths, history))
+    with trained_alone(out):
+        history = train(
+            restorer,
+            _objective(restorer, recipe, device),
+            RestorerBatches(pictures, order, recipe),
+            recipe.loop,
+            workers=spare_workers() if workers is None else workers,
+            checkpoint=checkpoint,
+            made_of=made_of(recipe, faces, paths, models),
+            validate=_restoration_score(held_out, recipe) if held_out else None,
+            progress=progress,
+            label="restorer",
+        )
+        if leads():
+            save_restorer(out, restorer, dtype=torch.float16)
+            write_card(out, _card("restorer", recipe, paths, history))
     return history
 
 
