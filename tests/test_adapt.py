@@ -14,13 +14,16 @@ import torch
 
 from adapt_settings import small
 from tiny_models import write_faces
+from unfade.diffusion.load import loaded_prior
 from unfade.errors import BadInput, OutputConflict, UnfadeError
 from unfade.images.files import read_image
-from unfade.progress import Advance, Progress
+from unfade.progress import Advance, Progress, silent
 from unfade.recipes.adapt import WEIGHTS, adapt, attempts_by
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, as_published, to_damage
 from unfade.recipes.restore import RestoreSettings, restore
-from unfade.restorers.load import load_restorer
+from unfade.recipes.tuning import finetune_to_file
+from unfade.restorers.load import load_restorer, loaded_restorer
+from unfade.stages.finetune import Pair
 from unfade.store.checkpoints import read_weights, write_card
 
 Models = tuple[Path, Path]
@@ -310,9 +313,29 @@ def test_clean_faces_that_nothing_would_look_at_are_refused(models: Models, tmp_
     settings = small(*models)
     settings = replace(settings, losses=replace(settings.losses, gan_weight=0.0))
     settings = replace(settings, finetune=replace(settings.finetune, redegraded=0.0))
-    with pytest.raises(BadInput, match="raise `redegraded` or `gan_weight`"):
-        adapt(tmp_path / "photos", tmp_path / "run", settings, real=tmp_path / "real", aligned=True)
+    unused = replace(settings, finetune=replace(settings.finetune, redegraded=1.0), clean="targets")
+    for one in (settings, unused):
+        with pytest.raises(BadInput, match="set `clean` to drawn, or raise `redegraded` or `gan_weight`"):
+            adapt(tmp_path / "photos", tmp_path / "run", one, real=tmp_path / "real", aligned=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_two_fine_tunings_do_not_write_one_file(models: Models, tmp_path: Path) -> None:
+    pairs = [Pair(path, path) for path in write_faces(tmp_path / "faces", 2)]
+    out = tmp_path / "tuned.safetensors"
+
+    def tuned(progress: Progress) -> None:
+        restorer, prior = loaded_restorer(models[0], device="cpu"), loaded_prior(models[1], device="cpu")
+        finetune_to_file(restorer, prior, pairs, out, small(*models), clean=[], progress=progress)
+
+    @contextmanager
+    def meanwhile(label: str, total: int, *, start: int = 0) -> Iterator[Advance]:
+        with pytest.raises(OutputConflict, match="is being trained by another process; wait for it"):
+            tuned(silent)
+        yield lambda amount: None
+
+    tuned(meanwhile)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces", "tuned.json", "tuned.safetensors"]
 
 
 def test_which_clean_faces_are_damaged(tmp_path: Path) -> None:

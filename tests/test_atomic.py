@@ -74,6 +74,16 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
 
 
+def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of the whole process: a thread that changed it back last would leave the one in between."""
+
+    def never(mask: int) -> int:
+        raise AssertionError("other threads make files with it")
+
+    monkeypatch.setattr(os, "umask", never)
+    atomic_write(tmp_path / "a.txt", "x")
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EIO, "broken disk"), KeyboardInterrupt()])
 def test_a_write_that_fails_changes_nothing(tmp_path: Path, error: Exception) -> None:
     atomic_write(tmp_path / "a.txt", "old")
@@ -119,7 +129,7 @@ def test_no_room_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("tempfile.mkstemp", fail)
+    monkeypatch.setattr(Path, "touch", fail)
     with pytest.raises(DiskFull):
         atomic_write(tmp_path / "a.txt", "new")
 

@@ -75,7 +75,7 @@ def test_more_metrics_are_more_columns(done: Done, run: Run, monkeypatch: pytest
     ("metric", "said"),
     [
         ("fid", "fid scores a set"),
-        ("deg", "nothing to score against"),
+        ("deg", "deg compares each result with its truth: give `truth`, or leave deg out"),
         ("cat", "no metric cat"),
         ("maniqa", "unfade models pull maniqa-koniq"),
         ("niqe", r"face00\.png cannot be scored: NIQE looks at blocks of 96 x 96"),

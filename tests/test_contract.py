@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -295,20 +294,20 @@ ERRORS = [RecursionError("too deep"), MemoryError(), KeyError("orientation"), OS
 @contextmanager
 def failing(place: Place, where: str, error: Exception) -> Iterator[None]:
     """b cannot be read, or its results cannot be written."""
-    opening, making = Path.open, tempfile.mkstemp
+    opening, making = Path.open, Path.touch
 
     def open_file(path: Path, *args: object, **options: object) -> object:
         if path == place.source("b"):
             raise error
         return opening(path, *args, **options)
 
-    def make_file(prefix: str, **options: object) -> object:
-        if prefix.startswith(".b"):
+    def make_file(path: Path, *args: object, **options: object) -> None:
+        if path.name.startswith(".b"):
             raise error
-        return making(prefix=prefix, **options)
+        making(path, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(*((Path, "open", open_file) if where == "read" else (tempfile, "mkstemp", make_file)))
+        patch.setattr(*((Path, "open", open_file) if where == "read" else (Path, "touch", make_file)))
         yield
 
 

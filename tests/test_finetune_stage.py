@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from toys import (
+    Alive,
     Stopped,
     ToyAdversary,
     ToyObjective,
@@ -250,6 +251,18 @@ def test_scores_of_the_held_out_pairs(tmp_path: Path) -> None:
     assert history.validations[-1]["held_out_perceptual"] == pytest.approx(difference.square().mean().item(), rel=1e-5)
     _, plain = tuned(pairs)
     assert "held_out_perceptual" not in plain.validations[-1]
+
+
+def test_held_out_pictures_are_not_all_in_memory_as_floats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, counts = Alive(from_bytes), list[int]()
+    monkeypatch.setattr("unfade.training.batches.from_bytes", alive)
+
+    def distance(one: Tensor, other: Tensor) -> Tensor:
+        counts.append(len(alive.made))
+        return (one - other).square().mean((1, 2, 3))
+
+    tuned(make_pairs(tmp_path, 20), replace(SETTINGS, hold_out=0.5), distance=distance)
+    assert max(counts[:10]) <= 3  # before the first step, when no batch is being made
 
 
 CHANGED = {

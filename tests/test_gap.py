@@ -1,13 +1,17 @@
 """The share of a gap: closed forms, intervals, and what it must not depend on."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from unfade.evaluation.gap import METRICS, Row, estimates, gains, shares
+from toys import Alive, save_pictures
+from unfade.evaluation.gap import METRICS, Row, estimates, features_of, gains, shares
+from unfade.images.files import read_image
 
 FACES = 30
 
@@ -65,3 +69,19 @@ def test_faces_are_put_in_order() -> None:
 def test_the_gain_of_the_same_faces_is_certain_however_much_they_differ(gain: float) -> None:
     for found in gains(rows(1.0, 1.0 + gain, 2.0), seed=0).values():
         assert (found.value, found.low, found.high) == pytest.approx((gain, gain, gain), abs=1e-9)
+
+
+def test_features_are_taken_picture_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, counts = [f"{i}.png" for i in range(5)], list[int]()
+    save_pictures(tmp_path, names)
+    alive = Alive(read_image)
+    monkeypatch.setattr("unfade.evaluation.gap.read_image", alive)
+
+    def extract(picture: Tensor) -> np.ndarray:
+        counts.append(len(alive.made))
+        return picture.flatten(2).mT.numpy()[..., :2]
+
+    found = features_of(tmp_path, names, {"one": extract, "two": extract})
+    assert [*found] == ["one", "two"]
+    assert found["one"].shape == (5, 256, 2)
+    assert max(counts) <= 2

@@ -8,7 +8,8 @@ import re
 import sys
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ from command import RunModels
 from networks import B32
 from recorded import arrays, fill_module, image_u8, picture, subsampled
 from unfade.diffusion.load import load_prior
-from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.errors import BadCheckpoint, BadInput, OutputConflict, UnknownModel
 from unfade.images.files import from_bytes
 from unfade.nets.arcface import ArcFace, ArcFaceConfig, grey
 from unfade.nets.architecture import fixed
@@ -379,6 +380,21 @@ def test_onnx_files_are_kept_as_they_are(
     assert run_models("verify", "sface")[1] == "sface: unchanged\n"
 
 
+def test_an_import_killed_at_its_end_can_be_done_again(
+    run_models: RunModels, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "sface.onnx").write_bytes(b"a graph")
+    known(monkeypatch, "sface", tmp_path / "sface.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr("unfade.zoo.convert.write_card", killed)
+        run_models("import", tmp_path / "sface.onnx")
+    assert run_models("import", tmp_path / "sface.onnx")[0] == 0
+    assert run_models("verify", "sface")[1] == "sface: unchanged\n"
+
+
 def test_an_onnx_file_with_weights_in_other_files_is_not_imported(run_models, tmp_path, folder, monkeypatch):
     tensor = bytes([13 << 3 | 2, 3, 10, 1, 97])  # external_data, with an entry
     (tmp_path / "sface.onnx").write_bytes(bytes([8, 10, 7 << 3 | 2, 7, 5 << 3 | 2, 5]) + tensor)
@@ -567,7 +583,7 @@ def test_pull_asks_for_the_licence_once(
         pull("swinir-512-l1")
     code, out, _ = run_models("pull", "swinir-512-l1", "--accept-licence")
     assert (code, out) == (0, f"swinir-512-l1: {folder / 'swinir-512-l1.safetensors'}\n")
-    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == [
+    assert sorted(p.name for p in folder.rglob("[!.]*") if p.is_file()) == [
         "accepted_licences.json", "swinir-512-l1.json", "swinir-512-l1.safetensors",
     ]  # fmt: skip
     card = read_card(folder / "swinir-512-l1.safetensors")
@@ -637,7 +653,7 @@ def test_a_wrong_hash_deletes_nothing(served: tuple[str, Path], folder: Path, mo
     quick = DownloadSettings(tries=1)
     with pytest.raises(BadCheckpoint, match=hashlib.sha256(path.read_bytes()).hexdigest()):
         pull("realesrgan-x2", settings=quick)
-    assert [p.name for p in folder.rglob("*") if p.is_file()] == ["mine.safetensors"]
+    assert [p.name for p in folder.rglob("[!.]*") if p.is_file()] == ["mine.safetensors"]
 
 
 def test_a_download_that_is_not_a_network_is_not_resumed(
@@ -649,7 +665,25 @@ def test_a_download_that_is_not_a_network_is_not_resumed(
     monkeypatch.setitem(MODELS, "vqfr-2", replace(MODELS["vqfr-2"], downloads=(download,)))
     with pytest.raises(BadCheckpoint, match="no network that unfade has"):
         pull("vqfr-2")
-    assert not [p for p in folder.rglob("*") if p.is_file()]
+    assert not [p for p in folder.rglob("[!.]*") if p.is_file()]
+
+
+def test_two_processes_do_not_fetch_one_model(
+    served: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, files = served
+    path = published(files / "own.pth", fill_module(UNetDiscriminatorSN(8)))
+    known(monkeypatch, "realesrgan-x2", path, address + "own.pth")
+    monkeypatch.setitem(MODELS, "realesrgan-x2", replace(MODELS["realesrgan-x2"], architecture="unet-discriminator"))
+
+    @contextmanager
+    def meanwhile(label: str, total: int, *, start: int = 0) -> Iterator[Callable[[float], None]]:
+        with pytest.raises(OutputConflict, match="realesrgan-x2 is being fetched by another process; wait for it"):
+            pull("realesrgan-x2")
+        yield lambda amount: None
+
+    assert pull("realesrgan-x2", progress=meanwhile).path.exists()
+    assert "there already" in pull("realesrgan-x2").notes[0]
 
 
 def test_configurations_are_kept_in_the_header(tmp_path: Path, small: None) -> None:

@@ -419,6 +419,11 @@ def test_limit_takes_the_first_and_goes_on_without(tmp_path: Path) -> None:
     prepared("folder", source, tmp_path / "out")
     prepared("folder", source, tmp_path / "at once")
     assert contents(tmp_path / "out") == contents(tmp_path / "at once")
+    (tmp_path / "out" / pictures(tmp_path / "out")[-1]).unlink()
+    before = read_manifest(tmp_path / "out")[:-1]
+    prepared("folder", source, tmp_path / "out", limit=1)  # the others are there still
+    assert read_manifest(tmp_path / "out") == before
+    assert verify_folder(tmp_path / "out").extra == ()
 
 
 # The manifest

@@ -1,5 +1,7 @@
 """Pre-training that goes on from a model: where it starts, and what is refused."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import unfade.recipes.pretrain
 from networks import B32, FOLDED32
 from tiny_models import RESTORER, write_faces
 from unfade.cli import app
+from unfade.degradations.blind import BLIND_PRESETS
 from unfade.diffusion.denoising import DenoisingSettings
 from unfade.diffusion.load import load_prior
-from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.errors import BadCheckpoint, BadInput, OutputConflict, UnknownModel
 from unfade.nets.doubling import DETAIL
 from unfade.nets.unet import UNet
 from unfade.recipes.pretrain import (
@@ -24,9 +27,9 @@ from unfade.recipes.pretrain import (
     PriorRecipe,
     RestorerRecipe,
     pretrain_prior,
-    thinned,
 )
 from unfade.recipes.pretrain import pretrain_restorer as restorer_training
+from unfade.recipes.training_record import thinned
 from unfade.restorers.image_level import ImageLossSettings
 from unfade.restorers.load import load_restorer, save_restorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings
@@ -58,6 +61,55 @@ def test_a_prior_goes_on_from_another_and_what_it_lacks_starts_fresh(models: Mod
     new = read_weights(tmp_path / "new.safetensors").state
     assert any(not torch.equal(new[key], after[key]) for key in before)
     assert read_card(tmp_path / "new.safetensors")["recipe"]["start"] is None
+
+
+@pytest.mark.parametrize("change", ["pictures", "losses", "degradation", "model"])
+def test_a_finished_training_does_not_pass_for_one_of_something_else(
+    change: str, models: Models, tmp_path: Path
+) -> None:
+    write_faces(tmp_path / "faces", 2)
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(models[0].read_bytes())
+    recipe, out = replace(RESTORER_RECIPE, start=start), tmp_path / "restorer.safetensors"
+    restorer_training(tmp_path / "faces", out, recipe)
+    restorer_training(tmp_path / "faces", out, recipe)  # nothing is left to do
+    card = read_card(out)
+    if change == "pictures":
+        write_faces(tmp_path / "faces", 1, first=5)
+    elif change == "losses":
+        recipe = replace(recipe, losses=ImageLossSettings(texture_weight=0.3, perceptual_weight=0, gan_weight=0))
+    elif change == "degradation":
+        recipe = replace(recipe, blind=BLIND_PRESETS["gfpgan"])
+    else:
+        start.write_bytes(out.read_bytes())
+    with pytest.raises(OutputConflict, match="begun with other pictures, losses or models"):
+        restorer_training(tmp_path / "faces", out, recipe)
+    assert read_card(out) == card
+
+
+def test_two_trainings_do_not_write_one_file(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    out = tmp_path / "prior.safetensors"
+
+    @contextmanager
+    def meanwhile(label: str, total: int, *, start: int = 0) -> Iterator[Callable[[float], None]]:
+        with pytest.raises(
+            OutputConflict, match=r"prior\.safetensors is being trained by another process; wait for it"
+        ):
+            pretrain_prior(tmp_path / "faces", out, replace(PRIOR, loop=replace(PRIOR.loop, seed=1)))
+        yield lambda amount: None
+
+    pretrain_prior(tmp_path / "faces", out, PRIOR, progress=meanwhile)
+    assert read_card(out)["recipe"]["loop"]["seed"] == 0
+    assert not [*tmp_path.glob(".*")]
+
+
+def test_a_training_past_its_end_is_not_taken_for_a_shorter_one(tmp_path: Path) -> None:
+    write_faces(tmp_path / "faces", 2)
+    out, two = tmp_path / "prior.safetensors", replace(PRIOR, loop=replace(PRIOR.loop, steps=2))
+    pretrain_prior(tmp_path / "faces", out, two)
+    with pytest.raises(OutputConflict, match="is of step 2, but `steps` is 1"):
+        pretrain_prior(tmp_path / "faces", out, PRIOR)
 
 
 def test_a_restorer_goes_on_from_another(models: Models, tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_a_fidelity_is_refused_before_anything_is_written(models: Models, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["rehearse", "targets"])
+def test_settings_of_targets_are_refused_before_anything_is_written(
+    command: str, models: Models, tmp_path: Path
+) -> None:
+    write_faces(tmp_path / "faces", 4)
+    args = [command, str(tmp_path / "faces"), "--out", str(tmp_path / "out"), "--restorer", str(models[0])]
+    result = CliRunner().invoke(app, [*args, "--prior", str(models[1]), "--start", "999"])
+    assert "Expected `start` to lie in" in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_it_says_what_came_of_it(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 6)
     args = ["rehearse", str(tmp_path / "faces"), "--out", str(tmp_path / "out"), "--restorer", str(models[0])]

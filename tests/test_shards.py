@@ -231,6 +231,8 @@ def test_shards_in_folders_of_their_own(run: Run, truth: Path, tmp_path: Path) -
         shards_of(run, truth, place, index)
     assert added(run, *places).counts["done"] == 9
     assert added(run, *places[1:]).json["missing_shards"] == [1]
+    (tmp_path / "link").symlink_to(places[0])
+    assert added(run, *places, tmp_path / "link", tmp_path / "1" / ".." / "2").counts["done"] == 9, "each counts once"
     shards_of(run, truth, tmp_path / "again", 1)
     assert {item for item, _ in added(run, *places, tmp_path / "again").json["doubles"]} == {
         line["item"] for line in JsonLines(places[0] / "items-1-of-3.jsonl").read()

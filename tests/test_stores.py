@@ -16,7 +16,7 @@ from test_fleet import SETTINGS, Models, pictures_in, words
 from tiny_models import write_faces
 from unfade.errors import BadInput, OutputConflict
 from unfade.fleet.cluster import Worker
-from unfade.images.finding import Found
+from unfade.images.finding import WRITTEN, Found, find_photos
 from unfade.jobs.gather import gather
 from unfade.jobs.journal import Entry
 from unfade.jobs.shards import EVERYTHING, Portion, Shard
@@ -71,6 +71,24 @@ def test_photos_are_found_by_their_endings(store: Store, tmp_path: Path) -> None
         photos_in(PHOTOS, OUT, Portion(manifest=tmp_path / "list"))
     with pytest.raises(OutputConflict, match="is also the input"):
         photos_in(PHOTOS, f"{PHOTOS}/", EVERYTHING)
+
+
+def test_results_of_earlier_runs_are_no_photos(store: Store, tmp_path: Path) -> None:
+    for name in (
+        "old/run.json",
+        "old/journal-1-of-2.jsonl",
+        "old/a.png",
+        "old/more/run.json",
+        "old/more/journal.jsonl",
+    ):
+        store.fs.pipe_file(f"{store.root}/{name}", b"{}")
+    for name in ("mine/run.json", "mine/b.png", "old-ones/c.png"):  # no run has filled these
+        store.fs.pipe_file(f"{store.root}/{name}", b"{}")
+    found = photos_in(PHOTOS, OUT, EVERYTHING)
+    assert [name.as_posix() for name in found.names][-2:] == ["mine/b.png", "old-ones/c.png"]
+    assert len(found.names) == 7
+    assert found.passed_over == ((WRITTEN, 1),)
+    assert find_photos(fetched(PHOTOS, tmp_path / "there")).passed_over == found.passed_over
 
 
 def test_results_are_those_of_a_folder(store: Store, models: Models, run: Run, tmp_path: Path) -> None:

@@ -237,6 +237,18 @@ def test_rows_and_claims(tiny: Scale, asked: Asked, monkeypatch: pytest.MonkeyPa
     assert told["claims"][1]["difference"]["value"] == pytest.approx(better - worse)
 
 
+def test_each_camera_has_its_own_restorers(
+    tiny: Scale, asked: Asked, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = {name: replace(table, sets=table.sets[:2]) for name, table in printed_tables().items()}
+    monkeypatch.setattr(table_results, "printed_tables", lambda: printed)
+    rows = made("17", asked).rows
+    assert len([piece for piece in counted if piece.startswith("finetune_to_file")]) == 4  # by targets and by the truth
+    alone = {name: replace(table, sets=table.sets[1:]) for name, table in printed.items()}
+    monkeypatch.setattr(table_results, "printed_tables", lambda: alone)
+    assert made("17", replace(asked, out=asked.out / "alone")).rows == rows[4:]
+
+
 def test_means_and_verdicts_are_taken_face_by_face(tiny: Scale) -> None:
     one, other = (
         Values({"a.png": {"lpips": a}, "b.png": {"lpips": b}}, {"fid": f}) for a, b, f in ((1, 2, 4), (3, 6, 8))

@@ -7,16 +7,23 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 import unfade.recipes.sources
 from marked import LEVEL, SIZE, Place, finder, load, save, scene, squares, statuses
+from toys import Alive, save_pictures
 from unfade.errors import OutputConflict
+from unfade.images.files import read_image
 from unfade.images.photo import Photo
+from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run
+from unfade.recipes.adapt_report import Ran, report_of
 from unfade.recipes.restore import RestoreSettings, restore
 from unfade.stages.photos import FoundFace
 from unfade.stages.views import LARGEST, SIDE, STAGE, FacesToo, Views, write_views
+from unfade.training.loop import History
 from unfade.zoo.load import Loaded
 
 ONE, TWO = ((20, 15, 24),), ((5, 8, 20), (50, 20, 24))
@@ -202,3 +209,22 @@ def test_the_sidecar_has_the_notes_of_its_photo(tmp_path: Path) -> None:
     (entry,) = place.run(sidecar=True)
     told = json.loads((place.out / "a.png.json").read_text())
     assert told["notes"] == list(entry.notes[1:]) != []
+
+
+def test_scores_of_a_report_are_taken_picture_by_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names, counts = [f"{i}.png" for i in range(6)], list[int]()
+    for folder in ("faces", "pretrained", "targets", "restored_faces", "truth"):
+        save_pictures(tmp_path / folder, names, size=32)
+    alive = Alive(read_image)
+    monkeypatch.setattr("unfade.recipes.adapt_report.read_image", alive)
+
+    def count(restored: Tensor, clean: Tensor) -> Tensor:
+        counts.append(len(alive.made))
+        return torch.zeros(1)
+
+    done = [Entry("restored_faces", name, "done", outputs=(name,)) for name in names]
+    truth = {Path(name).stem: tmp_path / "truth" / name for name in names}
+    page = report_of(tmp_path, Ran([], done, [], [], History(), {}), {}, truth=truth, metrics={"count": count})
+    assert [row["faces"] for row in page.scores] == [6] * 4
+    assert page.scores[0]["psnr"] == float("inf")
+    assert max(counts) <= 4

@@ -17,6 +17,7 @@ def test_a_run_is_watched_from_nothing_to_its_report(tmp_path: Path) -> None:
     for age, name in ((30, "b.png"), (20, "c.png"), (10, "a.png")):
         (run / "targets" / name).touch()
         os.utime(run / "targets" / name, (1e9 - age, 1e9 - age))
+    (run / "targets" / ".d.png.0a1b2c3d.unfade.png").touch()  # it is being written
     torch.save({"history": {"losses": losses[:1], "validations": []}}, run / "finetune-0.training")
     begun = so_far(run)
     assert [path.name for path in begun.targets] == ["a.png", "c.png", "b.png"], "the newest first"

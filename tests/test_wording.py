@@ -112,3 +112,9 @@ def test_errors_and_reasons_name_flags(run: Run, tmp_path: Path) -> None:
     assert "smaller than --size 256; choose a smaller size, or say --enlarge." in small.out
     told = run("data", "prepare", "folder", tmp_path / "faces", "--out", tmp_path / "out", "--size", 256, "--json")
     assert "smaller than `size` 256" in told.json["failures"][0][1], "as the journal has it"
+
+
+def test_where_a_training_starts_is_named_by_its_flag(run: Run, tmp_path: Path) -> None:
+    for what in ("prior", "restorer"):
+        said = run("train", what, tmp_path, "--out", tmp_path / "out.safetensors", "--double").err
+        assert "can be doubled; name one as --from." in said

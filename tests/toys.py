@@ -1,6 +1,7 @@
 """Small things that tests of the stages and of the training loop put in place of real ones."""
 
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,15 @@ def trained(
 def toy_distance(model: nn.Module) -> dict[str, float]:
     face, target = toy_batches(2**31 - 1)
     return {"held_out": (model(face) - target).square().mean().item()}
+
+
+class Alive:
+    """Calls a function that makes pictures, and counts how many of them are in memory."""
+
+    def __init__(self, make: Callable[..., Tensor]) -> None:
+        self.make, self.made = make, weakref.WeakSet[Any]()
+
+    def __call__(self, *given: Any) -> Tensor:
+        picture = self.make(*given)
+        self.made.add(picture)
+        return picture

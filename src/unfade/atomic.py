@@ -3,11 +3,11 @@
 import errno
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from secrets import token_hex
 
 from unfade.errors import DiskFull
 
@@ -30,7 +30,6 @@ def write_through(path: Path, write: Callable[[Path], object]) -> None:
     with room_for(path), temporary_beside(path) as temporary:
         write(temporary)
         _to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
 
 
@@ -41,12 +40,12 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     A killed process leaves it behind, under a name that `is_temporary` knows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_prefix(path.name), suffix=f".unfade{path.suffix}", dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f"{_prefix(path.name)}{token_hex(4)}.unfade{path.suffix}")
+    temporary.touch(exist_ok=False)  # the system applies the umask, which cannot be asked without changing it for all
     try:
-        yield Path(name)
+        yield temporary
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def is_temporary(name: str) -> bool:
@@ -90,9 +89,3 @@ def _is_full(error: BaseException | None) -> bool:
 def _to_disk(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -27,6 +27,6 @@ class SoFar:
 
 def so_far(run: Path) -> SoFar:
     """What the adaptation in that folder has made; nothing, if there is no such folder."""
-    newest = sorted(run.glob("targets/*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest = sorted(run.glob("targets/[!.]*.png"), key=lambda path: path.stat().st_mtime, reverse=True)
     report = run / "report.html"
     return SoFar(run, tuple(newest), history_so_far(run / WEIGHTS), report if report.exists() else None)

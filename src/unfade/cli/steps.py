@@ -47,6 +47,7 @@ def targets(
     begun, model = loaded_restorer(restorer, fidelity=fidelity, device=where), loaded_prior(usual.prior, device=where)
     network = begun.network
     settings = changed(usual.targets, batch=batch, bf16=is_bf16(precision), seed=seed, **asdict(how))
+    settings.check(model.network.size)  # before a run begins that could not go on with others
     key = weights_key(begun, model)
     with open_run(
         out,

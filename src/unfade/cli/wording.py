@@ -16,6 +16,7 @@ OTHERWISE = {  # settings whose flags have another name
     "losses": "code-losses",
     "name": "as",
     "provenance": "no-provenance",
+    "start": "from",
 }
 
 

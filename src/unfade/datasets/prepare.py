@@ -4,6 +4,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from unfade.atomic import atomic_write
 from unfade.datasets.data_sets import OWN_SPLITS, SETS, DataSet, Face, PrepareSettings
-from unfade.datasets.manifest import MANIFEST, Line, write_manifest
+from unfade.datasets.manifest import MANIFEST, Line, read_manifest, write_manifest
 from unfade.datasets.picture_sources import Source, open_source
 from unfade.datasets.splits import Split, split_by_list, split_by_rule
 from unfade.datasets.wider import Square, cut
@@ -112,10 +113,12 @@ def prepare(
                 if part:
                     atomic_write(out / f"{part}.txt", _as_text(names))
             preparing = _Preparing(opened, settings, Outputs(STAGE, run, fingerprint(settings.identity())))
-            entries = preparing.work([_Task(face, part) for face, part in chosen[:limit]], workers, progress)
+            tasks = [_Task(face, part) for face, part in chosen]
+            entries = preparing.work(tasks[:limit], workers, progress)
             if not limit:
                 entries += preparing.without_face(found.without)
-            write_manifest(out, preparing.lines)
+            beyond = tasks[limit:] if limit else []
+            write_manifest(out, [*preparing.lines, *_made_before(out, [task.file for task in beyond])])
     wanted = [name for names in split.values() for name in names]
     missing = (*found.missing, *(name for name in wanted if name not in found.faces))
     return Prepared(entries, found.photos or len(wanted), missing, found.left_out, found.odd)
@@ -151,6 +154,14 @@ def _chosen(found: DataSet, split: Split) -> list[tuple[Face, str]]:
     if not chosen:
         raise BadInput("None of the pictures that the split asks for are in the source; check the list and the source.")
     return chosen
+
+
+def _made_before(out: Path, files: Sequence[str]) -> list[Line]:
+    """The lines of those of these pictures that an earlier run has made and that are still there."""
+    known: dict[str, Line] = {}
+    with suppress(BadInput):  # there is no manifest, or a damaged one
+        known = {line.name: line for line in read_manifest(out)}
+    return [known[file] for file in files if file in known and (out / file).is_file()]
 
 
 class _Preparing:

@@ -198,14 +198,14 @@ def _chosen(names: Sequence[str], truth: Path | None, reference: str | Path | No
     for name in names:
         if name not in NAMES:
             raise BadInput(f"There is no metric {name}; there are: {', '.join(NAMES)}.")
+    for name in names:
+        if not truth and name not in (*SET_METRICS, *ALONE):
+            raise BadInput(f"{name} compares each result with its truth: give `truth`, or leave {name} out.")
     if not truth and not reference and not set(names) <= set(ALONE):
         raise BadInput(
             "There is nothing to score against: give `truth`, `reference`, or both; "
             f"only {', '.join(ALONE)} need neither."
         )
-    for name in names:
-        if not truth and name not in (*SET_METRICS, *ALONE):
-            raise BadInput(f"{name} compares each result with its truth: give `truth`, or leave {name} out.")
     usual = [*(_usual(truth) if truth else ()), *(("fid",) if reference else ())]
     return list(dict.fromkeys(names)) or usual or ["niqe"]
 

@@ -48,8 +48,12 @@ class Estimate:
 
 def features_of(folder: Path, names: Sequence[str], spaces: Mapping[str, Space]) -> dict[str, Features]:
     """The features of the named pictures of a folder, in every space."""
-    pictures = [read_image(folder / name)[None] for name in names] if spaces else []
-    return {space: np.concatenate([extract(p) for p in pictures]) for space, extract in spaces.items()}
+    found: dict[str, list[Features]] = {space: [] for space in spaces}
+    for name in names if spaces else ():
+        picture = read_image(folder / name)[None]
+        for space, extract in spaces.items():
+            found[space].append(extract(picture))
+    return {space: np.concatenate(parts) for space, parts in found.items()}
 
 
 def estimates(row: Row, truth: Row, *, seed: int) -> dict[str, Estimate]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unfade.errors import BadInput, OutputConflict
-from unfade.images.finding import RUN
+from unfade.images.finding import RUN, real_path
 from unfade.jobs.journal import OWN, Counts, Entry, Journal
 from unfade.jobs.json_lines import JsonLines, fits
 from unfade.jobs.runs import ITEMS, JOURNAL, check_same
@@ -55,7 +55,10 @@ def gather(folders: Sequence[Path]) -> Gathered:
 
     Raises BadInput for a folder without a run, and for a run that consists of several stages, such as an adaptation.
     """
-    runs = {folder: _settings_of(folder) for folder in dict.fromkeys(folders)}
+    places: dict[Path, Path] = {}
+    for folder in folders:
+        places.setdefault(real_path(folder), folder)  # each once, under the first of its names
+    runs = {folder: _settings_of(folder) for folder in places.values()}
     first = next(iter(runs.values()))
     found = Gathered(int(first.get("shards") or 1))
     items: dict[str, str] = {}  # from an item to its journal

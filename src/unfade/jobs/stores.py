@@ -6,7 +6,7 @@ there. A shard that is killed before is worked on again. There are no locks.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from unfade.errors import BadInput, OutputConflict
-from unfade.images.finding import ENDINGS, NOT_READ, OTHER, RAW, RUN, SUFFIXES, Found, in_words, join_passed_over
+from unfade.images.finding import (
+    ENDINGS,
+    JOURNALS,
+    NOT_READ,
+    OTHER,
+    RAW,
+    RUN,
+    SUFFIXES,
+    WRITTEN,
+    Found,
+    in_words,
+    join_passed_over,
+)
 from unfade.jobs.journal import Journal
 from unfade.jobs.runs import ITEMS, JOURNAL, shards_of
 from unfade.jobs.shards import Portion, Shard
@@ -90,7 +102,8 @@ def anywhere(place: str | Path) -> str:
 def photos_in(address: str, out: str | Path, portion: Portion, *, flat: bool = False) -> Found:
     """The photos below an address, by their endings; with `flat` only those directly there.
 
-    What is below `out` is left out, and so are hidden files. Raises BadInput if there are none, and for a manifest.
+    What is below `out` is left out, and so are hidden files; folders that runs have filled are passed over and counted.
+    Raises BadInput if there are none, and for a manifest.
     """
     if portion.manifest:
         raise BadInput(f"{address} is listed by its store: leave out `manifest`.")
@@ -99,14 +112,23 @@ def photos_in(address: str, out: str | Path, portion: Portion, *, flat: bool = F
         raise OutputConflict(f"{out} is also the input; name another place as `out`, nothing is overwritten.")
     below = f"{str(out).rstrip('/')}/".removeprefix(f"{address.rstrip('/')}/")
     names = [name for name in store.names(deep=not flat) if not name.startswith(below) and "/." not in f"/{name}"]
-    endings = {name: PurePosixPath(name).suffix.lower() for name in names}
+    runs = _runs(names)
+    endings = {name: PurePosixPath(name).suffix.lower() for name in names if not name.startswith(runs)}
     kinds = Counter(ending for ending in endings.values() if ending in (*RAW, *OTHER, *ENDINGS, *NOT_READ))
-    left = join_passed_over(tuple(kinds.items()))
+    left = join_passed_over(tuple(kinds.items()), ((WRITTEN, len(runs)),) if runs else ())
     photos = tuple(Path(name) for name, ending in endings.items() if ending in SUFFIXES)
     if not photos:
         others = f" but {in_words(left)}" if left else ""
         raise BadInput(f"{address} holds no photos{others}; expected files ending in {', '.join(SUFFIXES)}.")
     return portion.shard.of(Found(Path(address), tuple(sorted(photos)), left))
+
+
+def _runs(names: Sequence[str]) -> tuple[str, ...]:
+    """The folders that runs have filled, of those that hold files of these names, each with a slash at its end."""
+    below = [PurePosixPath(name) for name in names if "/" in name and name.endswith((".json", ".jsonl"))]
+    begun, recorded = ({f"{path.parent}/" for path in below if path.match(file)} for file in (RUN, JOURNALS))
+    found = sorted(begun & recorded)  # a folder before those below it
+    return tuple(one for i, one in enumerate(found) if not one.startswith(tuple(found[:i])))
 
 
 def shards_in(out: str, usual: int) -> list[Shard]:

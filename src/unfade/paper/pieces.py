@@ -192,8 +192,8 @@ class Runs(PhotoSets):
 
     def _finetuned(self, settings: AdaptSettings, learn: Sequence[Path], targets: Path) -> Path:
         pairs = [Pair(face, targets / face.name) for face in learn if (targets / face.name).exists()]
-        key = _weights(settings.restorer, settings.prior)
-        parts = ("restorer", str(targets.parent.name), [pair.face.name for pair in pairs], settings.identity(), key)
+        key, piece = _weights(settings.restorer, settings.prior), targets.relative_to(self.out).parts[0]
+        parts = ("restorer", piece, [pair.face.name for pair in pairs], settings.identity(), key)
         weights = self._folder(*parts) / WEIGHTS
         with self._run(*parts, files=[weights, card_path(weights)]) as run:
             if not self._is_made(run):

@@ -106,7 +106,7 @@ def adapt(
     restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}
     prior = loaded_prior(settings.prior, device=device)
-    settings = _settled(settings, restorer, prior.network, clean)
+    settings = checked(settings, restorer, prior.network, clean)
     key = weights_key(begun, prior)
     identity = {"adapt": settings.identity(), **key, **source.identity()}
     clock, own = _Clock(), _own_files(out, settings.rounds)
@@ -148,7 +148,7 @@ def _source(
     return AlignedFaces(photos, likeness)
 
 
-def _settled(settings: AdaptSettings, restorer: Restorer, prior: DiffusionPrior, clean: list[Path]) -> AdaptSettings:
+def checked(settings: AdaptSettings, restorer: Restorer, prior: DiffusionPrior, clean: list[Path]) -> AdaptSettings:
     """The settings, with what depends on the restorer. Raises, before any work, for those that these cannot have."""
     settings = settled(settings, restorer, clean)
     settings.targets.check(prior.size)

@@ -222,10 +222,14 @@ def _scores(
     rows: list[dict[str, object]] = []
     for column, folder in COLUMNS.items():
         pairs = [(run / folder / e.output, truth.get(Path(e.output).stem)) for e in done]
-        images = [(read_image(a)[None], read_image(b)[None]) for a, b in pairs if b and a.exists()]
-        if not images:
-            continue
-        with torch.no_grad():
-            means = {name: float(torch.cat([f(a, b) for a, b in images]).mean()) for name, f in metrics.items()}
-        rows.append({"against the truth": column, **means, "faces": len(images)})
+        found = [_scores_of(face, clean, metrics) for face, clean in pairs if clean and face.exists()]
+        if found:
+            means = {name: float(torch.cat([values[name] for values in found]).mean()) for name in metrics}
+            rows.append({"against the truth": column, **means, "faces": len(found)})
     return rows
+
+
+@torch.no_grad()
+def _scores_of(face: Path, clean: Path, metrics: Mapping[str, Metric]) -> dict[str, Tensor]:
+    pair = read_image(face)[None], read_image(clean)[None]
+    return {name: metric(*pair) for name, metric in metrics.items()}

@@ -22,7 +22,7 @@ from unfade.zoo.models import find_weights
 SAMPLES = Path(str(files("unfade") / "samples"))
 DRAWN = {128: SAMPLES / "drawn", 256: SAMPLES / "drawn-256"}  # by size in px, synthetic faces
 SHORT_SIZE = 128  # px of the prior for which the short settings below are given
-CLEAN = ("drawn", "targets")  # "drawn": the synthetic faces in DRAWN, for restorers up to their sizes
+CLEAN = ("drawn", "targets")  # "drawn": faces that are given, else those in DRAWN, for restorers up to their sizes
 BEGUN_WITH = "restorer_sha256"  # key under which the hash of the restorer that made something is recorded
 
 
@@ -41,7 +41,7 @@ class AdaptSettings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     losses: Losses = field(default_factory=ImageLossSettings)
     perceptual: str = "prior"  # a key of PERCEPTUALS; for losses that compare pictures
-    clean: str = "drawn"  # faces that `finetune.redegraded` degrades, one of CLEAN; not used if clean faces are given
+    clean: str = "drawn"  # faces that `finetune.redegraded` degrades, one of CLEAN
     fidelity: float | None = None  # 0..1, for targets, validation and results; None: the family's default, if any
     agreement: float = 0.0  # leave out targets that differ more than this many times the median, or show another person
     refine: int | None = None  # 0..3, for the results only; None: the restorer's own, if it can refine
@@ -160,10 +160,11 @@ def settled(settings: AdaptSettings, restorer: Restorer, clean: list[Path]) -> A
             "Clean faces are for a discriminator of pictures, but this restorer learns from codes: leave `real` out, "
             "or set `losses` to fusion."
         )
-    if clean and pictures is not None and not pictures.gan_weight and not settings.finetune.redegraded:
+    damaged = settings.finetune.redegraded and settings.clean != "targets"
+    if clean and pictures is not None and not pictures.gan_weight and not damaged:
         raise BadInput(
-            "Clean faces are used for re-degradation or by a discriminator, but the weights of both are 0: "
-            "leave `real` out, or raise `redegraded` or `gan_weight`."
+            "Clean faces are used by a discriminator, or re-degraded unless `clean` is targets, but here neither is "
+            "so: leave `real` out, set `clean` to drawn, or raise `redegraded` or `gan_weight`."
         )
     return replace(settings, fidelity=restorer.fidelity)
 

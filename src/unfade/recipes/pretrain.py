@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from unfade.nets.swinir import SMALL, SwinIR, SwinIRConfig
 from unfade.nets.unet import UNet, UNetConfig
 from unfade.processes import leads
 from unfade.progress import Progress, silent
+from unfade.recipes.training_record import checkpoint_of, made_of, thinned
 from unfade.restorers.base import Restorer
 from unfade.restorers.image_level import ImageLossSettings, SwinIRRestorer, discriminator_for
 from unfade.restorers.load import load_restorer, one_step_of_prior, save_restorer
 from unfade.restorers.one_step import OneStepRestorer, OneStepSettings, doubled
-from unfade.store.checkpoints import check_output, save_weights, start_from, write_card
+from unfade.store.checkpoints import save_weights, start_from, trained_alone, write_card
 from unfade.store.seeds import seed_for
 from unfade.training.batches import Order, Pictures, find_training_pictures, flip
 from unfade.training.loader import Batch, spare_workers
@@ -36,8 +37,6 @@ from unfade.training.modes import seeded
 from unfade.training.objective import Objective
 from unfade.zoo.load import load_network
 from unfade.zoo.models import find_weights
-
-T = TypeVar("T")
 
 SMALL_PRIOR = UNetConfig(
     size=128,
@@ -116,9 +115,10 @@ def pretrain_prior(
 
     `held_out` is a folder of faces for validation. `workers` processes prepare the batches. If it is None, there are
     none when training on a CPU with all pictures kept decoded in memory, since little work is left for them. Raises
-    BadInput for a folder without pictures, OutputConflict if `out` exists but was not begun by such a training.
+    BadInput for a folder without pictures, OutputConflict if `out` exists but was not begun by such a training,
+    or while another is at work on it.
     """
-    checkpoint = _checkpoint(out)
+    checkpoint = checkpoint_of(out)
     network = _fresh_prior(recipe)
     recipe = replace(recipe, network=network.config)
     paths, weights = find_training_pictures(faces, recipe.weights)
@@ -130,20 +130,22 @@ def pretrain_prior(
         workers = 0 if pictures.all_kept and device == "cpu" else spare_workers()  # noise alone keeps a GPU waiting
     size, predicts = recipe.network.size, recipe.network.predicts
     validate = denoising_score(_held_out(held_out, size), predicts=predicts) if held_out else None
-    history = train(
-        network,
-        Denoising(predicts, recipe.denoising.weighting).to(device),
-        PriorBatches(pictures, order, recipe),
-        recipe.loop,
-        workers=workers,
-        checkpoint=checkpoint,
-        validate=validate,
-        progress=progress,
-        label="prior",
-    )
-    if leads():
-        save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
-        write_card(out, _card("prior", recipe, paths, history))
+    with trained_alone(out):
+        history = train(
+            network,
+            Denoising(predicts, recipe.denoising.weighting).to(device),
+            PriorBatches(pictures, order, recipe),
+            recipe.loop,
+            workers=workers,
+            checkpoint=checkpoint,
+            made_of=made_of(recipe, faces, paths, {"prior": [recipe.start]}),
+            validate=validate,
+            progress=progress,
+            label="prior",
+        )
+        if leads():
+            save_weights(out, network, architecture="unet", config=asdict(recipe.network), dtype=torch.float16)
+            write_card(out, _card("prior", recipe, paths, history))
     return history
 
 
@@ -224,30 +226,34 @@ def pretrain_restorer(
 
     `held_out` is a folder of clean faces for validation. `workers` processes prepare the batches; None: as many as
     `spare_workers` returns. Raises BadInput for a folder without pictures, OutputConflict if `out` exists but was not
-    begun by such a training.
+    begun by such a training, or while another is at work on it.
     """
-    checkpoint = _checkpoint(out)
+    checkpoint = checkpoint_of(out)
     restorer = _fresh_restorer(recipe)
     recipe = replace(recipe, size=restorer.size)
     paths, weights = find_training_pictures(faces, recipe.weights)
     pictures = Pictures(paths, recipe.size)
     order = Order(weights, seed=recipe.loop.seed)
+    compared = recipe.prior if recipe.losses.perceptual_weight else None
+    models: dict[Kind, list[object]] = {"restorer": [recipe.start], "prior": [recipe.from_prior, compared]}
     restorer.to(device)
 
-    history = train(
-        restorer,
-        _objective(restorer, recipe, device),
-        RestorerBatches(pictures, order, recipe),
-        recipe.loop,
-        workers=spare_workers() if workers is None else workers,
-        checkpoint=checkpoint,
-        validate=_restoration_score(held_out, recipe) if held_out else None,
-        progress=progress,
-        label="restorer",
-    )
-    if leads():
-        save_restorer(out, restorer, dtype=torch.float16)
-        write_card(out, _card("restorer", recipe, paths, history))
+    with trained_alone(out):
+        history = train(
+            restorer,
+            _objective(restorer, recipe, device),
+            RestorerBatches(pictures, order, recipe),
+            recipe.loop,
+            workers=spare_workers() if workers is None else workers,
+            checkpoint=checkpoint,
+            made_of=made_of(recipe, faces, paths, models),
+            validate=_restoration_score(held_out, recipe) if held_out else None,
+            progress=progress,
+            label="restorer",
+        )
+        if leads():
+            save_restorer(out, restorer, dtype=torch.float16)
+            write_card(out, _card("restorer", recipe, paths, history))
     return history
 
 
@@ -324,17 +330,6 @@ def _held_out(folder: Path, size: int) -> list[Tensor]:
     paths, _ = find_training_pictures(folder, {})
     pictures = Pictures(paths, size)
     return [pictures[i] for i in range(len(pictures))]
-
-
-def _checkpoint(out: Path) -> Path:
-    checkpoint = out.with_suffix(".training")
-    check_output(out, checkpoint)
-    return checkpoint
-
-
-def thinned(rows: list[T], most: int = 60) -> list[T]:
-    """At most `most` rows, evenly spaced and including the last one, so that a card can hold the curve."""
-    return rows[:: -max(1, -(-len(rows) // most))][::-1]
 
 
 def _card(kind: str, recipe: PriorRecipe | RestorerRecipe, paths: list[Path], history: History) -> dict[str, object]:

@@ -22,7 +22,7 @@ from unfade.images.pairing import without_namesakes
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.progress import Progress, silent
-from unfade.recipes.adapt import Adapted, adapt, attempts_by
+from unfade.recipes.adapt import Adapted, adapt, attempts_by, checked
 from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, weights_key
 from unfade.recipes.photo_report import shown_faces
 from unfade.recipes.tuning import finetune_to_file
@@ -111,6 +111,7 @@ def rehearse(
     restorer = loaded_restorer(settings.adapt.restorer, fidelity=settings.adapt.fidelity, device="cpu")
     _check_size(degradation, restorer.network.size)
     prior = loaded_prior(settings.adapt.prior, device=device)
+    checked(settings.adapt, restorer.network, prior.network, [])
     key = weights_key(restorer, prior)
     identity = {**asdict(settings), "adapt": settings.adapt.identity(), "degradation": repr(degradation)}
     about, upper = {"faces": str(faces), "more": str(more)}, out / SUPERVISED

@@ -1,7 +1,7 @@
 """Fine-tune a restorer and write it to a file with its card, unless that has been done already."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from os.path import lexists
 from pathlib import Path
@@ -24,7 +24,7 @@ from unfade.restorers.families import picture_losses
 from unfade.restorers.image_level import Perceptual, discriminator_for
 from unfade.restorers.load import reload_restorer, save_restorer
 from unfade.stages.finetune import LEAST_FITTED, LEAST_HELD_OUT, Pair, became_worse, finetune
-from unfade.store.checkpoints import check_output, read_card, sha256_of, write_card
+from unfade.store.checkpoints import check_output, read_card, sha256_of, trained_alone, write_card
 from unfade.store.seeds import fingerprint
 from unfade.training.loop import History
 from unfade.training.objective import Objective
@@ -50,8 +50,8 @@ def finetune_to_file(
     `degradation` is where the degradation of the photos is written, if one is fitted; otherwise an older file there is
     removed. `key` has the hashes of these networks; it is needed if `restorer` is not the one that the settings
     name. If the card of `out` says that it was made from the same pairs in the same way, it is only loaded. Raises
-    BadInput without any pair, and OutputConflict if `out` or `degradation` was made in another way, unless
-    `replace_older` allows to replace it.
+    BadInput without any pair, and OutputConflict if `out` or `degradation` was made in another way, or is being made by
+    another process, unless `replace_older` allows to replace it.
     """
     network, key = restorer.network, key or weights_key(restorer, prior)
     settings = settled(settings, network, clean)
@@ -70,28 +70,33 @@ def finetune_to_file(
     if not replace_older:
         check_output(out, checkpoint)
         _check_degradation(degradation, made_of)
-    if degradation and leads():
-        degradation.unlink(missing_ok=True)  # that of other pairs; these may be too few to fit one
-    recalibration = recalibration_of(restorer, seed=settings.finetune.loop.seed)
-    history = finetune(
-        network,
-        pairs,
-        objective=_objective(network, prior.network, settings),
-        settings=settings.finetune,
-        real=clean if _learns_by_discriminator(settings) else [],
-        clean=damaged,
-        distance=PriorFeatures(prior.network.unet),
-        on_fitted=_on_fitted(degradation, made_of, recalibration, settings),
-        checkpoint=checkpoint,
-        progress=progress,
-    )
-    if leads():
-        save_restorer(out, network)
-        calibration = recalibration.calibration(sha256_of(out)) if recalibration else None
-        trust = {TRUST: asdict(calibration)} if calibration else {}
-        write_card(out, {**_card(settings, restorer.licence, pairs, key, made_of, history), **trust})  # says: all done
-        checkpoint.unlink()
+    with nullcontext() if replace_older else trained_alone(out):
+        if degradation and leads():
+            degradation.unlink(missing_ok=True)  # that of other pairs; these may be too few to fit one
+        recalibration = recalibration_of(restorer, seed=settings.finetune.loop.seed)
+        history = finetune(
+            network,
+            pairs,
+            objective=_objective(network, prior.network, settings),
+            settings=settings.finetune,
+            real=clean if _learns_by_discriminator(settings) else [],
+            clean=damaged,
+            distance=PriorFeatures(prior.network.unet),
+            on_fitted=_on_fitted(degradation, made_of, recalibration, settings),
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+        if leads():
+            _write(out, network, _card(settings, restorer.licence, pairs, key, made_of, history), recalibration)
+            checkpoint.unlink()
     return history
+
+
+def _write(out: Path, network: Restorer, card: dict[str, object], recalibration: Recalibration | None) -> None:
+    """Write the restorer, and then its card, which says that all is done."""
+    save_restorer(out, network)
+    calibration = recalibration.calibration(sha256_of(out)) if recalibration else None
+    write_card(out, {**card, **({TRUST: asdict(calibration)} if calibration else {})})
 
 
 def _on_fitted(

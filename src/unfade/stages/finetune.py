@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -227,11 +227,12 @@ def _batches(
 def _score(
     pairs: Sequence[Pair], clean: Paths, size: int, distance: Distance | None, damage: Damage, seed: int
 ) -> Callable[[nn.Module], dict[str, float]]:
-    shown = {HELD_OUT: (_images([p.face for p in pairs], size), _images([p.target for p in pairs], size))}
+    photos, targets = Pictures([p.face for p in pairs], size), Pictures([p.target for p in pairs], size)
+    shown: dict[str, tuple[Iterable[Tensor], Iterable[Tensor]]] = {HELD_OUT: (photos, targets)}
     if damage is not None and clean:
         draws = [np.random.default_rng(seed_for("held out", seed, path.name)) for path in clean]
-        faces, photos = _images(clean, size), shown[HELD_OUT][0]
-        made = [degraded(face, photo, damage, draw) for face, photo, draw in zip(faces, photos, draws, strict=False)]
+        faces = zip(Pictures(clean, size), photos, draws, strict=False)
+        made = [degraded(face, photo, damage, draw) for face, photo, draw in faces]
         shown[REDEGRADED] = ([pair[0] for pair in made], [pair[1] for pair in made])
 
     def score(restorer: nn.Module) -> dict[str, float]:
@@ -244,12 +245,11 @@ def _score(
 
 
 def _images(paths: Sequence[Path], size: int) -> list[Tensor]:
-    pictures = Pictures(paths, size)
-    return [pictures[i] for i in range(len(pictures))]
+    return [*Pictures(paths, size)]
 
 
 def _distances(
-    restorer: nn.Module, faces: Sequence[Tensor], targets: Sequence[Tensor], name: str, distance: Distance | None
+    restorer: nn.Module, faces: Iterable[Tensor], targets: Iterable[Tensor], name: str, distance: Distance | None
 ) -> dict[str, float]:
     """Mean scores of the faces, restored one by one: NAME_l1, and NAME_perceptual if there is a distance."""
     device = device_of(restorer)

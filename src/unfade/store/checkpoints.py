@@ -3,19 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unfade.atomic import atomic_write, write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.processes import leads
 from unfade.store.foreign import SAFETENSORS, content_of, refuse_nan, refuse_text
 from unfade.store.headers import FITTED, LONGEST, read_config, refuse_degradation, whole_size
 
@@ -165,6 +167,30 @@ def check_output(path: Path, checkpoint: Path) -> None:
     for file, is_ours in ((path, is_weights), (card_path(path), is_card)):
         if lexists(file) and not (is_ours and checkpoint.exists()):
             raise OutputConflict(f"{file} is there already and was made in another way; name another file as `out`.")
+
+
+@contextmanager
+def trained_alone(path: Path) -> Iterator[None]:
+    """Inside, no other training writes weights to `path`; the processes of torchrun are one.
+
+    Raises OutputConflict while another is at work.
+    """
+    if not leads():
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.lock")
+    try:
+        with FileLock(place, timeout=0):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows removes nothing that is open
+                    place.unlink()
+    except Timeout as error:
+        raise OutputConflict(
+            f"{path} is being trained by another process; wait for it, or name another file as `out`."
+        ) from error
 
 
 def card_path(weights: Path) -> Path:

@@ -1,7 +1,7 @@
 """The pictures of each training step, kept decoded, in an order that depends on the step number alone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,9 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> Tensor:
         """(3, size, size) float32 in [-1, 1]."""

@@ -95,6 +95,7 @@ def train(
     *,
     workers: int = 0,
     checkpoint: Path | None = None,
+    made_of: str = "",
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     progress: Progress = silent,
     label: str = "training",
@@ -102,12 +103,14 @@ def train(
     """Train `model` in place on `batches(step)` and return the history.
 
     Only parameters with requires_grad are trained. With `checkpoint`, a run continues from that file if it exists, and
-    the file stays after the last step. `workers` processes prepare the batches, or a thread if 0; no result depends on
-    their number, so it may change from call to call (see `loader.feeding` for what they require of `batches`). Raises
-    OutputConflict when the checkpoint was made with other settings, Diverged when the loss becomes NaN or infinite.
-    Started by torchrun, the processes share the micro-batches; it raises BadInput if there are too few of them.
+    the file stays after the last step; `made_of` is a fingerprint of what the batches and the model are made of, which
+    must not change meanwhile. `workers` processes prepare the batches, or a thread if 0; no result depends on their
+    number, so it may change from call to call (see `loader.feeding` for what they require of `batches`). Raises
+    OutputConflict when the checkpoint was made with other settings or is past the last step, Diverged when the loss
+    becomes NaN or infinite. Started by torchrun, the processes share the micro-batches; it raises BadInput if there are
+    too few of them.
     """
-    run = _Run(model, objective, settings)
+    run = _Run(model, objective, settings, made_of)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
     with (
         mode(True, model, objective),
@@ -159,8 +162,8 @@ def learning_rate(settings: LoopSettings, step: int) -> float:
 class _Run:
     """The state of a run: everything that a checkpoint has to hold."""
 
-    def __init__(self, model: nn.Module, objective: Objective, settings: LoopSettings):
-        self.model, self.objective, self.settings = model, objective, settings
+    def __init__(self, model: nn.Module, objective: Objective, settings: LoopSettings, made_of: str):
+        self.model, self.objective, self.settings, self.made_of = model, objective, settings, made_of
         self.faster = torch.compile(model) if settings.compile else model  # it shares the model's parameters
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
@@ -228,6 +231,7 @@ class _Run:
         state = {
             "step": step,
             "settings": _fingerprint(self.settings),
+            "made_of": self.made_of,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average else {},
             "optimizer": self.optimizer.state_dict(),
@@ -242,6 +246,7 @@ class _Run:
     def resume(self, path: Path) -> int:
         state = _read(path)
         _check_same(path, state.get("settings"), _fingerprint(self.settings))
+        self._check_continued(path, state)
         load_state(self.model, state["model"], path)
         self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
@@ -252,6 +257,14 @@ class _Run:
         self._pending = [{name: term.to(self.device) for name, term in row.items()} for row in pending]
         self.clock = Clock(**state.get("clock", {}))  # older checkpoints have none
         return int(state["step"])
+
+    def _check_continued(self, path: Path, state: dict[str, Any]) -> None:
+        """Raises OutputConflict for a checkpoint of other pictures, losses or models, or past the last step."""
+        way_out = "name a new output, or remove it to start again."
+        if state.get("made_of", self.made_of) != self.made_of:  # older checkpoints have none
+            raise OutputConflict(f"{path} was begun with other pictures, losses or models; {way_out}")
+        if state["step"] > self.settings.steps:
+            raise OutputConflict(f"{path} is of step {state['step']}, but `steps` is {self.settings.steps}; {way_out}")
 
 
 def _fingerprint(settings: LoopSettings) -> dict[str, Any]:

@@ -219,10 +219,14 @@ def _write(row: Model | None, name: str, found: Recognised, card: dict[str, Any]
 def _keep(row: Model, file: Path, card: dict[str, Any]) -> Imported:
     """Imports a file that is used as it was published, without conversion."""
     path = path_of(row)
-    found = Recognised(row.architecture, {}, {})
+    about = _about(row, row.name, Recognised(row.architecture, {}, {})) | card | {"notes": []}
+
+    def write(temporary: Path) -> None:
+        shutil.copyfile(file, temporary)
+        write_card(path, about | {"sha256": sha256_of(temporary)})
+
     _check_free(path, card)
-    write_through(path, lambda temporary: shutil.copyfile(file, temporary))
-    write_card(path, _about(row, row.name, found) | card | {"notes": [], "sha256": sha256_of(path)})
+    write_through(path, write)
     return Imported(row.name, path, row.architecture)
 
 

@@ -1,9 +1,13 @@
 """Downloading, checking and importing a model of the table by its name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from filelock import FileLock, Timeout
+
+from unfade.errors import BadCheckpoint, BadInput, OutputConflict, UnknownModel
 from unfade.progress import Progress, silent
 from unfade.zoo.convert import Imported, import_files
 from unfade.zoo.download import DownloadFailed, DownloadSettings, discard_parts, fetch
@@ -18,7 +22,7 @@ def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: 
     file's name is added.
 
     Raises BadInput if its licence was not accepted or it comes with the package, UnknownModel if it has no address or
-    the program is offline, and what `fetch` and `import_files` raise.
+    the program is offline, OutputConflict while another process fetches it, and what `fetch` and `import_files` raise.
     """
     row = pullable(name)
     path = path_of(row)
@@ -30,22 +34,34 @@ def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: 
             f"{name} is under {row.licence}, not for commercial use; accept that with `unfade models pull {name}`."
         )
     folder = weights_folder() / "downloads"
-    try:
-        fetched = [
-            fetch(download, folder, settings, urls=urls, progress=progress)
-            for download, urls in zip(row.downloads, addresses, strict=True)
-        ]
-    except (DownloadFailed, BadCheckpoint) as error:
-        way_out = f"A file from elsewhere can be imported with `{import_command(row)}`."
-        raise type(error)(f"{error} {way_out}") from error
-    try:
-        result = import_files([file.path for file in fetched], name=name, urls=[file.url for file in fetched])
-    except BadCheckpoint:
-        _discard(row, folder)  # the next call must not resume a file that cannot be used
-        raise
-    _discard(row, folder)
+    with _only_one(row, folder):
+        try:
+            fetched = [
+                fetch(download, folder, settings, urls=urls, progress=progress)
+                for download, urls in zip(row.downloads, addresses, strict=True)
+            ]
+        except (DownloadFailed, BadCheckpoint) as error:
+            way_out = f"A file from elsewhere can be imported with `{import_command(row)}`."
+            raise type(error)(f"{error} {way_out}") from error
+        try:
+            result = import_files([file.path for file in fetched], name=name, urls=[file.url for file in fetched])
+        except BadCheckpoint:
+            _discard(row, folder)  # the next call must not resume a file that cannot be used
+            raise
+        _discard(row, folder)
     passed_over = tuple(f"passed over: {told}" for file in fetched for told in file.passed_over)
     return replace(result, notes=(*passed_over, *result.notes))
+
+
+@contextmanager
+def _only_one(row: Model, folder: Path) -> Iterator[None]:
+    """Inside, no other process appends to the same files. Raises OutputConflict while another is inside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / f".{row.name}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise OutputConflict(f"{row.name} is being fetched by another process; wait for it, and run again.") from error
 
 
 def pullable(name: str) -> Model:
