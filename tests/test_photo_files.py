@@ -187,6 +187,22 @@ def test_one_clear_value_of_16_bits_becomes_alpha(tmp_path: Path) -> None:
     assert photo.alpha.tolist() == [[0, 65535], [65535, 65535]]
 
 
+def test_a_dark_border_of_grey_does_not_brighten_its_first_columns(tmp_path: Path) -> None:
+    samples = np.full((4, 9, 1), 50_000, np.uint16)
+    samples[:, :4] = 900
+    (tmp_path / "a.png").write_bytes(png(samples, b"", b"", b"", None))
+    photo = read_photo(tmp_path / "a.png")
+    assert (photo.notes, np.array_equal(photo.levels[..., :1], samples)) == ((), True)
+
+
+def test_grey_of_12_in_16_bits_fills_the_range(tmp_path: Path) -> None:
+    samples = np.arange(4096, dtype=np.uint16)[None, ::-1, None]
+    (tmp_path / "a.png").write_bytes(png(samples, b"", b"", b"", None))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.notes == ("12 bits in 16 brought to the full range",)
+    assert np.array_equal(photo.levels[..., :1], np.rint(samples * (65_535 / 4095)))
+
+
 def test_8_of_16_bits_are_rounded_not_cut(tmp_path: Path) -> None:
     deep = np.array([[[0, 300, 65_535]]], np.uint16)
     assert again(Photo(deep), tmp_path, "BMP").levels.tolist() == [[[0, 1, 255]]]

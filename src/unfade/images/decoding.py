@@ -118,10 +118,10 @@ def _photo(samples: Levels, origin: Origin, notes: tuple[str, ...]) -> Photo:
 
 
 def _deep_samples(found: Opened) -> Levels | None:
-    """The 16-bit samples of a picture whose upper bytes are decoded already; None where it has only 8 bits."""
+    """The 16-bit samples, (H, W, C), of a picture whose upper bytes are decoded already; None where it has 8 bits."""
     image = found.image
     if image.mode in DEEP_GREY:
-        return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16), image)
+        return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16)[..., None], image)
     if image.mode not in ("RGB", "RGBA"):
         return None
     for names in (LOWER_BYTES, ALL_BYTES):
@@ -164,9 +164,8 @@ def _with_clear_value(samples: NDArray[np.uint16], image: Image.Image) -> NDArra
     clear = image.info.get("transparency")
     if clear is None:
         return samples
-    colours = samples.reshape(*samples.shape[:2], -1)
-    alpha = np.where((colours == clear).all(-1, keepdims=True), 0, MOST).astype(np.uint16)
-    return np.concatenate([colours, alpha], axis=-1)
+    alpha = np.where((samples == clear).all(-1, keepdims=True), 0, MOST).astype(np.uint16)
+    return np.concatenate([samples, alpha], axis=-1)
 
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:
