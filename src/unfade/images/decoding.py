@@ -17,7 +17,8 @@ from unfade.images.metadata import origin_of
 from unfade.images.named_colours import of_bmp, of_boxes, of_tiff
 from unfade.images.opening import Opened, mode_name, opened, upright
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo
-from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, Samples
+from unfade.images.spliced import read_at
+from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, RGB, Samples
 from unfade.images.time_limit import within_limit
 
 # Pillow unpacks 16 bits to the upper 8; asked for the other byte order, it gives the lower 8
@@ -86,6 +87,8 @@ def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Le
     if image.mode == "F":
         plain = Samples(np.asarray(image)[..., None], BLACK_IS_ZERO, 32, (), None)
         return levels_of(plain, path, notes), icc
+    if image.format == "PPM" and (deep_ppm := _deep_ppm(found, notes)) is not None:
+        return levels_of(deep_ppm, path, notes), icc
     deep = _deep_samples(found)
     if deep is not None:
         named = found.chunks is not None and found.chunks.colours is not None  # linear light may well be that dark
@@ -131,6 +134,21 @@ def _deep_samples(found: Opened) -> Levels | None:
         if more is not None:
             return _with_clear_value(_joined(np.asarray(image), np.asarray(more)), image)
     return None
+
+
+def _deep_ppm(found: Opened, notes: list[str]) -> Samples | None:
+    """The samples of a PPM in colour of more than 8 bits, which Pillow brings to 8; None for any other."""
+    tile, (width, height) = found.again().tile[0], found.image.size
+    most = tile.args[1] if isinstance(tile.args, tuple) and found.image.mode == "RGB" else 0
+    if most < 256:
+        return None
+    if tile.codec_name != "ppm":
+        notes.append(f"{most.bit_length()} bits brought to 8")
+        return None
+    assert found.source is not None
+    raw = read_at(found.source, tile.offset, 6 * width * height)
+    numbers = np.frombuffer(raw, ">u2").astype(np.uint16).reshape(height, width, 3)
+    return Samples(numbers, RGB, 16, (), most if most < MOST else None)
 
 
 def _decoded_otherwise(found: Opened, names: dict[str, str]) -> Image.Image | None:
