@@ -131,6 +131,16 @@ def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:
     assert written(huge, tmp_path).origin.xmp == b""
 
 
+@pytest.mark.parametrize(("words", "padding", "lost"), [(64_000, 0, True), (60_000, 6_000, False)])
+def test_xmp_is_noted_as_lost_where_it_is_too_long_with_what_is_added(
+    tmp_path: Path, words: int, padding: int, lost: bool
+) -> None:
+    packet = PACKET.replace(b"1931", b"1931" * (words // 4)) + b" " * padding
+    photo = Photo(coloured(16), origin=Origin("JPEG", xmp=packet))
+    assert lost_in(photo, provenance=MADE) == ("XMP left out",) * lost
+    assert (written(photo, tmp_path, provenance=MADE).origin.xmp == b"") == lost
+
+
 # Provenance
 
 
