@@ -115,11 +115,43 @@ def test_the_date_of_the_file_is_known(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.png").origin.modified == (tmp_path / "a.png").stat().st_mtime
 
 
+def grey_profile(gamma: float) -> bytes:
+    """The least that lcms accepts for grey, of version 2."""
+    tags = [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 5) + b"Grey\0" + bytes(79))]
+    tags += [(b"wtpt", b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061))]
+    tags += [(b"kTRC", b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0))]
+    starts = [132 + 12 * len(tags) + sum(len(content) for _, content in tags[:place]) for place in range(len(tags))]
+    table = b"".join(name + struct.pack(">II", at, len(it)) for at, (name, it) in zip(starts, tags, strict=True))
+    body = struct.pack(">I", len(tags)) + table + b"".join(content for _, content in tags)
+    head = struct.pack(">I4sI", 128 + len(body), b"lcms", 0x02400000) + b"prtrGRAYXYZ "
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head + bytes(48) + body
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "JPEG", "PNG"])
+def test_grey_looks_the_same_where_it_is_written_as_colours(tmp_path: Path, kind: str) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, -1)
+    if kind in ("JPEG", "PNG"):
+        grey[0, 0] = (0, 9, 0)  # one pixel that is not grey
+    photo = Photo(grey, origin=Origin(icc=grey_profile(1.2), grey=True))
+    shown = Image.open(io.BytesIO(encode_photo(photo, kind=kind, quality=None if kind == "PNG" else 100)))
+    profiles = [ImageCms.getOpenProfile(io.BytesIO(icc)) for icc in (photo.origin.icc, shown.info["icc_profile"])]
+    srgb = ImageCms.createProfile("sRGB")
+    ours = np.asarray(ImageCms.profileToProfile(shown, profiles[1], srgb)).astype(int)
+    lone = Image.fromarray(grey[..., 0])
+    theirs = np.asarray(ImageCms.profileToProfile(lone, profiles[0], srgb, outputMode="RGB")).astype(int)
+    assert np.abs(ours - theirs)[1:].max() <= (2 if kind == "PNG" else 8)
+
+
 def test_a_profile_for_grey_is_not_given_to_colours(tmp_path: Path) -> None:
     icc = bytes(16) + b"GRAY" + bytes(200)
     grey = np.repeat(coloured(8)[..., :1], 3, -1)
     assert written(Photo(grey, origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == icc
     assert written(Photo(coloured(8), origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == b""
+    Image.fromarray(coloured(8)).save(tmp_path / "a.png", icc_profile=icc)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.origin.icc == b""
+    assert photo.notes == ("colour profile for grey left out, as the picture has colours",)
 
 
 def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:

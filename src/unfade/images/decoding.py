@@ -62,7 +62,11 @@ def _decode(path: Path) -> Photo:
         colours, profile = _named(path, found, notes)
         if colours is not None and not icc and not origin.icc:
             levels, profile = apply_colours(levels, colours, notes)
-        return _photo(upright(levels, found.turn), replace(origin, icc=icc or profile), tuple(notes))
+        icc = icc or profile
+        if icc[16:20] == b"GRAY" and levels.shape[-1] > 2:
+            icc = b""
+            notes.append("colour profile for grey left out, as the picture has colours")
+        return _photo(upright(levels, found.turn), replace(origin, icc=icc), tuple(notes))
 
 
 def _named(path: Path, found: Opened, notes: list[str]) -> tuple[Colours | None, bytes]:

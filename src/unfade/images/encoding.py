@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, features
 
 from unfade.errors import BadInput
+from unfade.images.colours import profile_as_of_grey
 from unfade.images.containers import png, tiff
 from unfade.images.exif_geometry import moved_exif
 from unfade.images.finding import HEICS, JPEGS, JPEGS_2000, PLAIN
@@ -129,7 +130,12 @@ def _is_grey(levels: Levels) -> bool:
 
 def _profile(icc: bytes, samples: Levels) -> bytes:
     """A profile for grey does not tell what colours are."""
-    return b"" if icc[16:20] == b"GRAY" and samples.shape[-1] > 2 else icc
+    if icc[16:20] != b"GRAY" or samples.shape[-1] < 3:
+        return icc
+    try:
+        return profile_as_of_grey(icc)
+    except struct.error:
+        return b""
 
 
 def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
