@@ -106,6 +106,33 @@ def test_a_variable_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     assert np.allclose(np.diff(after), np.diff(times) / 1000)
 
 
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "options"),
+    [
+        ("mjpeg", "yuvj420p", {}),
+        ("huffyuv", "yuv422p", {}),
+        ("mpeg4", "yuv420p", {}),
+        ("libx264", "yuv420p", {"bf": "0"}),
+    ],
+)
+def test_frames_that_a_recorder_dropped_stay_left_out_of_an_avi(
+    tmp_path: Path, codec: str, pix_fmt: str, options: dict[str, str]
+) -> None:
+    numbers = [0, 1, 2, 6, 7, 8, 9, 12, 13, 14]
+    make_clip(tmp_path / "all.avi", len(numbers), codec=codec, pix_fmt=pix_fmt, options=options)
+    with av.open(str(tmp_path / "all.avi")) as source, av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        whole = (packet for packet in source.demux(video=0) if packet.size)
+        for number, packet in zip(numbers, whole, strict=True):
+            packet.pts = packet.dts = number
+            packet.stream = stream
+            container.mux(packet)
+    assert restored(tmp_path, "a.avi")[0].status == "done"
+    for path in (tmp_path / "a.avi", tmp_path / "out/a.avi"):
+        with av.open(str(path)) as container:
+            assert [packet.dts for packet in container.demux(video=0) if packet.size] == numbers
+
+
 @pytest.mark.parametrize(("name", "codec", "now"), [("o.webm", "libvpx-vp9", "yuv420p"), ("o.mkv", "ffv1", "yuv420p"),
     ("o.avi", "mpeg4", "yuv420p"), ("p.mkv", "mpeg4", "yuv444p")])  # fmt: skip
 def test_odd_sizes(tmp_path: Path, name: str, codec: str, now: str) -> None:

@@ -32,6 +32,7 @@ HD = 720  # with at least this many rows, an unspecified matrix is BT.709, other
 FULL_RANGE = 2
 HDR = (16, 18)  # H.273: PQ, HLG
 WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each and decode on their own
+OUT_OF_ORDER = ("h264", "hevc")  # codecs whose frames AVI numbers as they are decoded, not as they are shown
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that return transparency
 
 
@@ -65,6 +66,8 @@ class VideoReader:
         self.alpha = False  # whether frames have transparency
         self._whole_frames = Deinterlacer()
         self._decoder = _decoder_of(self.stream, self.codec)
+        self._numbered = kind.muxer == "avi" and self.codec in OUT_OF_ORDER
+        self._delay: int | None = None  # of such frames: how many packets were decoded before the first was shown
         self._end = 0.0  # s, start of the last frame
         _check_size(self)
 
@@ -142,6 +145,9 @@ class VideoReader:
         size = self.stream.codec_context.width, self.stream.codec_context.height
         if (source.width, source.height) != size:
             raise UnreadableImage(f"{self.path} changes the size of its frames after {self.frames}; cut it there.")
+        if self._numbered:  # `dts` is the number of the packet that was decoded last, and so in order
+            self._delay = source.dts if self._delay is None else self._delay
+            source.pts = None if source.dts is None else source.dts - self._delay
         return source
 
     def _frame(self, source: Any) -> Frame:

@@ -49,8 +49,6 @@ class _Stamps:
     def next(self, source: Any) -> int:
         """The time stamp of the next frame."""
         stamp = source.dts if source.pts is None else source.pts
-        if self.reader.kind.muxer == "avi" and self.reader.codec != "mpeg4":
-            stamp = None  # AVI only numbers packets, and those of H.264 are out of order
         when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / self.unit)
         if self.last is None:
             self.last = int(when or 0)
