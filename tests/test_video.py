@@ -191,6 +191,34 @@ def test_titles_chapters_and_provenance_are_written(tmp_path: Path) -> None:
     assert "compositeWithTrainedAlgorithmicMedia" in told
 
 
+def remuxed(source: Path, path: Path, *, later: float = 0.0, **metadata: str) -> Path:
+    """A copy with metadata, `later` by some seconds."""
+    with av.open(str(source)) as before, av.open(str(path), "w") as container:
+        streams = [container.add_stream_from_template(stream) for stream in before.streams]
+        container.metadata.update(metadata)
+        for packet in (packet for packet in before.demux() if packet.size):
+            packet.pts, packet.dts = (stamp + round(later / packet.time_base) for stamp in (packet.pts, packet.dts))
+            packet.stream = streams[packet.stream.index]
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.mov", "t.mp4"])
+def test_a_time_code_is_kept_and_not_noted_as_lost(tmp_path: Path, name: str) -> None:
+    remuxed(make_clip(tmp_path / "a.mp4", 6), tmp_path / name, timecode="01:02:03:04")
+    (entry,) = restored(tmp_path, name)
+    assert entry.notes == ("6 frames, 1 track",)
+    for path in (tmp_path / name, tmp_path / "out" / name):
+        with av.open(str(path)) as container:
+            assert [stream.metadata["timecode"] for stream in container.streams.data] == ["01:02:03:04"]
+
+
+def test_a_film_that_begins_late_is_not_noted_as_cut_off(tmp_path: Path) -> None:
+    remuxed(make_clip(tmp_path / "a.mp4", 6), tmp_path / "l.mkv", later=2.0)
+    assert restored(tmp_path, "l.mkv")[0].notes == ("6 frames, 1 track",)
+    assert stamps(tmp_path / "out/l.mkv") == stamps(tmp_path / "l.mkv")
+
+
 def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path: Path) -> None:
     make_clip(tmp_path / "l.mkv", 20, codec="ffv1")
 

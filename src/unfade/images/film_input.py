@@ -89,17 +89,24 @@ class VideoReader:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is damaged or lost, in words; complete once all frames have been read."""
-        left = len(self.container.streams) - 1 - len(self.copied) - len(self.container.streams.attachments)
-        begin = float(self.container.start_time or 0) / 1e6
+        begin = 0.0 if self.kind.demuxer == "matroska" else float(self.container.start_time or 0) / 1e6  # of `seconds`
         said = {
-            f"{self.damaged} parts could not be decoded": self.damaged,
+            f"{_counted(self.damaged, 'part')} could not be decoded": self.damaged,
             f"the pictures end after {self._end - begin:.1f} of {self.seconds:.1f} s": self._end - begin
             < 0.95 * self.seconds - 1,
             "interlaced: every two fields became one whole frame": self._whole_frames.used,
             "HDR: what it says of the screen it was made on is lost": self.stream.codec_context.color_trc in HDR,
-            f"{left} other tracks left out": left and not self.container.chapters(),
+            f"{_counted(self._left, 'other track')} left out": self._left,
         }
         return tuple(words for words, holds in said.items() if holds)
+
+    @property
+    def _left(self) -> int:
+        """How many tracks have none in the result; of QuickTime, those of time codes and of chapters are made anew."""
+        streams, quicktime = self.container.streams, self.kind.muxer in ("mov", "mp4")
+        times = sum("timecode" in stream.metadata for stream in streams.data)
+        titles = bool(self.container.chapters()) and any(stream.name == "bin_data" for stream in streams.data)
+        return len(streams) - 1 - len(self.copied) - len(streams.attachments) - (times + titles if quicktime else 0)
 
     def __iter__(self) -> Iterator[Any]:
         for packet in self._packets():
@@ -292,6 +299,10 @@ def _pictures_of(container: Any, path: Path) -> Any:
     if streams[0].codec_context is None:
         raise UnreadableImage(f"{path} is coded in a way that FFmpeg cannot read; convert it to H.264 first.")
     return streams[0]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _dispositions(stream: Any) -> str:
