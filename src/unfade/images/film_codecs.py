@@ -46,6 +46,7 @@ def _lossless(name: str) -> Encoder:
     return Encoder(name, lossless=True)
 
 
+FIXED = ("dvvideo",)  # have a few sizes only, so that results of other sizes get another codec
 OLD = ("mpeg4", "wmv2")  # written only where a container has nothing newer
 ENCODERS = {  # by codec
     "h264": Encoder("libx264", 18, 51),
@@ -65,9 +66,10 @@ ENCODERS = {  # by codec
 }
 
 
-def codec_for(reader: VideoReader) -> str:
-    """The film's own codec, if it can be written, or else the usual one of its container."""
-    return reader.codec if reader.codec in ENCODERS.keys() - OLD else reader.kind.others
+def codec_for(reader: VideoReader, scale: int) -> str:
+    """The film's own codec, if it can be written `scale` times as large, or else the usual one of its container."""
+    unfit = OLD if scale == 1 else (*OLD, *FIXED)
+    return reader.codec if reader.codec in ENCODERS.keys() - unfit else reader.kind.others
 
 
 def options_for(encoder: Encoder, quality: int | None, pixels: int, reader: VideoReader) -> dict[str, str]:

@@ -65,7 +65,7 @@ class VideoWriter:
         self.path, self.reader = path, reader
         self._copied = self._unchanged = 0  # unchanged frames: those whose packets were copied, and those encoded anew
         self._container = _opened_for_writing(path, reader, how.provenance)
-        codec = codec_for(reader)
+        codec = codec_for(reader, how.scale)
         self._encoder = ENCODERS[codec]
         self._pictures = self._as_written(first.source, codec, how.scale)
         self._stream = self._add_pictures(first.source, how.quality)
