@@ -393,6 +393,32 @@ def test_twice_as_large(tmp_path: Path) -> None:
     assert pictures(tmp_path / "out/w.mp4")[2].shape == (240, 320, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "how"),
+    [
+        ("w.mp4", (160, 400), {}),  # more rows than SD has
+        ("w.mkv", (160, 400), {"codec": "mpeg2video", "options": {"qmin": "1", "qmax": "1"}}),
+        ("d.avi", (720, 576), {"codec": "dvvideo", "options": {}}),
+        ("d.mov", (720, 576), {"codec": "dvvideo", "options": {}}),
+    ],
+)
+def test_colours_stay_where_a_film_becomes_hd(
+    tmp_path: Path, name: str, size: tuple[int, int], how: dict[str, object]
+) -> None:
+    def green(i: int, width: int, height: int) -> np.ndarray:
+        return np.full((height, width, 3), (40, 200, 60), np.uint8)
+
+    make_clip(tmp_path / name, 3, size=size, draw=green, **how)
+    parts = Parts(enlarge=partial(enlarged, scale=2))
+    (entry,) = restored(
+        tmp_path, name, settings=replace(PLAIN, scale=2), parts=parts, find=lambda name, photo: found(face_at(60, 60))
+    )
+    assert entry.status == "done", entry.reason
+    before, after = (pictures(path)[1].astype(int) for path in (tmp_path / name, tmp_path / "out" / name))
+    assert after.shape[0] == 2 * before.shape[0]
+    assert np.abs(after[-9:, -9:].mean((0, 1)) - before[-9:, -9:].mean((0, 1))).max() < 4
+
+
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "find_spec", lambda name: None)
     (tmp_path / "a.mp4").write_bytes(b"")

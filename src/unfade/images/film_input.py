@@ -248,9 +248,12 @@ def is_rgb(format: Any) -> bool:
     return bool(format.is_rgb or format.has_palette)
 
 
-def space_of(source: Any) -> int:
-    """The colour matrix of a stream by FFmpeg's number; where unspecified, BT.709 for HD and above, else BT.601."""
-    return SPACES.get(source.colorspace, 1 if source.height >= HD else 5)
+def space_of(source: Any, height: int = 0) -> int:
+    """The colour matrix of a stream by FFmpeg's number; where unspecified, BT.709 for HD and above, else BT.601.
+
+    `height` is that of a frame made of it, if another one.
+    """
+    return SPACES.get(source.colorspace, 1 if (height or source.height) >= HD else 5)
 
 
 def range_of(source: Any) -> int:
