@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin, features
 
 from drawn import coloured, exif_with
+from unfade.images.boxes import Boxed, boxed
 from unfade.images.containers import png
 from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo, lost_in
@@ -161,6 +162,28 @@ def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:
     huge = Photo(photo.levels, origin=Origin("JPEG", xmp=PACKET + b" " * 70_000))
     assert lost_in(huge) == ("XMP left out",)
     assert written(huge, tmp_path).origin.xmp == b""
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
+def test_exif_and_xmp_of_a_jpeg_2000_are_kept(tmp_path: Path) -> None:
+    Image.fromarray(coloured(16)).save(tmp_path / "a.jp2")
+    exif = upright_exif(exif_with(1).tobytes())
+    xmp = box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET)
+    with (tmp_path / "a.jp2").open("ab") as file:
+        file.write(xmp + box(b"uuid", b"JpgTiffExif->JP2" + exif.removeprefix(PREFIX)))
+    origin = read_photo(tmp_path / "a.jp2").origin
+    assert (origin.exif, origin.xmp) == (exif, PACKET)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_xmp_of_a_jpeg_xl_is_kept_or_noted(packed: bool) -> None:
+    xmp = box(b"brob", b"xml " + b"by Brotli") if packed else box(b"xml ", PACKET)
+    said = boxed(io.BytesIO(box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ") + xmp))
+    assert said == (Boxed(parts=("compressed XMP",)) if packed else Boxed(xmp=PACKET))
 
 
 @pytest.mark.parametrize(("words", "padding", "lost"), [(64_000, 0, True), (60_000, 6_000, False)])
