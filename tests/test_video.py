@@ -70,6 +70,7 @@ def test_faces_are_restored_and_the_rest_stays(tmp_path: Path) -> None:
 SOUNDS = [
     ("a.mp4", "libx264", "aac"), ("a.mkv", "libx264", "flac"), ("a.webm", "libvpx-vp9", "libopus"),
     ("a.mov", "libx264", "pcm_s16le"), ("a.avi", "mpeg4", "mp3"), ("b.avi", "mpeg4", "pcm_s16le"),
+    ("c.avi", "mpeg4", "aac"),
 ]  # fmt: skip
 
 
@@ -83,6 +84,36 @@ def test_sound_is_copied_bit_for_bit(tmp_path: Path, name: str, codec: str, soun
     seen = [np.array(stamps(path)) for path in (tmp_path / name, tmp_path / "out" / name)]
     assert np.abs((heard[0] - seen[0][0]) - (heard[1] - seen[1][0])).max() < 0.0021  # mkv counts in ms
     assert np.abs((seen[0] - seen[0][0]) - (seen[1] - seen[1][0])).max() < 0.0021
+
+
+def test_sound_in_blocks_whose_bit_rate_is_rounded_is_copied(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "b.avi"), "w") as container:
+        shown, heard = container.add_stream("mjpeg", rate=25), container.add_stream("adpcm_ms", rate=44_100)
+        shown.width, shown.height, shown.pix_fmt, heard.layout = 160, 120, "yuvj420p", "stereo"
+        for i in range(25):
+            picture = av.VideoFrame.from_ndarray(drawn(i, 160, 120), format="rgb24")
+            container.mux(shown.encode(picture.reformat(format="yuvj420p")))
+        for i in range(44):  # at the bit rate of the head, there is no time for the last block
+            wave = np.sin(np.arange(2 * 1012) / (9 + i)) * 8000
+            frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="stereo")
+            frame.sample_rate, frame.pts = 44_100, 1012 * i
+            container.mux(heard.encode(frame))
+        container.mux(shown.encode(None))
+        container.mux(heard.encode(None))
+    (entry,) = restored(tmp_path, "b.avi")
+    assert entry.status == "done", entry.reason
+    assert packets(tmp_path / "b.avi") == packets(tmp_path / "out/b.avi") != []
+
+
+def test_aac_in_avi_is_refused_where_it_would_be_described_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(tmp_path / "a.avi", 3, codec="mjpeg", pix_fmt="yuvj420p", options={}, sound="aac")
+    content = (tmp_path / "a.avi").read_bytes()
+    assert content.count(b"\x15\x88\x56\xe5") == 1  # low complexity at 8000 Hz
+    (tmp_path / "a.avi").write_bytes(content.replace(b"\x15\x88\x56\xe5", b"\x0d\x88\x56\xe5"))  # main
+    (entry,) = restored(tmp_path, "a.avi")
+    assert (entry.status, "AAC of a kind" in entry.reason) == ("failed", True)
 
 
 def test_h264_in_avi_comes_out_in_order(tmp_path: Path) -> None:

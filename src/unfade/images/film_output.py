@@ -27,7 +27,8 @@ from unfade.images.matroska import ROOM, write_display_size
 from unfade.images.photo import Photo
 from unfade.images.provenance import COMPOSITE, Provenance
 
-WHOLE_PACKETS = ("mp3", "ac3")  # codecs whose packets AVI counts as one unit each, instead of in bytes
+WHOLE_PACKETS = ("mp3", "ac3", "aac")  # codecs whose packets AVI counts as one unit each, instead of in bytes
+ROUNDED = 0.02  # time bases of sound in AVI that differ less are the same: one of them comes from a rounded bit rate
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ class VideoWriter:
         self._copies = {one.index: _add_copy(self._container, one, reader) for one in reader.copied}
         for stream in reader.container.streams.attachments:
             self._container.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
+        self._container.start_encoding()  # writes the head, which sets time bases
+        for stream in reader.copied:
+            _check_aac(stream, self._copies[stream.index], reader)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -105,7 +109,10 @@ class VideoWriter:
 
     def copy(self, packet: Any) -> None:
         """Copy a packet of sound or subtitles unchanged."""
-        packet.stream = self._copies[packet.stream.index]
+        copy = self._copies[packet.stream.index]
+        if self.reader.kind.muxer == "avi" and abs(packet.time_base / copy.time_base - 1) < ROUNDED:
+            packet.time_base = copy.time_base
+        packet.stream = copy
         self._container.mux(packet)
 
     def finish(self) -> None:
@@ -183,6 +190,13 @@ def _add_copy(container: Any, stream: Any, reader: VideoReader) -> Any:
     copy.metadata.update(_said(stream))
     copy.disposition = stream.disposition
     return copy
+
+
+def _check_aac(stream: Any, copy: Any, reader: VideoReader) -> None:
+    """Raises BadInput where AAC would be described wrongly in AVI: FFmpeg takes that from its own encoder there."""
+    said, now = stream.codec_context.extradata or b"", copy.codec_context.extradata or b""
+    if reader.kind.muxer == "avi" and _codec(stream) == "aac" and not now.startswith(said):
+        raise BadInput(f"{reader.path} has AAC of a kind that cannot be copied into AVI; convert it to .mkv first.")
 
 
 def _opened_for_writing(path: Path, reader: VideoReader, provenance: Provenance | None) -> Any:
