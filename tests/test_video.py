@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import struct
 import threading
 import weakref
 from dataclasses import replace
@@ -125,6 +126,17 @@ def test_h264_in_avi_comes_out_in_order(tmp_path: Path) -> None:
     assert np.allclose(np.diff(stamps(tmp_path / "out/h.avi")), 0.04)
     assert brightest == sorted(brightest)
     assert packets(tmp_path / "h.avi") == packets(tmp_path / "out/h.avi")
+
+
+@pytest.mark.parametrize("ticks", [(333_667, 10_000_000), (41_708, 1_000_000)])  # of a frame, as DirectShow counts
+def test_frame_rates_finer_than_mpeg_4_counts_are_kept_in_avi(tmp_path: Path, ticks: tuple[int, int]) -> None:
+    content = bytearray(make_clip(tmp_path / "a.avi", 6, codec="mpeg4").read_bytes())
+    rate = content.index(b"strh") + 28
+    content[rate : rate + 8] = struct.pack("<II", *ticks)
+    (tmp_path / "a.avi").write_bytes(content)
+    (entry,) = restored(tmp_path, "a.avi")
+    assert entry.status == "done", entry.reason
+    assert np.allclose(stamps(tmp_path / "out/a.avi"), np.arange(6) * ticks[0] / ticks[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])

@@ -9,6 +9,7 @@ from unfade.images.film_input import VideoReader, has_alpha, pyav
 
 ENLARGED_RATE = 1.5  # largest bit rate, as a multiple of the source's
 LEAST_RATE = 0.05  # bits per pixel that are always allowed
+MOST_TICKS = 65_535  # a second, of MPEG-4's time stamps
 KEPT_TAGS = ("hvc1", "hev1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # tags that matter to players
 PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # in the order of FFmpeg's profile numbers
 IN_THE_CODEC = (
@@ -107,9 +108,9 @@ def pixel_format(encoder: Encoder, source: Any, odd: int) -> str:
 def time_base_for(encoder: Encoder, reader: VideoReader) -> Fraction:
     """The time base of an encoder: the film's, where it can use it."""
     unit = Fraction(reader.stream.time_base)
-    if encoder.steady or (encoder.name == "mpeg4" and unit.denominator > 65535):
-        return 1 / reader.rate
-    return unit
+    if encoder.name == "mpeg4" and unit.denominator > MOST_TICKS:
+        return (1 / reader.rate).limit_denominator(MOST_TICKS)
+    return 1 / reader.rate if encoder.steady else unit
 
 
 def tag_of(reader: VideoReader) -> str:
