@@ -128,15 +128,24 @@ def test_h264_in_avi_comes_out_in_order(tmp_path: Path) -> None:
     assert packets(tmp_path / "h.avi") == packets(tmp_path / "out/h.avi")
 
 
+def test_b_frames_of_mpeg_4_in_avi_leave_no_gap(tmp_path: Path) -> None:
+    make_clip(tmp_path / "b.avi", 12, codec="mpeg4", options={"bf": "2"})
+    assert restored(tmp_path, "b.avi")[0].status == "done"
+    assert np.allclose(stamps(tmp_path / "out/b.avi"), np.arange(12) / 25)
+
+
 @pytest.mark.parametrize("ticks", [(333_667, 10_000_000), (41_708, 1_000_000)])  # of a frame, as DirectShow counts
-def test_frame_rates_finer_than_mpeg_4_counts_are_kept_in_avi(tmp_path: Path, ticks: tuple[int, int]) -> None:
-    content = bytearray(make_clip(tmp_path / "a.avi", 6, codec="mpeg4").read_bytes())
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg1video", "mpeg2video"])
+def test_frame_rates_that_mpeg_cannot_count_are_kept_in_avi(tmp_path: Path, codec: str, ticks: tuple[int, int]) -> None:
+    content = bytearray(make_clip(tmp_path / "a.avi", 6, codec=codec, options={}).read_bytes())
     rate = content.index(b"strh") + 28
     content[rate : rate + 8] = struct.pack("<II", *ticks)
     (tmp_path / "a.avi").write_bytes(content)
     (entry,) = restored(tmp_path, "a.avi")
     assert entry.status == "done", entry.reason
-    assert np.allclose(stamps(tmp_path / "out/a.avi"), np.arange(6) * ticks[0] / ticks[1], rtol=1e-6)
+    with av.open(str(tmp_path / "out/a.avi")) as container:
+        times = [float(packet.dts * packet.time_base) for packet in container.demux(video=0) if packet.size]
+    assert np.allclose(times, np.arange(6) * ticks[0] / ticks[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])

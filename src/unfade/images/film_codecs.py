@@ -48,6 +48,7 @@ def _lossless(name: str) -> Encoder:
 
 
 FIXED = ("dvvideo",)  # have a few sizes only, so that results of other sizes get another codec
+ANY_RATE = (("strict", "experimental"),)  # MPEG-1 and 2 name the nearest of theirs; the container has the exact times
 OLD = ("mpeg4", "wmv2")  # written only where a container has nothing newer
 ENCODERS = {  # by codec
     "h264": Encoder("libx264", 18, 51),
@@ -56,8 +57,8 @@ ENCODERS = {  # by codec
     "vp9": Encoder("libvpx-vp9", 24, 63),
     "av1": Encoder("libsvtav1", 24, 63),
     "mpeg4": _scaled("mpeg4"),
-    "mpeg2video": _scaled("mpeg2video", steady=True),
-    "mpeg1video": _scaled("mpeg1video", steady=True),
+    "mpeg2video": _scaled("mpeg2video", steady=True, options=ANY_RATE),
+    "mpeg1video": _scaled("mpeg1video", steady=True, options=ANY_RATE),
     "mjpeg": _scaled("mjpeg", full=True, options=(("strict", "unofficial"),)),
     "wmv2": _scaled("wmv2"),
     "prores": Encoder("prores_ks", full=False, options=(("vendor", "apl0"),)),

@@ -32,7 +32,7 @@ HD = 720  # with at least this many rows, an unspecified matrix is BT.709, other
 FULL_RANGE = 2
 HDR = (16, 18)  # H.273: PQ, HLG
 WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each and decode on their own
-OUT_OF_ORDER = ("h264", "hevc")  # codecs whose frames AVI numbers as they are decoded, not as they are shown
+OUT_OF_ORDER = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1")  # AVI numbers frames as they are coded
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that return transparency
 
 
