@@ -271,6 +271,15 @@ def test_a_film_that_begins_late_is_not_noted_as_cut_off(tmp_path: Path) -> None
     assert stamps(tmp_path / "out/l.mkv") == stamps(tmp_path / "l.mkv")
 
 
+@pytest.mark.parametrize("name", ["o.ts", "o.vob", "o.mkv"])
+def test_mpeg_frames_stay_with_the_sound_where_they_begin_between_two_ticks(tmp_path: Path, name: str) -> None:
+    make_clip(tmp_path / "a.mkv", 12, codec="mpeg2video", options={"bf": "0"})
+    remuxed(tmp_path / "a.mkv", tmp_path / name, later=0.523)
+    (entry,) = restored(tmp_path, name)
+    assert entry.status == "done", entry.reason
+    assert np.allclose(stamps(tmp_path / "out" / name), stamps(tmp_path / name), atol=1e-4)
+
+
 def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path: Path) -> None:
     make_clip(tmp_path / "l.mkv", 20, codec="ffv1")
 

@@ -46,16 +46,18 @@ class _Stamps:
     def __init__(self, reader: VideoReader, unit: Fraction) -> None:
         self.reader, self.unit = reader, unit
         self.last: int | None = None  # time stamp of the last frame
+        self.off = Fraction(0)  # by how much frames come later than their time stamps here, in the time base
 
     def next(self, source: Any) -> int:
         """The time stamp of the next frame."""
         stamp = source.dts if source.pts is None else source.pts
-        when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / self.unit)
+        when = None if stamp is None else stamp * Fraction(source.time_base or self.reader.stream.time_base) / self.unit
         if self.last is None:
-            self.last = int(when or 0)
+            self.last = round(when or 0)
+            self.off = (when or self.last) - Fraction(self.last)
         else:
             step: int = max(1, round(1 / (self.reader.rate * self.unit)))
-            self.last = self.last + step if when is None else max(when, self.last + 1)
+            self.last = self.last + step if when is None else max(round(when - self.off), self.last + 1)
         return self.last
 
 
@@ -105,7 +107,7 @@ class VideoWriter:
         made.pict_type = 0  # lets the encoder choose
         made.time_base = self._stream.codec_context.time_base
         made.pts = when
-        self._container.mux(self._stream.encode(made))
+        self._mux(self._stream.encode(made))
 
     def copy(self, packet: Any) -> None:
         """Copy a packet of sound or subtitles unchanged."""
@@ -117,7 +119,7 @@ class VideoWriter:
 
     def finish(self) -> None:
         """Flush the encoder."""
-        self._container.mux(self._stream.encode(None))
+        self._mux(self._stream.encode(None))
 
     def close(self) -> None:
         """Close the file. Nothing can be written afterwards."""
@@ -141,7 +143,17 @@ class VideoWriter:
         packet.time_base = self._stream.codec_context.time_base
         packet.pts = packet.dts = when
         packet.stream = self._stream
-        self._container.mux(packet)
+        self._mux([packet])
+
+    def _mux(self, packets: list[Any]) -> None:
+        """Write packets of pictures, at times that the encoder's time base may be too coarse for."""
+        off, unit, fine = self._stamps.off, self._stamps.unit, Fraction(self.reader.stream.time_base)
+        for packet in packets:
+            if off:
+                packet.pts, packet.dts = (round((stamp + off) * unit / fine) for stamp in (packet.pts, packet.dts))
+                packet.duration = round((packet.duration or 0) * unit / fine)
+                packet.time_base = fine
+            self._container.mux(packet)
 
     def _as_written(self, source: Any, codec: str, scale: int) -> Pictures:
         geometry = self.reader.geometry
