@@ -60,6 +60,17 @@ class _Stamps:
             self.last = self.last + step if when is None else max(round(when - self.off), self.last + 1)
         return self.last
 
+    def exact(self, packet: Any) -> Any:
+        """A packet of pictures at its time, for which the encoder's time base may be too coarse."""
+        fine = Fraction(self.reader.stream.time_base)
+        if self.off:
+            packet.pts, packet.dts = (
+                round((stamp + self.off) * self.unit / fine) for stamp in (packet.pts, packet.dts)
+            )
+            packet.duration = round((packet.duration or 0) * self.unit / fine)
+            packet.time_base = fine
+        return packet
+
 
 class VideoWriter:
     """Writes a film that differs from the one that is read only in its pictures. Not thread-safe."""
@@ -107,7 +118,7 @@ class VideoWriter:
         made.pict_type = 0  # lets the encoder choose
         made.time_base = self._stream.codec_context.time_base
         made.pts = when
-        self._mux(self._stream.encode(made))
+        self._container.mux([self._stamps.exact(packet) for packet in self._stream.encode(made)])
 
     def copy(self, packet: Any) -> None:
         """Copy a packet of sound or subtitles unchanged."""
@@ -119,7 +130,7 @@ class VideoWriter:
 
     def finish(self) -> None:
         """Flush the encoder."""
-        self._mux(self._stream.encode(None))
+        self._container.mux([self._stamps.exact(packet) for packet in self._stream.encode(None)])
 
     def close(self) -> None:
         """Close the file. Nothing can be written afterwards."""
@@ -143,17 +154,7 @@ class VideoWriter:
         packet.time_base = self._stream.codec_context.time_base
         packet.pts = packet.dts = when
         packet.stream = self._stream
-        self._mux([packet])
-
-    def _mux(self, packets: list[Any]) -> None:
-        """Write packets of pictures, at times that the encoder's time base may be too coarse for."""
-        off, unit, fine = self._stamps.off, self._stamps.unit, Fraction(self.reader.stream.time_base)
-        for packet in packets:
-            if off:
-                packet.pts, packet.dts = (round((stamp + off) * unit / fine) for stamp in (packet.pts, packet.dts))
-                packet.duration = round((packet.duration or 0) * unit / fine)
-                packet.time_base = fine
-            self._container.mux(packet)
+        self._container.mux(self._stamps.exact(packet))
 
     def _as_written(self, source: Any, codec: str, scale: int) -> Pictures:
         geometry = self.reader.geometry
