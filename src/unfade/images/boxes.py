@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from unfade.images.jxl_header import CONTAINER
+from unfade.images.parts import CREDENTIALS
 from unfade.images.spliced import file_size, read_at
 
 MOST_BOXES = 100_000
@@ -18,6 +19,7 @@ DEPTHS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegB:cicp:systems:auxiliary
 ALPHAS = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
 JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 JP2_XMP, JP2_EXIF = bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), b"JpgTiffExif->JP2"  # kinds of uuid boxes
+C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # the kind of a uuid box
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def boxed(file: IO[bytes]) -> Boxed:
             return _of_jxl(file)
         if head[4:8] == b"ftyp":
             return _of_heif(file)
-    except (ValueError, struct.error, IndexError):
+    except (ValueError, struct.error, LookupError):
         pass
     return Boxed()
 
@@ -120,6 +122,8 @@ def _of_heif(file: IO[bytes]) -> Boxed:
         parts.append("auxiliary picture")
     if any(kind == b"mpvd" for kind, _, _ in top):
         parts.append("motion film")
+    if any(kind == b"uuid" and read_at(file, start, 16) == C2PA for kind, start, last in top if last - start >= 16):
+        parts.append(CREDENTIALS)
     return Boxed(nclx, bits=max(depths, default=8), parts=tuple(parts))
 
 
