@@ -249,6 +249,7 @@ def test_boxes_that_are_damaged_say_nothing() -> None:
     content = avif(12, 13)
     for end in range(0, len(content), 7):
         assert boxed(io.BytesIO(content[:end])).nclx in (None, (12, 13, True))
+    assert boxed(io.BytesIO(content.replace(b"pitm", b"free"))).nclx is None
 
 
 def test_tiff_by_its_tags(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from drawn import coloured
+from unfade.images.boxes import C2PA, boxed
 from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo
 from unfade.images.packets import parse_packet
@@ -88,6 +90,25 @@ def test_parts_that_no_xmp_speaks_of_are_found_by_the_file(tmp_path: Path) -> No
     picture = Image.fromarray(coloured(64))
     picture.save(tmp_path / "b.jpg", "MPO", save_all=True, append_images=[picture])
     assert read_photo(tmp_path / "b.jpg").notes == ("only the first of 2 pictures in the file is kept",)
+
+
+def test_content_credentials_are_noted_as_left_out(tmp_path: Path) -> None:
+    box = b"\0\0\0\x40jumb\0\0\0\x1ejumdc2pa" + bytes(12) + b"\x03c2pa\0"
+    app11 = b"\xff\xeb" + struct.pack(">H", 10 + len(box)) + b"JP\0\1\0\0\0\1" + box
+    app2 = b"\xff\xe2" + struct.pack(">H", 2 + len(ISO_GAIN_MAP) + 4) + ISO_GAIN_MAP + bytes(4)
+    assert read(tmp_path, jpeg(extra=app11 + app2)).notes == (
+        "content credentials (C2PA) left out",
+        "gain map (HDR) left out",
+    )
+    buffer = io.BytesIO()
+    Image.fromarray(coloured(16)).save(buffer, "PNG")
+    chunk = struct.pack(">I", len(box)) + b"caBX" + box + struct.pack(">I", zlib.crc32(b"caBX" + box))
+    assert read(tmp_path, buffer.getvalue()[:33] + chunk + buffer.getvalue()[33:]).notes == (
+        "content credentials (C2PA) left out",
+    )
+    heif = struct.pack(">I", 24) + b"ftypavif\0\0\0\0avifmif1" + struct.pack(">I", 26) + b"meta\0\0\0\0"
+    heif += struct.pack(">I", 14) + b"pitm" + bytes(6)
+    assert boxed(io.BytesIO(heif + struct.pack(">I", 24) + b"uuid" + C2PA)).parts == ("content credentials (C2PA)",)
 
 
 def test_a_progressive_jpeg_ends_where_it_ends(tmp_path: Path) -> None:

@@ -187,6 +187,49 @@ def test_one_clear_value_of_16_bits_becomes_alpha(tmp_path: Path) -> None:
     assert photo.alpha.tolist() == [[0, 65535], [65535, 65535]]
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_one_clear_value_of_few_bits_becomes_alpha(tmp_path: Path, bits: int) -> None:
+    most = 2**bits - 1
+    samples = np.arange(16)[None] % (most + 1)
+    rows = np.packbits(np.unpackbits(samples.astype(np.uint8)[..., None], -1)[..., 8 - bits :])
+    header = struct.pack(">IIBBBBB", 16, 1, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(">H", 1)), (b"IDAT", zlib.compress(b"\0" + rows.tobytes()))]
+    framed = [
+        struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in [*chunks, (b"IEND", b"")]
+    ]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.alpha is not None
+    assert np.array_equal(photo.levels[..., 0], samples * (255 // most))
+    assert np.array_equal(photo.alpha, (samples != 1) * 255)
+
+
+@pytest.mark.parametrize("most", [1023, 65_535])
+def test_a_ppm_keeps_its_depth(tmp_path: Path, most: int) -> None:
+    samples = np.random.default_rng(1).integers(0, most, (5, 7, 3), endpoint=True).astype(np.uint16)
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# by hand\n7 5\n%d\n" % most + samples.astype(">u2").tobytes())
+    assert np.array_equal(read_photo(tmp_path / "a.ppm").levels, np.rint(samples * (65_535 / most)))
+    (tmp_path / "b.ppm").write_text(f"P3 7 5 {most} " + " ".join(map(str, samples.ravel())))
+    photo = read_photo(tmp_path / "b.ppm")
+    assert (photo.levels.dtype, photo.notes[1:]) == (np.uint8, (f"{most.bit_length()} bits brought to 8",))
+
+
+def test_a_dark_border_of_grey_does_not_brighten_its_first_columns(tmp_path: Path) -> None:
+    samples = np.full((4, 9, 1), 50_000, np.uint16)
+    samples[:, :4] = 900
+    (tmp_path / "a.png").write_bytes(png(samples, b"", b"", b"", None))
+    photo = read_photo(tmp_path / "a.png")
+    assert (photo.notes, np.array_equal(photo.levels[..., :1], samples)) == ((), True)
+
+
+def test_grey_of_12_in_16_bits_fills_the_range(tmp_path: Path) -> None:
+    samples = np.arange(4096, dtype=np.uint16)[None, ::-1, None]
+    (tmp_path / "a.png").write_bytes(png(samples, b"", b"", b"", None))
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.notes == ("12 bits in 16 brought to the full range",)
+    assert np.array_equal(photo.levels[..., :1], np.rint(samples * (65_535 / 4095)))
+
+
 def test_8_of_16_bits_are_rounded_not_cut(tmp_path: Path) -> None:
     deep = np.array([[[0, 300, 65_535]]], np.uint16)
     assert again(Photo(deep), tmp_path, "BMP").levels.tolist() == [[[0, 1, 255]]]

@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin, features
 
 from drawn import coloured, exif_with
+from unfade.images.boxes import Boxed, boxed
 from unfade.images.containers import png
 from unfade.images.decoding import read_photo
 from unfade.images.encoding import encode_photo, lost_in
@@ -115,11 +116,43 @@ def test_the_date_of_the_file_is_known(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.png").origin.modified == (tmp_path / "a.png").stat().st_mtime
 
 
+def grey_profile(gamma: float) -> bytes:
+    """The least that lcms accepts for grey, of version 2."""
+    tags = [(b"desc", b"desc\0\0\0\0" + struct.pack(">I", 5) + b"Grey\0" + bytes(79))]
+    tags += [(b"wtpt", b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061))]
+    tags += [(b"kTRC", b"curv\0\0\0\0" + struct.pack(">IHH", 1, round(gamma * 256), 0))]
+    starts = [132 + 12 * len(tags) + sum(len(content) for _, content in tags[:place]) for place in range(len(tags))]
+    table = b"".join(name + struct.pack(">II", at, len(it)) for at, (name, it) in zip(starts, tags, strict=True))
+    body = struct.pack(">I", len(tags)) + table + b"".join(content for _, content in tags)
+    head = struct.pack(">I4sI", 128 + len(body), b"lcms", 0x02400000) + b"prtrGRAYXYZ "
+    head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head + bytes(48) + body
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "AVIF", "JPEG", "PNG"])
+def test_grey_looks_the_same_where_it_is_written_as_colours(tmp_path: Path, kind: str) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, -1)
+    if kind in ("JPEG", "PNG"):
+        grey[0, 0] = (0, 9, 0)  # one pixel that is not grey
+    photo = Photo(grey, origin=Origin(icc=grey_profile(1.2), grey=True))
+    shown = Image.open(io.BytesIO(encode_photo(photo, kind=kind, quality=None if kind == "PNG" else 100)))
+    profiles = [ImageCms.getOpenProfile(io.BytesIO(icc)) for icc in (photo.origin.icc, shown.info["icc_profile"])]
+    srgb = ImageCms.createProfile("sRGB")
+    ours = np.asarray(ImageCms.profileToProfile(shown, profiles[1], srgb)).astype(int)
+    lone = Image.fromarray(grey[..., 0])
+    theirs = np.asarray(ImageCms.profileToProfile(lone, profiles[0], srgb, outputMode="RGB")).astype(int)
+    assert np.abs(ours - theirs)[1:].max() <= (2 if kind == "PNG" else 8)
+
+
 def test_a_profile_for_grey_is_not_given_to_colours(tmp_path: Path) -> None:
     icc = bytes(16) + b"GRAY" + bytes(200)
     grey = np.repeat(coloured(8)[..., :1], 3, -1)
     assert written(Photo(grey, origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == icc
     assert written(Photo(coloured(8), origin=Origin(icc=icc, grey=True)), tmp_path).origin.icc == b""
+    Image.fromarray(coloured(8)).save(tmp_path / "a.png", icc_profile=icc)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.origin.icc == b""
+    assert photo.notes == ("colour profile for grey left out, as the picture has colours",)
 
 
 def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:
@@ -129,6 +162,38 @@ def test_what_a_format_cannot_hold_is_noted(tmp_path: Path) -> None:
     huge = Photo(photo.levels, origin=Origin("JPEG", xmp=PACKET + b" " * 70_000))
     assert lost_in(huge) == ("XMP left out",)
     assert written(huge, tmp_path).origin.xmp == b""
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
+def test_exif_and_xmp_of_a_jpeg_2000_are_kept(tmp_path: Path) -> None:
+    Image.fromarray(coloured(16)).save(tmp_path / "a.jp2")
+    exif = upright_exif(exif_with(1).tobytes())
+    xmp = box(b"uuid", bytes.fromhex("be7acfcb97a942e89c71999491e3afac") + PACKET)
+    with (tmp_path / "a.jp2").open("ab") as file:
+        file.write(xmp + box(b"uuid", b"JpgTiffExif->JP2" + exif.removeprefix(PREFIX)))
+    origin = read_photo(tmp_path / "a.jp2").origin
+    assert (origin.exif, origin.xmp) == (exif, PACKET)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_xmp_of_a_jpeg_xl_is_kept_or_noted(packed: bool) -> None:
+    xmp = box(b"brob", b"xml " + b"by Brotli") if packed else box(b"xml ", PACKET)
+    said = boxed(io.BytesIO(box(b"JXL ", b"\r\n\x87\n") + box(b"ftyp", b"jxl \0\0\0\0jxl ") + xmp))
+    assert said == (Boxed(parts=("compressed XMP",)) if packed else Boxed(xmp=PACKET))
+
+
+@pytest.mark.parametrize(("words", "padding", "lost"), [(64_000, 0, True), (60_000, 6_000, False)])
+def test_xmp_is_noted_as_lost_where_it_is_too_long_with_what_is_added(
+    tmp_path: Path, words: int, padding: int, lost: bool
+) -> None:
+    packet = PACKET.replace(b"1931", b"1931" * (words // 4)) + b" " * padding
+    photo = Photo(coloured(16), origin=Origin("JPEG", xmp=packet))
+    assert lost_in(photo, provenance=MADE) == ("XMP left out",) * lost
+    assert (written(photo, tmp_path, provenance=MADE).origin.xmp == b"") == lost
 
 
 # Provenance

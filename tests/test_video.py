@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import struct
 import threading
 import weakref
 from dataclasses import replace
@@ -70,6 +71,7 @@ def test_faces_are_restored_and_the_rest_stays(tmp_path: Path) -> None:
 SOUNDS = [
     ("a.mp4", "libx264", "aac"), ("a.mkv", "libx264", "flac"), ("a.webm", "libvpx-vp9", "libopus"),
     ("a.mov", "libx264", "pcm_s16le"), ("a.avi", "mpeg4", "mp3"), ("b.avi", "mpeg4", "pcm_s16le"),
+    ("c.avi", "mpeg4", "aac"),
 ]  # fmt: skip
 
 
@@ -85,6 +87,36 @@ def test_sound_is_copied_bit_for_bit(tmp_path: Path, name: str, codec: str, soun
     assert np.abs((seen[0] - seen[0][0]) - (seen[1] - seen[1][0])).max() < 0.0021
 
 
+def test_sound_in_blocks_whose_bit_rate_is_rounded_is_copied(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "b.avi"), "w") as container:
+        shown, heard = container.add_stream("mjpeg", rate=25), container.add_stream("adpcm_ms", rate=44_100)
+        shown.width, shown.height, shown.pix_fmt, heard.layout = 160, 120, "yuvj420p", "stereo"
+        for i in range(25):
+            picture = av.VideoFrame.from_ndarray(drawn(i, 160, 120), format="rgb24")
+            container.mux(shown.encode(picture.reformat(format="yuvj420p")))
+        for i in range(44):  # at the bit rate of the head, there is no time for the last block
+            wave = np.sin(np.arange(2 * 1012) / (9 + i)) * 8000
+            frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="stereo")
+            frame.sample_rate, frame.pts = 44_100, 1012 * i
+            container.mux(heard.encode(frame))
+        container.mux(shown.encode(None))
+        container.mux(heard.encode(None))
+    (entry,) = restored(tmp_path, "b.avi")
+    assert entry.status == "done", entry.reason
+    assert packets(tmp_path / "b.avi") == packets(tmp_path / "out/b.avi") != []
+
+
+def test_aac_in_avi_is_refused_where_it_would_be_described_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(tmp_path / "a.avi", 3, codec="mjpeg", pix_fmt="yuvj420p", options={}, sound="aac")
+    content = (tmp_path / "a.avi").read_bytes()
+    assert content.count(b"\x15\x88\x56\xe5") == 1  # low complexity at 8000 Hz
+    (tmp_path / "a.avi").write_bytes(content.replace(b"\x15\x88\x56\xe5", b"\x0d\x88\x56\xe5"))  # main
+    (entry,) = restored(tmp_path, "a.avi")
+    assert (entry.status, "AAC of a kind" in entry.reason) == ("failed", True)
+
+
 def test_h264_in_avi_comes_out_in_order(tmp_path: Path) -> None:
     make_clip(tmp_path / "h.avi", 12, sound="pcm_s16le")
     assert restored(tmp_path, "h.avi")[0].status == "done"
@@ -96,6 +128,26 @@ def test_h264_in_avi_comes_out_in_order(tmp_path: Path) -> None:
     assert packets(tmp_path / "h.avi") == packets(tmp_path / "out/h.avi")
 
 
+def test_b_frames_of_mpeg_4_in_avi_leave_no_gap(tmp_path: Path) -> None:
+    make_clip(tmp_path / "b.avi", 12, codec="mpeg4", options={"bf": "2"})
+    assert restored(tmp_path, "b.avi")[0].status == "done"
+    assert np.allclose(stamps(tmp_path / "out/b.avi"), np.arange(12) / 25)
+
+
+@pytest.mark.parametrize("ticks", [(333_667, 10_000_000), (41_708, 1_000_000)])  # of a frame, as DirectShow counts
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg1video", "mpeg2video"])
+def test_frame_rates_that_mpeg_cannot_count_are_kept_in_avi(tmp_path: Path, codec: str, ticks: tuple[int, int]) -> None:
+    content = bytearray(make_clip(tmp_path / "a.avi", 6, codec=codec, options={}).read_bytes())
+    rate = content.index(b"strh") + 28
+    content[rate : rate + 8] = struct.pack("<II", *ticks)
+    (tmp_path / "a.avi").write_bytes(content)
+    (entry,) = restored(tmp_path, "a.avi")
+    assert entry.status == "done", entry.reason
+    with av.open(str(tmp_path / "out/a.avi")) as container:
+        times = [float(packet.dts * packet.time_base) for packet in container.demux(video=0) if packet.size]
+    assert np.allclose(times, np.arange(6) * ticks[0] / ticks[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["v.mp4", "v.mkv"])
 def test_a_variable_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     times = [0, 40, 80, 200, 210, 250, 400, 900, 940, 980, 1500, 1540]
@@ -104,6 +156,33 @@ def test_a_variable_frame_rate_is_kept(tmp_path: Path, name: str) -> None:
     before, after = stamps(tmp_path / name), stamps(tmp_path / "out" / name)
     assert np.allclose(np.diff(before), np.diff(times) / 1000)
     assert np.allclose(np.diff(after), np.diff(times) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "options"),
+    [
+        ("mjpeg", "yuvj420p", {}),
+        ("huffyuv", "yuv422p", {}),
+        ("mpeg4", "yuv420p", {}),
+        ("libx264", "yuv420p", {"bf": "0"}),
+    ],
+)
+def test_frames_that_a_recorder_dropped_stay_left_out_of_an_avi(
+    tmp_path: Path, codec: str, pix_fmt: str, options: dict[str, str]
+) -> None:
+    numbers = [0, 1, 2, 6, 7, 8, 9, 12, 13, 14]
+    make_clip(tmp_path / "all.avi", len(numbers), codec=codec, pix_fmt=pix_fmt, options=options)
+    with av.open(str(tmp_path / "all.avi")) as source, av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        whole = (packet for packet in source.demux(video=0) if packet.size)
+        for number, packet in zip(numbers, whole, strict=True):
+            packet.pts = packet.dts = number
+            packet.stream = stream
+            container.mux(packet)
+    assert restored(tmp_path, "a.avi")[0].status == "done"
+    for path in (tmp_path / "a.avi", tmp_path / "out/a.avi"):
+        with av.open(str(path)) as container:
+            assert [packet.dts for packet in container.demux(video=0) if packet.size] == numbers
 
 
 @pytest.mark.parametrize(("name", "codec", "now"), [("o.webm", "libvpx-vp9", "yuv420p"), ("o.mkv", "ffv1", "yuv420p"),
@@ -162,6 +241,43 @@ def test_titles_chapters_and_provenance_are_written(tmp_path: Path) -> None:
         told = {name.lower(): text for name, text in container.metadata.items()}["comment"]
     assert "unfade 1.0 with small" in told
     assert "compositeWithTrainedAlgorithmicMedia" in told
+
+
+def remuxed(source: Path, path: Path, *, later: float = 0.0, **metadata: str) -> Path:
+    """A copy with metadata, `later` by some seconds."""
+    with av.open(str(source)) as before, av.open(str(path), "w") as container:
+        streams = [container.add_stream_from_template(stream) for stream in before.streams]
+        container.metadata.update(metadata)
+        for packet in (packet for packet in before.demux() if packet.size):
+            packet.pts, packet.dts = (stamp + round(later / packet.time_base) for stamp in (packet.pts, packet.dts))
+            packet.stream = streams[packet.stream.index]
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.mov", "t.mp4"])
+def test_a_time_code_is_kept_and_not_noted_as_lost(tmp_path: Path, name: str) -> None:
+    remuxed(make_clip(tmp_path / "a.mp4", 6), tmp_path / name, timecode="01:02:03:04")
+    (entry,) = restored(tmp_path, name)
+    assert entry.notes == ("6 frames, 1 track",)
+    for path in (tmp_path / name, tmp_path / "out" / name):
+        with av.open(str(path)) as container:
+            assert [stream.metadata["timecode"] for stream in container.streams.data] == ["01:02:03:04"]
+
+
+def test_a_film_that_begins_late_is_not_noted_as_cut_off(tmp_path: Path) -> None:
+    remuxed(make_clip(tmp_path / "a.mp4", 6), tmp_path / "l.mkv", later=2.0)
+    assert restored(tmp_path, "l.mkv")[0].notes == ("6 frames, 1 track",)
+    assert stamps(tmp_path / "out/l.mkv") == stamps(tmp_path / "l.mkv")
+
+
+@pytest.mark.parametrize("name", ["o.ts", "o.vob", "o.mkv"])
+def test_mpeg_frames_stay_with_the_sound_where_they_begin_between_two_ticks(tmp_path: Path, name: str) -> None:
+    make_clip(tmp_path / "a.mkv", 12, codec="mpeg2video", options={"bf": "0"})
+    remuxed(tmp_path / "a.mkv", tmp_path / name, later=0.523)
+    (entry,) = restored(tmp_path, name)
+    assert entry.status == "done", entry.reason
+    assert np.allclose(stamps(tmp_path / "out" / name), stamps(tmp_path / name), atol=1e-4)
 
 
 def test_lossless_frames_without_a_face_stay_bit_for_bit(tmp_path: Path) -> None:
@@ -336,6 +452,32 @@ def test_twice_as_large(tmp_path: Path) -> None:
     (entry,) = restored(tmp_path, "w.mp4", settings=replace(PLAIN, scale=2), parts=parts)
     assert entry.status == "done", entry.reason
     assert pictures(tmp_path / "out/w.mp4")[2].shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "how"),
+    [
+        ("w.mp4", (160, 400), {}),  # more rows than SD has
+        ("w.mkv", (160, 400), {"codec": "mpeg2video", "options": {"qmin": "1", "qmax": "1"}}),
+        ("d.avi", (720, 576), {"codec": "dvvideo", "options": {}}),
+        ("d.mov", (720, 576), {"codec": "dvvideo", "options": {}}),
+    ],
+)
+def test_colours_stay_where_a_film_becomes_hd(
+    tmp_path: Path, name: str, size: tuple[int, int], how: dict[str, object]
+) -> None:
+    def green(i: int, width: int, height: int) -> np.ndarray:
+        return np.full((height, width, 3), (40, 200, 60), np.uint8)
+
+    make_clip(tmp_path / name, 3, size=size, draw=green, **how)
+    parts = Parts(enlarge=partial(enlarged, scale=2))
+    (entry,) = restored(
+        tmp_path, name, settings=replace(PLAIN, scale=2), parts=parts, find=lambda name, photo: found(face_at(60, 60))
+    )
+    assert entry.status == "done", entry.reason
+    before, after = (pictures(path)[1].astype(int) for path in (tmp_path / name, tmp_path / "out" / name))
+    assert after.shape[0] == 2 * before.shape[0]
+    assert np.abs(after[-9:, -9:].mean((0, 1)) - before[-9:, -9:].mean((0, 1))).max() < 4
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,15 @@
-"""What Pillow does not report of the boxes of AVIF, HEIC and JPEG 2000 files: coded colours, bit depth, other parts."""
+"""What Pillow does not report of the boxes of AVIF, HEIC, JPEG 2000 and JPEG XL files.
+
+These are coded colours, bit depth, metadata and other parts.
+"""
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from unfade.images.jxl_header import CONTAINER
+from unfade.images.parts import CREDENTIALS
 from unfade.images.spliced import file_size, read_at
 
 MOST_BOXES = 100_000
@@ -13,6 +18,8 @@ GAIN_MAPS = (b"urn:com:apple:photo:2020:aux:hdrgainmap",)
 DEPTHS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegB:cicp:systems:auxiliary:depth")
 ALPHAS = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
 JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
+JP2_XMP, JP2_EXIF = bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), b"JpgTiffExif->JP2"  # kinds of uuid boxes
+C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # the kind of a uuid box
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class Boxed:
     nclx: tuple[int, int, bool] | None = None  # primaries and transfer by H.273, and whether black is 0
     icc: bytes = b""  # colour profile of a JPEG 2000; for the other formats Pillow reads it
     enumerated: int = 0  # enumerated colour space of a JPEG 2000; 0: none
+    exif: bytes = b""  # of a JPEG 2000
+    xmp: bytes = b""  # of a JPEG 2000 or JPEG XL
     bits: int = 8  # of a sample
     parts: tuple[str, ...] = ()  # other contents of the file, in words
 
@@ -32,9 +41,11 @@ def boxed(file: IO[bytes]) -> Boxed:
         head = read_at(file, 0, 12)
         if head == JP2_START:
             return _of_jp2(file)
+        if head == CONTAINER:
+            return _of_jxl(file)
         if head[4:8] == b"ftyp":
             return _of_heif(file)
-    except (ValueError, struct.error, IndexError):
+    except (ValueError, struct.error, LookupError):
         pass
     return Boxed()
 
@@ -63,7 +74,11 @@ def _content(file: IO[bytes], box: Box) -> bytes:
 
 def _of_jp2(file: IO[bytes]) -> Boxed:
     icc, bits, enumerated = b"", 8, 0
+    said: dict[bytes, bytes] = {}
     for header in _boxes(file, 0, file_size(file)):
+        if header[0] == b"uuid":
+            content = _content(file, header)
+            said.setdefault(content[:16], content[16:])
         for box in _boxes(file, header[1], header[2]) if header[0] == b"jp2h" else ():
             content = _content(file, box)
             if box[0] == b"colr" and content[0] in (2, 3):
@@ -72,7 +87,16 @@ def _of_jp2(file: IO[bytes]) -> Boxed:
                 (enumerated,) = struct.unpack_from(">I", content, 3)
             elif box[0] == b"ihdr":
                 bits = (content[10] & 0x7F) + 1 if content[10] != 0xFF else bits
-    return Boxed(icc=icc, enumerated=0 if icc else enumerated, bits=bits)
+    exif, xmp = said.get(JP2_EXIF, b""), said.get(JP2_XMP, b"")
+    return Boxed(icc=icc, enumerated=0 if icc else enumerated, exif=exif, xmp=xmp, bits=bits)
+
+
+def _of_jxl(file: IO[bytes]) -> Boxed:
+    """The metadata of a JPEG XL (ISO/IEC 18181-2); Pillow's plugin gives its EXIF."""
+    boxes = list(_boxes(file, 0, file_size(file)))
+    packed = [_content(file, box)[:4] for box in boxes if box[0] == b"brob"]  # by Brotli
+    xmp = next((_content(file, box) for box in boxes if box[0] == b"xml "), b"")
+    return Boxed(xmp=xmp, parts=("compressed XMP",) if b"xml " in packed else ())
 
 
 def _of_heif(file: IO[bytes]) -> Boxed:
@@ -98,6 +122,8 @@ def _of_heif(file: IO[bytes]) -> Boxed:
         parts.append("auxiliary picture")
     if any(kind == b"mpvd" for kind, _, _ in top):
         parts.append("motion film")
+    if any(kind == b"uuid" and read_at(file, start, 16) == C2PA for kind, start, last in top if last - start >= 16):
+        parts.append(CREDENTIALS)
     return Boxed(nclx, bits=max(depths, default=8), parts=tuple(parts))
 
 

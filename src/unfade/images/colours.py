@@ -49,6 +49,7 @@ BEYOND = {PQ: "PQ", HLG: "HLG"}
 NITS_OF_WHITE, NITS_OF_HDR = 203.0, 1000.0  # ITU-R BT.2408; light above the second is clipped
 KNEE = 0.8  # share of white up to which light is kept; above it is compressed
 GAMMAS = (1.6, 3.0)  # range of gammas of display-referred pictures, the kind that networks are trained on
+MOST_TAGS = 100  # of a profile
 SAME = 0.002  # largest difference in x and y of equal chromaticities
 ROWS = 1 << 20  # pixels that are converted at a time
 D50 = np.array([0.9642, 1.0, 0.8249])
@@ -112,20 +113,33 @@ def apply_colours(levels: Levels, colours: Colours, notes: list[str]) -> tuple[L
 @lru_cache
 def profile_of(colours: Colours) -> bytes:
     """An ICC profile (version 4) of colours with a curve."""
-    matrix, adapted = _to_xyz(colours.primaries)
     numbers = colours.curve
     kind = 0 if len(numbers) == 1 else 3
     curve = b"para\0\0\0\0" + struct.pack(">HH", kind, 0) + b"".join(_fixed(number) for number in numbers)
+    return _profile("Colours named by numbers", colours.primaries, curve)
+
+
+def profile_as_of_grey(icc: bytes) -> bytes:
+    """An RGB profile by which equal channels look as by a profile for grey; b"" where that has no curve."""
+    (count,) = struct.unpack_from(">I", icc, 128)
+    tags = [struct.unpack_from(">4sII", icc, 132 + 12 * place) for place in range(min(count, MOST_TAGS))]
+    curve = next((icc[start : start + size] for name, start, size in tags if name == b"kTRC"), b"")
+    return _profile("Curve of a grey profile", BT709, curve) if curve else b""
+
+
+def _profile(name: str, primaries: tuple[Point, Point, Point, Point], curve: bytes) -> bytes:
+    """A profile (version 4) of primaries and the content of a curve's tag."""
+    matrix, adapted = _to_xyz(primaries)
     columns = [b"XYZ \0\0\0\0" + b"".join(_fixed(value) for value in matrix[:, place]) for place in range(3)]
-    tags = [(b"desc", _text("Colours named by numbers")), (b"cprt", _text("No copyright"))]
+    tags = [(b"desc", _text(name)), (b"cprt", _text("No copyright"))]
     tags += [(b"wtpt", b"XYZ \0\0\0\0" + b"".join(map(_fixed, D50)))]
     tags += [(b"chad", b"sf32\0\0\0\0" + b"".join(map(_fixed, adapted.ravel())))]
-    tags += [(name, column) for name, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)]
-    tags += [(name, curve) for name in (b"rTRC", b"gTRC", b"bTRC")]
+    tags += [(tag, column) for tag, column in zip((b"rXYZ", b"gXYZ", b"bXYZ"), columns, strict=True)]
+    tags += [(tag, curve) for tag in (b"rTRC", b"gTRC", b"bTRC")]
     table, data, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
-    for name, content in tags:
+    for tag, content in tags:
         content += b"\0" * (-len(content) % 4)
-        table += name + struct.pack(">II", start + len(data), len(content))
+        table += tag + struct.pack(">II", start + len(data), len(content))
         data += content
     head = (
         struct.pack(">I4xI", start + len(data), 0x04200000) + b"mntrRGB XYZ " + struct.pack(">6H", 2026, 1, 1, 0, 0, 0)

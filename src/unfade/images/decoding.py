@@ -17,7 +17,8 @@ from unfade.images.metadata import origin_of
 from unfade.images.named_colours import of_bmp, of_boxes, of_tiff
 from unfade.images.opening import Opened, mode_name, opened, upright
 from unfade.images.photo import TO_8_BITS, Levels, Origin, Photo
-from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, Samples
+from unfade.images.spliced import read_at
+from unfade.images.tiff_samples import BLACK_IS_ZERO, CIE_LAB, ICC_LAB, INKS, RGB, Samples
 from unfade.images.time_limit import within_limit
 
 # Pillow unpacks 16 bits to the upper 8; asked for the other byte order, it gives the lower 8
@@ -61,7 +62,11 @@ def _decode(path: Path) -> Photo:
         colours, profile = _named(path, found, notes)
         if colours is not None and not icc and not origin.icc:
             levels, profile = apply_colours(levels, colours, notes)
-        return _photo(upright(levels, found.turn), replace(origin, icc=icc or profile), tuple(notes))
+        icc = icc or profile
+        if icc[16:20] == b"GRAY" and levels.shape[-1] > 2:
+            icc = b""
+            notes.append("colour profile for grey left out, as the picture has colours")
+        return _photo(upright(levels, found.turn), replace(origin, icc=icc), tuple(notes))
 
 
 def _named(path: Path, found: Opened, notes: list[str]) -> tuple[Colours | None, bytes]:
@@ -86,6 +91,8 @@ def _levels(path: Path, found: Opened, icc: bytes, notes: list[str]) -> tuple[Le
     if image.mode == "F":
         plain = Samples(np.asarray(image)[..., None], BLACK_IS_ZERO, 32, (), None)
         return levels_of(plain, path, notes), icc
+    if image.format == "PPM" and (deep_ppm := _deep_ppm(found, notes)) is not None:
+        return levels_of(deep_ppm, path, notes), icc
     deep = _deep_samples(found)
     if deep is not None:
         named = found.chunks is not None and found.chunks.colours is not None  # linear light may well be that dark
@@ -118,10 +125,10 @@ def _photo(samples: Levels, origin: Origin, notes: tuple[str, ...]) -> Photo:
 
 
 def _deep_samples(found: Opened) -> Levels | None:
-    """The 16-bit samples of a picture whose upper bytes are decoded already; None where it has only 8 bits."""
+    """The 16-bit samples, (H, W, C), of a picture whose upper bytes are decoded already; None where it has 8 bits."""
     image = found.image
     if image.mode in DEEP_GREY:
-        return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16), image)
+        return _with_clear_value(np.asarray(image, np.int64).clip(0, MOST).astype(np.uint16)[..., None], image)
     if image.mode not in ("RGB", "RGBA"):
         return None
     for names in (LOWER_BYTES, ALL_BYTES):
@@ -131,6 +138,21 @@ def _deep_samples(found: Opened) -> Levels | None:
         if more is not None:
             return _with_clear_value(_joined(np.asarray(image), np.asarray(more)), image)
     return None
+
+
+def _deep_ppm(found: Opened, notes: list[str]) -> Samples | None:
+    """The samples of a PPM in colour of more than 8 bits, which Pillow brings to 8; None for any other."""
+    tile, (width, height) = found.again().tile[0], found.image.size
+    most = tile.args[1] if isinstance(tile.args, tuple) and found.image.mode == "RGB" else 0
+    if most < 256:
+        return None
+    if tile.codec_name != "ppm":
+        notes.append(f"{most.bit_length()} bits brought to 8")
+        return None
+    assert found.source is not None
+    raw = read_at(found.source, tile.offset, 6 * width * height)
+    numbers = np.frombuffer(raw, ">u2").astype(np.uint16).reshape(height, width, 3)
+    return Samples(numbers, RGB, 16, (), most if most < MOST else None)
 
 
 def _decoded_otherwise(found: Opened, names: dict[str, str]) -> Image.Image | None:
@@ -164,9 +186,8 @@ def _with_clear_value(samples: NDArray[np.uint16], image: Image.Image) -> NDArra
     clear = image.info.get("transparency")
     if clear is None:
         return samples
-    colours = samples.reshape(*samples.shape[:2], -1)
-    alpha = np.where((colours == clear).all(-1, keepdims=True), 0, MOST).astype(np.uint16)
-    return np.concatenate([colours, alpha], axis=-1)
+    alpha = np.where((samples == clear).all(-1, keepdims=True), 0, MOST).astype(np.uint16)
+    return np.concatenate([samples, alpha], axis=-1)
 
 
 def _to_8_bits(image: Image.Image, notes: list[str]) -> Image.Image:

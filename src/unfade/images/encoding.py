@@ -1,6 +1,7 @@
 """Photos written to files: format, compression and metadata are those of the file that was read."""
 
 import io
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image, features
 
 from unfade.errors import BadInput
+from unfade.images.colours import profile_as_of_grey
 from unfade.images.containers import png, tiff
 from unfade.images.exif_geometry import moved_exif
 from unfade.images.finding import HEICS, JPEGS, JPEGS_2000, PLAIN
@@ -62,12 +64,18 @@ def encode_photo(
     cannot hold. Raises BadInput for a format that is not written.
     """
     kind = _known(kind or photo.origin.kind)
-    samples, said = _samples(photo, kind), photo.origin
-    move = Move(1, said.size or (1, 1), (photo.width, photo.height) if said.size else (1, 1))
-    exif, xmp = moved_exif(said.exif, move), moved_packet(said.xmp, move, [])
-    xmp = xmp if provenance is None else with_provenance(xmp, provenance)
-    origin = replace(said, exif=exif, xmp=xmp, icc=_profile(said.icc, samples))
+    samples, origin = _samples(photo, kind), _described(photo, provenance)
+    origin = replace(origin, icc=_profile(origin.icc, samples))
     return ENCODERS[kind](samples, origin, quality)
+
+
+def _described(photo: Photo, provenance: Provenance | None) -> Origin:
+    """The metadata for a file of the photo, whose size may have changed."""
+    said = photo.origin
+    move = Move(1, said.size or (1, 1), (photo.width, photo.height) if said.size else (1, 1))
+    xmp = moved_packet(said.xmp, move, [])
+    xmp = xmp if provenance is None else with_provenance(xmp, provenance)
+    return replace(said, exif=moved_exif(said.exif, move), xmp=xmp)
 
 
 def is_lossless(kind: str) -> bool:
@@ -75,13 +83,13 @@ def is_lossless(kind: str) -> bool:
     return _known(kind) in ("PNG", "TIFF", "BMP")
 
 
-def lost_in(photo: Photo, *, kind: str | None = None) -> tuple[str, ...]:
-    """What of the photo a file of this format cannot hold, in words."""
+def lost_in(photo: Photo, *, kind: str | None = None, provenance: Provenance | None = None) -> tuple[str, ...]:
+    """What of the photo a file of this format cannot hold, in words; `provenance` as in `encode_photo`."""
     kind = _known(kind or photo.origin.kind)
-    origin = photo.origin
-    exif, xmp, icc = (("EXIF", origin.exif), ("XMP", origin.xmp), ("colour profile", origin.icc))
-    unheld = {"BMP": (exif, xmp, icc), "JPEG": [part for part in (exif, xmp) if len(part[1]) > SEGMENT]}
-    lost = [f"{name} left out" for name, content in unheld.get(kind, ()) if content]
+    origin, now = photo.origin, _described(photo, provenance)
+    parts = {"EXIF": (origin.exif, now.exif), "XMP": (origin.xmp, now.xmp), "colour profile": (origin.icc, b"")}
+    most = {"BMP": -1, "JPEG": SEGMENT}.get(kind, math.inf)  # bytes
+    lost = [f"{name} left out" for name, (before, after) in parts.items() if before and len(after) > most]
     if origin.iptc and (kind not in ("JPEG", "TIFF") or (kind == "JPEG" and len(origin.iptc) > SEGMENT)):
         lost.append("IPTC left out")
     if origin.texts and kind != "PNG":
@@ -122,7 +130,12 @@ def _is_grey(levels: Levels) -> bool:
 
 def _profile(icc: bytes, samples: Levels) -> bytes:
     """A profile for grey does not tell what colours are."""
-    return b"" if icc[16:20] == b"GRAY" and samples.shape[-1] > 2 else icc
+    if icc[16:20] != b"GRAY" or samples.shape[-1] < 3:
+        return icc
+    try:
+        return profile_as_of_grey(icc)
+    except struct.error:
+        return b""
 
 
 def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:

@@ -9,6 +9,7 @@ from unfade.images.film_input import VideoReader, has_alpha, pyav
 
 ENLARGED_RATE = 1.5  # largest bit rate, as a multiple of the source's
 LEAST_RATE = 0.05  # bits per pixel that are always allowed
+MOST_TICKS = 65_535  # a second, of MPEG-4's time stamps
 KEPT_TAGS = ("hvc1", "hev1", "apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # tags that matter to players
 PRORES = ("apco", "apcs", "apcn", "apch", "ap4h", "ap4x")  # in the order of FFmpeg's profile numbers
 IN_THE_CODEC = (
@@ -46,6 +47,8 @@ def _lossless(name: str) -> Encoder:
     return Encoder(name, lossless=True)
 
 
+FIXED = ("dvvideo",)  # have a few sizes only, so that results of other sizes get another codec
+ANY_RATE = (("strict", "experimental"),)  # MPEG-1 and 2 name the nearest of theirs; the container has the exact times
 OLD = ("mpeg4", "wmv2")  # written only where a container has nothing newer
 ENCODERS = {  # by codec
     "h264": Encoder("libx264", 18, 51),
@@ -54,8 +57,8 @@ ENCODERS = {  # by codec
     "vp9": Encoder("libvpx-vp9", 24, 63),
     "av1": Encoder("libsvtav1", 24, 63),
     "mpeg4": _scaled("mpeg4"),
-    "mpeg2video": _scaled("mpeg2video", steady=True),
-    "mpeg1video": _scaled("mpeg1video", steady=True),
+    "mpeg2video": _scaled("mpeg2video", steady=True, options=ANY_RATE),
+    "mpeg1video": _scaled("mpeg1video", steady=True, options=ANY_RATE),
     "mjpeg": _scaled("mjpeg", full=True, options=(("strict", "unofficial"),)),
     "wmv2": _scaled("wmv2"),
     "prores": Encoder("prores_ks", full=False, options=(("vendor", "apl0"),)),
@@ -65,9 +68,10 @@ ENCODERS = {  # by codec
 }
 
 
-def codec_for(reader: VideoReader) -> str:
-    """The film's own codec, if it can be written, or else the usual one of its container."""
-    return reader.codec if reader.codec in ENCODERS.keys() - OLD else reader.kind.others
+def codec_for(reader: VideoReader, scale: int) -> str:
+    """The film's own codec, if it can be written `scale` times as large, or else the usual one of its container."""
+    unfit = OLD if scale == 1 else (*OLD, *FIXED)
+    return reader.codec if reader.codec in ENCODERS.keys() - unfit else reader.kind.others
 
 
 def options_for(encoder: Encoder, quality: int | None, pixels: int, reader: VideoReader) -> dict[str, str]:
@@ -105,9 +109,9 @@ def pixel_format(encoder: Encoder, source: Any, odd: int) -> str:
 def time_base_for(encoder: Encoder, reader: VideoReader) -> Fraction:
     """The time base of an encoder: the film's, where it can use it."""
     unit = Fraction(reader.stream.time_base)
-    if encoder.steady or (encoder.name == "mpeg4" and unit.denominator > 65535):
-        return 1 / reader.rate
-    return unit
+    if encoder.name == "mpeg4" and unit.denominator > MOST_TICKS:
+        return (1 / reader.rate).limit_denominator(MOST_TICKS)
+    return 1 / reader.rate if encoder.steady else unit
 
 
 def tag_of(reader: VideoReader) -> str:

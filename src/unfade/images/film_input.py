@@ -32,6 +32,7 @@ HD = 720  # with at least this many rows, an unspecified matrix is BT.709, other
 FULL_RANGE = 2
 HDR = (16, 18)  # H.273: PQ, HLG
 WHOLE = ("mjpeg", "prores", "dvvideo")  # codecs whose packets are one frame each and decode on their own
+OUT_OF_ORDER = ("h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vc1")  # AVI numbers frames as they are coded
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # the decoders that return transparency
 
 
@@ -65,6 +66,8 @@ class VideoReader:
         self.alpha = False  # whether frames have transparency
         self._whole_frames = Deinterlacer()
         self._decoder = _decoder_of(self.stream, self.codec)
+        self._numbered = kind.muxer == "avi" and self.codec in OUT_OF_ORDER
+        self._delay: int | None = None  # of such frames: how many packets were decoded before the first was shown
         self._end = 0.0  # s, start of the last frame
         _check_size(self)
 
@@ -86,17 +89,24 @@ class VideoReader:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is damaged or lost, in words; complete once all frames have been read."""
-        left = len(self.container.streams) - 1 - len(self.copied) - len(self.container.streams.attachments)
-        begin = float(self.container.start_time or 0) / 1e6
+        begin = 0.0 if self.kind.demuxer == "matroska" else float(self.container.start_time or 0) / 1e6  # of `seconds`
         said = {
-            f"{self.damaged} parts could not be decoded": self.damaged,
+            f"{_counted(self.damaged, 'part')} could not be decoded": self.damaged,
             f"the pictures end after {self._end - begin:.1f} of {self.seconds:.1f} s": self._end - begin
             < 0.95 * self.seconds - 1,
             "interlaced: every two fields became one whole frame": self._whole_frames.used,
             "HDR: what it says of the screen it was made on is lost": self.stream.codec_context.color_trc in HDR,
-            f"{left} other tracks left out": left and not self.container.chapters(),
+            f"{_counted(self._left, 'other track')} left out": self._left,
         }
         return tuple(words for words, holds in said.items() if holds)
+
+    @property
+    def _left(self) -> int:
+        """How many tracks have none in the result; of QuickTime, those of time codes and of chapters are made anew."""
+        streams, quicktime = self.container.streams, self.kind.muxer in ("mov", "mp4")
+        times = sum("timecode" in stream.metadata for stream in streams.data)
+        titles = bool(self.container.chapters()) and any(stream.name == "bin_data" for stream in streams.data)
+        return len(streams) - 1 - len(self.copied) - len(streams.attachments) - (times + titles if quicktime else 0)
 
     def __iter__(self) -> Iterator[Any]:
         for packet in self._packets():
@@ -142,6 +152,9 @@ class VideoReader:
         size = self.stream.codec_context.width, self.stream.codec_context.height
         if (source.width, source.height) != size:
             raise UnreadableImage(f"{self.path} changes the size of its frames after {self.frames}; cut it there.")
+        if self._numbered:  # `dts` is the number of the packet that was decoded last, and so in order
+            self._delay = source.dts if self._delay is None else self._delay
+            source.pts = None if source.dts is None else source.dts - self._delay
         return source
 
     def _frame(self, source: Any) -> Frame:
@@ -235,9 +248,12 @@ def is_rgb(format: Any) -> bool:
     return bool(format.is_rgb or format.has_palette)
 
 
-def space_of(source: Any) -> int:
-    """The colour matrix of a stream by FFmpeg's number; where unspecified, BT.709 for HD and above, else BT.601."""
-    return SPACES.get(source.colorspace, 1 if source.height >= HD else 5)
+def space_of(source: Any, height: int = 0) -> int:
+    """The colour matrix of a stream by FFmpeg's number; where unspecified, BT.709 for HD and above, else BT.601.
+
+    `height` is that of a frame made of it, if another one.
+    """
+    return SPACES.get(source.colorspace, 1 if (height or source.height) >= HD else 5)
 
 
 def range_of(source: Any) -> int:
@@ -286,6 +302,10 @@ def _pictures_of(container: Any, path: Path) -> Any:
     if streams[0].codec_context is None:
         raise UnreadableImage(f"{path} is coded in a way that FFmpeg cannot read; convert it to H.264 first.")
     return streams[0]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _dispositions(stream: Any) -> str:

@@ -27,7 +27,8 @@ from unfade.images.matroska import ROOM, write_display_size
 from unfade.images.photo import Photo
 from unfade.images.provenance import COMPOSITE, Provenance
 
-WHOLE_PACKETS = ("mp3", "ac3")  # codecs whose packets AVI counts as one unit each, instead of in bytes
+WHOLE_PACKETS = ("mp3", "ac3", "aac")  # codecs whose packets AVI counts as one unit each, instead of in bytes
+ROUNDED = 0.02  # time bases of sound in AVI that differ less are the same: one of them comes from a rounded bit rate
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,30 @@ class _Stamps:
     def __init__(self, reader: VideoReader, unit: Fraction) -> None:
         self.reader, self.unit = reader, unit
         self.last: int | None = None  # time stamp of the last frame
+        self.off = Fraction(0)  # by how much frames come later than their time stamps here, in the time base
 
     def next(self, source: Any) -> int:
         """The time stamp of the next frame."""
         stamp = source.dts if source.pts is None else source.pts
-        if self.reader.kind.muxer == "avi" and self.reader.codec != "mpeg4":
-            stamp = None  # AVI only numbers packets, and those of H.264 are out of order
-        when = None if stamp is None else round(stamp * (source.time_base or self.reader.stream.time_base) / self.unit)
+        when = None if stamp is None else stamp * Fraction(source.time_base or self.reader.stream.time_base) / self.unit
         if self.last is None:
-            self.last = int(when or 0)
+            self.last = round(when or 0)
+            self.off = (when or self.last) - Fraction(self.last)
         else:
             step: int = max(1, round(1 / (self.reader.rate * self.unit)))
-            self.last = self.last + step if when is None else max(when, self.last + 1)
+            self.last = self.last + step if when is None else max(round(when - self.off), self.last + 1)
         return self.last
+
+    def exact(self, packet: Any) -> Any:
+        """A packet of pictures at its time, for which the encoder's time base may be too coarse."""
+        fine = Fraction(self.reader.stream.time_base)
+        if self.off:
+            packet.pts, packet.dts = (
+                round((stamp + self.off) * self.unit / fine) for stamp in (packet.pts, packet.dts)
+            )
+            packet.duration = round((packet.duration or 0) * self.unit / fine)
+            packet.time_base = fine
+        return packet
 
 
 class VideoWriter:
@@ -67,7 +79,7 @@ class VideoWriter:
         self.path, self.reader = path, reader
         self._copied = self._unchanged = 0  # unchanged frames: those whose packets were copied, and those encoded anew
         self._container = _opened_for_writing(path, reader, how.provenance)
-        codec = codec_for(reader)
+        codec = codec_for(reader, how.scale)
         self._encoder = ENCODERS[codec]
         self._pictures = self._as_written(first.source, codec, how.scale)
         self._stream = self._add_pictures(first.source, how.quality)
@@ -75,6 +87,9 @@ class VideoWriter:
         self._copies = {one.index: _add_copy(self._container, one, reader) for one in reader.copied}
         for stream in reader.container.streams.attachments:
             self._container.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
+        self._container.start_encoding()  # writes the head, which sets time bases
+        for stream in reader.copied:
+            _check_aac(stream, self._copies[stream.index], reader)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -103,16 +118,19 @@ class VideoWriter:
         made.pict_type = 0  # lets the encoder choose
         made.time_base = self._stream.codec_context.time_base
         made.pts = when
-        self._container.mux(self._stream.encode(made))
+        self._container.mux([self._stamps.exact(packet) for packet in self._stream.encode(made)])
 
     def copy(self, packet: Any) -> None:
         """Copy a packet of sound or subtitles unchanged."""
-        packet.stream = self._copies[packet.stream.index]
+        copy = self._copies[packet.stream.index]
+        if self.reader.kind.muxer == "avi" and abs(packet.time_base / copy.time_base - 1) < ROUNDED:
+            packet.time_base = copy.time_base
+        packet.stream = copy
         self._container.mux(packet)
 
     def finish(self) -> None:
         """Flush the encoder."""
-        self._container.mux(self._stream.encode(None))
+        self._container.mux([self._stamps.exact(packet) for packet in self._stream.encode(None)])
 
     def close(self) -> None:
         """Close the file. Nothing can be written afterwards."""
@@ -136,7 +154,7 @@ class VideoWriter:
         packet.time_base = self._stream.codec_context.time_base
         packet.pts = packet.dts = when
         packet.stream = self._stream
-        self._container.mux(packet)
+        self._container.mux(self._stamps.exact(packet))
 
     def _as_written(self, source: Any, codec: str, scale: int) -> Pictures:
         geometry = self.reader.geometry
@@ -185,6 +203,13 @@ def _add_copy(container: Any, stream: Any, reader: VideoReader) -> Any:
     copy.metadata.update(_said(stream))
     copy.disposition = stream.disposition
     return copy
+
+
+def _check_aac(stream: Any, copy: Any, reader: VideoReader) -> None:
+    """Raises BadInput where AAC would be described wrongly in AVI: FFmpeg takes that from its own encoder there."""
+    said, now = stream.codec_context.extradata or b"", copy.codec_context.extradata or b""
+    if reader.kind.muxer == "avi" and _codec(stream) == "aac" and not now.startswith(said):
+        raise BadInput(f"{reader.path} has AAC of a kind that cannot be copied into AVI; convert it to .mkv first.")
 
 
 def _opened_for_writing(path: Path, reader: VideoReader, provenance: Provenance | None) -> Any:

@@ -39,7 +39,7 @@ class Pictures:
         if self.converted or self.from_rgb:
             made.color_range = self.range
         if self.from_rgb:
-            made.colorspace = space_of(source)
+            made.colorspace = space_of(source, made.height)
         return made
 
     def _same(self, source: Any) -> Any:
@@ -59,6 +59,6 @@ class Pictures:
             levels = self.geometry.stored(levels, frame.levels, scale=self.scale)
         made = pyav().VideoFrame.from_ndarray(levels, format=RGB[levels.dtype.itemsize, levels.shape[-1]])
         ranges = {"src_color_range": FULL_RANGE, "dst_color_range": self.range}
-        made = reformatted(made, self.format, dst_colorspace=space_of(frame.source), **ranges)
+        made = reformatted(made, self.format, dst_colorspace=space_of(frame.source, made.height), **ranges)
         made.duration = frame.source.duration
         return self.coloured(made, frame.source)

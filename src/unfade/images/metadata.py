@@ -38,7 +38,8 @@ def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
     kind = image.format or "PNG"
     jpeg = image if isinstance(image, JpegImagePlugin.JpegImageFile) else None
     parts = list(found.boxes.parts) + (parts_of_jpeg(found.source) if jpeg and found.source else [])
-    exif, xmp = _exif(image, notes), _xmp(image.info.get("xmp") or (chunks.xmp if chunks else b""), parts, notes)
+    packet = image.info.get("xmp") or (chunks.xmp if chunks else found.boxes.xmp)
+    exif, xmp = _exif(image, found.boxes.exif, notes), _xmp(packet, parts, notes)
     _tell_parts(parts, 1 if kind == "TIFF" else getattr(image, "n_frames", 1), notes)  # `opened` notes a TIFF's
     dpi = _dpi(image.info.get("dpi"))
     return Origin(
@@ -120,11 +121,11 @@ def describing_tags(exif: Image.Exif) -> dict[int, Any]:
     return tags
 
 
-def _exif(image: Image.Image, notes: list[str]) -> bytes:
+def _exif(image: Image.Image, boxed: bytes, notes: list[str]) -> bytes:
     try:
         if image.format == "TIFF":
             return _tiff_exif(image)
-        block = image.info.get("exif")
+        block = image.info.get("exif") or boxed
         return upright_exif(block) if block else b""
     except (*DAMAGED, *STUMBLED):
         notes.append("damaged EXIF left out")

@@ -46,6 +46,7 @@ MOST_BYTES = 8  # bytes per pixel allowed for a picture of the most pixels: four
 JP2_COLOURS = (0, 12, 16, 17, 18)  # unspecified, CMYK, sRGB, grey, sYCC (ISO/IEC 15444-1 and -2)
 SMALL = 4_000_000  # pixels up to which a picture is harmless, however few bytes the file has
 LIMIT = "UNFADE_MEGAPIXELS"
+FEW_GREYS = {"L;2": 85, "L;4": 17}  # Pillow's packings of grey of few bits, and the factor that brings them to 8
 SPARSEST = 2_000  # pixels per byte of the emptiest real picture; a wholly flat WebP has about 600
 
 
@@ -140,11 +141,20 @@ def _opened_by_pillow(path: Path, file: IO[bytes]) -> Opened:
     source.seek(0)
     image = _image(path, source)
     _refuse_animation(path, image)
+    if image.format == "PNG":
+        _scale_clear_value(image)
     image.load()
     if chunks is not None and chunks.exif:
         image.info.setdefault("exif", chunks.exif)
     notes = () if chunks is None else chunks.notes
     return Opened(image, _orientation(image), notes=notes, chunks=chunks, boxes=said, source=source)
+
+
+def _scale_clear_value(image: ImageFile.ImageFile) -> None:
+    """Pillow brings grey of 2 and 4 bits to 8, but not the value of it that the PNG declares to be transparent."""
+    packing, clear = image.tile[0].args if image.tile else "", image.info.get("transparency")
+    if packing in FEW_GREYS and isinstance(clear, int):
+        image.info["transparency"] = FEW_GREYS[str(packing)] * clear
 
 
 def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
@@ -163,7 +173,7 @@ def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
     return Opened(image, orientation, None, notes, turned=True, page=page, source=source)
 
 
-def _image(path: Path, file: IO[bytes]) -> Image.Image:
+def _image(path: Path, file: IO[bytes]) -> ImageFile.ImageFile:
     """The image of a file, not decoded yet."""
     if LIMIT in os.environ and most_megapixels() * 1e6 > 2 * (Image.MAX_IMAGE_PIXELS or math.inf):
         Image.MAX_IMAGE_PIXELS = math.ceil(most_megapixels() * 5e5)  # Pillow refuses pictures of more than twice this

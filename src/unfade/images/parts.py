@@ -14,6 +14,7 @@ from unfade.images.packets import STRUCTURE, children, edited, local, space_of
 GAIN_MAP, FILM, DEPTH, SOUND = "gain map (HDR)", "motion film", "depth map", "sound"
 ORIGINAL, THUMBNAIL, OTHER = "picture before editing", "thumbnail in XMP", "further parts"
 GOOGLE, APPLE = "http://ns.google.com/photos/", "http://ns.apple.com/"
+CREDENTIALS = "content credentials (C2PA)"  # they vouch for the pixels as they were
 SPACES = {  # name spaces all of whose entries are about a part
     "http://ns.adobe.com/hdr-gain-map/1.0/": GAIN_MAP,
     APPLE + "HDRGainMap/1.0/": GAIN_MAP,
@@ -44,6 +45,7 @@ BASIC, NOTE = "{http://ns.adobe.com/xap/1.0/}Thumbnails", "{http://ns.adobe.com/
 ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1\0"  # in an APP2 segment
 MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in compressed data: neither a byte 255 nor a restart
 MOST_SEGMENTS = 100_000
+CREDENTIALS_START = b"c2pa"  # near the beginning of an APP11 segment
 HEAD = 64  # first bytes of a part, which show its kind
 SIGHT = 1 << 20  # bytes behind the picture that are searched
 
@@ -84,8 +86,11 @@ def _walked(content: mmap.mmap) -> list[str]:
         if kind == 0xFF or 0xD0 <= kind <= 0xD8 or kind == 1:
             place += 1 if kind == 0xFF else 2
             continue
-        if kind == 0xE2 and content[place + 4 : place + 4 + len(ISO_GAIN_MAP)] == ISO_GAIN_MAP and not parts:
+        start = content[place + 4 : place + 4 + HEAD]
+        if kind == 0xE2 and start.startswith(ISO_GAIN_MAP) and GAIN_MAP not in parts:
             parts.append(GAIN_MAP)
+        if kind == 0xEB and CREDENTIALS_START in start and CREDENTIALS not in parts:
+            parts.append(CREDENTIALS)
         place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
         if kind == 0xDA:
             following = MARKER.search(content, place)

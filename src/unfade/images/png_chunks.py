@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from unfade.images.colours import SRGB, Colours, Point, by_code_points
+from unfade.images.parts import CREDENTIALS
 from unfade.images.spliced import Part, file_size, read_at, spliced
 
 START = b"\x89PNG\r\n\x1a\n"
@@ -57,6 +58,8 @@ def chunks_of(file: IO[bytes]) -> Chunks | None:
         if name in FOR_PILLOW and not (name == b"eXIf" and size > MOST):
             parts.append((start - 8, size + 12))
             pixels += size if name == b"IDAT" else 0
+        elif name == b"caBX":
+            notes.append(f"{CREDENTIALS} left out")
         elif name in (*TEXTS, *COLOURS, b"iCCP", b"eXIf"):
             if size + sum(len(content) for _, content in texts) > MOST:
                 notes.append(f"{name.decode()} of {size:,} bytes left out")

@@ -247,7 +247,7 @@ class _Restoring:
         distances = self._distances(one, restored)
         notes = (
             *photo.notes,
-            *lost_in(photo, kind=settings.kind),
+            *lost_in(photo, kind=settings.kind, provenance=self.parts.provenance),
             *_renamed(one, writing.path),
             *_resized(one, whole=not settings.paste.feather),
             *left,
