@@ -6,6 +6,7 @@ import types
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -314,6 +315,24 @@ def test_jpeg_xl_without_its_package_names_it(tmp_path: Path, monkeypatch: pytes
 
 
 # Compression
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_an_avif_keeps_the_resolution_of_its_colours(tmp_path: Path, subsampling: int) -> None:
+    stripes = np.full((64, 64, 3), (200, 60, 60), np.uint8)
+    stripes[:, ::2] = (60, 60, 200)
+    Image.fromarray(stripes).save(
+        tmp_path / "a.avif", quality=100, subsampling=("4:4:4", "4:2:2", "4:2:0")[subsampling]
+    )
+    photo = read_photo(tmp_path / "a.avif")
+    (tmp_path / "b.avif").write_bytes(encode_photo(photo, quality=100))
+    back = read_photo(tmp_path / "b.avif")
+    assert photo.origin.subsampling == back.origin.subsampling == subsampling
+    assert np.abs(back.levels.astype(int) - photo.levels).max() <= 4
+    (tmp_path / "c.avif").write_bytes(encode_photo(replace(photo, origin=Origin("AVIF")), quality=100))
+    assert read_photo(tmp_path / "c.avif").origin.subsampling == 0, "unknown: nothing is thrown away"
+    assert encode_photo(photo, kind="JPEG") == encode_photo(replace(photo, origin=Origin()), kind="JPEG")
 
 
 @pytest.mark.parametrize("quality", [30, 75, 92, 100])

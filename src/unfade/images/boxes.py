@@ -19,6 +19,7 @@ DEPTHS = (b"urn:mpeg:hevc:2015:auxid:2", b"urn:mpeg:mpegB:cicp:systems:auxiliary
 ALPHAS = (b"urn:mpeg:hevc:2015:auxid:1", b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
 JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 JP2_XMP, JP2_EXIF = bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), b"JpgTiffExif->JP2"  # kinds of uuid boxes
+SUBSAMPLED = (0, -1, 1, 2)  # Pillow's numbers by two bits of av1C: chroma with half the columns, and half the rows
 C2PA = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")  # the kind of a uuid box
 
 
@@ -32,6 +33,7 @@ class Boxed:
     exif: bytes = b""  # of a JPEG 2000
     xmp: bytes = b""  # of a JPEG 2000 or JPEG XL
     bits: int = 8  # of a sample
+    subsampling: int = -1  # of an AVIF's chroma, by Pillow's number; -1: unknown
     parts: tuple[str, ...] = ()  # other contents of the file, in words
 
 
@@ -111,6 +113,7 @@ def _of_heif(file: IO[bytes]) -> Boxed:
     own = _own_properties(file, inside, properties, shared)
     nclx = next((found for box in (own or shared) if (found := _nclx(file, box))), None)
     depths = [_depth(box[0], _content(file, box)) for box in own]
+    chroma = next((SUBSAMPLED[_content(file, box)[2] >> 2 & 3] for box in own if box[0] == b"av1C"), -1)
     items = _content(file, inside[b"iinf"]) if b"iinf" in inside else b""
     auxiliary = [_content(file, box)[4:].split(b"\0")[0] for box in shared if box[0] == b"auxC"]
     parts = []
@@ -124,7 +127,7 @@ def _of_heif(file: IO[bytes]) -> Boxed:
         parts.append("motion film")
     if any(kind == b"uuid" and read_at(file, start, 16) == C2PA for kind, start, last in top if last - start >= 16):
         parts.append(CREDENTIALS)
-    return Boxed(nclx, bits=max(depths, default=8), parts=tuple(parts))
+    return Boxed(nclx, bits=max(depths, default=8), subsampling=chroma, parts=tuple(parts))
 
 
 def _depth(kind: bytes, content: bytes) -> int:

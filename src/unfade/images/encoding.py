@@ -38,6 +38,7 @@ DEEP = ("PNG", "TIFF")  # formats that may have 16 bits
 GREY = ("PNG", "TIFF", "JPEG", "BMP")  # formats that may have one channel
 CLEAR = ("PNG", "TIFF", "WEBP", "AVIF")  # formats that may have an alpha channel
 QUALITY = 95  # where the quality of the original file is unknown
+CHROMA = ("4:4:4", "4:2:2", "4:2:0")  # by Pillow's numbers for JPEG
 SEGMENT = 65_000  # largest EXIF or XMP block in a JPEG, bytes
 
 
@@ -59,9 +60,10 @@ def encode_photo(
     """The bytes of a file of the photo with the metadata of its origin.
 
     `kind` is a format by Pillow's name ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"); None is its origin's. A photo
-    from a JPEG keeps its quantisation tables and subsampling in a JPEG, unless `quality` (1 to 100) is given. A photo
-    from a file with one channel is written with one as long as its channels are equal. `lost_in` lists what the format
-    cannot hold. Raises BadInput for a format that is not written.
+    from a JPEG keeps its quantisation tables in a JPEG, unless `quality` (1 to 100) is given, and its subsampling; one
+    from an AVIF keeps its subsampling in an AVIF. A photo from a file with one channel is written with one as long as
+    its channels are equal. `lost_in` lists what the format cannot hold. Raises BadInput for a format that is not
+    written.
     """
     kind = _known(kind or photo.origin.kind)
     samples, origin = _samples(photo, kind), _described(photo, provenance)
@@ -143,8 +145,9 @@ def _jpeg(samples: Levels, origin: Origin, quality: int | None) -> bytes:
     fitting = {name: part for name, part in (("exif", origin.exif), ("xmp", origin.xmp)) if len(part) <= SEGMENT}
     extra = _photoshop_segment(origin.iptc) if 0 < len(origin.iptc) <= SEGMENT else b""
     extra += b"".join(_segment(0xFE, comment) for comment in origin.comments if len(comment) <= SEGMENT)
+    chroma = max(origin.subsampling, 0) if origin.read_as == "JPEG" else 0
     how = {**matched, **fitting, "extra": extra}
-    return _by_pillow(samples, "JPEG", origin, subsampling=max(origin.subsampling, 0), **how)
+    return _by_pillow(samples, "JPEG", origin, subsampling=chroma, **how)
 
 
 def _photoshop_segment(iptc: bytes) -> bytes:
@@ -164,7 +167,8 @@ def _webp(samples: Levels, origin: Origin, quality: int | None) -> bytes:
 
 
 def _avif(samples: Levels, origin: Origin, quality: int | None) -> bytes:
-    return _by_pillow(samples, "AVIF", origin, exif=origin.exif, xmp=origin.xmp, quality=quality or QUALITY)
+    how = {"exif": origin.exif, "xmp": origin.xmp, "quality": quality or QUALITY}
+    return _by_pillow(samples, "AVIF", origin, subsampling=CHROMA[max(origin.subsampling, 0)], **how)
 
 
 def _bmp(samples: Levels, origin: Origin, quality: int | None) -> bytes:

@@ -50,7 +50,7 @@ def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
         icc=(chunks.icc if chunks else image.info.get("icc_profile")) or found.boxes.icc,
         dpi=dpi[::-1] if dpi and move.is_quarter else dpi,
         tables=_tables(jpeg) if jpeg else {},
-        subsampling=JpegImagePlugin.get_sampling(jpeg) if jpeg else -1,
+        subsampling=JpegImagePlugin.get_sampling(jpeg) if jpeg else found.boxes.subsampling,
         modified=path.stat().st_mtime,
         lossless=kind == "WEBP" and _is_lossless_webp(path),
         size=move.after,

@@ -28,7 +28,7 @@ class Origin:
     icc: bytes = b""  # colour profile
     dpi: tuple[float, float] | None = None
     tables: dict[int, list[int]] = field(default_factory=dict)  # quantisation tables of a JPEG
-    subsampling: int = -1  # of a JPEG's chroma, by Pillow's number; -1: unknown
+    subsampling: int = -1  # of a JPEG's or AVIF's chroma, by Pillow's number; -1: unknown
     modified: float | None = None  # when the file was last changed, seconds since 1970
     grey: bool = False  # whether the file has only one channel of colour
     lossless: bool = False  # whether a WebP is lossless
