@@ -6,15 +6,19 @@
 import ast
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
+from runpy import run_path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import unfade
@@ -193,6 +197,31 @@ def test_the_node_takes_an_onnx_file(comfy: Comfy, dtype: str, tmp_path: Path) -
     (restored,) = comfy.pictures(by_the_node("face.png", str(path)))
     unfade.restore(face, tmp_path / "out", "small-restorer", aligned=True, device="cpu")
     assert np.abs(restored - levels_of(tmp_path / "out" / face.name)).max() <= 1
+
+
+def nodes_without_a_host(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `nodes.py` defines, with nothing behind it that shows progress."""
+    host = MagicMock()
+    host.io.ComfyNode = object
+    host.model_management.get_torch_device.return_value = "cpu"
+    host.model_management.processing_interrupted.return_value = False
+    for name in ("folder_paths", "comfy", "comfy.utils", "comfy_api", "comfy_api.latest"):
+        monkeypatch.setitem(sys.modules, name, host)
+    return run_path(str(PACK / "nodes.py"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_alpha_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    nodes = nodes_without_a_host(monkeypatch)
+    with Image.open(list_images(SAMPLES / "held_out_photos")[5]) as face:
+        colours = torch.from_numpy(np.array(face.convert("RGB"))) / 255
+    with_alpha = torch.cat([colours, torch.zeros_like(colours[..., :1])], -1)[None].to(dtype)
+    chosen = nodes["Chosen"]("small-restorer", None)
+    restored = nodes["_restored"](with_alpha, chosen, 1.0, aligned=True)
+    assert restored.dtype == dtype
+    assert torch.equal(restored[..., 3], with_alpha[..., 3])
+    assert torch.equal(restored[..., :3], nodes["_restored"](with_alpha[..., :3], chosen, 1.0, aligned=True))
+    assert (restored - with_alpha).abs().max() > 5 / 255
 
 
 def test_the_pack_is_small_and_its_example_is_of_its_nodes() -> None:

@@ -20,10 +20,11 @@ from unfade.nets.codeformer import CodeFormer
 from unfade.nets.gfpgan import GFPGAN, GFPGANConfig
 from unfade.nets.swinir import SwinIR, SwinIRConfig
 from unfade.restorers.image_level import GFPGANRestorer, SwinIRRestorer
-from unfade.restorers.load import load_restorer, save_restorer
-from unfade.store.checkpoints import sha256_of
+from unfade.restorers.load import load_restorer, loaded_restorer, save_restorer
+from unfade.store.checkpoints import read_card, sha256_of
 from unfade.store.foreign import read_foreign
-from unfade.zoo.convert import recognise
+from unfade.zoo.convert import import_files, recognise
+from unfade.zoo.models import MODELS
 
 __all__ = ["codeformer"]
 
@@ -138,3 +139,13 @@ def test_what_cannot_be_written(codeformer: Path, models: Models, tmp_path: Path
             export(models[0], tmp_path / "out.onnx", ExportSettings(to=to))
     assert not list(tmp_path.glob("out.*"))
     assert CONTAINERS.keys().isdisjoint({"one_step", "onnx"})
+
+
+def test_the_licence_goes_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path / "weights"))
+    file = export("small-swinir", tmp_path / "mine.safetensors", SPANDREL).path
+    licence = MODELS["small-swinir"].licence
+    assert loaded_restorer(file, device="cpu").licence == licence, "what is adapted from it gets the same"
+    done = import_files([file], name="mine")
+    assert loaded_restorer("mine", device="cpu").licence == read_card(done.path)["licence"] == licence
+    assert done.notes[0].endswith(f"it names the licence {licence}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -386,6 +387,16 @@ def test_the_tag_that_players_of_apple_ask_for_is_kept(tmp_path: Path, tag: str)
     assert restored(tmp_path, "h.mp4")[0].status == "done"
     with read_video(tmp_path / "out/h.mp4") as reader:
         assert reader.stream.codec_context.codec_tag == tag
+
+
+def test_a_tag_that_is_no_letters_is_none_to_keep(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        sound = container.add_stream("aac", rate=48_000, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4_096), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 48_000
+        container.mux([*sound.encode(silence), *sound.encode()])
+    with av.open(str(tmp_path / "a.avi")) as container:  # AAC in AVI has the tag 255, as a film in a stream may have
+        assert film_codecs.tag_of(SimpleNamespace(stream=container.streams[0])) == ""
 
 
 @pytest.mark.parametrize(

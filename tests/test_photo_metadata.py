@@ -111,6 +111,13 @@ def test_a_resolution_that_is_none_is_left_out(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.png").origin.dpi is None
 
 
+def test_a_tiff_without_a_resolution_gets_none(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif")
+    assert read_photo(tmp_path / "a.tif").origin.dpi is None
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif", dpi=(300, 200))
+    assert read_photo(tmp_path / "a.tif").origin.dpi == (300, 200)
+
+
 def test_the_date_of_the_file_is_known(tmp_path: Path) -> None:
     Image.fromarray(coloured(8)).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png").origin.modified == (tmp_path / "a.png").stat().st_mtime

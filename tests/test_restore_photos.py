@@ -219,6 +219,18 @@ def test_a_picture_too_large_for_its_new_format_fails_alone(place: Place) -> Non
     assert place.written() == ["b.webp"]
 
 
+def test_a_format_that_refuses_a_picture_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*given: object, **how: object) -> bytes:
+        raise RuntimeError("Failed to encode image: Invalid argument")  # Pillow's AVIF, above 65,536 pixels
+
+    monkeypatch.setattr("unfade.stages.restore_photos.encode_photo", refuses)
+    place.save("a.png", *ONE)
+    (entry,) = place.run(kind="avif")
+    assert entry.reason.endswith(
+        "cannot be written as avif (Failed to encode image: Invalid argument); choose another `kind`."
+    )
+
+
 # What the file says
 
 

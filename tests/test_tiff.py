@@ -211,6 +211,18 @@ def test_inks_and_lab_of_16_bits(tmp_path: Path) -> None:
         assert read(tmp_path, tiff(page(lab, photometric))).levels.min() > 250
 
 
+@pytest.mark.parametrize("in_planes", [False, True])
+def test_ycbcr_without_compression_is_not_taken_for_rgb(tmp_path: Path, in_planes: bool) -> None:
+    picture = coloured(16)
+    tags, strips = page(np.asarray(Image.fromarray(picture).convert("YCbCr")), 6, in_planes=in_planes)
+    content = tiff(({**tags, 530: [1, 1], 274: 6}, strips))
+    photo = read(tmp_path, content + bytes(10_000))  # behind which Pillow saw no end
+    assert np.abs(photo.levels.astype(int) - upright(picture, 6)).max() <= 3
+    refused(tmp_path, content[:-400])
+    Image.fromarray(picture).convert("YCbCr").save(tmp_path / "b.tif")
+    assert np.abs(read_photo(tmp_path / "b.tif").levels.astype(int) - picture).max() <= 3
+
+
 # Pages
 
 

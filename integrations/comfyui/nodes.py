@@ -144,8 +144,9 @@ def _restoring() -> list[io.Input]:
 
 
 def _restored(image: Tensor, restorer: Chosen, strength: float, *, aligned: bool) -> Tensor:
-    """(B, H, W, 3) in [0, 1] to the same; pixels that no face covers keep their very values."""
-    levels = (image.cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
+    """(B, H, W, 3 or 4) in [0, 1] to the same; pixels that no face covers, and alpha, keep their very values."""
+    colours = image[..., :3].float()
+    levels = (colours.cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
     with TemporaryDirectory() as folder:
         photos, out = Path(folder, "photos"), Path(folder, "restored")
         photos.mkdir()
@@ -162,7 +163,7 @@ def _restored(image: Tensor, restorer: Chosen, strength: float, *, aligned: bool
                 raise RuntimeError(f"Picture {int(Path(entry.item).stem)} of the batch: {entry.reason}")
             if entry.status == "done":
                 number = int(Path(entry.item).stem)
-                result[number] = _changed_pixels(image[number], levels[number], out / entry.output)
+                result[number, ..., :3] = _changed_pixels(colours[number], levels[number], out / entry.output)
     return result
 
 

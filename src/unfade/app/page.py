@@ -4,6 +4,7 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -170,14 +171,9 @@ class Page(Layout):
 
     def one(self, photo: str, restorer: str, strength: float, fidelity: float) -> str:
         """Restore one photo for another program; raises what is wrong in one sentence."""
-        try:
-            wanted = Wanted(User.of(self.work, None), {}, restorer, strength, fidelity)
-            wrong = wanted.user.take([Path(photo)])[1] or wanted.restore(self.device)
-        except UnfadeError as error:
-            wrong = [str(error).replace(f"{self.work}/", "")]
-        if wrong:
-            raise gr.Error(escape(wrong[0]))
-        return str(wanted.variant.result(*wanted.user.names))
+        with TemporaryDirectory(dir=self.work) as folder:
+            result = _alone(User(Path(folder)), photo, (restorer, strength, fidelity), self.device)
+            return str(self.blocks.move_resource_to_block_cache(result))  # a copy, which Gradio removes after a day
 
     def _listed(self, user: User) -> Any:
         return gr.Gallery([(str(user.thumb(name)), name) for name in user.names], visible=bool(user.names))
@@ -206,6 +202,21 @@ def serve(work: Path, *, port: int = 0, megabytes: int = 200, device: Device = "
 def said(*lines: str) -> str:
     """Lines as HTML; whatever they quote is escaped."""
     return Markup('<div class="said">{}</div>').format(Markup("<br>").join(map(escape, lines)))
+
+
+def _alone(user: User, photo: str, chosen: tuple[str, float, float], device: Device) -> Path | None:
+    """The result of the only photo of a user; raises gr.Error, which says what is wrong in one sentence."""
+    restorer, strength, fidelity = chosen
+    if not (photo and isinstance(strength, int | float) and isinstance(fidelity, int | float)):
+        raise gr.Error("Give a photo, the restorer's name, and numbers for strength and fidelity.")
+    try:
+        wanted = Wanted(user, {}, restorer, strength, fidelity)
+        wrong = user.take([Path(photo)])[1] or wanted.restore(device)
+    except UnfadeError as error:
+        wrong = [str(error).replace(f"{user.folder}/", "")]
+    if wrong:
+        raise gr.Error(escape(wrong[0]))
+    return wanted.variant.result(*user.names)
 
 
 async def _uploaded(keep: Callable[[str], Awaitable[str]], place: object) -> str:

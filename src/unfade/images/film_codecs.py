@@ -115,8 +115,11 @@ def time_base_for(encoder: Encoder, reader: VideoReader) -> Fraction:
 
 
 def tag_of(reader: VideoReader) -> str:
-    """The container's four-letter code for the codec."""
-    return str(reader.stream.codec_context.codec_tag)
+    """The container's four-letter code for the codec; "" for a number that is no letters, as of transport streams."""
+    try:
+        return str(reader.stream.codec_context.codec_tag)
+    except UnicodeDecodeError:
+        return ""
 
 
 def keeps_shape(codec: str, reader: VideoReader) -> bool:

@@ -29,6 +29,7 @@ GROUPS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 DESCRIPTIVE = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095)
 IPTC, IPTC_RESOURCE = 33723, 0x0404  # TIFF's tag, and the number of Photoshop's resource
 PREFIX = b"Exif\0\0"
+RESOLUTION = {282, 283}  # TIFF's tags of it, across and down
 WORST = 65_535  # dpi, the largest that is kept
 
 
@@ -41,7 +42,8 @@ def origin_of(found: Opened, path: Path, notes: list[str]) -> Origin:
     packet = image.info.get("xmp") or (chunks.xmp if chunks else found.boxes.xmp)
     exif, xmp = _exif(image, found.boxes.exif, notes), _xmp(packet, parts, notes)
     _tell_parts(parts, 1 if kind == "TIFF" else getattr(image, "n_frames", 1), notes)  # `opened` notes a TIFF's
-    dpi = _dpi(image.info.get("dpi"))
+    unstated = found.page is not None and not found.page.entries.keys() >= RESOLUTION  # for which Pillow takes 1
+    dpi = None if unstated else _dpi(image.info.get("dpi"))
     return Origin(
         kind=KINDS.get(kind, kind),
         read_as="JPEG" if kind == "MPO" else kind,

@@ -25,7 +25,15 @@ from unfade.images.geometry import Move
 from unfade.images.jxl_header import jxl_header
 from unfade.images.png_chunks import Chunks, chunks_of
 from unfade.images.tiff_pages import BIG_ENDIAN_BIG, Page, Pages, as_only_page, pages_of
-from unfade.images.tiff_samples import Samples, bytes_of, describing_image, needs_reading, read_samples
+from unfade.images.tiff_samples import (
+    Samples,
+    bytes_of,
+    describing_image,
+    image_by_libtiff,
+    needs_libtiff,
+    needs_reading,
+    read_samples,
+)
 from unfade.images.time_limit import limit_in
 
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error)  # Pillow's errors
@@ -167,8 +175,12 @@ def _opened_tiff(path: Path, file: IO[bytes], pages: Pages) -> Opened:
             raise _too_many(path)
         return Opened(describing_image(page), orientation, read_samples(page, path), notes, page=page)
     source = file if pages.photo is pages.first else as_only_page(page, {})
-    source.seek(0)
-    image = _image(path, source)
+    if needs_libtiff(page):
+        _refuse_size(path, *page.size)
+        image = image_by_libtiff(page, source)
+    else:
+        source.seek(0)
+        image = _image(path, source)
     image.load()  # this also applies the orientation
     return Opened(image, orientation, None, notes, turned=True, page=page, source=source)
 

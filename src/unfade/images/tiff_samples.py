@@ -7,7 +7,7 @@ interpreted here (TIFF 6.0; Adobe Photoshop TIFF Technical Note 3 for floating p
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ UNCOMPRESSED, JPEG = 1, 7
 PACKED = (5, 8, 32773, 32946, 34925, 50000)  # LZW, Deflate, PackBits, Deflate by its old number, LZMA, Zstandard
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INKS, CIE_LAB, ICC_LAB = 0, 1, 2, 5, 8, 9
 COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, INKS: 4, CIE_LAB: 3, ICC_LAB: 3}  # number of colour samples
-KNOWN_TO_PILLOW = {3: "a palette", 6: "YCbCr"}
+YCBCR = 6
+KNOWN_TO_PILLOW = {3: "a palette", YCBCR: "YCbCr"}
 RAW = {32803: "a colour filter array", 34892: "linear raw"}
 WORDS = {10: "ITU Lab", 32844: "LogL", 32845: "LogLuv", **KNOWN_TO_PILLOW}
 UNSIGNED, SIGNED, FLOAT, UNTOLD = 1, 2, 3, 4  # SampleFormat
@@ -117,6 +118,30 @@ def describing_image(page: Page) -> TiffImagePlugin.TiffImageFile:
     shown: dict[int, tuple[int, ...] | None] = dict.fromkeys(MEANINGS)
     shown |= {BITS: (8,), COMPRESSION: (UNCOMPRESSED,), PHOTOMETRIC: (1,), PER_PIXEL: (1,), FILL_ORDER: (1,)}
     return TiffImagePlugin.TiffImageFile(as_only_page(page, shown))
+
+
+def needs_libtiff(page: Page) -> bool:
+    """Whether Pillow takes the page for RGB although it is YCbCr: without compression, it does not ask libtiff."""
+    return page.number(PHOTOMETRIC, -1) == YCBCR and page.number(COMPRESSION, UNCOMPRESSED) == UNCOMPRESSED
+
+
+def image_by_libtiff(page: Page, source: IO[bytes]) -> ImageFile.ImageFile:
+    """The page as libtiff decodes it, to RGB. Raises ValueError where it is cut off, which libtiff may pass over."""
+    names = (TILE_OFFSETS, TILE_BYTES) if TILE_OFFSETS in page.entries else (STRIP_OFFSETS, STRIP_BYTES)
+    if max(map(sum, zip(*map(page.numbers, names), strict=False)), default=0) > file_size(page.file):
+        raise ValueError("its pixels lie behind its end")
+    source.seek(0)
+    return _ByLibtiff(source)
+
+
+class _ByLibtiff(TiffImagePlugin.TiffImageFile):
+    """A picture of 8 bits that libtiff decodes although it is not compressed."""
+
+    def _setup(self) -> None:
+        super()._setup()
+        self.use_load_libtiff = True
+        how = "RGBX", "raw", False, self.tag_v2.offset
+        self.tile = [ImageFile._Tile("libtiff", (0, 0, *self._tile_size), 0, how)]
 
 
 def _refuse_unknown(page: Page, path: Path) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from unfade.errors import BadCheckpoint, BadInput, first_line
@@ -22,7 +21,7 @@ from unfade.images.filters import resize
 from unfade.nets.architecture import Config
 from unfade.restorers.image_level import ImageLevelRestorer, from_unit, to_unit
 from unfade.store.checkpoints import image_size, read_card
-from unfade.store.foreign import SAFETENSORS, content_of, read_foreign, versions
+from unfade.store.foreign import header_of, read_foreign, versions
 from unfade.store.headers import whole_size
 
 ARCHITECTURE = "spandrel"
@@ -130,7 +129,7 @@ def load_spandrel(path: Path, device: torch.device | str = "cpu") -> SpandrelRes
 
 def spandrel_size(path: Path) -> int:
     """Side of the faces in px: as `save_restorer` recorded it, or "size" in the card next to the file, or 512."""
-    return image_size(path) if "config" in _header(path) else whole_size(read_card(path).get("size", FACE_SIZE), path)
+    return image_size(path) if "config" in header_of(path) else whole_size(read_card(path).get("size", FACE_SIZE), path)
 
 
 def restorer_of(state: Mapping[str, Tensor], *, size: int = FACE_SIZE, source: Path) -> SpandrelRestorer:
@@ -176,19 +175,11 @@ def _placed(loader: Any, state: Mapping[str, Tensor], source: Path, unknown: typ
     if reasons:
         raise BadCheckpoint(
             f"{source} resembles an architecture that spandrel knows, but does not fit it ({first_line(reasons[0])}); "
-            "download it again."
+            "try `unfade models import`, which knows others, or download it again."
         ) from reasons[0]
     raise BadCheckpoint(
         f"{source} has no architecture that spandrel knows; try `unfade models import`, which knows others."
     )
-
-
-def _header(path: Path) -> dict[str, str]:
-    """The header of a safetensors file; empty for any other file."""
-    if content_of(path) != SAFETENSORS:
-        return {}
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
 
 
 def _check(descriptor: Any, family: str, size: int) -> None:

@@ -288,7 +288,7 @@ def _encoded(one: Opened, photo: Photo, settings: PhotoSettings, provenance: Pro
     kind = settings.kind
     try:
         return encode_photo(photo, kind=kind, quality=settings.quality, provenance=provenance)
-    except (OSError, ValueError) as error:  # such as a picture larger than the format allows
+    except (OSError, ValueError, RuntimeError) as error:  # such as a picture larger than the format allows
         message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
         raise BadInput(message) from error
 

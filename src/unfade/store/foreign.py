@@ -4,6 +4,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def content_of(path: Path) -> str:
     if start[:4] == b"PK\3\4" or start[:1] == b"\x80":
         return PICKLE
     return ONNX if start[:1] == b"\x08" else ""  # the number of the format stands first
+
+
+def header_of(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file; empty for any other or a damaged file."""
+    if content_of(path) == SAFETENSORS:
+        with suppress(SafetensorError), safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    return {}
 
 
 def is_onnx(path: Path) -> bool:

@@ -18,7 +18,7 @@ from unfade.errors import BadCheckpoint, BadInput, OutputConflict
 from unfade.nets.architecture import Architecture, Config, State
 from unfade.shown import first_few
 from unfade.store.checkpoints import card_path, read_card, sha256_of, sort_header, write_card
-from unfade.store.foreign import read_foreign, versions
+from unfade.store.foreign import header_of, read_foreign, versions
 from unfade.store.onnx_files import refuse_external
 from unfade.zoo.architectures import ARCHITECTURES, shapes
 from unfade.zoo.models import MODELS, path_of, weights_folder
@@ -72,6 +72,8 @@ def import_files(files: Sequence[Path], *, name: str = "", urls: Sequence[str] =
         {"file": _plain_name(f), "sha256": h, "bytes": f.stat().st_size} for f, h in zip(files, hashes, strict=True)
     ]
     card: dict[str, Any] = {"files": [entry | _address(urls, i) for i, entry in enumerate(seen)]}
+    if row is None and (licence := header_of(files[0]).get("licence")):
+        card["licence"] = licence
     if row is not None and row.architecture == "onnx":
         refuse_external(files[0])
         return _keep(row, files[0], card)
@@ -273,7 +275,8 @@ def _notes(row: Model | None, found: Recognised, card: Mapping[str, Any]) -> lis
     hashes = " ".join(entry["sha256"] for entry in card["files"])
     notes = []
     if row is None:
-        notes.append(f"unfade does not know this file (SHA-256 {hashes}): its licence is for you to find out")
+        whose = f"it names the licence {card['licence']}" if "licence" in card else "its licence is for you to find out"
+        notes.append(f"unfade does not know this file (SHA-256 {hashes}): {whose}")
     elif any(download.sha256 is None for download in row.downloads):
         notes.append(f"no hash was known for it; the one seen, {hashes}, is recorded in its card")
     if found.architecture not in ARCHITECTURES:

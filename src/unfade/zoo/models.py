@@ -73,9 +73,14 @@ def find_weights(spec: str | Path, kind: Kind) -> Path:
 
 
 def licence_of(spec: str | Path, path: Path) -> str:
-    """The licence of a model with the file `path`: the table's, or that in the card beside the file; else "unknown"."""
+    """The licence of a model with the file `path`: the table's, or the card's beside the file, or its header's.
+
+    It is "unknown" where none of these says anything.
+    """
+    from unfade.store.foreign import header_of  # as in `card_of`
+
     model = MODELS.get(str(spec))
-    return model.licence if model else str(card_of(path).get("licence", "unknown"))
+    return model.licence if model else str({**header_of(path), **card_of(path)}.get("licence", "unknown"))
 
 
 def find_named(name: str) -> Path:
