@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import __version__ as pillow
 
 from unfade.errors import UnreadableImage
 from unfade.images.spliced import file_size, read_at
@@ -22,6 +23,7 @@ PACKED = (5, 8, 32773, 32946, 34925, 50000)  # LZW, Deflate, PackBits, Deflate b
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, INKS, CIE_LAB, ICC_LAB = 0, 1, 2, 5, 8, 9
 COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, INKS: 4, CIE_LAB: 3, ICC_LAB: 3}  # number of colour samples
 YCBCR = 6
+UNSAID = ("raw",) if int(pillow.split(".")[0]) < 13 else ()  # what Pillow tells libtiff of the compression
 KNOWN_TO_PILLOW = {3: "a palette", YCBCR: "YCbCr"}
 RAW = {32803: "a colour filter array", 34892: "linear raw"}
 WORDS = {10: "ITU Lab", 32844: "LogL", 32845: "LogLuv", **KNOWN_TO_PILLOW}
@@ -140,7 +142,8 @@ class _ByLibtiff(TiffImagePlugin.TiffImageFile):
     def _setup(self) -> None:
         super()._setup()
         self.use_load_libtiff = True
-        how = "RGBX", "raw", False, self.tag_v2.offset
+        self._mode = "RGB"
+        how = "RGBX", *UNSAID, False, self.tag_v2.offset
         self.tile = [ImageFile._Tile("libtiff", (0, 0, *self._tile_size), 0, how)]
 
 
