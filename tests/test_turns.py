@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from unfade.faces.align import centred, crop, inverse, to_template
-from unfade.faces.detect import DetectSettings, Search, find_faces
+from unfade.faces.detect import DetectSettings, Search, find_faces, straightened
 from unfade.faces.detectors import Detector, Face, certainty_of, load_detector
 from unfade.faces.turns import Sight, judged, turned, turned_back
 from unfade.images.files import read_image, to_bytes
 from unfade.images.finding import list_images
 from unfade.images.photo import Photo
 from unfade.recipes.adapt_settings import SAMPLES
-from unfade.stages.photos import Choice, Searching, in_frames
+from unfade.stages.photos import Choice, Searching, for_films, in_frames
 
 QUARTERS = (0, 1, 2, 3)
 PATHS = list_images(SAMPLES / "truth")
@@ -267,3 +267,22 @@ def test_the_package_has_its_own_detector(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("UNFADE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("UNFADE_OFFLINE", "1")
     assert len(find_faces(scene((100,)), load_detector())) == 1
+
+
+@pytest.mark.parametrize("degrees", [-20, 20])
+def test_faces_that_lean_are_seen_to_lean(yunet: Detector, degrees: int) -> None:
+    photo = scene((90, 150), degrees=degrees)
+    find = Searching(yunet, DetectSettings(), Choice(), 128)
+    seen, first = (
+        np.array([leaning(one.face) for one in faces]) for faces in (find("a", photo), for_films(find)("a", photo))
+    )
+    assert len(seen) == 2
+    assert np.abs(seen - degrees).max() < 9
+    assert np.abs(first - degrees).min() > 9, "a first look takes them for more upright"
+    assert [one.face.box for one in find("a", photo)] == [face.box for face in find_faces(photo, yunet)]
+
+
+def test_a_blurred_face_is_not_looked_at_more_closely(yunet: Detector) -> None:
+    photo = Photo(cv2.GaussianBlur(scene((150,), degrees=15).levels, (0, 0), 5))
+    (face,) = find_faces(photo, yunet)
+    assert straightened(face, photo, yunet) is face

@@ -80,9 +80,24 @@ class Closer:
         finer = self._best(face, larger, [sight.turn]) if larger > SEEN else None
         return sight if finer is None else Sight(Face(finer.face.box, finer.face.points, sight.score), sight.turn)
 
+    def leaning(self, face: Face, width: float, degrees: float) -> Face | None:
+        """The face that scores most at this place, shown `width` px wide and turned back by its lean in degrees."""
+        place, scale, size = self._shown(face, width)
+        matrix = centred(place, scale, degrees, size)
+        seen = [one for one in self.detector(crop(self.photo, matrix, size)) if _is_it(one, width, size)]
+        if not seen:
+            return None
+        best = max(seen, key=lambda one: one.score)
+        return Face(face.box, _points_back(best, matrix), best.score)
+
+    @staticmethod
+    def _shown(face: Face, width: float) -> tuple[Matrix, float, int]:
+        """The middle of a closer look, its scale, and its side in px."""
+        return _middle(face.box), width / math.sqrt(face.width * face.height), round(AROUND * width)
+
     def _best(self, face: Face, width: float, turns: Iterable[int]) -> Sight | None:
         """The face that scores most among the given turns of its place, shown `width` px wide."""
-        place, scale, size = _middle(face.box), width / math.sqrt(face.width * face.height), round(AROUND * width)
+        place, scale, size = self._shown(face, width)
         shown = to_array(crop(self.photo, centred(place, scale, 0.0, size), size))
         best: Sight | None = None
         for turn in turns:
@@ -185,8 +200,14 @@ def _brought_back(face: Face, matrix: Matrix, turn: int) -> Face:
     elif turn % 4:
         width, height = height, width
     half_width, half_height = scale * width / 2, scale * height / 2
-    points = np.c_[face.points, np.ones(len(face.points))] @ back.T
-    return Face((x - half_width, y - half_height, x + half_width, y + half_height), points, face.score)
+    box = x - half_width, y - half_height, x + half_width, y + half_height
+    return Face(box, _points_back(face, matrix), face.score)
+
+
+def _points_back(face: Face, matrix: Matrix) -> Matrix:
+    """The landmarks of a face of a closer look, in px of the photo."""
+    points: Matrix = np.c_[face.points, np.ones(len(face.points))] @ inverse(matrix).T
+    return points
 
 
 def _middle(box: Box) -> Matrix:

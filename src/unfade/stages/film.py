@@ -26,7 +26,7 @@ from unfade.images.film_input import Frame, VideoReader
 from unfade.images.film_output import VideoWriter, Written
 from unfade.images.tone import Tone, tone_of
 from unfade.progress import Advance
-from unfade.stages.photos import Finder, in_frames
+from unfade.stages.photos import Finder, for_films, in_frames
 from unfade.stages.restore import LEFT_ALONE
 from unfade.stages.restore_photos import Parts, PhotoSettings
 
@@ -68,7 +68,7 @@ class _Search:
     """Detects and tracks the faces of a video, frame by frame."""
 
     def __init__(self, reader: VideoReader, name: str, find: Finder, settings: TrackSettings) -> None:
-        self.reader, self.name, self.find, self.every = reader, name, find, settings.every
+        self.reader, self.name, self.find, self.every = reader, name, for_films(find), settings.every
         self.tracks = Tracks(settings)
 
     def __iter__(self) -> Iterator[Any]:

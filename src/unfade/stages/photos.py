@@ -16,8 +16,8 @@ from torch import Tensor
 
 from unfade.errors import BadInput, DiskFull
 from unfade.faces.align import TEMPLATE, TEMPLATE_SIZE, Matrix, crop, onto, scale_of, to_template
-from unfade.faces.detect import DetectSettings, find_faces
-from unfade.faces.detectors import Detector, Face
+from unfade.faces.detect import DetectSettings, find_faces, straightened
+from unfade.faces.detectors import Detector, Face, YuNet
 from unfade.images.decoding import read_photo
 from unfade.images.files import refuse_clear
 from unfade.images.filters import check_square
@@ -94,10 +94,13 @@ class Searching:
     settings: DetectSettings
     choice: Choice
     size: int  # px, of the crops
+    straighten: bool = True  # whether faces that lean get a closer look
 
     def __call__(self, name: str, photo: Photo, *, thorough: bool = True) -> list[FoundFace]:
         """The chosen faces; `thorough` as in `find_faces`."""
         chosen = self.choice.of(find_faces(photo, self.detector, self.settings, thorough=thorough))
+        if self.straighten and isinstance(self.detector, YuNet):
+            chosen = [(index, straightened(face, photo, self.detector)) for index, face in chosen]
         return [FoundFace(index, face, to_template(face.points, self.size)) for index, face in chosen]
 
 
@@ -116,6 +119,11 @@ class Framed:
         check_square(photo.width, photo.height, path)
         face = Face((0.0, 0.0, side, side), TEMPLATE * (side / TEMPLATE_SIZE), 1.0)
         return [FoundFace(0, face, onto(np.eye(2, 3), self.size / side))]
+
+
+def for_films(find: Finder) -> Finder:
+    """The finder without closer looks: a face that leans in one frame and not in the next would shake."""
+    return replace(find, straighten=False) if isinstance(find, Searching) else find
 
 
 def in_frames(find: Finder) -> Finder:
