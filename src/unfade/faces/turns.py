@@ -88,7 +88,7 @@ class Closer:
         if not seen:
             return None
         best = max(seen, key=lambda one: one.score)
-        return Face(face.box, _points_back(best, matrix), best.score)
+        return Face(face.box, _points_back(best, inverse(matrix)), best.score)
 
     @staticmethod
     def _shown(face: Face, width: float) -> tuple[Matrix, float, int]:
@@ -201,12 +201,12 @@ def _brought_back(face: Face, matrix: Matrix, turn: int) -> Face:
         width, height = height, width
     half_width, half_height = scale * width / 2, scale * height / 2
     box = x - half_width, y - half_height, x + half_width, y + half_height
-    return Face(box, _points_back(face, matrix), face.score)
+    return Face(box, _points_back(face, back), face.score)
 
 
-def _points_back(face: Face, matrix: Matrix) -> Matrix:
-    """The landmarks of a face of a closer look, in px of the photo."""
-    points: Matrix = np.c_[face.points, np.ones(len(face.points))] @ inverse(matrix).T
+def _points_back(face: Face, back: Matrix) -> Matrix:
+    """The landmarks of a face of a closer look, in px of the photo, to which `back` leads."""
+    points: Matrix = np.c_[face.points, np.ones(len(face.points))] @ back.T
     return points
 
 
