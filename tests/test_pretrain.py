@@ -1,5 +1,6 @@
 """Pre-training that goes on from a model: where it starts, and what is refused."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -246,6 +247,17 @@ def test_the_flags_of_the_paper_s_terms_arrive(tmp_path: Path, monkeypatch: pyte
         (0, 0, 0, 64, "small-prior"),
         (0.4, 0.1, 0.3, 16, "mine"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "way_out"),
+    [("--prior", "mine", "--perceptual-weight"), ("--discriminator-features", "16", "--gan-weight")],
+)
+def test_flags_of_a_term_without_weight_are_refused(flag: str, value: str, way_out: str, tmp_path: Path) -> None:
+    words = ["train", "restorer", str(tmp_path), "--out", str(tmp_path / "x.safetensors"), flag, value]
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, BadInput)
+    assert re.fullmatch(rf"{flag} has no effect .*, or set {way_out}\.", str(error))
 
 
 def test_the_flags_of_a_doubled_prior_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from unfade.errors import BadInput
 from unfade.progress import Progress
 
 if TYPE_CHECKING:
+    from unfade.restorers.image_level import ImageLossSettings
     from unfade.training.loop import History, LoopSettings
 
 app = typer.Typer(help="Train a model from clean, aligned faces.", no_args_is_help=True)
@@ -114,7 +115,12 @@ def restorer(
     ] = False,
     preset: Annotated[str, typer.Option(help="Blind degradation: swinir, gfpgan, codeformer, ...")] = "swinir",
     perceptual_weight: PerceptualWeight = None,
-    prior: Annotated[str, typer.Option(help="Name or file of the prior whose features are compared.")] = "small-prior",
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Name or file of the prior whose features the perceptual term compares; default: small-prior."
+        ),
+    ] = None,
     gan_weight: GanWeight = None,
     texture_weight: TextureWeight = None,
     discriminator_features: Annotated[
@@ -140,10 +146,21 @@ def restorer(
     recipe = replace(recipe, weights=_weights(weight or []), start=start, blind=BLIND_PRESETS[preset])
     weights = {"perceptual_weight": perceptual_weight, "gan_weight": gan_weight, "texture_weight": texture_weight}
     losses = changed(recipe.losses, discriminator_features=discriminator_features, **weights)
-    recipe = replace(recipe, loop=training.loop(recipe.loop, seed), prior=prior, losses=losses)
+    _refuse_unused(losses, prior, discriminator_features)
+    recipe = changed(replace(recipe, loop=training.loop(recipe.loop, seed), losses=losses), prior=prior)
     where = choose_device(device)
     history = pretrain_restorer(faces, out, recipe, held_out=held_out, device=where, workers=workers, progress=progress)
     return _outcome(history, out)
+
+
+def _refuse_unused(losses: "ImageLossSettings", prior: str | None, discriminator_features: int | None) -> None:
+    """Raises BadInput for the flags of a term that has no weight."""
+    if prior and not losses.perceptual_weight:
+        raise BadInput("--prior has no effect without a perceptual term; leave it out, or set --perceptual-weight.")
+    if discriminator_features and not losses.gan_weight:
+        raise BadInput(
+            "--discriminator-features has no effect without an adversarial term; leave it out, or set --gan-weight."
+        )
 
 
 def _outcome(history: "History", out: Path) -> Outcome:

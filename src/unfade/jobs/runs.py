@@ -8,14 +8,12 @@ import json
 import os
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from filelock import BaseFileLock, FileLock, Timeout
 
 from unfade.atomic import atomic_write, is_temporary, is_temporary_of
 from unfade.errors import OutputConflict
@@ -23,6 +21,7 @@ from unfade.images.finding import RUN, real_path
 from unfade.jobs.journal import Entry, Journal, refuse_existing
 from unfade.jobs.json_lines import JsonLines
 from unfade.jobs.shards import WHOLE, Shard
+from unfade.locks import locked
 from unfade.progress import Progress, silent
 
 JOURNAL, ITEMS = "journal.jsonl", "items.jsonl"  # ITEMS: those of a shard, written when it begins
@@ -73,7 +72,7 @@ def open_run(
     wanted = json.loads(json.dumps({**settings, **shards}))
     _check_same(folder, wanted)  # before anything is written
     with _locked(folder, shard):
-        with nullcontext() if shard.is_whole else _beginning(folder):
+        with nullcontext() if shard.is_whole else _alone(folder, folder, PATIENCE):  # shards begin one by one
             _check_same(folder, wanted)
             journal = Journal(folder / shard.named(JOURNAL))
             if not (folder / RUN).exists():
@@ -126,40 +125,28 @@ def _locked(folder: Path, shard: Shard) -> Iterator[None]:
         if around not in HELD:
             for held in (around, *(around / SHARDS).glob("*")):
                 if (held / HOLDER).exists():  # a killed run leaves it too, but not the lock
-                    _acquired(held, folder).release()
-    lock = _acquired(own, own)
-    now = datetime.now().astimezone().isoformat(" ", "seconds")
-    HELD.add(place)
-    try:
-        atomic_write(own / HOLDER, f"process {os.getpid()} on {platform.node()} since {now}")
-        yield
-    finally:
-        HELD.discard(place)
-        (own / HOLDER).unlink(missing_ok=True)
-        lock.release()
+                    with _alone(held, folder):
+                        pass
+    with _alone(own, own):
+        now = datetime.now().astimezone().isoformat(" ", "seconds")
+        HELD.add(place)
+        try:
+            atomic_write(own / HOLDER, f"process {os.getpid()} on {platform.node()} since {now}")
+            yield
+        finally:
+            HELD.discard(place)
+            (own / HOLDER).unlink(missing_ok=True)
 
 
-@contextmanager
-def _beginning(folder: Path) -> Iterator[None]:
-    """Only one shard at a time is inside, and no whole run."""
-    lock = _acquired(folder, folder, PATIENCE)
-    try:
-        yield
-    finally:
-        lock.release()
+def _alone(folder: Path, wanted: Path, patience: float = 0) -> AbstractContextManager[None]:
+    """Locks `folder`, which is `wanted` or lies around it. Raises OutputConflict if a run has it."""
 
-
-def _acquired(folder: Path, wanted: Path, patience: float = 0) -> BaseFileLock:
-    """The lock of `folder`, which is `wanted` or lies around it. Raises OutputConflict if a run has it."""
-    lock = FileLock(folder / LOCK, timeout=patience)
-    try:
-        lock.acquire()
-    except Timeout as error:
+    def busy() -> str:
         inside = "" if folder == wanted else f"{wanted} lies in a folder of another run: "
-        raise OutputConflict(
-            f"{inside}{folder} is being filled by another run ({_holder(folder)}); wait for it, or name another `out`."
-        ) from error
-    return lock
+        holder = _holder(folder)
+        return f"{inside}{folder} is being filled by another run ({holder}); wait for it, or name another `out`."
+
+    return locked(folder / LOCK, busy, patience=patience)
 
 
 def _holder(folder: Path) -> str:

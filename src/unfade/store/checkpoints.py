@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from unfade.atomic import atomic_write, write_through
 from unfade.errors import BadCheckpoint, BadInput, OutputConflict
+from unfade.locks import locked
 from unfade.processes import leads
 from unfade.store.foreign import SAFETENSORS, content_of, refuse_nan, refuse_text
 from unfade.store.headers import FITTED, LONGEST, read_config, refuse_degradation, whole_size
@@ -180,17 +180,13 @@ def trained_alone(path: Path) -> Iterator[None]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{path.name}.lock")
-    try:
-        with FileLock(place, timeout=0):
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows removes nothing that is open
-                    place.unlink()
-    except Timeout as error:
-        raise OutputConflict(
-            f"{path} is being trained by another process; wait for it, or name another file as `out`."
-        ) from error
+    busy = f"{path} is being trained by another process; wait for it, or name another file as `out`."
+    with locked(place, lambda: busy):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes nothing that is open
+                place.unlink()
 
 
 def card_path(weights: Path) -> Path:

@@ -1,13 +1,10 @@
 """Downloading, checking and importing a model of the table by its name."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from unfade.errors import BadCheckpoint, BadInput, OutputConflict, UnknownModel
+from unfade.errors import BadCheckpoint, BadInput, UnknownModel
+from unfade.locks import locked
 from unfade.progress import Progress, silent
 from unfade.zoo.convert import Imported, import_files
 from unfade.zoo.download import DownloadFailed, DownloadSettings, discard_parts, fetch
@@ -34,7 +31,9 @@ def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: 
             f"{name} is under {row.licence}, not for commercial use; accept that with `unfade models pull {name}`."
         )
     folder = weights_folder() / "downloads"
-    with _only_one(row, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{name} is being fetched by another process; wait for it, and run again."
+    with locked(folder / f".{name}.lock", lambda: busy):  # others would append to the same files
         try:
             fetched = [
                 fetch(download, folder, settings, urls=urls, progress=progress)
@@ -51,17 +50,6 @@ def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: 
         _discard(row, folder)
     passed_over = tuple(f"passed over: {told}" for file in fetched for told in file.passed_over)
     return replace(result, notes=(*passed_over, *result.notes))
-
-
-@contextmanager
-def _only_one(row: Model, folder: Path) -> Iterator[None]:
-    """Inside, no other process appends to the same files. Raises OutputConflict while another is inside."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / f".{row.name}.lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise OutputConflict(f"{row.name} is being fetched by another process; wait for it, and run again.") from error
 
 
 def pullable(name: str) -> Model:
