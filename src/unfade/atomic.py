@@ -82,8 +82,8 @@ def _is_full(error: BaseException | None) -> bool:
     if error is None:
         return False
     known = isinstance(error, OSError) and error.errno in FULL
-    told = any(f"(os error {code})" in str(error) for code in FULL)
-    return known or told or _is_full(error.__cause__ or error.__context__)
+    in_text = any(f"(os error {code})" in str(error) for code in FULL)
+    return known or in_text or _is_full(error.__cause__ or error.__context__)
 
 
 def _to_disk(path: Path) -> None:

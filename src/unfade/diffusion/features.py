@@ -50,7 +50,7 @@ class PriorFeatures(nn.Module):
         size = self.unet.config.size
         rooms = [max(0, side - size) for side in image.shape[-2:]]
         top, left = (int(torch.randint(room + 1, ())) for room in rooms)
-        return tuple(one[..., top : top + size, left : left + size] for one in (image, other))  # type: ignore[return-value]
+        return tuple(each[..., top : top + size, left : left + size] for each in (image, other))  # type: ignore[return-value]
 
     def _features(self, image: Tensor) -> list[Tensor]:
         t = torch.full((len(image),), self.t_model, device=image.device)

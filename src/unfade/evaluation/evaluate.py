@@ -125,8 +125,8 @@ class Evaluation:
         if self.sets:
             found = {"found": self.sets.found, "scored": self.sets.count, "sets": self.sets.as_dict()}
         left_out = {folder: dict(endings) for folder, endings in self.passed_over.items()}
-        told = {"failed": failed, "notes": [[*note] for note in self.notes], "passed_over": left_out}
-        return {**found, **(self.scores.as_dict() if self.scores else {}), **told}
+        remarks = {"failed": failed, "notes": [[*note] for note in self.notes], "passed_over": left_out}
+        return {**found, **(self.scores.as_dict() if self.scores else {}), **remarks}
 
 
 def evaluate(

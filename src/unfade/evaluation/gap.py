@@ -116,8 +116,8 @@ def _values(row: Row, truth: Row) -> dict[str, Statistic]:
 
 def _frechet(features: Features, truth: Features) -> Statistic:
     """The Fréchet distance of the features at all places together: places times faces are the samples."""
-    one, other = _moments_of(features), _moments_of(truth)
-    return lambda drawn: np.array([frechet_distance(one(faces), other(faces)) for faces in drawn])
+    first, second = _moments_of(features), _moments_of(truth)
+    return lambda drawn: np.array([frechet_distance(first(faces), second(faces)) for faces in drawn])
 
 
 def _moments_of(features: Features) -> Callable[[Indices], Moments]:

@@ -77,10 +77,12 @@ class Ntire:
     def lines(self) -> list[str]:
         """The result as lines of text."""
         count = len(self.identity.files)
-        told = f"{len(self.below)} of {count} below a cosine of {self.least} (the challenge forgives {ALLOWED} of {OF})"
+        verdict = (
+            f"{len(self.below)} of {count} below a cosine of {self.least} (the challenge forgives {ALLOWED} of {OF})"
+        )
         total = "no sum, because identity fails" if self.partial_sum is None else f"sum {self.partial_sum:.4g}"
         terms = ", ".join(f"{name} {value:.4g}" for name, value in self.terms.items())
-        return [f"identity {'passes' if self.passed else 'fails'}: {told}", f"terms: {terms}; {total}", PROTOCOL]
+        return [f"identity {'passes' if self.passed else 'fails'}: {verdict}", f"terms: {terms}; {total}", PROTOCOL]
 
     def as_dict(self) -> dict[str, object]:
         """For JSON: `Evaluation.as_dict`, with the results of the protocol under `ntire`."""
@@ -124,4 +126,4 @@ def evaluate_ntire(
 
 def cosine(embedder: Embedder) -> Callable[[Tensor, Tensor], Tensor]:
     """The cosine similarity of two batches of aligned faces (B, 3, H, W), picture by picture: (B,)."""
-    return lambda one, other: F.cosine_similarity(embedder(one).double(), embedder(other).double())
+    return lambda first, second: F.cosine_similarity(embedder(first).double(), embedder(second).double())

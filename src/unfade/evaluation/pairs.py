@@ -164,12 +164,12 @@ def score_folder(
     notes: list[tuple[str, str]] = []
     for path, truth_path in track(items):
         try:
-            restored, target, told = _read(path, truth_path)
+            restored, target, remarks = _read(path, truth_path)
         except UnreadableImage as error:
             failed.append((path.name, str(error)))
         else:
             files[path.name] = _score(path, restored, target, metrics)
-            notes += told
+            notes += remarks
     if not files:
         what = f"pairs of {results} and {truth}" if truth else f"pictures of {results}"
         raise BadInput(f"None of the {len(failed)} {what} could be read; {failed[0][1]}")

@@ -91,7 +91,7 @@ def compare_sets(names: Sequence[str], results: PictureSet, reference: PictureSe
     if "kid" in names:
         values["kid"] = kernel_distance(*(_features_of(side) for side in (results, reference)))
     failed, notes = (
-        (*ours, *((f"{reference.name}/{name}", told) for name, told in theirs))
+        (*ours, *((f"{reference.name}/{name}", text) for name, text in theirs))
         for ours, theirs in ((results.failed, reference.failed), (results.notes, reference.notes))
     )
     count = results.count or 0

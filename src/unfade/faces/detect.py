@@ -157,15 +157,15 @@ class Search:
         """Searches the coarser versions in the other turns: a third of the cost of a full search upright."""
         views = self.versions[1:] or [_coarsened(self.versions[0])]
         for turn in TURNS[1:]:
-            seen = [one for view in views for one in _seen(view, self.detector, self.settings.min_score, turn)]
+            seen = [sight for view in views for sight in _seen(view, self.detector, self.settings.min_score, turn)]
             self.seen[turn] = self._wanted(turn, seen)
 
     def search(self, turns: Iterable[int]) -> None:
         """Searches all versions of the photo in the given turns."""
         for turn in {*turns} & {*TURNS} - self.doubtful.keys():
             views = chain(self.versions, _finer(self.photo, self.settings))
-            seen = [one for view in views for one in _seen(view, self.detector, LEAST_SCORE, turn)]
-            probable = [one[1].score >= self.settings.min_score for one in seen]
+            seen = [sight for view in views for sight in _seen(view, self.detector, LEAST_SCORE, turn)]
+            probable = [sight[1].score >= self.settings.min_score for sight in seen]
             self.seen[turn] = self._wanted(turn, [*compress(seen, probable)])
             self.doubtful[turn] = [*compress(seen, map(not_, probable))]
 

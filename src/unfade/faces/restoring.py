@@ -107,7 +107,7 @@ def blend(face: Tensor, restored: Tensor, strength: float) -> Tensor:
 
 def refuse_no_numbers(results: Sequence[object], place: object) -> None:
     """Raises BadInput where a result for the file `place` holds NaN or infinity; results that are no tensors pass."""
-    if not all(bool(torch.isfinite(one).all()) for one in results if isinstance(one, Tensor)):
+    if not all(bool(torch.isfinite(result).all()) for result in results if isinstance(result, Tensor)):
         raise BadInput(f"{place}: the network gave values that are not numbers; try another `restorer`.")
 
 

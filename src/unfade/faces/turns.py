@@ -84,10 +84,10 @@ class Closer:
         """The face that scores most at this place, shown `width` px wide and turned back by its lean in degrees."""
         place, scale, size = self._shown(face, width)
         matrix = centred(place, scale, degrees, size)
-        seen = [one for one in self.detector(crop(self.photo, matrix, size)) if _is_it(one, width, size)]
+        seen = [face for face in self.detector(crop(self.photo, matrix, size)) if _is_it(face, width, size)]
         if not seen:
             return None
-        best = max(seen, key=lambda one: one.score)
+        best = max(seen, key=lambda face: face.score)
         return Face(face.box, _points_back(best, inverse(matrix)), best.score)
 
     @staticmethod
@@ -170,7 +170,8 @@ def _places(sights: Sequence[Sight]) -> list[list[Sight]]:
 def _apart(faces: list[Sight], turn: int) -> list[Sight]:
     """The faces without those of other turns that overlap a better face or one of the photo's own turn."""
     kept = [sight for sight in faces if sight.turn == turn]
-    for sight in sorted((one for one in faces if one.turn != turn), key=lambda one: (-one.score, one.face.box)):
+    turned = [sight for sight in faces if sight.turn != turn]
+    for sight in sorted(turned, key=lambda sight: (-sight.score, sight.face.box)):
         if all(_share(other.face.box, sight.face.box) <= SHARED for other in kept):
             kept.append(sight)
     return kept

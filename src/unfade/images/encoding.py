@@ -96,7 +96,7 @@ def lost_in(photo: Photo, *, kind: str | None = None, provenance: Provenance | N
         lost.append("IPTC left out")
     if origin.texts and kind != "PNG":
         lost.append("texts of the PNG left out")
-    if any(kind not in ("JPEG", "PNG") or (kind == "JPEG" and len(one) > SEGMENT) for one in origin.comments):
+    if any(kind not in ("JPEG", "PNG") or (kind == "JPEG" and len(comment) > SEGMENT) for comment in origin.comments):
         lost.append("comment left out")
     if photo.levels.dtype == np.uint16 and kind not in DEEP:
         lost.append("16 bits brought to 8")

@@ -70,15 +70,14 @@ class _Patch:
         place = entry + 8 if size <= 4 else self._number("I", entry + 8) + 6
         numbers = struct.unpack_from(f"{self.order}{count}{letter}", self.data, place)
         largest = LARGEST_SHORT if kind == SHORT else 2**32 - 1
-        moved = [min(max(round(number), 0), largest) for number in self.move.subject([float(one) for one in numbers])]
+        subject = self.move.subject([float(number) for number in numbers])
+        moved = [min(max(round(number), 0), largest) for number in subject]
         struct.pack_into(f"{self.order}{count}{letter}", self.data, place, *moved)
 
-    def _exchange(self, entries: dict[int, int], one: int, other: int) -> None:
-        if one not in entries or other not in entries:
+    def _exchange(self, entries: dict[int, int], *tags: int) -> None:
+        if not entries.keys() >= set(tags) or {self._number("H", entries[tag] + 2) for tag in tags} != {RATIONAL}:
             return
-        if {self._number("H", entries[tag] + 2) for tag in (one, other)} != {RATIONAL}:
-            return
-        places = [self._number("I", entries[tag] + 8) + 6 for tag in (one, other)]
+        places = [self._number("I", entries[tag] + 8) + 6 for tag in tags]
         first, second = (bytes(self.data[place : place + 8]) for place in places)
         self.data[places[0] : places[0] + 8], self.data[places[1] : places[1] + 8] = second, first
 

@@ -84,7 +84,7 @@ class VideoWriter:
         self._pictures = self._as_written(first.source, codec, how.scale)
         self._stream = self._add_pictures(first.source, how.quality)
         self._stamps = _Stamps(reader, self._stream.codec_context.time_base)
-        self._copies = {one.index: _add_copy(self._container, one, reader) for one in reader.copied}
+        self._copies = {stream.index: _add_copy(self._container, stream, reader) for stream in reader.copied}
         for stream in reader.container.streams.attachments:
             self._container.add_attachment(stream.name or "", stream.mimetype or "", stream.data)
         self._container.start_encoding()  # writes the head, which sets time bases
@@ -198,8 +198,8 @@ def _add_copy(container: Any, stream: Any, reader: VideoReader) -> Any:
         else:
             copy = container.add_stream_from_template(stream)
     except ValueError as error:
-        told = f"{reader.path} has {stream.type} that cannot be copied ({error}); convert it to .mkv first."
-        raise BadInput(told) from error
+        message = f"{reader.path} has {stream.type} that cannot be copied ({error}); convert it to .mkv first."
+        raise BadInput(message) from error
     copy.metadata.update(_said(stream))
     copy.disposition = stream.disposition
     return copy
@@ -222,9 +222,9 @@ def _opened_for_writing(path: Path, reader: VideoReader, provenance: Provenance 
     os.environ.setdefault("SVT_LOG", "0")  # silences SVT-AV1, which reads this once, when it is first used
     container = pyav().open(address_of(path), "w", format=kind.muxer, container_options=own)
     if provenance is not None:
-        told = f"Faces restored by {provenance.tool} with {provenance.model} (SHA-256 {provenance.sha256})"
-        told = f"{told}, {provenance.settings}; IPTC digital source type {COMPOSITE}"
-        metadata["comment"] = "; ".join(filter(None, (metadata.get("comment"), told)))
+        made_by = f"Faces restored by {provenance.tool} with {provenance.model} (SHA-256 {provenance.sha256})"
+        made_by = f"{made_by}, {provenance.settings}; IPTC digital source type {COMPOSITE}"
+        metadata["comment"] = "; ".join(filter(None, (metadata.get("comment"), made_by)))
     container.metadata.update(metadata)
     if chapters := reader.container.chapters():
         container.set_chapters(chapters)

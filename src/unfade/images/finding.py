@@ -144,7 +144,7 @@ def count_passed_over(paths: Iterable[Path]) -> tuple[tuple[str, int], ...]:
 def join_passed_over(*counts: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
     """The sum of several such counts, of several folders or kinds of files."""
     together = sum((Counter(dict(count)) for count in counts), Counter[str]())
-    return tuple(sorted(together.items(), key=lambda one: (-one[1], one[0])))
+    return tuple(sorted(together.items(), key=lambda item: (-item[1], item[0])))
 
 
 def in_words(passed_over: tuple[tuple[str, int], ...]) -> str:

@@ -56,9 +56,9 @@ def _shown_as(video: bytes, width: int, height: int) -> bytes:
 
 
 def _entries(head: bytes) -> Iterator[Element]:
-    for segment in (one for one in _elements(head, 0, len(head)) if one[0] == SEGMENT):
-        for tracks in (one for one in _elements(head, *segment[1:]) if one[0] == TRACKS):
-            yield from (one for one in _elements(head, *tracks[1:]) if one[0] == ENTRY)
+    for segment in (element for element in _elements(head, 0, len(head)) if element[0] == SEGMENT):
+        for tracks in (element for element in _elements(head, *segment[1:]) if element[0] == TRACKS):
+            yield from (element for element in _elements(head, *tracks[1:]) if element[0] == ENTRY)
 
 
 def _elements(head: bytes, begin: int, end: int) -> Iterator[Element]:

@@ -124,9 +124,9 @@ def _dimensions(root: Element) -> tuple[float, float] | None:
     return None
 
 
-def _alike(one: tuple[float, float], other: tuple[float, float], third: tuple[float, float]) -> bool:
+def _alike(first: tuple[float, float], second: tuple[float, float], third: tuple[float, float]) -> bool:
     """Whether the first size is closer in shape to the second than to the third."""
-    shape, like, unlike = (sides[0] / sides[1] for sides in (one, other, third))
+    shape, like, unlike = (sides[0] / sides[1] for sides in (first, second, third))
     return abs(shape - like) < abs(shape - unlike)
 
 

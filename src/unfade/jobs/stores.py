@@ -128,7 +128,7 @@ def _runs(names: Sequence[str]) -> tuple[str, ...]:
     below = [PurePosixPath(name) for name in names if "/" in name and name.endswith((".json", ".jsonl"))]
     begun, recorded = ({f"{path.parent}/" for path in below if path.match(file)} for file in (RUN, JOURNALS))
     found = sorted(begun & recorded)  # a folder before those below it
-    return tuple(one for i, one in enumerate(found) if not one.startswith(tuple(found[:i])))
+    return tuple(name for i, name in enumerate(found) if not name.startswith(tuple(found[:i])))
 
 
 def shards_in(out: str, usual: int) -> list[Shard]:

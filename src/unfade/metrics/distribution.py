@@ -71,28 +71,28 @@ def statistics(features: NDArray[np.floating]) -> FeatureStatistics:
     return result
 
 
-def frechet_distance(one: FeatureStatistics | Moments, other: FeatureStatistics | Moments) -> float:
+def frechet_distance(first: FeatureStatistics | Moments, second: FeatureStatistics | Moments) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, Eq. 6), at least 0.
 
     The trace of the root is taken from the symmetric C1^(1/2) C2 C1^(1/2), which has the same eigenvalues: real ones,
     also where a covariance is singular. Raises ValueError on features of different size.
     """
-    if one.dimensions != other.dimensions:
-        raise ValueError(f"expected features of one size, got {one.dimensions} and {other.dimensions}")
-    root = _root(one.covariance)
-    eigenvalues = np.linalg.eigvalsh(root @ other.covariance @ root)
+    if first.dimensions != second.dimensions:
+        raise ValueError(f"expected features of one size, got {first.dimensions} and {second.dimensions}")
+    root = _root(first.covariance)
+    eigenvalues = np.linalg.eigvalsh(root @ second.covariance @ root)
     trace_of_root = np.sqrt(eigenvalues.clip(0)).sum()
-    distance = np.square(one.mean - other.mean).sum() + np.trace(one.covariance) + np.trace(other.covariance)
+    distance = np.square(first.mean - second.mean).sum() + np.trace(first.covariance) + np.trace(second.covariance)
     return max(0.0, float(distance - 2 * trace_of_root))
 
 
-def kernel_distance(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+def kernel_distance(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
     """The unbiased squared maximum mean discrepancy of (N, D) and (M, D) features: KID (Binkowski et al. 2018).
 
     Kernel (x y / D + 1)^3. Its expectation does not depend on the number of images; it may be below 0. Raises
     ValueError on fewer than two features of either or on different sizes.
     """
-    x, y = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"expected two sets of at least two features of one size, got {x.shape} and {y.shape}")
     across = _kernel_sum(x, y) / (len(x) * len(y))

@@ -34,14 +34,14 @@ class IdentityAngle(nn.Module):
         return result
 
 
-def identity_angle(one: Tensor, other: Tensor) -> Tensor:
+def identity_angle(first: Tensor, second: Tensor) -> Tensor:
     """The angle in degrees, 0..180, between embeddings (B, D) and (B, D): (B,), float64.
 
     Raises ValueError on different shapes.
     """
-    if one.shape != other.shape or one.ndim != 2:
-        raise ValueError(f"expected embeddings of one shape (B, D), got {tuple(one.shape)} and {tuple(other.shape)}")
-    cosine = F.cosine_similarity(one.cpu().double(), other.cpu().double())  # not every device has float64
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(f"expected embeddings of one shape (B, D), got {tuple(first.shape)} and {tuple(second.shape)}")
+    cosine = F.cosine_similarity(first.cpu().double(), second.cpu().double())  # not every device has float64
     return torch.rad2deg(cosine.clamp(-1, 1).arccos())
 
 

@@ -70,14 +70,14 @@ class Block(nn.Module):
         return F.relu(padded_sum(self.conv2(F.relu(self.conv1(x))), shortcut))
 
 
-def padded_sum(one: Tensor, other: Tensor) -> Tensor:
+def padded_sum(first: Tensor, second: Tensor) -> Tensor:
     """The sum of (B, C, H, W) and (B, D, I, J), each with zeros after its channels, rows and columns to fit the other.
 
     So dlib adds: a shortcut has fewer channels than its block, and of 8 px a pooling makes 4 where a convolution
     without padding makes 3.
     """
-    full = [max(pair) for pair in zip(one.shape, other.shape, strict=True)]
-    return _padded(one, full) + _padded(other, full)
+    full = [max(pair) for pair in zip(first.shape, second.shape, strict=True)]
+    return _padded(first, full) + _padded(second, full)
 
 
 def _padded(x: Tensor, full: list[int]) -> Tensor:

@@ -45,7 +45,7 @@ class _Normalised(torch.autograd.Function):
         in_group: int = x.shape[1] // ctx.groups
         count: int = in_group * x.shape[2] * x.shape[3]
         values, gradient = _rows(x), _rows(gradients[0].contiguous(memory_format=torch.channels_last))
-        mean, inverse = (one.float().repeat_interleave(in_group, 1) for one in (mean, inverse))  # (B, C)
+        mean, inverse = (value.float().repeat_interleave(in_group, 1) for value in (mean, inverse))  # (B, C)
         of_bias = gradient.sum(1, dtype=torch.float32)
         of_weight = ((gradient * values).sum(1, dtype=torch.float32) - mean * of_bias) * inverse
 
@@ -55,7 +55,7 @@ class _Normalised(torch.autograd.Function):
 
         tilt = -(inverse**2) * over_group(of_weight)
         shift = -inverse * over_group(of_bias) - tilt * mean
-        scale, tilt, shift = (one.to(x.dtype)[:, None] for one in (inverse * weight.float(), tilt, shift))
+        scale, tilt, shift = (value.to(x.dtype)[:, None] for value in (inverse * weight.float(), tilt, shift))
         of_x = torch.addcmul(shift, gradient, scale).addcmul_(values, tilt)
         needed = ctx.needs_input_grad
         return (

@@ -92,27 +92,29 @@ def _repeated(rows: Sequence[Cells]) -> Iterator[Compared]:
 
 def _odd_ones(same: Sequence[Cells], rows: Sequence[Cells]) -> Iterator[Contradiction]:
     """Of rows that should be equal but are not, those with numbers of another run; if there are none, the second."""
-    pairs = [(one, two, wrong) for one in same for two in same if (wrong := _different(one, two))]
+    pairs = [(row, other, wrong) for row in same for other in same if (wrong := _different(row, other))]
     odd = [row for row in same if _twin(row, rows)] or [pairs[0][1] if pairs else same[0]]
     for row in odd:
-        other, wrong = next(((two, wrong) for one, two, wrong in pairs if one == row and two not in odd), (None, []))
+        others = ((other, wrong) for this, other, wrong in pairs if this == row and other not in odd)
+        other, wrong = next(others, (None, []))
         if other is not None:
             twin = _twin(row, rows)
-            told = f"; {_those_of(row, twin)}" if twin else ""
-            yield Contradiction(row.table.name, f"{_against(row, other, wrong)}{told}.")
+            source = f"; {_those_of(row, twin)}" if twin else ""
+            yield Contradiction(row.table.name, f"{_against(row, other, wrong)}{source}.")
 
 
-def _different(one: Cells, two: Cells) -> list[str]:
-    both = [m for m in one.line.cells if _legible(one, m) and _legible(two, m)]
-    return [m for m in both if one.line.value(m) != two.line.value(m)]
+def _different(first: Cells, second: Cells) -> list[str]:
+    both = [m for m in first.line.cells if _legible(first, m) and _legible(second, m)]
+    return [m for m in both if first.line.value(m) != second.line.value(m)]
 
 
-def _against(one: Cells, two: Cells, wrong: Sequence[str]) -> str:
-    return f"{one.name} has {_told(one, wrong)}, but in {two.table.title} ({two.line.label}) {_told(two, wrong)}"
+def _against(first: Cells, second: Cells, wrong: Sequence[str]) -> str:
+    elsewhere = f"{second.table.title} ({second.line.label})"
+    return f"{first.name} has {_listed(first, wrong)}, but in {elsewhere} {_listed(second, wrong)}"
 
 
-def _those_of(one: Cells, twin: Cells) -> str:
-    return f"{', '.join(_title(m) for m in _equal(one, twin))} are those of {twin.name} in {twin.table.title}"
+def _those_of(first: Cells, twin: Cells) -> str:
+    return f"{', '.join(_title(m) for m in _equal(first, twin))} are those of {twin.name} in {twin.table.title}"
 
 
 def _twin(row: Cells, rows: Sequence[Cells]) -> Cells | None:
@@ -120,16 +122,16 @@ def _twin(row: Cells, rows: Sequence[Cells]) -> Cells | None:
     return next((r for r in rows if r.run != row.run and len(_equal(row, r)) >= ALIKE), None)
 
 
-def _equal(one: Cells, two: Cells) -> list[str]:
-    return [m for m in one.line.cells if _legible(one, m) and one.line.cells[m] == two.line.cells.get(m)]
+def _equal(first: Cells, second: Cells) -> list[str]:
+    return [m for m in first.line.cells if _legible(first, m) and first.line.cells[m] == second.line.cells.get(m)]
 
 
-def _captions(rows: Sequence[Cells], told: set[str]) -> list[Contradiction]:
+def _captions(rows: Sequence[Cells], known: set[str]) -> list[Contradiction]:
     """Rows with the numbers of another run, one per table, in tables without an inconsistency so far."""
     found: dict[str, Contradiction] = {}
     for row in rows:
         twin = _twin(row, rows)
-        if twin and not {row.table.name, twin.table.name} & told and row.table.name not in found:
+        if twin and not {row.table.name, twin.table.name} & known and row.table.name not in found:
             found[row.table.name] = Contradiction(row.table.name, f"{row.name}: {_those_of(row, twin)}.")
     return [*found.values()]
 
@@ -153,10 +155,10 @@ def _no_mean(
     row: Cells, wrong: Sequence[str], means: Mapping[str, float], others: Sequence[Cells], mean: Mean
 ) -> Contradiction:
     """The inconsistency of a mean, with the row whose mean it really is, if there is one."""
-    told = ", ".join(
+    cells = ", ".join(
         f"{_title(m)} {row.line.cells[m]} (the mean is {means[m]:.{_digits(row.line.cells[m]) + 1}f})" for m in wrong
     )
-    sentence = f"{row.name}: {told}"
+    sentence = f"{row.name}: {cells}"
     photos = row.line.photos
     for other in others:
         fits = [m for m in means if _rounds_to(mean(other.way, photos, m), row.line.cells[m])]
@@ -173,16 +175,16 @@ def _costs(table: Printed) -> Iterator[Compared]:
         printed = line.cells["parameters, M"]
         if printed != UNREADABLE:
             counted = parameters_of(line.label) / 1e6
-            told = f"{line.label} has {printed} M parameters; counted are {counted:.2f} M{WHY.get(line.label, '')}."
-            yield 1, None if _rounds_to(counted, printed) else Contradiction(table.name, told)
+            sentence = f"{line.label} has {printed} M parameters; counted are {counted:.2f} M{WHY.get(line.label, '')}."
+            yield 1, None if _rounds_to(counted, printed) else Contradiction(table.name, sentence)
         if line.label in ("DifFace", "PG-Diff"):  # these two walk the prior whose step is printed
             steps = steps_of(METHODS[WALKS[line.label]])
             seconds = line.value("s per face")
-            told = (
+            sentence = (
                 f"{line.label} takes {seconds:.2f} s: {seconds / step:.0f} steps of the prior at {step:.4f} s, but as "
                 f"published it walks {steps}."
             )
-            yield 1, Contradiction(table.name, told) if abs(seconds / step / steps - 1) > OFF else None
+            yield 1, Contradiction(table.name, sentence) if abs(seconds / step / steps - 1) > OFF else None
 
 
 WHY = {
@@ -204,7 +206,7 @@ def _digits(cell: str) -> int:
     return len(cell.partition(".")[2])
 
 
-def _told(row: Cells, metrics: Sequence[str]) -> str:
+def _listed(row: Cells, metrics: Sequence[str]) -> str:
     return ", ".join(f"{_title(m)} {row.line.cells[m]}" for m in metrics)
 
 

@@ -84,14 +84,14 @@ class Cost:
 
     def values(self) -> dict[str, float]:
         """The measured values, by the headings of the columns."""
-        told = {
+        values = {
             "parameters, M": self.parameters / 1e6,
             "steps": float(self.steps) if self.steps else math.nan,  # a restorer takes none
             "s per step": self.per_step,
             "s per face": self.seconds,
             "peak MB": math.nan if self.memory_mb is None else self.memory_mb,
         }
-        return {name: value for name, value in told.items() if not math.isnan(value)}
+        return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 class FirstSteps(Guidance):

@@ -125,7 +125,7 @@ def _listed(name: str, scale_name: str, scale: Scale, most: int) -> dict[str, st
     names = tables_named(name)
     pace = PACES[scale_name]
     work = work_of(names, scale_name, scale, most)
-    times = {speed.where: "minutes" if name == COSTS else _told(work.seconds(speed)) for speed in pace.speeds}
+    times = {speed.where: "minutes" if name == COSTS else _duration(work.seconds(speed)) for speed in pace.speeds}
     models = dict.fromkeys(model for each in names if each != COSTS for model in needs(each, scale))
     caption = "all tables; shared work is counted once" if name == "all" else printed_tables()[name].caption
     return {"table": name, "what": caption, "photos": _photos(names), "models": ", ".join(models) or "none", **times}
@@ -136,7 +136,7 @@ def _photos(names: Iterable[str]) -> str:
     return " and ".join(["faces"] * (False in real) + ["photos"] * (True in real)) or "none"
 
 
-def _told(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return (

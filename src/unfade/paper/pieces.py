@@ -183,11 +183,11 @@ class Runs(PhotoSets):
                 found = evaluate(
                     pictures, truth=photos.truth, reference=reference, metrics=metrics, stems=made, device=self.device
                 )
-                told = {
+                scores = {
                     "files": found.scores.files if found.scores else {},
                     "sets": found.sets.values if found.sets else {},
                 }
-                atomic_write(file, json.dumps(told, indent=1) + "\n")
+                atomic_write(file, json.dumps(scores, indent=1) + "\n")
         return Values(**json.loads(file.read_text()))
 
     def _finetuned(self, settings: AdaptSettings, learn: Sequence[Path], targets: Path) -> Path:

@@ -67,7 +67,7 @@ class Printed:
 def printed_tables() -> dict[str, Printed]:
     """All tables by name, in the paper's order."""
     text = (files("unfade.paper") / "printed.toml").read_text(encoding="utf-8")
-    return {name: _printed(name, **told) for name, told in tomllib.loads(text).items()}
+    return {name: _printed(name, **table) for name, table in tomllib.loads(text).items()}
 
 
 def cameras_of(photos: str) -> tuple[str, ...]:

@@ -79,8 +79,8 @@ def _wanting(name: str, scale: Scale, asked: Asked) -> str:
     if name == COSTS:
         return ""
     if REAL in printed_tables()[name].sets:
-        told = "is about photos that no command can make: give `photos`, aligned as `unfade data prepare wider` does"
-        return "" if asked.photos else f"Table {name} {told}."
+        reason = "is about photos that no command can make: give `photos`, aligned as `unfade data prepare wider` does"
+        return "" if asked.photos else f"Table {name} {reason}."
     if asked.faces is None:
         return f"The photos of table {name} are made from clean, aligned faces: give a folder of them as `faces`."
     can = [way for way in TABLES[name].values() if not isinstance(way, Share) and not missing(scale, way)]

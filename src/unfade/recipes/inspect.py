@@ -130,9 +130,9 @@ def _of_spread(spread: Spread, digits: int) -> str:
 
 def _encoded(picture: Tensor) -> bytes:
     """A PNG that says by what it was made, so that it may be replaced when the run has gone on."""
-    told, buffer = PngInfo(), io.BytesIO()
-    told.add_text(*MADE_BY)
-    Image.fromarray(to_bytes(picture)).save(buffer, "PNG", pnginfo=told)
+    made_by, buffer = PngInfo(), io.BytesIO()
+    made_by.add_text(*MADE_BY)
+    Image.fromarray(to_bytes(picture)).save(buffer, "PNG", pnginfo=made_by)
     return buffer.getvalue()
 
 

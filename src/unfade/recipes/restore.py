@@ -154,14 +154,14 @@ def prepare(
     likeness = likeness_for(settings.embedder, device=device)
     identity |= {"find": finding.identity() if finding else "aligned", "photos": asdict(whole)}
     identity |= {"provenance": settings.provenance, **around.identity, **masking.identity}
-    told = around.told(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
+    provenance = around.added_to(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
     trust = None
     if settings.trust:  # it imports what only adaptations need
         from unfade.recipes.trust import trust_for
 
         trust = trust_for(loaded)
     identity |= {"trust": fingerprint(trust.by_size, trust.missing)} if trust else {}
-    parts = Parts(around.enlarge, likeness, told, around.recrop, masking.mask, trust)
+    parts = Parts(around.enlarge, likeness, provenance, around.recrop, masking.mask, trust)
     key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
     identity |= {} if settings.output_layout == "names" else {"output_layout": settings.output_layout}
     return Prepared(settings, loaded.network, finding, whole, identity, key, parts)
@@ -237,7 +237,7 @@ def passed_over(
     found, films = photos_and_videos(photos, out, aligned=aligned)
     if is_store(photos):  # of which only photos are restored
         return found.passed_over
-    others = tuple(one for one in found.passed_over if one[0] not in (*ENDINGS, *NOT_READ))
+    others = tuple(item for item in found.passed_over if item[0] not in (*ENDINGS, *NOT_READ))
     return join_passed_over(others, films.passed_over)
 
 
@@ -275,7 +275,7 @@ class Background:
     enlarge: Enlarge | None = None  # None: it is left as it is
     recrop: bool = False  # whether `enlarge` changes faces too
 
-    def told(self, made_by: Provenance) -> Provenance:
+    def added_to(self, made_by: Provenance) -> Provenance:
         """The provenance, with the treatment of the background added."""
         return replace(made_by, settings=json.dumps({**json.loads(made_by.settings), **self.identity}, sort_keys=True))
 

@@ -196,7 +196,7 @@ def _sides(found: Found, find: Finder, progress: Progress) -> list[float]:
     sides = []
     with progress("sizes of faces", len(some.names)) as advance:
         for group in opened_groups(some, find, [LOOKED_AT], lambda name, content: False):
-            sides += [LOOKED_AT / scale_of(face.matrix) for one in group for face in one.faces]
+            sides += [LOOKED_AT / scale_of(face.matrix) for item in group for face in item.faces]
             advance(len(group))
     return sides
 

@@ -121,24 +121,24 @@ class _Cropping:
         there = self.records.get(name, {}).get("content") == content
         return there and self.outputs.settled(name, content)
 
-    def cut(self, one: Opened) -> None:
+    def cut(self, item: Opened) -> None:
         """Write the line of a photo, then its faces."""
-        files = [f"{self.flat[one.name]}_{found.index:02d}.png" for found in one.faces]
-        with self.outputs.alone(one.name, one.path):
-            self.outputs.claim(one.name, one.path, *files)
-            if one.error:
-                raise one.error
-        if not self.outputs.claimed(one.name):
+        files = [f"{self.flat[item.name]}_{found.index:02d}.png" for found in item.faces]
+        with self.outputs.alone(item.name, item.path):
+            self.outputs.claim(item.name, item.path, *files)
+            if item.error:
+                raise item.error
+        if not self.outputs.claimed(item.name):
             return
         if not files:
-            self._add(one, files)
-            self.outputs.no_face(one.name, one.content, no_face_in(one.path))
+            self._add(item, files)
+            self.outputs.no_face(item.name, item.content, no_face_in(item.path))
             return
-        with self.outputs.writing(one.name, one.path, one.content) as writing:
-            self._add(one, files)
-            for path, crop in zip(writing.files, one.crops, strict=True):
+        with self.outputs.writing(item.name, item.path, item.content) as writing:
+            self._add(item, files)
+            for path, crop in zip(writing.files, item.crops, strict=True):
                 write_png(path, crop)
-            writing.notes = (f"{len(files)} face{'s' * (len(files) > 1)}", *(one.photo.notes if one.photo else ()))
+            writing.notes = (f"{len(files)} face{'s' * (len(files) > 1)}", *(item.photo.notes if item.photo else ()))
 
     def finish(self, names: list[str]) -> list[Entry]:
         """Keep one line for each photo that was searched, in the order of `names`; remove faces of other photos."""
@@ -147,10 +147,10 @@ class _Cropping:
         self.lines.rewrite(self.records[entry.item] for entry in entries if entry.status in ("done", "no_face"))
         return entries
 
-    def _add(self, one: Opened, files: list[str]) -> None:
-        faces = [_as_record(found, file) for found, file in zip(one.faces, files, strict=True)]
-        self.records[one.name] = {"photo": one.name, "content": one.content, "faces": faces}
-        self.lines.append(self.records[one.name])
+    def _add(self, item: Opened, files: list[str]) -> None:
+        faces = [_as_record(found, file) for found, file in zip(item.faces, files, strict=True)]
+        self.records[item.name] = {"photo": item.name, "content": item.content, "faces": faces}
+        self.lines.append(self.records[item.name])
 
 
 def _records(out: Path) -> dict[str, Record]:

@@ -188,20 +188,20 @@ def degrade_faces(
     out = run.folder
     run.journal.claim(out / records)
     paths, lines = list(truth), JsonLines(out / records)
-    told = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
+    written = {line["name"]: line for line in lines.read() if fits(line, **LINE)}  # the last of a name counts
 
     def tell(record: Record) -> None:
         lines.append(record)
-        told[record["name"]] = record
+        written[record["name"]] = record
 
     make = _Degrading(degradation, size, seed)
     entries = run_stage_on_cores(make, paths, run, tell=tell, workers=workers)
     done = {entry.item: path for entry, path in zip(entries, paths, strict=True) if entry.status == "done"}
-    for name in done.keys() - told.keys():  # the file was removed since
-        told[name] = make.record(load_item(done[name], size))
+    for name in done.keys() - written.keys():  # the file was removed since
+        written[name] = make.record(load_item(done[name], size))
     known = {path.name for path in paths}
-    others = [name for name in told if name not in known and (out / f"{Path(name).stem}.png").exists()]
-    lines.rewrite(told[name] for name in [*done, *others])
+    others = [name for name in written if name not in known and (out / f"{Path(name).stem}.png").exists()]
+    lines.rewrite(written[name] for name in [*done, *others])
     return entries
 
 

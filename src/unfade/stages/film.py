@@ -100,7 +100,7 @@ class _Search:
         return [found.face for found in find(self.name, frame.photo)]
 
 
-class _Told:
+class _Tracks:
     """What is known of each track, by its number."""
 
     def __init__(self, likeness: Likeness | None, colour: bool) -> None:
@@ -143,7 +143,7 @@ class Film:
         self.search = _Search(reader, name, work.find, work.tracks)
         self.changed = work.parts.enlarge is not None  # whether any frame so far has changed
         self.notes: tuple[str, ...] = ()
-        self._told = _Told(work.parts.likeness, work.settings.colour)
+        self._tracks = _Tracks(work.parts.likeness, work.settings.colour)
         self._waiting: deque[_Looked] = deque()
         self._group: list[Any] = []  # frames, and packets of sound and subtitles
         self._writer: VideoWriter | None = None
@@ -152,8 +152,8 @@ class Film:
     @property
     def tracks(self) -> list[dict[str, float | None]]:
         """Of each track its first and last frame, in how many frames it is, and its identity distance, if measured."""
-        distances = self._told.distances
-        return [{**span, "identity_distance": distances.get(number)} for number, span in self._told.spans.items()]
+        distances = self._tracks.distances
+        return [{**span, "identity_distance": distances.get(number)} for number, span in self._tracks.spans.items()]
 
     def restore(self) -> None:
         """Read, restore and write the whole video."""
@@ -188,13 +188,15 @@ class Film:
     def _hand_on(self, thread: ThreadPoolExecutor, keep: int) -> None:
         """Move all but the last `keep` waiting frames to the group, and restore the group when it is full."""
         while len(self._waiting) > keep:
-            one = self._waiting.popleft()
-            photo, size = one.frame.photo, self.work.size
-            one.tracks = [(number, steady(points, size)) for number, points in self.search.tracks.at(one.frame.index)]
-            one.crops = [crop(photo, matrix, size) for _, matrix in one.tracks]
-            for number, _ in one.tracks:
-                self._told.seen(number, one.frame)
-            self._group.append(one)
+            looked = self._waiting.popleft()
+            photo, size = looked.frame.photo, self.work.size
+            looked.tracks = [
+                (number, steady(points, size)) for number, points in self.search.tracks.at(looked.frame.index)
+            ]
+            looked.crops = [crop(photo, matrix, size) for _, matrix in looked.tracks]
+            for number, _ in looked.tracks:
+                self._tracks.seen(number, looked.frame)
+            self._group.append(looked)
             frames = [item for item in self._group if isinstance(item, _Looked)]
             pixels = len(frames) * photo.height * photo.width
             faces = sum(len(item.crops) for item in frames)
@@ -204,7 +206,7 @@ class Film:
     def _flush(self, thread: ThreadPoolExecutor) -> None:
         """Restore the faces of the group, and start writing it once the previous group has been written."""
         group, self._group = self._group, []
-        crops = [one for item in group if isinstance(item, _Looked) for one in item.crops]
+        crops = [face for item in group if isinstance(item, _Looked) for face in item.crops]
         batches = [crops[first : first + self.work.batch] for first in range(0, len(crops), self.work.batch)]
         restored = [face for batch in batches for face in self.work.run(torch.stack(batch)).cpu()]
         refuse_no_numbers(restored, self.reader.path)
@@ -229,15 +231,15 @@ class Film:
     def _paste(self, item: _Looked, restored: list[Tensor], writer: VideoWriter) -> None:
         settings, parts = self.work.settings, self.work.parts
         way = replace(settings.paste, upscale=settings.scale)
-        told, pairs = self._told, list(zip(item.tracks, item.crops, restored, strict=True))
-        faces = [Placed(matrix, face, told.tones[number]) for (number, matrix), face, _ in pairs]
-        told.restored |= {number for (number, _), face, result in pairs if not torch.equal(face, result)}
+        known, pairs = self._tracks, list(zip(item.tracks, item.crops, restored, strict=True))
+        faces = [Placed(matrix, face, known.tones[number]) for (number, matrix), face, _ in pairs]
+        known.restored |= {number for (number, _), face, result in pairs if not torch.equal(face, result)}
         results = finished(faces, restored, self.work.strength)
         if parts.enlarge is None and shows_no_change(faces, results, way):
             writer.write(item.frame, None)
             return
         self.changed = True
-        told.measure(item, results)
+        known.measure(item, results)
         writer.write(item.frame, put_back(item.frame.photo, faces, results, way, parts.tools))
 
     def _close(self, thread: ThreadPoolExecutor) -> None:
@@ -248,9 +250,9 @@ class Film:
         if self._writer is None:
             raise UnreadableImage(f"{self.reader.path} holds no frame that can be decoded; it is damaged or cut off.")
         self._writer.finish()
-        counts = f"{_count(self.reader.frames, 'frame')}, {_count(len(self._told.spans), 'track')}"
+        counts = f"{_count(self.reader.frames, 'frame')}, {_count(len(self._tracks.spans), 'track')}"
         written = (*self.reader.notes, *self._writer.notes) if self.changed else ()
-        self.notes = (counts, *written, *self._told.notes())
+        self.notes = (counts, *written, *self._tracks.notes())
 
 
 def _ahead(items: Iterator[Any], count: int) -> Generator[Any]:

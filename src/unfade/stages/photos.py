@@ -52,9 +52,9 @@ class Choice:
         if self.which == "all" or not faces:
             return numbered
         if self.which == "largest":
-            return [max(numbered, key=lambda one: one[1].width * one[1].height)]
+            return [max(numbered, key=lambda item: item[1].width * item[1].height)]
         numbers = {int(part) for part in self.which.split(",")}
-        return [one for one in numbered if one[0] in numbers]
+        return [item for item in numbered if item[0] in numbers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +182,9 @@ def opened_groups(
         def begin(group: list[str]) -> list[Callable[[], Opened]]:
             hashed = [Opened(name, found.root / name) for name in group]
             contents = list(readers.map(_hashed, hashed))
-            if all(is_settled(one.name, one.content) for one in contents):
-                return [lambda one=one: one for one in contents]  # type: ignore[misc]
-            return [readers.submit(_searched, one, find, sizes).result for one in contents]
+            if all(is_settled(item.name, item.content) for item in contents):
+                return [lambda item=item: item for item in contents]  # type: ignore[misc]
+            return [readers.submit(_searched, item, find, sizes).result for item in contents]
 
         waiting: list[Callable[[], Opened]] | None = None
         for group in groups_of(found):
@@ -196,22 +196,22 @@ def opened_groups(
             yield [get() for get in waiting]
 
 
-def _hashed(one: Opened) -> Opened:
+def _hashed(item: Opened) -> Opened:
     """Compute the hash. A file that cannot be read gets none; reading it as a photo later gives the reason."""
     with suppress(Exception):
-        one.content = sha256_of(one.path)
-    return one
+        item.content = sha256_of(item.path)
+    return item
 
 
-def _searched(one: Opened, find: Finder, sizes: Sequence[int]) -> Opened:
+def _searched(item: Opened, find: Finder, sizes: Sequence[int]) -> Opened:
     try:
-        one.photo = read_photo(one.path)
-        faces = find(one.name, one.photo)
+        item.photo = read_photo(item.path)
+        faces = find(item.name, item.photo)
         suited = [size_for(sizes[0] / scale_of(found.matrix), sizes) for found in faces]
-        one.faces = [found.at(size / sizes[0]) for found, size in zip(faces, suited, strict=True)]
-        one.crops = [crop(one.photo, found.matrix, size) for found, size in zip(one.faces, suited, strict=True)]
+        item.faces = [found.at(size / sizes[0]) for found, size in zip(faces, suited, strict=True)]
+        item.crops = [crop(item.photo, found.matrix, size) for found, size in zip(item.faces, suited, strict=True)]
     except DiskFull:
         raise
     except Exception as error:
-        one.error = error
-    return one
+        item.error = error
+    return item

@@ -182,87 +182,87 @@ class _Restoring:
 
     def begin(self, group: list[Opened], writers: ThreadPoolExecutor) -> list[Future[None]]:
         """Restore the faces of a group, and start writing its photos."""
-        restored = in_batches([face for one in group for face in one.crops], self.restore, self.batch)
+        restored = in_batches([face for item in group for face in item.crops], self.restore, self.batch)
         begun = []
-        for one in group:
-            faces = [next(restored) for _ in one.crops]
-            if self._may_write(one, faces):
-                begun.append(writers.submit(self._write, one, [face for face in faces if isinstance(face, Tensor)]))
+        for item in group:
+            faces = [next(restored) for _ in item.crops]
+            if self._may_write(item, faces):
+                begun.append(writers.submit(self._write, item, [face for face in faces if isinstance(face, Tensor)]))
         return begun
 
     def _beside(self, target: str) -> list[str]:
         """The names of the files next to a result: its sidecar, and last its trust map."""
         return [f"{target}.json"] * self.settings.sidecar + [f"{target}{MAP}"] * (self.parts.trust is not None)
 
-    def _may_write(self, one: Opened, restored: Sequence[Tensor | Exception]) -> bool:
+    def _may_write(self, item: Opened, restored: Sequence[Tensor | Exception]) -> bool:
         """Whether a result should be written; otherwise the reason is recorded, or it has been written before."""
-        target = self.result_of(one.name)
-        with self.outputs.alone(one.name, one.path):
-            self.outputs.claim(one.name, one.path, target, *self._beside(target))
-            if self.outputs.settled(one.name, one.content):
+        target = self.result_of(item.name)
+        with self.outputs.alone(item.name, item.path):
+            self.outputs.claim(item.name, item.path, target, *self._beside(target))
+            if self.outputs.settled(item.name, item.content):
                 return False
-            for error in (one.error, *restored):
+            for error in (item.error, *restored):
                 if isinstance(error, Exception):
                     raise error
-            refuse_no_numbers(restored, one.path)
-        if not self.outputs.claimed(one.name):
+            refuse_no_numbers(restored, item.path)
+        if not self.outputs.claimed(item.name):
             return False
-        if not one.faces and not self.settings.copy:
-            self.outputs.no_face(one.name, one.content, no_face_in(one.path))
+        if not item.faces and not self.settings.copy:
+            self.outputs.no_face(item.name, item.content, no_face_in(item.path))
             return False
         return True
 
-    def _write(self, one: Opened, restored: list[Tensor]) -> None:
+    def _write(self, item: Opened, restored: list[Tensor]) -> None:
         """Write the result of one photo; called in a thread."""
-        why = no_map(one.photo, one.crops, self.parts.trust) if one.photo else ""
-        count = (-1 if why else None) if one.faces else 1  # all but the map; a copy has neither sidecar nor map
-        with self.outputs.writing(one.name, one.path, one.content, count=count) as writing:
-            if one.faces:
-                self._paste(one, restored, writing, why)
+        why = no_map(item.photo, item.crops, self.parts.trust) if item.photo else ""
+        count = (-1 if why else None) if item.faces else 1  # all but the map; a copy has neither sidecar nor map
+        with self.outputs.writing(item.name, item.path, item.content, count=count) as writing:
+            if item.faces:
+                self._paste(item, restored, writing, why)
             else:
-                self._copy(one, writing)
-        one.photo = None  # frees its memory, since the group is kept until the next one begins
+                self._copy(item, writing)
+        item.photo = None  # frees its memory, since the group is kept until the next one begins
 
-    def _copy(self, one: Opened, writing: Writing) -> None:
+    def _copy(self, item: Opened, writing: Writing) -> None:
         """Copy a photo bit for bit, unless it is enlarged or converted to another format."""
-        photo, target = one.photo, writing.path
+        photo, target = item.photo, writing.path
         assert photo is not None
-        same = self.parts.enlarge is None and target.name == one.path.name
+        same = self.parts.enlarge is None and target.name == item.path.name
         if same:  # by the block, as anything may follow the picture in its file
-            write_through(target, partial(copyfile, one.path))
+            write_through(target, partial(copyfile, item.path))
         else:
-            atomic_write(target, _encoded(one, self._whole(photo, [], []), self.settings, None))
+            atomic_write(target, _encoded(item, self._whole(photo, [], []), self.settings, None))
         _date_as(photo, target)
-        writing.no_face = no_face_in(one.path)
+        writing.no_face = no_face_in(item.path)
 
-    def _paste(self, one: Opened, restored: list[Tensor], writing: Writing, why: str) -> None:
+    def _paste(self, item: Opened, restored: list[Tensor], writing: Writing, why: str) -> None:
         """Paste the faces, encode the photo and write it; `why` it gets no trust map, although one is wanted."""
-        photo, settings = one.photo, self.settings
+        photo, settings = item.photo, self.settings
         assert photo is not None
-        left = left_alone(one.crops, restored)
+        left = left_alone(item.crops, restored)
         tone = None if settings.colour else tone_of(photo)
-        faces = [Placed(found.matrix, crop, tone) for found, crop in zip(one.faces, one.crops, strict=True)]
+        faces = [Placed(found.matrix, crop, tone) for found, crop in zip(item.faces, item.crops, strict=True)]
         toned = finished(faces, restored)
         restored = [blend(face.crop, result, self.strength) for face, result in zip(faces, toned, strict=True)]
-        distances = self._distances(one, restored)
+        distances = self._distances(item, restored)
         notes = (
             *photo.notes,
             *lost_in(photo, kind=settings.kind, provenance=self.parts.provenance),
-            *_renamed(one, writing.path),
-            *_resized(one, whole=not settings.paste.feather),
+            *_renamed(item, writing.path),
+            *_resized(item, whole=not settings.paste.feather),
             *left,
-            *_warned(one, distances, self.parts.likeness),
+            *_warned(item, distances, self.parts.likeness),
             *([why] if why else []),
         )
         if self.parts.trust and not why:
             map_file, trust, mask = writing.files[-1], self.parts.trust, self.parts.mask
             write_map(map_file, photo, faces, toned, trust, strength=self.strength, settings=self._pasting, mask=mask)
-        atomic_write(writing.path, _encoded(one, self._whole(photo, faces, restored), settings, self.parts.provenance))
+        atomic_write(writing.path, _encoded(item, self._whole(photo, faces, restored), settings, self.parts.provenance))
         _date_as(photo, writing.path)
         if settings.sidecar:
-            about = _sidecar(one, self.result_of(one.name), distances, notes, self.parts.provenance)
+            about = _sidecar(item, self.result_of(item.name), distances, notes, self.parts.provenance)
             atomic_write(writing.files[1], json_text(about, indent=1, ascii_only=False) + "\n")
-        writing.notes = (f"{len(one.faces)} face{'s' * (len(one.faces) > 1)}", *notes)
+        writing.notes = (f"{len(item.faces)} face{'s' * (len(item.faces) > 1)}", *notes)
 
     def _whole(self, photo: Photo, faces: list[Placed], restored: list[Tensor]) -> Photo:
         """The photo, enlarged if asked for, with its restored faces."""
@@ -272,36 +272,36 @@ class _Restoring:
     def _pasting(self) -> PasteSettings:
         return replace(self.settings.paste, upscale=self.settings.scale)
 
-    def _distances(self, one: Opened, restored: list[Tensor]) -> list[float]:
+    def _distances(self, item: Opened, restored: list[Tensor]) -> list[float]:
         """The identity distance of every face and its result; an empty list if it is not measured."""
         likeness = self.parts.likeness
-        return [] if likeness is None else [likeness.distance(*pair) for pair in zip(one.crops, restored, strict=True)]
+        return [] if likeness is None else [likeness.distance(*pair) for pair in zip(item.crops, restored, strict=True)]
 
 
-def _warned(one: Opened, distances: list[float], likeness: Likeness | None) -> Iterator[str]:
-    for found, crop, distance in zip(one.faces, one.crops, distances, strict=False):
+def _warned(item: Opened, distances: list[float], likeness: Likeness | None) -> Iterator[str]:
+    for found, crop, distance in zip(item.faces, item.crops, distances, strict=False):
         if likeness and likeness.tells_apart(crop, distance):
             yield f"face {found.index} may no longer show the same person (identity distance {distance:.2f})"
 
 
-def _encoded(one: Opened, photo: Photo, settings: PhotoSettings, provenance: Provenance | None) -> bytes:
+def _encoded(item: Opened, photo: Photo, settings: PhotoSettings, provenance: Provenance | None) -> bytes:
     kind = settings.kind
     try:
         return encode_photo(photo, kind=kind, quality=settings.quality, provenance=provenance)
     except (OSError, ValueError, RuntimeError) as error:  # such as a picture larger than the format allows
-        message = f"{one.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
+        message = f"{item.path} cannot be written as {kind or photo.origin.kind} ({error}); choose another `kind`."
         raise BadInput(message) from error
 
 
-def _renamed(one: Opened, result: Path) -> tuple[str, ...]:
+def _renamed(item: Opened, result: Path) -> tuple[str, ...]:
     """A note if another photo keeps the name that the result would have."""
-    is_longer = result.name.startswith(f"{one.path.name}.")
+    is_longer = result.name.startswith(f"{item.path.name}.")
     return (f"written as {result.name}, as another photo has its name",) if is_longer else ()
 
 
-def _resized(one: Opened, *, whole: bool) -> tuple[str, ...]:
+def _resized(item: Opened, *, whole: bool) -> tuple[str, ...]:
     """A note if a face is much larger than the restorer's; for aligned faces (`whole`), of any difference in size."""
-    widest = max(1 / scale_of(found.matrix) for found in one.faces)
+    widest = max(1 / scale_of(found.matrix) for found in item.faces)
     if widest > (1 if whole else LARGE):
         return (f"a face is {widest:.1f} times as large as the restorer's: finer detail stays as it was",)
     if whole and widest < 1:
@@ -310,10 +310,10 @@ def _resized(one: Opened, *, whole: bool) -> tuple[str, ...]:
 
 
 def _sidecar(
-    one: Opened, result: str, distances: list[float], notes: Sequence[str], made: Provenance | None
+    item: Opened, result: str, distances: list[float], notes: Sequence[str], made: Provenance | None
 ) -> dict[str, object]:
     faces = []
-    for i, (found, crop) in enumerate(zip(one.faces, one.crops, strict=True)):
+    for i, (found, crop) in enumerate(zip(item.faces, item.crops, strict=True)):
         face: dict[str, object] = {
             "index": found.index,
             "box": list(found.face.box),
@@ -325,7 +325,13 @@ def _sidecar(
         if distances:
             face["identity_distance"] = distances[i]
         faces.append(face)
-    return {"photo": one.name, "result": result, "faces": faces, "notes": list(notes), **(asdict(made) if made else {})}
+    return {
+        "photo": item.name,
+        "result": result,
+        "faces": faces,
+        "notes": list(notes),
+        **(asdict(made) if made else {}),
+    }
 
 
 def _wait_for(written: Sequence[Future[None]]) -> None:

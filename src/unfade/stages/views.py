@@ -91,8 +91,8 @@ def _crops(
     for found in faces.find(name, photo):
         side = max(faces.size, min(round(faces.size / scale_of(found.matrix)), LARGEST))
         matrix = onto(found.matrix, side / faces.size)
-        result, *trust = (crop(one, scaled(matrix, faces.scale), side) for one in results)
-        yield found.index, (crop(photo, matrix, side), result, *(overlaid(result, one) for one in trust))
+        result, *trust = (crop(picture, scaled(matrix, faces.scale), side) for picture in results)
+        yield found.index, (crop(photo, matrix, side), result, *(overlaid(result, picture) for picture in trust))
 
 
 def overlaid(result: Tensor, trust: Tensor) -> Tensor:

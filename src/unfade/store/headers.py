@@ -102,7 +102,7 @@ def _outside(value: object, depth: int = 0, name: str = "it") -> str | None:
     if isinstance(value, str):
         return None
     parts = value.items() if isinstance(value, dict) else ((name, part) for part in value)  # type: ignore[attr-defined]
-    return next((told for key, part in parts if (told := _outside(part, depth + 1, str(key)[:40]))), None)
+    return next((problem for key, part in parts if (problem := _outside(part, depth + 1, str(key)[:40]))), None)
 
 
 def _cast(hint: Any, value: object, name: str) -> object:

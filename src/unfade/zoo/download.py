@@ -82,9 +82,11 @@ def fetch(
         except (_Refused, _Again, BadCheckpoint) as error:
             failures.append(f"{url} {error}")
             is_wrong = is_wrong or isinstance(error, BadCheckpoint)
-    told = "; ".join(failures)
+    reasons = "; ".join(failures)
     kind = BadCheckpoint if is_wrong else DownloadFailed
-    raise kind(f"{download.file} could not be fetched: {told}; try again later, or name another address as `mirror`.")
+    raise kind(
+        f"{download.file} could not be fetched: {reasons}; try again later, or name another address as `mirror`."
+    )
 
 
 def _check_addresses(urls: Sequence[str]) -> None:
@@ -192,10 +194,10 @@ def _answer(request: web.Request, part: "_Part", timeout: float) -> Iterator[Any
 def _extent(response: Any, begun: int) -> tuple[int, int | None]:
     """(offset of the first byte in the answer, bytes of the whole file or None if the server does not say)."""
     if response.status == 206:
-        told = re.fullmatch(rf"bytes ({NUMBER})-\d+/({NUMBER})", response.headers.get("Content-Range", ""), re.ASCII)
-        if told is None or int(told[1]) != begun:
+        extent = re.fullmatch(rf"bytes ({NUMBER})-\d+/({NUMBER})", response.headers.get("Content-Range", ""), re.ASCII)
+        if extent is None or int(extent[1]) != begun:
             raise _Refused("answers with another part of the file than the one asked for")
-        return begun, int(told[2])
+        return begun, int(extent[2])
     length = response.headers.get("Content-Length")
     if length is not None and not re.fullmatch(NUMBER, length.strip(), re.ASCII):
         raise _Refused(f"gives a size that is not a number ({length[:40]!r})")
@@ -230,8 +232,8 @@ class _Part:
         The server sends the whole file if it has changed (If-Range). Where it gives no version, the rest is trusted
         only if the hash of the whole file is known.
         """
-        told = read_object(self.about)
-        etag = told.get("etag", "") if told.get("url") == url else ""
+        about = read_object(self.about)
+        etag = about.get("etag", "") if about.get("url") == url else ""
         if not self.size or not (etag or known):
             return 0
         request.add_header("Range", f"bytes={self.size}-")

@@ -48,7 +48,7 @@ def pull(name: str, *, mirror: str = "", progress: Progress = silent, settings: 
             _discard(row, folder)  # the next call must not resume a file that cannot be used
             raise
         _discard(row, folder)
-    passed_over = tuple(f"passed over: {told}" for file in fetched for told in file.passed_over)
+    passed_over = tuple(f"passed over: {failure}" for file in fetched for failure in file.passed_over)
     return replace(result, notes=(*passed_over, *result.notes))
 
 
