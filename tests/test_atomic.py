@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from unfade.atomic import atomic_write, write_through
 from unfade.errors import DiskFull
@@ -66,12 +67,14 @@ def test_a_long_name_will_do(tmp_path: Path) -> None:
 
 
 def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    """Weights too: safetensors writes files that only their owner may read."""
     before = os.umask(0o027)
     try:
         atomic_write(tmp_path / "a.txt", "x")
+        write_through(tmp_path / "b.safetensors", lambda temporary: save_file({"b": torch.zeros(1)}, temporary))
     finally:
         os.umask(before)
-    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+    assert [path.stat().st_mode & 0o777 for path in tmp_path.iterdir()] == [0o640, 0o640]
 
 
 def test_the_umask_is_never_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

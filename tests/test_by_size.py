@@ -16,6 +16,7 @@ from recorded import fill_module
 from tiny_models import RESTORER, write_faces
 from unfade.errors import BadInput
 from unfade.nets.swinir import SwinIR
+from unfade.recipes.restore import RestoreSettings, prepare
 from unfade.restorers.by_size import REDUCED, BySize, size_for
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import loaded_restorers, save_restorer
@@ -66,7 +67,7 @@ def files(models: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
 def test_its_hash_is_that_of_all_in_any_order(files: tuple[Path, Path]) -> None:
     one, two = (loaded_restorers(specs, device="cpu") for specs in (files, files[::-1]))
     assert one.sha256 == two.sha256
-    assert one.sha256 not in {sha256_of(name) for name in files}
+    assert one.sha256 == ", ".join(map(sha256_of, files)), "so that records name the weights"
     assert loaded_restorers(files[:1], device="cpu").sha256 == sha256_of(files[0])
 
 
@@ -83,6 +84,15 @@ def test_the_command_takes_several(run: Run, files: tuple[Path, Path], tmp_path:
     refused = run("restore", tmp_path / "faces", "--out", tmp_path / "none", *flags, *flags)
     assert refused.code == 2
     assert "one --restorer of each size, got those of 32, 32, 64, 64 px" in refused.err
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_result_names_each_restorer_with_its_hash(files: tuple[Path, Path], order: int) -> None:
+    specs = files[::order]
+    told = prepare(specs, RestoreSettings(), aligned=True, device="cpu").parts.provenance
+    assert told is not None
+    assert told.model == ", ".join(file.name for file in specs)
+    assert told.sha256 == ", ".join(map(sha256_of, specs))
 
 
 def test_choices_reach_all_of_them() -> None:

@@ -150,7 +150,7 @@ def test_one_model_is_shown(run_models: Run) -> None:
     assert code == 0
     assert "sha256: unknown until first seen" in out
     assert "commercial: no" in out
-    assert "It is not on this machine; fetch them with `unfade models pull swinir-512`." in out
+    assert "The weights are not on this machine; fetch them with `unfade models pull swinir-512`." in out
     assert "1009e537e0c2a07d4cabce6355f53cb66767cd4b4297ec7a4a64ca4b8a5684b7" in run_models("show", "codeformer")[1]
     assert "(see https://arxiv.org/abs/2303.06885) and run" in run_models("show", "ffhq-256-dr2")[1], (
         "no address to pull"

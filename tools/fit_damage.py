@@ -36,6 +36,13 @@ EASY = 0.05  # is added to the damage that errors are divided by: below it, erro
 DISTURBED = 0.03  # noise added to the statistics, relative to their deviation
 SIDES = (128, 160, 192, 256, 384)  # px, at which a face may have been compressed
 DEFAULT = OneStepSettings()
+INTENDED_USE = (
+    "estimating how degraded a 128 px aligned face is, so that one-step restorers know at which noise level to begin"
+)
+NOT_FOR = (
+    "identifying people, judging whether a face shows the right person, commercial use, faces that are not in the "
+    "framing of FFHQ"
+)
 DECIDED = ("clean", "damaged", "part", "highest")  # settings that depend on the estimate
 PRESETS = ("swinir", "gfpgan", "codeformer-stage3-small")
 
@@ -52,7 +59,8 @@ def main() -> None:
     save_weights(args.out, net, architecture="damage", config={"size": SIZE}, dtype=torch.float32)
     card = {"name": "damage", "kind": "damage", "sha256": sha256_of(args.out), "licence": "CC BY-NC-SA 4.0"}
     card["licence_reason"] = "the strictest licence among the sources of the training pictures"
-    write_card(args.out, {**card, "command": "python tools/fit_damage.py FACES --held-out VAL", "faces": len(truth)})
+    card["command"] = "python tools/fit_damage.py FACES --held-out VAL"
+    write_card(args.out, {**card, "faces": len(truth), "intended_use": INTENDED_USE, "not_for": NOT_FOR})
     for name in BUILT_IN:
         put_into(path_of(MODELS[name]), net)
 

@@ -28,7 +28,10 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 def write_through(path: Path, write: Callable[[Path], object]) -> None:
     """The same for writers that want a file name: `write` fills a temporary file beside `path`."""
     with room_for(path), temporary_beside(path) as temporary:
+        mode = temporary.stat().st_mode
         write(temporary)
+        if temporary.stat().st_mode != mode:  # safetensors puts a file of its own there, which only its owner may read
+            temporary.chmod(mode)
         _to_disk(temporary)
         temporary.replace(path)
 

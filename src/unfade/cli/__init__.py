@@ -82,7 +82,7 @@ def start() -> None:
 
 
 def main() -> None:
-    """Run the command line. Exit code 0: all done; 1: some items failed; 2: nothing could be started; 130: stopped."""
+    """Run the command line. Exit code 0: all done; 1: some items failed; 2: could not start or go on; 130: stopped."""
     try:
         _refuse_empty(sys.argv[1:])
         app()

@@ -35,7 +35,11 @@ def prepare(
         bool, typer.Option("--crop", help="Crop pictures that are not square to their central square.")
     ] = False,
     enlarge: Annotated[
-        bool, typer.Option("--enlarge", help="Enlarge pictures smaller than --size; without it they are skipped.")
+        bool,
+        typer.Option(
+            "--enlarge",
+            help="Enlarge pictures smaller than --size; without it they fail (boxes of wider: are left out).",
+        ),
     ] = False,
     limit: Annotated[int | None, typer.Option(help="Process only this many pictures, for a trial run.")] = None,
     workers: Annotated[int | None, typer.Option(help="Threads. Default: one per core.")] = None,

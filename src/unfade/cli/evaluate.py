@@ -21,7 +21,7 @@ Row = Mapping[str, object]
 
 @command
 def evaluate(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")],
+    results: Annotated[Path, typer.Argument(help="Folder of results; its subfolders are not read.")],
     truth: Annotated[Path | None, typer.Option(help="Folder of clean versions, with the same file names.")] = None,
     reference: Annotated[
         str | None, typer.Option(help="For fid and kid: folder of clean faces, or name of statistics (fid-ffhq-512).")

@@ -224,7 +224,10 @@ Real = Annotated[
     ),
 ]
 
-Aligned = Annotated[bool, option(BASIC, "The pictures are square face crops in FFHQ's framing.", "--aligned")]
+Aligned = Annotated[
+    bool,
+    option(BASIC, "The pictures are square face crops in FFHQ's framing; subfolders are not searched.", "--aligned"),
+]
 Size = Annotated[
     str,
     option(

@@ -54,7 +54,7 @@ def show(name: Name) -> Outcome:
     lines += [line for file in row["files"] for line in _file_lines(file)]
     lines += [f"{key}: {_said(value)}" for key, value in card.items() if key not in {**row, **stored}]
     if not path.exists():
-        lines.append(f"It is not on this machine; {how_to_get(MODELS[name])}.")
+        lines.append(f"The weights are not on this machine; {how_to_get(MODELS[name])}.")
     return Outcome({**row, **stored, "card": card}, lines)
 
 

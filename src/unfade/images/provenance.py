@@ -20,8 +20,8 @@ class Provenance:
     """The tool, model and settings that made a result."""
 
     tool: str  # with its version: "unfade 0.1.0"
-    model: str  # its name in the table of weights, or the name of its file
-    sha256: str  # of the model's file, in hexadecimal
+    model: str  # its name in the table of weights, or the name of its file; of several, separated by commas
+    sha256: str  # of the model's file, in hexadecimal; of several, in the same order
     settings: str  # everything needed to reproduce the result, in words or as JSON
 
 

@@ -30,7 +30,7 @@ from unfade.recipes.sources import (
     provenance_of,
 )
 from unfade.restorers.base import Restorer
-from unfade.restorers.load import loaded_restorers
+from unfade.restorers.load import each_of, loaded_restorers
 from unfade.restorers.upscale import loaded_upscaler
 from unfade.stages.background import through
 from unfade.stages.photos import Finder, Framed
@@ -154,7 +154,8 @@ def prepare(
     likeness = likeness_for(settings.embedder, device=device)
     identity |= {"find": finding.identity() if finding else "aligned", "photos": asdict(whole)}
     identity |= {"provenance": settings.provenance, **around.identity, **masking.identity}
-    provenance = around.added_to(provenance_of(restorer, loaded.sha256, made, whole)) if settings.provenance else None
+    hashes = ", ".join(part.sha256 for part in each_of(loaded))  # in the order of their names
+    provenance = around.added_to(provenance_of(restorer, hashes, made, whole)) if settings.provenance else None
     trust = None
     if settings.trust:  # it imports what only adaptations need
         from unfade.recipes.trust import trust_for

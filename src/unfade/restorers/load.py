@@ -22,7 +22,6 @@ from unfade.restorers.vqfr import VQFRRestorer
 from unfade.store.checkpoints import is_own, load_state, read_header, read_weights, save_weights
 from unfade.store.foreign import is_onnx
 from unfade.store.headers import whole_size
-from unfade.store.seeds import fingerprint
 from unfade.zoo.load import Loaded, Reader, load_network
 from unfade.zoo.models import find_weights
 
@@ -125,9 +124,8 @@ class _Several(Loaded[Restorer]):
 
     @cached_property
     def sha256(self) -> str:
-        """A hash of their hashes, in the order of their sizes."""
-        ordered = sorted(self.parts, key=lambda part: part.network.size)
-        return fingerprint([part.sha256 for part in ordered])
+        """Their hashes, in the order of their sizes, separated by commas."""
+        return ", ".join(part.sha256 for part in sorted(self.parts, key=lambda part: part.network.size))
 
 
 def each_of(loaded: Loaded[Restorer]) -> tuple[Loaded[Restorer], ...]:
