@@ -9,6 +9,7 @@ from unfade.errors import BadInput, OutputConflict, UnreadableImage
 from unfade.images.files import read_image
 from unfade.images.film_input import find_videos
 from unfade.images.finding import (
+    NESTED,
     WRITTEN,
     Found,
     files_below,
@@ -60,9 +61,20 @@ def test_photos_that_are_all_in_the_output_are_reported(tmp_path: Path) -> None:
 
 def test_aligned_faces_are_of_the_folder_itself_or_one_file(tmp_path: Path) -> None:
     grow(tmp_path, "b.png", "a.jpg", "deep/c.png", "d.dng")
-    assert find_pictures(tmp_path) == Found(tmp_path, (Path("a.jpg"), Path("b.png")), ((".dng", 1),))
+    assert find_pictures(tmp_path) == Found(tmp_path, (Path("a.jpg"), Path("b.png")), ((".dng", 1), (NESTED, 1)))
     assert find_pictures(tmp_path / "d.dng").names == (Path("d.dng"),)
     assert join_passed_over(((".dng", 1), (".psd", 2)), ((".dng", 4),)) == ((".dng", 5), (".psd", 2))
+
+
+def test_pictures_in_subfolders_are_counted_where_they_are_not_read(tmp_path: Path) -> None:
+    grow(tmp_path, "a.png", "deep/b.png", "deep/er/c.jpg", "deep/notes.txt", "run/run.json", "run/journal.jsonl")
+    grow(tmp_path, "run/d.png", "report/e.jpg", ".hidden/f.png")
+    assert find_pictures(tmp_path).passed_over == ((NESTED, 3),)
+    grow(tmp_path, "report.html")
+    assert in_words(find_pictures(tmp_path).passed_over) == "2 in subfolders"
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(BadInput, match="holds no pictures but 2 in subfolders; expected"):
+        find_pictures(tmp_path)
 
 
 def test_loops_of_links_end_and_every_folder_is_read_once(tmp_path: Path) -> None:

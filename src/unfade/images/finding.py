@@ -35,6 +35,8 @@ NOT_READ = (  # films that FFmpeg cannot write, or only their sound
     *(".m2v", ".mj2", ".mlv", ".mve", ".nsv", ".nut", ".ogm", ".ogv", ".r3d", ".rm", ".rmvb", ".swf", ".wtv", ".y4m"),
 )
 WRITTEN = "folders written by unfade"  # counted among what is passed over
+NESTED = "in subfolders"  # the pictures there, counted where only those of the folder itself are read
+REPORT, REPORTED = "report.html", "report"  # the page of a run, and the folder next to it that holds its pictures
 RUN, JOURNALS = "run.json", "journal*.jsonl"  # files of a folder that a run has filled
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"GIF8", b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
 WEBP, HEIF_BRANDS = b"WEBP", (b"avif", b"heic", b"heix", b"mif1")
@@ -85,8 +87,8 @@ def find_pictures(place: Path) -> Found:
     """The files directly in a folder with the suffix of a picture; or the file itself, whatever its name.
 
     Hidden files, pipes and devices are left out. A folder with such a suffix is listed, so that it is reported as a
-    failure. Pictures that are not read are counted as in `find_photos`. Raises BadInput when `place` is missing or
-    holds no picture.
+    failure. Pictures that are not read are counted as in `find_photos`, and so are those in subfolders, other than of
+    runs and reports. Raises BadInput when `place` is missing or holds no picture.
     """
     if place.is_file():
         return Found(place.parent, (Path(place.name),))
@@ -94,11 +96,18 @@ def find_pictures(place: Path) -> Found:
         raise BadInput(f"{place} {why_not(place)}; name a picture or the folder that holds the pictures.")
     shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
     found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
-    passed_over = count_passed_over(shown)
+    passed_over = join_passed_over(count_passed_over(shown), _nested(place))
     if not found:
         others = f" but {in_words(passed_over)}" if passed_over else ""
         raise BadInput(f"{place} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
     return Found(place, tuple(Path(path.name) for path in found), passed_over)
+
+
+def _nested(place: Path) -> tuple[tuple[str, int], ...]:
+    of_report = REPORTED if (place / REPORT).is_file() else None
+    below = (name for name, _ in _below(place, None, []) if len(name.parts) > 1 and name.parts[0] != of_report)
+    count = sum(name.suffix.lower() in SUFFIXES for name in below)
+    return ((NESTED, count),) if count else ()
 
 
 def list_images(folder: Path) -> list[Path]:

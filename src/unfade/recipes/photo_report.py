@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unfade.atomic import atomic_write
-from unfade.images.finding import RUN, Found
+from unfade.images.finding import REPORT, REPORTED, RUN, Found
 from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import JOURNAL, Run
 from unfade.report.document import Face, Report, WholePhoto, most_changed_first, render
@@ -15,7 +15,6 @@ from unfade.stages.trust_maps import MAP
 from unfade.stages.views import FacesToo, Views, write_views
 from unfade.store.seeds import fingerprint
 
-REPORT, FOLDER = "report.html", "report"  # the page of a run, and the folder next to it that holds its pictures
 SHOWN = 1000  # at most so many photos, and so many faces, are on a page
 CHANGED_MOST = "faces, those that changed most"  # the faces that `shown_faces` keeps
 RESULTS = ("adapted", "result")  # titles of columns that hold results
@@ -28,7 +27,7 @@ def photo_views(
     """Write views of the finished photos, whose results are in the folder `results`, to `report` in that of a run."""
     done = {e.item: (found.root / e.item, *_results(e, results)) for e in entries if e.status == "done"}
     shown = {name: done[name] for name in list(done)[:SHOWN]}
-    return write_views(shown, run.within(FOLDER), faces, key=key)
+    return write_views(shown, run.within(REPORTED), faces, key=key)
 
 
 def _results(entry: Entry, folder: Path) -> Iterator[Path]:

@@ -11,14 +11,14 @@ from unfade.errors import BadInput, UnknownModel, refuse_below
 from unfade.faces.restoring import Enlarge
 from unfade.images.enlarge import enlarged
 from unfade.images.film_input import by_endings, find_videos
-from unfade.images.finding import ENDINGS, NOT_READ, Found, find_pictures, join_passed_over
+from unfade.images.finding import ENDINGS, NOT_READ, REPORT, Found, find_pictures, join_passed_over
 from unfade.images.provenance import Provenance
 from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard
 from unfade.jobs.stores import is_store, photos_in
 from unfade.progress import Progress, silent
-from unfade.recipes.photo_report import REPORT, report_restored
+from unfade.recipes.photo_report import report_restored
 from unfade.recipes.sources import (
     FILLED,
     Finding,
