@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recorded import arrays
-from unfade.metrics.distribution import FeatureStatistics, frechet_distance, kernel_distance, statistics
+from unfade.metrics.distribution import FeatureStatistics, Moments, frechet_distance, kernel_distance, statistics
 
 GOLDEN = arrays("metrics_fid")
 
@@ -63,6 +63,9 @@ def test_the_kernel_distance_by_hand() -> None:
         lambda: statistics(np.array([[np.nan], [1.0]])),
         lambda: statistics(normal(1, 2)).covariance,
         lambda: frechet_distance(statistics(normal(3, 2)), statistics(normal(3, 4))),
+        lambda: Moments(np.full(2, np.nan), np.eye(2)),
+        lambda: Moments(np.zeros(2), np.full((2, 2), np.inf)),
+        lambda: Moments(np.zeros(2), np.eye(3)),
         lambda: kernel_distance(normal(1, 2), normal(3, 2)),
     ],
 )

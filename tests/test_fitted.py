@@ -92,6 +92,11 @@ def test_photos_without_damage_give_no_damage(targets: Tensor) -> None:
     assert (made - targets[0]).abs().mean() < 0.03
 
 
+def test_flat_pictures_give_numbers() -> None:
+    flat = torch.zeros(6, 3, 32, 32)
+    assert fit(flat, flat).damaged(flat[0], np.random.default_rng(0)).isfinite().all()
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_pairs_have_one_shape(targets: Tensor, count: int) -> None:
     with pytest.raises(BadInput, match="target of the same shape"):

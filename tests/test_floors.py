@@ -14,7 +14,8 @@ import unfade
 ROOT = Path(unfade.__file__).parent
 FLOORS = {
     "errors": -1,
-    "atomic": 0, "devices": 0, "locks": 0, "memory": 0, "processes": 0, "precision": 0, "progress": 0, "shown": 0,
+    "atomic": 0, "declared": 0, "devices": 0, "locks": 0, "memory": 0, "own_modes": 0, "processes": 0,
+    "precision": 0, "progress": 0, "shown": 0,
     "images": 1,
     "store": 2,
     "nets": 3, "jobs": 3,

@@ -43,6 +43,12 @@ def test_a_maximum_leans_to_its_higher_neighbour() -> None:
     assert decode(heat)[0].tolist() == [[5.75, 3.5], [5.25, 3.5], [5.5, 3.25], [5.5, 3.5]]
 
 
+def test_a_map_without_numbers_has_no_place() -> None:
+    heat = torch.zeros(1, 2, 8, 8)
+    heat[0, 1, 0, 0] = torch.nan
+    assert decode(heat).isnan().tolist() == [[[False, False], [True, True]]]
+
+
 @pytest.mark.parametrize(("x", "y"), [(0, 3), (7, 3), (3, 0), (3, 7), (0, 0), (7, 7)])
 def test_at_the_border_nothing_leans(x: int, y: int) -> None:
     heat = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))

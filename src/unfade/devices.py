@@ -16,8 +16,9 @@ def choose_device(device: Device = "auto") -> str:
     if device == "auto":
         return automatic()
     try:
+        device = torch.device(device)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = first_line(error)
         raise BadInput(f"The device {device} cannot be used ({reason}); set `device` to auto or cpu.") from error
     return str(device)

@@ -26,6 +26,7 @@ from unfade.images.tone import is_grey, to_grey
 
 RADIUS = 10  # px, of a kernel for faces of 128 px: enlarging by 8 spreads a pixel that far
 OTHERS = 4.0  # weight of the folder's mean in the fit of each kernel, in photos
+FLAT = 1e-12  # least energy of a frequency, so that flat pictures have no kernel of NaN
 RIDGE = 0.01  # ridge penalty, relative to the mean energy of the targets: frequencies they lack are not fitted
 LEVELS = 8  # levels of brightness at which the strength of the noise is measured
 ENOUGH = 500  # a level with fewer values than this gets the mean strength of the others
@@ -123,7 +124,7 @@ def fitted_kernels(photos: Tensor, targets: Tensor) -> Tensor:
     product, energy = seen * true.conj(), true.abs().square()
     product = product + OTHERS * product.mean(0)
     energy = energy + OTHERS * energy.mean(0)
-    response = product / (energy + RIDGE * energy.mean((1, 2, 3), keepdim=True))
+    response = product / (energy + RIDGE * energy.mean((1, 2, 3), keepdim=True)).clamp_min(FLAT)
     response[..., 0, 0] = 1  # the means are not part of the spectra
     radius = min(max(1, RADIUS * size // 128), (size - 1) // 2)
     whole = torch.fft.fftshift(torch.fft.irfft2(response, s=(size, size)), dim=(2, 3))

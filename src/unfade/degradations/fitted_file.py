@@ -13,6 +13,7 @@ from torch import Tensor
 from unfade.degradations.fitted import LEVELS, FittedDegradation
 from unfade.degradations.rings import rings_of
 from unfade.errors import BadCheckpoint, BadInput
+from unfade.own_modes import own_modes
 from unfade.store.checkpoints import read_tensors, write_tensors
 from unfade.store.foreign import SAFETENSORS, content_of, refuse_text
 from unfade.store.headers import FITTED, WIDEST_FACE
@@ -47,6 +48,7 @@ def save_degradation(path: Path, fitted: FittedDegradation, *, made_of: str = ""
     write_tensors(path, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, header)
 
 
+@own_modes()
 def load_degradation(place: str | Path) -> FittedDegradation:
     """The degradation in a file or in a run folder.
 

@@ -8,9 +8,11 @@ import torch
 from unfade.devices import Device, choose_device
 from unfade.diffusion.prior import DiffusionPrior
 from unfade.nets.unet import UNet
+from unfade.own_modes import own_modes
 from unfade.zoo.load import Loaded, load_network
 
 
+@own_modes()
 def load_prior(spec: str | Path = "small-prior", *, device: Device = "auto") -> DiffusionPrior:
     """A prior in evaluation mode.
 

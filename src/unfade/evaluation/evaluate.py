@@ -31,6 +31,7 @@ from unfade.metrics.identity import IdentityAngle, identity_angle, published_ang
 from unfade.metrics.landmarks import LandmarkDistance
 from unfade.metrics.no_reference import CroppedManiqa
 from unfade.nets.lpips import LPIPS
+from unfade.own_modes import own_modes
 from unfade.progress import Progress, silent
 from unfade.zoo.load import load_network
 
@@ -129,6 +130,7 @@ class Evaluation:
         return {**found, **(self.scores.as_dict() if self.scores else {}), **remarks}
 
 
+@own_modes()
 def evaluate(
     results: str | Path,
     *,
@@ -152,6 +154,7 @@ def evaluate(
     do; OutputConflict if `csv` exists; UnknownModel, with the command that downloads them, for missing weights.
     """
     results, truth, device = Path(results), Path(truth) if truth else None, choose_device(device)
+    metrics, stems = _several(metrics), None if stems is None else _several(stems)
     chosen = _chosen(metrics, truth, reference)
     if csv:
         _check_csv(Path(csv), chosen)
@@ -171,6 +174,11 @@ def evaluate(
     if csv and scores:
         scores.write_csv(Path(csv))
     return found
+
+
+def _several(names: Collection[str]) -> tuple[str, ...]:
+    """The names, of which a text alone is one: its letters are none."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def load_metrics(names: Sequence[str], *, truth: Path | None, device: Device = "cpu") -> dict[str, Score]:

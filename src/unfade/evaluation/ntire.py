@@ -16,6 +16,7 @@ from unfade.errors import BadInput
 from unfade.evaluation.evaluate import Evaluation, evaluate
 from unfade.evaluation.pairs import Scores, score_folder
 from unfade.faces.identity import Embedder, load_embedder
+from unfade.own_modes import own_modes
 from unfade.progress import Progress, silent
 from unfade.shown import finite
 
@@ -101,6 +102,7 @@ class Ntire:
         }
 
 
+@own_modes()
 def evaluate_ntire(
     results: str | Path,
     photos: str | Path,

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unfade.errors import BadInput
+from unfade.own_modes import own_modes
 
 
 def low_pass(image: Tensor, factor: int, *, border: str = "mirrored") -> Tensor:
@@ -62,7 +63,8 @@ def _placed(
     make: Callable[..., Tensor], arguments: tuple[object, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """A matrix on a device, cached: copying it there in every step of the sampler would make the host wait."""
-    return make(*arguments).to(device, dtype)
+    with own_modes():  # one from inference mode could not be used in a training later on
+        return make(*arguments).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

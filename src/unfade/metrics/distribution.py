@@ -53,10 +53,22 @@ class FeatureStatistics:
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (D,) and covariance (D, D) alone, as published in place of the pictures themselves."""
+    """Mean (D,) and covariance (D, D) alone, as published in place of the pictures themselves.
+
+    Raises ValueError on other shapes or on values that are not finite: against such moments every set would be perfect.
+    """
 
     mean: Array
     covariance: Array
+
+    def __post_init__(self) -> None:
+        shapes = self.mean.shape, self.covariance.shape
+        if shapes != ((self.mean.size,), (self.mean.size,) * 2):
+            raise ValueError(
+                f"expected a mean (D,) and a covariance (D, D) of features, got {shapes[0]} and {shapes[1]}"
+            )
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.covariance).all()):
+            raise ValueError("expected finite moments of features, got values that are not numbers")
 
     @property
     def dimensions(self) -> int:

@@ -38,7 +38,8 @@ def decode(heat: Tensor) -> Tensor:
 
     The position of the maximum, moved by a quarter of a pixel towards the higher neighbour in x and in y (Newell et al.
     2016, Sec. 3.2), except at the border. The middle of the first pixel is at 0.5, so that multiplying by the ratio of
-    sides gives the position in the picture. Raises ValueError on another shape.
+    sides gives the position in the picture. A map with values that are no numbers gives NaN. Raises ValueError on
+    another shape.
     """
     if heat.ndim != 4 or min(heat.shape) < 1:
         raise ValueError(f"expected heat maps (B, P, H, W), got {tuple(heat.shape)}")
@@ -49,7 +50,8 @@ def decode(heat: Tensor) -> Tensor:
     lean_x = _value(heat, x + 1, y) - _value(heat, x - 1, y)
     lean_y = _value(heat, x, y + 1) - _value(heat, x, y - 1)
     lean = torch.stack([lean_x, lean_y], 2).sign() * inside[..., None]
-    return torch.stack([x, y], 2).cpu().double() + 0.5 + QUARTER * lean.cpu().double()  # not every device has float64
+    points = torch.stack([x, y], 2).cpu().double() + 0.5 + QUARTER * lean.cpu().double()  # not every device has float64
+    return points.where(~heat.isnan().flatten(2).any(2, keepdim=True).cpu(), torch.nan)
 
 
 def landmark_distance(restored: Tensor, truth: Tensor) -> Tensor:

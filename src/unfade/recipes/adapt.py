@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from unfade.atomic import atomic_write
+from unfade.declared import as_declared
 from unfade.degradations.fitted_file import DEGRADATION
 from unfade.devices import Device, choose_device
 from unfade.diffusion.load import loaded_prior
@@ -18,6 +19,7 @@ from unfade.images.finding import list_images
 from unfade.images.pairing import by_stem, check_side
 from unfade.jobs.journal import Counts, Entry, notes_of
 from unfade.jobs.runs import Run, of_gone, open_run
+from unfade.own_modes import own_modes
 from unfade.progress import Progress, silent
 from unfade.recipes.adapt_report import RESTORED, Ran, report_of
 from unfade.recipes.adapt_settings import BEGUN_WITH, AdaptSettings, settings_for, settled, weights_key
@@ -72,6 +74,7 @@ class Adapted:
     warnings: tuple[str, ...] = ()  # what to know about the adapted restorer, one sentence each; in the report too
 
 
+@own_modes()
 def adapt(
     photos: str | Path,
     out: str | Path,
@@ -99,9 +102,10 @@ def adapt(
     another run.
     """
     photos, out, device = Path(photos), Path(out), choose_device(device)
+    find, whole = as_declared(find), as_declared(whole)
     clean, likeness = list_images(Path(real)) if real else [], likeness_for(embedder, device=device)
     source = _source(photos, find, whole, mask, likeness, aligned=aligned, device=device)
-    settings = suited(settings, source, out, progress)
+    settings = as_declared(suited(settings, source, out, progress))
     begun = loaded_restorer(settings.restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)
     restorer = begun.network
     truths = _truths(Path(truth), photos if aligned else None, restorer.size) if truth else {}

@@ -14,6 +14,7 @@ from unfade.degradations.fitted_file import degradation_file, load_degradation
 from unfade.degradations.measured import SHARPEST, Blur, Damage, Noise, Spread, damage_of
 from unfade.errors import OutputConflict
 from unfade.images.files import to_bytes
+from unfade.own_modes import own_modes
 from unfade.recipes.damage_sheet import damage_sheet
 
 PICTURE = "degradation.png"
@@ -40,6 +41,7 @@ class Inspected:
         return {**asdict(self.damage), "degradation": str(self.degradation), "picture": str(self.picture)}
 
 
+@own_modes()
 def inspect(place: str | Path, out: str | Path | None = None) -> Inspected:
     """Measure the degradation in a file or a run folder, and draw a picture of it.
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from unfade.declared import as_declared
 from unfade.devices import Device, choose_device
 from unfade.errors import BadInput, UnknownModel, refuse_below
 from unfade.faces.restoring import Enlarge
@@ -17,6 +18,7 @@ from unfade.jobs.journal import Entry
 from unfade.jobs.runs import Run, open_run
 from unfade.jobs.shards import EVERYTHING, LAYOUTS, WHOLE, Portion, Shard
 from unfade.jobs.stores import is_store, photos_in
+from unfade.own_modes import own_modes
 from unfade.progress import Progress, silent
 from unfade.recipes.photo_report import report_restored
 from unfade.recipes.sources import (
@@ -95,6 +97,7 @@ class RestoreSettings:
             )
 
 
+@own_modes()
 def restore(
     photos: str | Path,
     out: str | Path,
@@ -139,6 +142,7 @@ def prepare(
 
     Raises BadInput and UnknownModel as `restore` does.
     """
+    settings = as_declared(settings)
     settings.check(aligned=aligned)
     device = choose_device(device)
     loaded = loaded_restorers(restorer, fidelity=settings.fidelity, refine=settings.refine, device=device)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from os import PathLike
 from pathlib import Path
 from typing import Protocol
 
@@ -223,7 +224,7 @@ def provenance_of(
 ) -> Provenance:
     """The provenance for the metadata of results; it contains no path of the user's machine."""
     how = json.dumps({**choices, **asdict(settings.paste)}, sort_keys=True)
-    names = [restorer] if isinstance(restorer, str | Path) else restorer
+    names = [restorer] if isinstance(restorer, str | PathLike) else restorer
     return Provenance(f"unfade {version('unfade')}", ", ".join(Path(name).name for name in names), sha256, how)
 
 

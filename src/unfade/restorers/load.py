@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from unfade.devices import Device, choose_device
 from unfade.errors import BadInput
 from unfade.nets import codeformer, gfpgan, swinir, vqfr
 from unfade.nets.architecture import Config
+from unfade.own_modes import own_modes
 from unfade.restorers import one_step, onnx, spandrel
 from unfade.restorers.base import Restorer
 from unfade.restorers.by_size import BySize
@@ -62,6 +64,7 @@ def head_of(spec: str | Path) -> Head:
     return Head(architecture, whole_size(config.get("size"), path))
 
 
+@own_modes()
 def load_restorer(
     spec: str | Path = "small-restorer",
     *,
@@ -104,7 +107,7 @@ def loaded_restorers(
 
     Raises BadInput for equal sizes, and for none at all.
     """
-    if isinstance(specs, str | Path):
+    if isinstance(specs, str | PathLike):
         specs = (specs,)
     if not specs:
         raise BadInput("Name a restorer, or several of different sizes; got an empty list.")
