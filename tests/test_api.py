@@ -54,6 +54,22 @@ def test_evaluate_is_what_the_command_does(run: Run, tmp_path: Path) -> None:
         unfade.evaluate(faces, truth=faces, metrics=("fid",), csv=tmp_path / "other.csv")
 
 
+def test_a_server_loads_its_networks_once(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_faces(tmp_path / "faces", 2)
+    faces = sorted((tmp_path / "faces").iterdir())
+    restoration = unfade.load_restoration(str(models[0]), aligned=True, device="cpu")
+    monkeypatch.setattr(unfade.recipes.restore, "loaded_restorers", None)  # nothing is loaded again
+    for face in faces:
+        assert [entry.status for entry in restoration.restore(str(face), tmp_path / face.stem)] == ["done"]
+    monkeypatch.undo()
+    unfade.restore(tmp_path / "faces", tmp_path / "out", models[0], aligned=True, device="cpu")
+    for face in faces:
+        assert (tmp_path / face.stem / face.name).read_bytes() == (tmp_path / "out" / face.name).read_bytes()
+    reported = unfade.load_restoration(models[0], unfade.RestoreSettings(report=True), aligned=True, device="cpu")
+    with pytest.raises(unfade.BadInput, match="leave out `report`, or `shard`"):
+        reported.restore(faces[0], tmp_path / "shard", portion=unfade.Portion(unfade.Shard(1, 2)))
+
+
 def test_what_is_about_whole_photos_is_refused_for_faces(models: Models, tmp_path: Path) -> None:
     write_faces(tmp_path / "faces", 1)
     whole = {

@@ -16,7 +16,7 @@ from recorded import fill_module
 from tiny_models import RESTORER, write_faces
 from unfade.errors import BadInput
 from unfade.nets.swinir import SwinIR
-from unfade.recipes.restore import RestoreSettings, prepare
+from unfade.recipes.restore import RestoreSettings, load_restoration
 from unfade.restorers.by_size import REDUCED, BySize, size_for
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import loaded_restorers, save_restorer
@@ -89,7 +89,7 @@ def test_the_command_takes_several(run: Run, files: tuple[Path, Path], tmp_path:
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_result_names_each_restorer_with_its_hash(files: tuple[Path, Path], order: int) -> None:
     specs = files[::order]
-    told = prepare(specs, RestoreSettings(), aligned=True, device="cpu").parts.provenance
+    told = load_restoration(specs, RestoreSettings(), aligned=True, device="cpu").parts.provenance
     assert told is not None
     assert told.model == ", ".join(file.name for file in specs)
     assert told.sha256 == ", ".join(map(sha256_of, specs))

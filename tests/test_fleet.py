@@ -104,8 +104,8 @@ def ended(made: Worker, *shares: Share) -> list[Ended]:
 def test_a_process_loads_its_networks_once_and_works_as_shards_do(
     faces: Path, models: Models, tmp_path: Path, by_hand: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded, prepare = [], cluster.prepare
-    monkeypatch.setattr(cluster, "prepare", lambda *a, **b: loaded.append(1) or prepare(*a, **b))
+    loaded, load = [], cluster.load_restoration
+    monkeypatch.setattr(cluster, "load_restoration", lambda *a, **b: loaded.append(1) or load(*a, **b))
     names = tuple(Path(path.name) for path in sorted(faces.iterdir()))
     shares = zip([Shard(i, 3) for i in (1, 2, 3)], every_share(Found(faces, names), 3), strict=True)
     found = ended(worker(tmp_path / "out", models), *[(shard, of, Found(faces, ())) for shard, of in shares])

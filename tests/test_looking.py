@@ -58,11 +58,11 @@ def picture(path: Path, level: int) -> Path:
 def test_photos_of_the_same_faces_are_restored_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, list[str], float | None]] = []
 
-    class Prepared:
+    class Restoration:
         def __init__(self, restorer: object, settings: unfade.RestoreSettings, **_: object) -> None:
             self.settings = settings
 
-        def restore(self, photos: Any, films: Any, out: Path, **_: object) -> list[Entry]:
+        def restore_found(self, photos: Any, films: Any, out: Path, **_: object) -> list[Entry]:
             names = [name.as_posix() for name in photos.names]
             calls.append((self.settings.find.choice.which, names, self.settings.fidelity))
             out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def test_photos_of_the_same_faces_are_restored_together(tmp_path: Path, monkeypa
             done = [Entry("restored", name, "done", outputs=(name,)) for name in names[:-1]]
             return [*done, Entry("restored", names[-1], "no_face", reason="no face found.")]
 
-    monkeypatch.setattr(trying, "prepare", Prepared)
+    monkeypatch.setattr(trying, "load_restoration", Restoration)
     photos, out = tmp_path / "photos", tmp_path / "results"
     people(photos / "a.png")
     picture(photos / "1.png", 1)

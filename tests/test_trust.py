@@ -40,7 +40,7 @@ from unfade.images.enlarge import enlarged
 from unfade.nets.damage import DamageNet
 from unfade.nets.swinir import SwinIR
 from unfade.recipes.adapt import adapt
-from unfade.recipes.restore import RestoreSettings, prepare, restore
+from unfade.recipes.restore import RestoreSettings, load_restoration, restore
 from unfade.recipes.trust import KEY, calibration_begun, calibration_of, put_in_card, recalibration_of, trust_for
 from unfade.restorers.image_level import SwinIRRestorer
 from unfade.restorers.load import loaded_restorer, loaded_restorers, save_restorer
@@ -284,12 +284,12 @@ def test_of_the_built_in_restorers_the_calibrated_ones_say_for_which_choices() -
 
 
 def test_the_calibration_is_part_of_a_run(known: Path, tmp_path: Path) -> None:
-    keys = {prepare(known, RestoreSettings(), aligned=True).key}
+    keys = {load_restoration(known, RestoreSettings(), aligned=True).key}
     for factor in (1.0, 2.0):
         found = calibration_of(loaded_restorer(known))
         assert found is not None
         put_in_card(known, replace(found, factor=factor))
-        keys.add(prepare(known, RestoreSettings(trust=True), aligned=True).key)
+        keys.add(load_restoration(known, RestoreSettings(trust=True), aligned=True).key)
     assert len(keys) == 3
     write_faces(tmp_path / "faces", 1)
     with pytest.raises(BadInput, match="plain PNG"):

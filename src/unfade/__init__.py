@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from unfade.recipes.adapt import Adapted, adapt
     from unfade.recipes.adapt_settings import SMALL_ADAPT, AdaptSettings, settings_for
     from unfade.recipes.inspect import Inspected, inspect
-    from unfade.recipes.restore import RestoreSettings, restore
+    from unfade.recipes.restore import Restoration, RestoreSettings, load_restoration, restore
     from unfade.recipes.sources import FindSettings
     from unfade.restorers.base import Restorer
     from unfade.restorers.code_level import CodeLossSettings
@@ -77,6 +77,7 @@ __all__ = [
     "PhotoSettings",
     "Portion",
     "Progress",
+    "Restoration",
     "RestoreSettings",
     "Restorer",
     "Shard",
@@ -93,6 +94,7 @@ __all__ = [
     "inspect",
     "load_degradation",
     "load_prior",
+    "load_restoration",
     "load_restorer",
     "restore",
     "settings_for",
@@ -124,7 +126,7 @@ _ROOMS = {  # where the names are defined, as the imports above say it to type c
     "recipes.adapt_settings": ("SMALL_ADAPT", "AdaptSettings", "settings_for"),
     "evaluation.ntire": ("Ntire", "evaluate_ntire"),
     "recipes.inspect": ("Inspected", "inspect"),
-    "recipes.restore": ("RestoreSettings", "restore"),
+    "recipes.restore": ("Restoration", "RestoreSettings", "load_restoration", "restore"),
     "evaluation.evaluate": ("Evaluation", "evaluate"),
     "recipes.sources": ("FindSettings",),
     "restorers.base": ("Restorer",),

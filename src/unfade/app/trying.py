@@ -11,7 +11,7 @@ from unfade.errors import BadInput
 from unfade.images.finding import Found, find_photos
 from unfade.jobs.journal import Entry
 from unfade.progress import Progress, silent
-from unfade.recipes.restore import BUILT_IN, RestoreSettings, prepare
+from unfade.recipes.restore import BUILT_IN, RestoreSettings, load_restoration
 from unfade.recipes.sources import FindSettings
 from unfade.restorers.families import family_of
 from unfade.restorers.load import head_of
@@ -54,9 +54,9 @@ class Variant:
         for faces, names in groups.items():
             find, place = FindSettings(choice=Choice(faces)), self._place(faces)
             settings = RestoreSettings(find, fidelity=self.fidelity if has_fidelity else None, strength=self.strength)
-            prepared = prepare(self.restorer, settings, device=device)
+            restoration = load_restoration(self.restorer, settings, device=device)
             found, films = Found(self.photos, names), Found(self.photos, ())
-            entries += prepared.restore(found, films, place, asked=str(self.photos), progress=progress)
+            entries += restoration.restore_found(found, films, place, asked=str(self.photos), progress=progress)
         return entries
 
     def result(self, name: str) -> Path | None:

@@ -27,7 +27,7 @@ from unfade.jobs.stores import anywhere, copies, is_store, shards_in
 from unfade.jobs.workers import as_text, cores, one_thread
 from unfade.processes import unheard
 from unfade.progress import Progress
-from unfade.recipes.restore import Prepared, RestoreSettings, photos_and_videos, prepare
+from unfade.recipes.restore import Restoration, RestoreSettings, load_restoration, photos_and_videos
 
 EACH, MOST = 16, 4096  # photos of a shard on average; shards of a run
 TRIES = 3  # how often a shard is begun again whose process died: one of its photos may be the reason
@@ -47,9 +47,9 @@ class Worker:
     device: str
 
     @cached_property
-    def prepared(self) -> Prepared:
+    def restoration(self) -> Restoration:
         """The networks, loaded at the first shard, where an error can be told."""
-        return prepare(self.restorer, self.settings, aligned=self.aligned, device=self.device)
+        return load_restoration(self.restorer, self.settings, aligned=self.aligned, device=self.device)
 
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, list[bytes]]:
         """From each `Share` to what became of it, pickled."""
@@ -59,7 +59,7 @@ class Worker:
         """Errors are returned, not raised: Ray would neither retry nor report them in one sentence."""
         try:
             with one_thread(), copies(self.photos, photos, self.out, shard) as (here, out):
-                return shard, self.prepared.restore(here, films, out, asked=self.photos, shard=shard)
+                return shard, self.restoration.restore_found(here, films, out, asked=self.photos, shard=shard)
         except Exception as error:
             return shard, error if isinstance(error, UnfadeError) else as_text(error)
 

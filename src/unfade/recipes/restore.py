@@ -120,27 +120,22 @@ def restore(
     run to a shard of the photos, or to those that a manifest lists. Raises BadInput, UnknownModel, or OutputConflict if
     `out` was made in another way.
     """
-    if is_store(photos) or is_store(out):
-        raise BadInput("Object stores are read and written by a fleet: set `fleet`, to auto for this machine.")
-    photos, out = Path(photos), Path(out)
-    settings.check(aligned=aligned)
-    if settings.report and not portion.shard.is_whole:
-        raise BadInput("A report shows all photos of a run: leave out `report`, or `shard`.")
-    prepared = prepare(restorer, settings, aligned=aligned, device=device)
-    found, films = photos_and_videos(photos, out, aligned=aligned, portion=portion)
-    return prepared.restore(found, films, out, asked=str(photos), shard=portion.shard, progress=progress)
+    _check_run(photos, out, settings, portion)
+    restoration = load_restoration(restorer, settings, aligned=aligned, device=device)
+    return restoration.restore(photos, out, portion=portion, progress=progress)
 
 
-def prepare(
-    restorer: str | Path | Sequence[str | Path],
-    settings: RestoreSettings,
+@own_modes()
+def load_restoration(
+    restorer: str | Path | Sequence[str | Path] = BUILT_IN,
+    settings: RestoreSettings = RestoreSettings(),
     *,
     aligned: bool = False,
     device: Device = "auto",
-) -> "Prepared":
-    """Load every network that a restoration needs, once for many calls of `Prepared.restore`.
+) -> "Restoration":
+    """Load every network that a restoration needs, once for many calls, as in a server.
 
-    Raises BadInput and UnknownModel as `restore` does.
+    `unfade.restore` does the same for one call, with the same arguments. Raises BadInput and UnknownModel as that does.
     """
     settings = as_declared(settings)
     settings.check(aligned=aligned)
@@ -153,7 +148,7 @@ def prepare(
     whole = replace(settings.whole, paste=FILLED.paste) if aligned else settings.whole
     identity: dict[str, object] = {"restorer_sha256": loaded.sha256, **made}
     if settings.size == "restorer":
-        return Prepared(settings, loaded.network, finding, whole, identity, loaded.sha256)
+        return Restoration(settings, loaded.network, finding, whole, identity, loaded.sha256)
     around = background_of(settings.background, whole, device=device)
     likeness = likeness_for(settings.embedder, device=device)
     identity |= {"find": finding.identity() if finding else "aligned", "photos": asdict(whole)}
@@ -169,12 +164,12 @@ def prepare(
     parts = Parts(around.enlarge, likeness, provenance, around.recrop, masking.mask, trust)
     key = fingerprint(identity, {} if settings.embedder is None else {"embedder": str(settings.embedder)})
     identity |= {} if settings.output_layout == "names" else {"output_layout": settings.output_layout}
-    return Prepared(settings, loaded.network, finding, whole, identity, key, parts)
+    return Restoration(settings, loaded.network, finding, whole, identity, key, parts)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A restoration whose networks are loaded."""
+class Restoration:
+    """A restoration whose networks are loaded; made by `load_restoration`."""
 
     settings: RestoreSettings
     network: Restorer
@@ -184,7 +179,22 @@ class Prepared:
     key: str  # hash of what its results depend on
     parts: Parts = Parts()
 
+    @own_modes()
     def restore(
+        self,
+        photos: str | Path,
+        out: str | Path,
+        *,
+        portion: Portion = EVERYTHING,
+        progress: Progress = silent,
+    ) -> list[Entry]:
+        """Restore the photos in a folder, or one photo, as `unfade.restore` does; one entry per photo."""
+        _check_run(photos, out, self.settings, portion)
+        photos, out = Path(photos), Path(out)
+        found, films = photos_and_videos(photos, out, aligned=self.finding is None, portion=portion)
+        return self.restore_found(found, films, out, asked=str(photos), shard=portion.shard, progress=progress)
+
+    def restore_found(
         self,
         photos: Found,
         films: Found,
@@ -229,6 +239,14 @@ class Prepared:
         if films.names:
             entries += restore_videos(films, *given, strength=strength, batch=batch, key=key, place=place)
         return entries
+
+
+def _check_run(photos: str | Path, out: str | Path, settings: RestoreSettings, portion: Portion) -> None:
+    """Raises BadInput for what a restoration on this machine, or of a part of the photos, cannot do."""
+    if is_store(photos) or is_store(out):
+        raise BadInput("Object stores are read and written by a fleet: set `fleet`, to auto for this machine.")
+    if settings.report and not portion.shard.is_whole:
+        raise BadInput("A report shows all photos of a run: leave out `report`, or `shard`.")
 
 
 def passed_over(
