@@ -22,7 +22,7 @@ from unfade.progress import Progress, silent
 from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
 from unfade.training.ema import MovingAverage
-from unfade.training.loader import Batch, Batches, Clock, feeding, watched
+from unfade.training.loader import Batch, Batches, Clock, brought, feeding, watched
 from unfade.training.modes import mode, seeded
 from unfade.training.objective import Objective
 from unfade.training.ranks import joined
@@ -199,7 +199,7 @@ class _Run:
                 self._pass(part, len(part[0]) / len(batch[0]))  # the last part may be smaller
 
     def _pass(self, part: Batch, share: float) -> None:
-        on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
+        on_device = brought(part, self.device)
         with autocast(self.device, bf16=self.settings.bf16):
             terms = self.objective(self.faster, *on_device)
         torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
