@@ -62,7 +62,8 @@ def _placed(
     make: Callable[..., Tensor], arguments: tuple[object, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """A matrix on a device, cached: copying it there in every step of the sampler would make the host wait."""
-    return make(*arguments).to(device, dtype)
+    with torch.inference_mode(False):  # else a training could not use what an inference has left here
+        return make(*arguments).to(device, dtype)
 
 
 @lru_cache(maxsize=64)
