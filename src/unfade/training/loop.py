@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.atomic import write_through
+from unfade.devices import room_in_memory
 from unfade.errors import BadCheckpoint, BadInput, Diverged, OutputConflict, refuse_below
 from unfade.precision import autocast
 from unfade.processes import leads
@@ -107,8 +108,8 @@ def train(
     must not change meanwhile. `workers` processes prepare the batches, or a thread if 0; no result depends on their
     number, so it may change from call to call (see `loader.feeding` for what they require of `batches`). Raises
     OutputConflict when the checkpoint was made with other settings or is past the last step, Diverged when the loss
-    becomes NaN or infinite. Started by torchrun, the processes share the micro-batches; it raises BadInput if there are
-    too few of them.
+    becomes NaN or infinite, OutOfMemory when a micro-batch is too large for the device. Started by torchrun, the
+    processes share the micro-batches; it raises BadInput if there are too few of them.
     """
     run = _Run(model, objective, settings, made_of)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -118,7 +119,8 @@ def train(
         progress(label, settings.steps, start=start) as advance,
     ):
         for step, batch in enumerate(watched(feed, run.clock), start):
-            run.step(step, batch)
+            with room_in_memory("start again with a smaller `micro_batch`, or set `device` to cpu"):
+                run.step(step, batch)
             advance(1)
             done = step + 1
             if validate and (done % settings.validate_every == 0 or done == settings.steps):
