@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--restorer", default="small-restorer")
     args = parser.parse_args()
     restorer = load_restorer(args.restorer, device="cpu")
-    imitated = not precision.has_bf16("cpu")
-    precision.has_bf16 = lambda device_type: True
+    imitated = not precision.has_bf16(torch.device("cpu"))
+    precision.has_bf16 = lambda device: True
     changes, seconds = [], {False: 0.0, True: 0.0}
     for folder in args.faces:
         images = [_at_size(read_image(path)[None], restorer.size) for path in list_images(folder)]

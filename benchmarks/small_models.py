@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rate = convolution_rate(3, "cpu")
-    print(f"bfloat16: {has_bf16('cpu')}")
+    print(f"bfloat16: {has_bf16(torch.device('cpu'))}")
     print(f"3x3 convolution, float32: {rate:.0f} GFLOP/s")
     prior, restorer = load_prior(device="cpu"), load_restorer(device="cpu")
     face = torch.rand(args.faces, 3, 128, 128) * 2 - 1

@@ -22,4 +22,4 @@ def everything_on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def computes_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every device does, so that the setting has its effect on a processor without the instructions too."""
-    monkeypatch.setattr(precision, "has_bf16", lambda device_type: True)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)

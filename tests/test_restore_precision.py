@@ -31,7 +31,7 @@ def test_it_is_near_and_comes_back_as_float32() -> None:
 
 
 def test_where_the_device_lacks_it_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unfade.precision.has_bf16", lambda device_type: False)
+    monkeypatch.setattr("unfade.precision.has_bf16", lambda device: False)
     assert torch.equal(restored_in(True), restored_in(False))
 
 

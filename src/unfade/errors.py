@@ -37,6 +37,10 @@ class Diverged(UnfadeError):
     """A training whose loss is no longer a number; only its last checkpoint is kept."""
 
 
+class OutOfMemory(UnfadeError):
+    """A network and what it works on do not fit into the memory of their device."""
+
+
 class DiskFull(UnfadeError):
     """The disk is full. What was written before is kept, and the same command continues from there."""
 

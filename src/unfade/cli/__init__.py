@@ -28,7 +28,7 @@ from unfade.cli import (
 )
 from unfade.cli.console import drop_output, put
 from unfade.cli.wording import spoken
-from unfade.errors import STOPPED, BadInput, UnfadeError
+from unfade.errors import STOPPED, BadInput, OutOfMemory, UnfadeError
 from unfade.memory import few_arenas, return_large
 from unfade.shown import printable
 from unfade.zoo.models import weights_folder
@@ -90,6 +90,8 @@ def main() -> None:
         _end(spoken(str(error)), 2)
     except OSError as error:
         _end(_refused(error), 2)
+    except (RuntimeError, MemoryError) as error:
+        _end(spoken(_too_large(error)), 2)
     except KeyboardInterrupt:
         _end(STOPPED, 130)
     except SystemExit as end:
@@ -113,6 +115,17 @@ def _end(sentence: str, code: int) -> NoReturn:
     with suppress(OSError):  # standard error may be closed too
         print(printable(sentence), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _too_large(error: RuntimeError | MemoryError) -> str:
+    """One sentence for running out of memory where no stage can help itself; raises any other error again."""
+    from unfade.devices import room_in_memory
+
+    try:
+        with room_in_memory():
+            raise error
+    except OutOfMemory as told:
+        return str(told)
 
 
 def _refused(error: OSError) -> str:

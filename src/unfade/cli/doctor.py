@@ -35,7 +35,7 @@ def doctor(device: f.Device = "auto") -> Outcome:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": where,
-        "bfloat16": has_bf16(torch.device(where).type),
+        "bfloat16": has_bf16(torch.device(where)),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

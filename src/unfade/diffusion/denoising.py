@@ -91,15 +91,15 @@ def denoising_score(
     def score(model: nn.Module) -> dict[str, float]:
         device = device_of(model)
         objective.to(device)
-        totals = dict.fromkeys(levels, 0.0)
+        sums: dict[int, list[Tensor]] = {level: [] for level in levels}
         for start in range(0, len(faces), batch):
             x0 = torch.stack(faces[start : start + batch])
             noise = ImageNoise(seed_for("held out", start + i) for i in range(len(x0)))(x0)
             for level in levels:
                 t = torch.full((len(x0),), level)
                 errors = objective.per_image(model, x0.to(device), t.to(device), noise.to(device))
-                totals[level] += float(errors.sum())
-        means = {f"held_out_t{level}": total / len(faces) for level, total in totals.items()}
+                sums[level].append(errors.sum())
+        means = {f"held_out_t{level}": sum(torch.stack(found).tolist()) / len(faces) for level, found in sums.items()}
         return {"held_out": sum(means.values()) / len(levels), **means}
 
     return score

@@ -4,6 +4,8 @@ dlib finds five landmarks and aligns them with those of its mean face. In FFHQ's
 places, so one fixed similarity serves all faces.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,8 +38,15 @@ def chips_of(faces: Tensor) -> Tensor:
     if shrunk < faces.shape[-1]:
         faces = F.interpolate(faces, (shrunk, shrunk), mode="bicubic", align_corners=False, antialias=True)
     size = faces.shape[-1]
+    grid = _grid(size, faces.dtype, faces.device).expand(len(faces), -1, -1, -1)
+    return F.grid_sample(faces.clamp(-1, 1), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+@lru_cache(maxsize=16)
+def _grid(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Where the pixels of a chip lie in a face of `size` px, (150, 150, 2) in [-1, 1]; kept for the next face."""
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     places = np.stack([x, y, np.ones_like(x)], -1) @ inverse(to_chip(size)).T
-    grid = torch.from_numpy((2 * places + 1) / size - 1).float()  # not every device has float64
-    grid = grid.to(faces).expand(len(faces), -1, -1, -1)
-    return F.grid_sample(faces.clamp(-1, 1), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    with torch.inference_mode(False):  # else a training could not use what an inference has left here
+        grid = torch.from_numpy((2 * places + 1) / size - 1).float()  # not every device has float64
+        return grid.to(device, dtype)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unfade.devices import constant
+
 LEVELS = 5  # as in StableSR (Wang et al., 2024) and DiffBIR: structures below about 32 px count as detail
 TAPS = (0.25, 0.5, 0.25)  # the linear spline, on each axis
 
@@ -22,7 +24,7 @@ def coarse(image: Tensor, *, levels: int = LEVELS) -> Tensor:
     Level i smooths with holes of 2^i pixels between the taps, on each axis.
     """
     channels = image.shape[1]
-    taps = torch.tensor(TAPS, dtype=image.dtype, device=image.device)
+    taps = constant(image, *TAPS)
     kernel = torch.outer(taps, taps).expand(channels, 1, 3, 3)
     with torch.autocast(image.device.type, enabled=False):  # bfloat16 would lose levels of colour
         for level in range(levels):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from os.path import lexists
 from pathlib import Path
 
+from unfade.devices import MORE_ROOM, is_out_of_memory, too_small
 from unfade.errors import BadInput, DiskFull, UnfadeError
 from unfade.jobs.journal import Entry, Status
 from unfade.jobs.runs import Run
@@ -197,6 +198,8 @@ def _reason(error: Exception, place: Path, target: Path | None) -> str:
         return f"{place} cannot be opened ({error.strerror}); check that it exists and can be read."
     if isinstance(error, OSError) and target is not None:
         return f"{target} could not be written ({error}); check its name, and that its folder may be written to."
+    if is_out_of_memory(error):
+        return f"{place}: {too_small(error)}; {MORE_ROOM}."
     said = " ".join(str(error).split()).rstrip(".")
     frames = traceback.extract_tb(error.__traceback__)
     at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

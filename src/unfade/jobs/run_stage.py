@@ -9,7 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unfade.errors import BadInput, DiskFull, UnfadeError, refuse_below
+from unfade.devices import room_in_memory
+from unfade.errors import BadInput, DiskFull, OutOfMemory, UnfadeError, refuse_below
 from unfade.images.files import read_picture, write_png
 from unfade.images.filters import fit_square
 from unfade.jobs.journal import Entry
@@ -96,15 +97,34 @@ def refuse_tiny(width: int, height: int, path: Path) -> None:
 
 
 def attempted(work: Callable[[list[T]], Tensor], items: Sequence[T]) -> list[Tensor | Exception]:
-    """A result for each item. Where the batch fails, each item is tried alone and gives a result or an error."""
+    """A result for each item. Where the batch fails, each item is tried alone and gives a result or an error.
+
+    Where memory is too small for the batch, each half of it is tried, and so on.
+    """
     try:
-        return [result for _, result in zip(items, work(list(items)), strict=True)]
+        with room_in_memory():
+            return [result for _, result in zip(items, work(list(items)), strict=True)]
     except DiskFull:
         raise
     except Exception as caught:
         error = caught
         traceback.clear_frames(caught.__traceback__)  # frees the tensors of the first try before the second
-    return [error] if len(items) == 1 else [attempted(work, [item])[0] for item in items]
+        if caught.__cause__ is not None:
+            traceback.clear_frames(caught.__cause__.__traceback__)
+    if len(items) == 1:
+        return [error]
+    together = -(-len(items) // 2) if isinstance(error, OutOfMemory) else 1
+    parts = [items[first : first + together] for first in range(0, len(items), together)]
+    return [result for part in parts for result in attempted(work, part)]
+
+
+def all_of(work: Callable[[list[T]], Tensor], items: Sequence[T]) -> list[Tensor]:
+    """`attempted` where every item needs a result: raises the first error."""
+    results = attempted(work, items)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return [result for result in results if isinstance(result, Tensor)]
 
 
 def _opened(stage: Stage, paths: list[Path], outputs: Outputs, advance: Advance) -> Iterator[Item]:

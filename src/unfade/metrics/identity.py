@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.devices import constant
 from unfade.nets.arcface import ArcFace
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -48,7 +49,7 @@ def identity_angle(first: Tensor, second: Tensor) -> Tensor:
 def in_levels(face: Tensor, size: int) -> Tensor:
     """(B, 3, H, W) in [-1, 1] -> grey (B, 1, size, size) in [-1, 1], 8 bit before and after the bilinear resizing."""
     levels = ((face.float() + 1) * 127.5).round()
-    luma = (levels * torch.tensor(LUMA).to(levels).view(1, 3, 1, 1)).sum(1, keepdim=True).round()
+    luma = (levels * constant(levels, *LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True).round()
     return resized_levels(luma, size) / 127.5 - 1
 
 

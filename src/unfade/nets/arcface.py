@@ -6,10 +6,10 @@ one grey channel and no squeeze-excitation. State-dict keys are those of the pub
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.devices import constant
 from unfade.errors import BadInput
 from unfade.nets.architecture import of_shapes
 
@@ -102,7 +102,7 @@ def conv3(before: int, after: int, stride: int = 1) -> nn.Conv2d:
 
 def grey(face: Tensor, size: int = 128) -> Tensor:
     """(B, 3, H, W), RGB in [-1, 1] -> (B, 1, size, size), bilinear without antialiasing, as GFPGAN does."""
-    luma = (face * torch.tensor(LUMA).to(face).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    luma = (face * constant(face, *LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
     return F.interpolate(luma, (size, size), mode="bilinear", align_corners=False)
 
 

@@ -6,10 +6,10 @@ Recognition" (2016), with some layers left out (29 convolutions stay) and half a
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unfade.devices import constant
 from unfade.errors import BadInput
 from unfade.nets.architecture import of_shapes
 
@@ -50,7 +50,7 @@ class DlibFace(nn.Module):
         if chips.shape[1:] != (3, SIDE, SIDE):
             raise BadInput(f"This network embeds chips (B, 3, {SIDE}, {SIDE}), not {tuple(chips.shape)}: align first.")
         levels = (chips + 1) * 127.5
-        x = self.first((levels - torch.tensor(MEAN).to(levels).view(1, 3, 1, 1)) / RANGE)
+        x = self.first((levels - constant(levels, *MEAN).view(1, 3, 1, 1)) / RANGE)
         x = self.blocks(F.max_pool2d(F.relu(x), 3, stride=2))
         result: Tensor = self.last(x.mean((2, 3)))
         return result

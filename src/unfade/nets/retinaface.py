@@ -272,7 +272,7 @@ def likely(boxes: Tensor, scores: Tensor, points: Tensor, settings: RetinaFaceSe
 
     A GPU would be waited for at each kept face; so it is at the first of these lines only.
     """
-    above = scores > settings.min_score
+    above = (scores > settings.min_score).nonzero()[:, 0]
     boxes, scores, points = (part[above].cpu() for part in (boxes, scores, points))
     kept = suppress(boxes, scores, overlap=settings.overlap)
     return Faces(boxes[kept], scores[kept], points[kept])

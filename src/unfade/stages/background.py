@@ -14,6 +14,7 @@ from unfade.errors import BadInput
 from unfade.images.enlarge import brought_to, enlarged_alpha
 from unfade.images.photo import Photo
 from unfade.images.tone import Tone, tone_of
+from unfade.jobs.run_stage import all_of
 
 OVERLAP = 16  # px at each side of a tile that the neighbouring tile contains too
 BATCH = 4  # tiles that go through the network together
@@ -86,7 +87,7 @@ def _seen(photo: Photo, row: int, columns: Sequence[int], upscaler: Enlarger, ba
     """The network's result for each tile of a row."""
     for first in range(0, len(columns), batch):
         tiles = [_tile(photo, row, column, upscaler.tile) for column in columns[first : first + batch]]
-        yield from upscaler(torch.stack(tiles)).float().cpu()
+        yield from all_of(lambda some: upscaler(torch.stack(some)).float().cpu(), tiles)
 
 
 def _tile(photo: Photo, row: int, column: int, tile: int) -> Tensor:

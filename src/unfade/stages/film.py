@@ -25,6 +25,7 @@ from unfade.faces.tracks import Tracks, TrackSettings
 from unfade.images.film_input import Frame, VideoReader
 from unfade.images.film_output import VideoWriter, Written
 from unfade.images.tone import Tone, tone_of
+from unfade.jobs.run_stage import all_of
 from unfade.progress import Advance
 from unfade.stages.photos import Finder, for_films, in_frames
 from unfade.stages.restore import LEFT_ALONE
@@ -208,10 +209,13 @@ class Film:
         group, self._group = self._group, []
         crops = [face for item in group if isinstance(item, _Looked) for face in item.crops]
         batches = [crops[first : first + self.work.batch] for first in range(0, len(crops), self.work.batch)]
-        restored = [face for batch in batches for face in self.work.run(torch.stack(batch)).cpu()]
+        restored = [face for batch in batches for face in all_of(self._run, batch)]
         refuse_no_numbers(restored, self.reader.path)
         self._wait()
         self._written = thread.submit(self._write, group, iter(restored))
+
+    def _run(self, crops: list[Tensor]) -> Tensor:
+        return self.work.run(torch.stack(crops)).cpu()
 
     def _wait(self) -> None:
         if self._written is not None:

@@ -91,6 +91,14 @@ def feeding(
         raise _ended(str(error).strip().rstrip(".")) from error
 
 
+def brought(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device; a CUDA device takes it over from pinned memory while the loop goes on.
+
+    Elsewhere the loop waits for the copy: MPS may read memory that has been freed meanwhile (pytorch/pytorch#189690).
+    """
+    return tuple(tensor.to(device, non_blocking=device.type == "cuda") for tensor in batch)
+
+
 def _ended(how: str) -> UnfadeError:
     return UnfadeError(
         f"A process that prepares batches has ended ({how}), as when memory runs out; "

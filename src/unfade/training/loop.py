@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unfade.atomic import write_through
+from unfade.devices import room_in_memory
 from unfade.errors import BadCheckpoint, BadInput, Diverged, OutputConflict, refuse_below
 from unfade.precision import autocast
 from unfade.processes import leads
@@ -22,7 +23,7 @@ from unfade.progress import Progress, silent
 from unfade.store.checkpoints import load_state
 from unfade.store.seeds import seed_for
 from unfade.training.ema import MovingAverage
-from unfade.training.loader import Batch, Batches, Clock, feeding, watched
+from unfade.training.loader import Batch, Batches, Clock, brought, feeding, watched
 from unfade.training.modes import mode, seeded
 from unfade.training.objective import Objective
 from unfade.training.ranks import joined
@@ -107,8 +108,8 @@ def train(
     must not change meanwhile. `workers` processes prepare the batches, or a thread if 0; no result depends on their
     number, so it may change from call to call (see `loader.feeding` for what they require of `batches`). Raises
     OutputConflict when the checkpoint was made with other settings or is past the last step, Diverged when the loss
-    becomes NaN or infinite. Started by torchrun, the processes share the micro-batches; it raises BadInput if there are
-    too few of them.
+    becomes NaN or infinite, OutOfMemory when a micro-batch is too large for the device. Started by torchrun, the
+    processes share the micro-batches; it raises BadInput if there are too few of them.
     """
     run = _Run(model, objective, settings, made_of)
     start = run.resume(checkpoint) if checkpoint and checkpoint.exists() else 0
@@ -118,7 +119,8 @@ def train(
         progress(label, settings.steps, start=start) as advance,
     ):
         for step, batch in enumerate(watched(feed, run.clock), start):
-            run.step(step, batch)
+            with room_in_memory("start again with a smaller `micro_batch`, or set `device` to cpu"):
+                run.step(step, batch)
             advance(1)
             done = step + 1
             if validate and (done % settings.validate_every == 0 or done == settings.steps):
@@ -199,7 +201,7 @@ class _Run:
                 self._pass(part, len(part[0]) / len(batch[0]))  # the last part may be smaller
 
     def _pass(self, part: Batch, share: float) -> None:
-        on_device = [tensor.to(self.device, non_blocking=True) for tensor in part]
+        on_device = brought(part, self.device)
         with autocast(self.device, bf16=self.settings.bf16):
             terms = self.objective(self.faster, *on_device)
         torch.autograd.backward(torch.stack(list(terms.values())).sum() * share)
