@@ -260,6 +260,12 @@ def test_settings_that_cannot_work_are_refused(
         CodeLossSettings(**wrong)
 
 
+def test_a_compiled_restorer_is_refused() -> None:
+    restorer = tiny_restorer()
+    with pytest.raises(BadInput, match="which `compile` does not reach; leave it out"):
+        restorer.objective(CodeLossSettings())(torch.compile(restorer, backend="eager"), *pairs(0))
+
+
 def test_fidelity_of_a_restorer_is_checked() -> None:
     with pytest.raises(BadInput, match=r"0\.\.1, got -1"):
         CodeFormerSettings(fidelity=-1)

@@ -125,7 +125,7 @@ def test_errors_of_a_shard_are_returned(
     share = (Shard(1, 2), Found(faces, (Path("face00.png"),)), Found(faces, ()))
     ((_, error),) = ended(worker(tmp_path / "out", models), share)
     assert isinstance(error, OutputConflict)
-    monkeypatch.setattr(cluster, "prepare", lambda *a, **b: {}["unforeseen"])
+    monkeypatch.setattr(cluster, "load_restoration", lambda *a, **b: {}["unforeseen"])
     ((_, error),) = ended(worker(tmp_path / "new", models), share)
     assert isinstance(error, RuntimeError)
     assert "KeyError: 'unforeseen'" in str(error)

@@ -12,7 +12,7 @@ from command import Run
 from recorded import picture
 from unfade.errors import BadInput
 from unfade.evaluation import ntire
-from unfade.evaluation.evaluate import Evaluation
+from unfade.evaluation.evaluate import LOADED, Evaluation
 from unfade.evaluation.ntire import ABSENT, ALLOWED, LEAST, TERMS, Ntire, cosine, evaluate_ntire
 from unfade.evaluation.pairs import Alone, Mean, Scores
 from unfade.evaluation.sets import SetScores
@@ -69,9 +69,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
         write_png(tmp_path / "photos" / f"{i}.png", picture(32, 32, seed=i if i else 9)[0])
     loaded = {name: lambda device: Alone(lambda restored: restored.mean((1, 2, 3))) for name in TERMS if name != "fid"}
     for name, load in loaded.items():
-        monkeypatch.setitem(ntire.evaluate.__globals__["LOADED"], name, load)
+        monkeypatch.setitem(LOADED, name, load)
     embed = lambda batch: batch.flatten(1)[:, ::2000]  # noqa: E731
-    monkeypatch.setitem(ntire.evaluate.__globals__, "load_embed", lambda device: embed)
+    monkeypatch.setattr("unfade.evaluation.evaluate.load_embed", lambda device: embed)
     monkeypatch.setattr(ntire, "load_embedder", lambda name, device: lambda faces: (faces + 1).flatten(1)[:, ::7] ** 4)
     return tmp_path / "results", tmp_path / "photos"
 

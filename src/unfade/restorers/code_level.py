@@ -85,9 +85,11 @@ class CodeObjective(Objective):
     ) -> dict[str, Tensor]:
         """Weighted terms "feature" and "code" of one micro-batch, all images (B, 3, size, size) in [-1, 1].
 
-        If the fusion is trained, also the terms of `ImageObjective`, whose real examples are `real`.
+        If the fusion is trained, also the terms of `ImageObjective`, whose real examples are `real`. Raises BadInput
+        for a compiled restorer, since the network's parts are called one by one here.
         """
-        assert isinstance(restorer, CodeFormerRestorer)
+        if not isinstance(restorer, CodeFormerRestorer):
+            raise BadInput("CodeFormer learns by parts of its network, which `compile` does not reach; leave it out.")
         codes = self.codes_of(target)
         seen = restorer.net.predict_codes(face)
         named = restorer.net.quantize.lookup(codes).detach()

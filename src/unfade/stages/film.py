@@ -209,13 +209,11 @@ class Film:
         group, self._group = self._group, []
         crops = [face for item in group if isinstance(item, _Looked) for face in item.crops]
         batches = [crops[first : first + self.work.batch] for first in range(0, len(crops), self.work.batch)]
-        restored = [face for batch in batches for face in all_of(self._run, batch)]
+        run = self.work.run
+        restored = [face for some in batches for face in all_of(lambda faces: run(torch.stack(faces)).cpu(), some)]
         refuse_no_numbers(restored, self.reader.path)
         self._wait()
         self._written = thread.submit(self._write, group, iter(restored))
-
-    def _run(self, crops: list[Tensor]) -> Tensor:
-        return self.work.run(torch.stack(crops)).cpu()
 
     def _wait(self) -> None:
         if self._written is not None:
