@@ -124,8 +124,8 @@ def _too_large(error: RuntimeError | MemoryError) -> str:
     try:
         with room_in_memory():
             raise error
-    except OutOfMemory as told:
-        return str(told)
+    except OutOfMemory as known:
+        return str(known)
 
 
 def _refused(error: OSError) -> str:

@@ -101,7 +101,7 @@ def load_identity_distance(*, device: torch.device | str = "cpu") -> Callable[[T
 def likeness(embedder: Embedder, judges: Callable[[Tensor], bool] = lambda face: True) -> Likeness:
     """The comparison of two faces by an embedder; `judges` as in `Likeness`."""
     return Likeness(
-        lambda one, other: float(identity_distance(embedder, one[None], other[None])[0]), embedder.limit, judges
+        lambda face, result: float(identity_distance(embedder, face[None], result[None])[0]), embedder.limit, judges
     )
 
 

@@ -134,7 +134,7 @@ class Tracks:
             if _alike_turned(track.seen[track.last], face)
         ]
         pairs: dict[int, Track] = {}
-        for overlap, k, track in sorted(overlaps, key=lambda one: -one[0]):
+        for overlap, k, track in sorted(overlaps, key=lambda item: -item[0]):
             if overlap >= self.settings.overlap and k not in pairs and track not in pairs.values():
                 pairs[k] = track
         return pairs

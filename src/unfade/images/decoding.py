@@ -23,7 +23,7 @@ from unfade.images.time_limit import within_limit
 
 # Pillow unpacks 16 bits to the upper 8; asked for the other byte order, it gives the lower 8
 OTHER_ORDER = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
-LOWER_BYTES = {f"{mode};{one}": f"{mode};{two}" for mode in ("RGB", "RGBA", "RGBX") for one, two in OTHER_ORDER.items()}
+LOWER_BYTES = {f"{mode};{old}": f"{mode};{new}" for mode in ("RGB", "RGBA", "RGBX") for old, new in OTHER_ORDER.items()}
 ALL_BYTES = {"LA;16B": "RGBA"}  # two samples of two bytes, unpacked as four of one byte
 DEEP_GREY = ("I;16", "I;16B", "I;16L", "I")
 PLAIN_GREY = ("1", "L", "LA", "La")

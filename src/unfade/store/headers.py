@@ -114,7 +114,7 @@ def _cast(hint: Any, value: object, name: str) -> object:
     if origin is tuple and isinstance(value, list | tuple):
         each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(each) == len(value):
-            return tuple(_cast(part, one, name) for part, one in zip(each, value, strict=True))
+            return tuple(_cast(part, item, name) for part, item in zip(each, value, strict=True))
     elif origin is Literal and value in inner:
         return value
     elif isinstance(hint, type) and is_dataclass(hint) and isinstance(value, dict):
