@@ -94,13 +94,20 @@ def find_pictures(place: Path) -> Found:
         return Found(place.parent, (Path(place.name),))
     if not place.is_dir():
         raise BadInput(f"{place} {why_not(place)}; name a picture or the folder that holds the pictures.")
-    shown = sorted(path for path in place.iterdir() if not path.name.startswith("."))
-    found = [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
-    passed_over = join_passed_over(count_passed_over(shown), _nested(place))
+    shown = _shown(place)
+    found, passed_over = _pictures_of(shown), join_passed_over(count_passed_over(shown), _nested(place))
     if not found:
         others = f" but {in_words(passed_over)}" if passed_over else ""
         raise BadInput(f"{place} holds no pictures{others}; expected files ending in {', '.join(SUFFIXES)}.")
     return Found(place, tuple(Path(path.name) for path in found), passed_over)
+
+
+def _shown(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if not path.name.startswith("."))
+
+
+def _pictures_of(shown: Iterable[Path]) -> list[Path]:
+    return [path for path in shown if path.suffix.lower() in SUFFIXES and (_is_file(path) or _is_folder(path))]
 
 
 def _nested(place: Path) -> tuple[tuple[str, int], ...]:
@@ -114,7 +121,7 @@ def list_images(folder: Path) -> list[Path]:
     """The pictures of a folder, found as by `find_pictures`. Raises BadInput as that does, and for a file."""
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; name the folder that holds the pictures.")
-    return [*find_pictures(folder).paths]
+    return _pictures_of(_shown(folder)) or [*find_pictures(folder).paths]  # which raises, and says what else is there
 
 
 def files_below(

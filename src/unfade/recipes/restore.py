@@ -97,7 +97,6 @@ class RestoreSettings:
             )
 
 
-@own_modes()
 def restore(
     photos: str | Path,
     out: str | Path,
